@@ -1,0 +1,150 @@
+"""The run folder: what each object is called, and what its JSON documents say.
+
+    runs/<run>/plan/00042.parquet              the items of one shard (schema.ITEMS)
+    runs/<run>/plan.json                       Plan: written last, created once, never rewritten
+    runs/<run>/shards/00042/part-00003.parquet the vectors of one part (schema.embeddings); the part's own marker
+    runs/<run>/shards/00042/thumbs-00003.tar   thumbnails of that part
+    runs/<run>/shards/00042/bad-00003.parquet  images of that part that could not be used (schema.BAD)
+    runs/<run>/shards/00042/done.json          ShardDone: written last, read first
+    runs/<run>/report.json                     the whole run
+
+No I/O here: `Storage` reads and writes, these are the names and the shapes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from imgsearch.errors import PermanentError, UsageError
+
+RUN_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+"""A run id is part of Kubernetes names and of collection names, so it is a short DNS label."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Keys of one run's objects, relative to the storage URI."""
+
+    run: str
+
+    def __post_init__(self) -> None:
+        if not RUN_ID.fullmatch(self.run):
+            raise UsageError(
+                f"{self.run!r} cannot be a run id: use at most 40 lower-case letters, digits and dashes"
+            )
+
+    @property
+    def root(self) -> str:
+        return f"runs/{self.run}"
+
+    @property
+    def plan(self) -> str:
+        return f"{self.root}/plan.json"
+
+    @property
+    def report(self) -> str:
+        return f"{self.root}/report.json"
+
+    def items(self, shard: int) -> str:
+        return f"{self.root}/plan/{shard:05d}.parquet"
+
+    def shard(self, shard: int) -> str:
+        return f"{self.root}/shards/{shard:05d}"
+
+    def part(self, shard: int, part: int) -> str:
+        return f"{self.shard(shard)}/part-{part:05d}.parquet"
+
+    def thumbs(self, shard: int, part: int) -> str:
+        return f"{self.shard(shard)}/thumbs-{part:05d}.tar"
+
+    def bad(self, shard: int, part: int) -> str:
+        return f"{self.shard(shard)}/bad-{part:05d}.parquet"
+
+    def done(self, shard: int) -> str:
+        return f"{self.shard(shard)}/done.json"
+
+
+class Document:
+    """A JSON document of the run folder; unknown or missing fields are an error, never a guess."""
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False).encode() + b"\n"  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, data: bytes, name: str) -> Self:
+        """Raises PermanentError, naming the object, where `data` is not such a document."""
+        try:
+            return cls(**json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise PermanentError(
+                f"{name} is not a {cls.__name__} of this version of imgsearch ({error}); "
+                "index again under a new --run"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Plan(Document):
+    """`plan.json`: what the run will do. Fixed once written."""
+
+    run: str
+    index: str
+    source: str
+    model: str
+    shards: int
+    images: int
+    """How many images the shards hold together; ingest must account for each."""
+    bytes: int
+    part_images: int
+    base: str | None = None
+    """For an update: the run whose rows are kept where their image has not changed."""
+    removed: int = 0
+    """For an update: how many images of the base are gone from the source."""
+    kept: int = 0
+    """For an update: how many images of the base are taken over as they are."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """What the listing passed over, and how often: file endings that no image has, links to folders."""
+
+
+@dataclass(frozen=True)
+class ShardDone(Document):
+    """`done.json` of a shard: its counts, and which model made it."""
+
+    shard: int
+    images: int
+    """Vectors written, all parts together."""
+    bad: int
+    parts: int
+    model: str
+    fingerprint: str
+    """Of the weights; see Encoder.fingerprint."""
+    dim: int
+    bytes: int
+    """Bytes read from the source."""
+    seconds: float
+    """Wall-clock seconds of the process that finished it; earlier, killed ones are not counted."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of work by stage (read, decode, encode, write), summed over threads, likewise."""
+    device: str = "cpu"
+
+
+def collection_name(index: str, run: str) -> str:
+    """The collection that a run fills."""
+    return f"{index}-{run}"
+
+
+def image_id(key: str) -> str:
+    """The id of the image with this source key: the same in every run of the same source.
+
+    The first 128 bits of SHA-256 over the key, in hex: 10**9 images collide with a chance of 10**-21.
+    """
+    import hashlib
+
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def to_dict(document: Document) -> dict[str, Any]:
+    return dataclasses.asdict(document)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,169 @@
+"""The one settings object: what the controller hands to every program, through environment variables.
+
+`Settings.from_env` reads it once, in a program's `main`; `to_env` writes what `from_env` reads back.
+The variable of a field is `IMGSEARCH_<GROUP>_<FIELD>`; an empty value means None where None is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from imgsearch.errors import UsageError
+
+PREFIX = "IMGSEARCH"
+
+
+def setting(default: Any, doc: str) -> Any:
+    """A field with its documentation, which docs/settings.md shows."""
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What one run is: one indexing of one source with one model."""
+
+    id: str = setting("", "The run's id, the name of its folder under `runs/`.")
+    index: str = setting("", "The index that the run is published as.")
+    source: str = setting("", "Where the images are: a folder, a `.parquet` file or pattern, or `hf://datasets/…`.")
+    model: str = setting("", "An OpenCLIP `ARCH/TAG`, or `local-dir:PATH`.")
+    base: str | None = setting(None, "For an update: the published run that it starts from; None: index everything.")
+    shard_images: int = setting(10_000, "About how many images make a shard.")
+    part_images: int = setting(2_000, "How many images make a part, the most that a killed pod loses.")
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """Where run folders live."""
+
+    uri: str = setting("", "`file://`, `s3://`, `gs://` or `az://`; runs are below `runs/` in it.")
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """Where vectors live."""
+
+    url: str = setting("", "`chroma+file:///folder` (embedded) or `chroma+http://host:8000`.")
+
+
+@dataclass(frozen=True)
+class EmbedSettings:
+    """How the embedder works."""
+
+    batch_images: int | None = setting(
+        None, "Images in one call of the model; None: found, starting from what suits the device."
+    )
+    max_pixels: int = setting(200_000_000, "An image with more pixels than this is a decompression bomb.")
+    thumbnail_px: int = setting(256, "The longer side of a thumbnail, in pixels.")
+    metrics_port: int | None = setting(None, "Port of the Prometheus metrics while it runs; None: no port is opened.")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What the searcher serves, and what it refuses."""
+
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: int = setting(8000, "Port to listen on.")
+    max_body_bytes: int = setting(20_000_000, "A larger request is refused with 413.")
+    max_pixels: int = setting(50_000_000, "A query image with more pixels is refused.")
+    max_k: int = setting(200, "The most results of one search.")
+    max_offset: int = setting(10_000, "How far paging goes.")
+    max_text_chars: int = setting(1_000, "The longest text query.")
+    max_parts: int = setting(16, "The most parts of one weighted query.")
+    cache_vectors: int = setting(10_000, "How many query vectors are kept (least recently used go first).")
+    batch_texts: int = setting(32, "The most queries in one call of the model.")
+    refresh_seconds: float = setting(2.0, "How often newly published indexes are looked for.")
+    drain_seconds: float = setting(20.0, "How long running requests may take to end after SIGTERM.")
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """How programs log."""
+
+    format: str = setting("json", "`json` (one object a line) or `text`.")
+    level: str = setting("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a program can be told; each program reads the groups that it needs."""
+
+    run: RunSettings = field(default_factory=RunSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    embed: EmbedSettings = field(default_factory=EmbedSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Reads `env`; raises UsageError for a value of the wrong type or a variable that no field has."""
+        known = {name for name, _, _ in _variables()}
+        unknown = sorted(name for name in env if name.startswith(f"{PREFIX}_") and name not in known)
+        if unknown:
+            raise UsageError(f"no setting is called {', '.join(unknown)}; docs/settings.md lists them all")
+        groups: dict[str, dict[str, Any]] = {}
+        for name, group, spec in _variables():
+            if name in env:
+                groups.setdefault(group, {})[spec.name] = _parse(name, env[name], _hint(group, spec.name))
+        return cls(
+            **{group: _GROUPS[group](**values) for group, values in groups.items()}
+        )
+
+    def to_env(self) -> dict[str, str]:
+        """The variables that differ from the defaults; `from_env` of them equals this object."""
+        env = {}
+        for name, group, spec in _variables():
+            value = getattr(getattr(self, group), spec.name)
+            if value != spec.default:
+                env[name] = "" if value is None else str(value)
+        return env
+
+
+_GROUPS: dict[str, type[Any]] = {
+    "run": RunSettings,
+    "storage": StorageSettings,
+    "store": StoreSettings,
+    "embed": EmbedSettings,
+    "search": SearchSettings,
+    "log": LogSettings,
+}
+
+
+def _variables() -> list[tuple[str, str, dataclasses.Field[Any]]]:
+    return [
+        (f"{PREFIX}_{group}_{spec.name}".upper(), group, spec)
+        for group, cls in _GROUPS.items()
+        for spec in dataclasses.fields(cls)
+    ]
+
+
+def _hint(group: str, name: str) -> Any:
+    return typing.get_type_hints(_GROUPS[group])[name]
+
+
+def _parse(name: str, text: str, hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        if text == "":
+            return None
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    try:
+        return hint(text)
+    except ValueError:
+        raise UsageError(f"{name}={text!r} is not a valid {hint.__name__}; correct it or leave it out") from None
+
+
+def documentation() -> str:
+    """The Markdown table of docs/settings.md."""
+    lines = ["| variable | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, group, spec in _variables():
+        hint = _hint(group, spec.name)
+        kind = hint.__name__ if isinstance(hint, type) else str(hint)
+        kind = kind.replace("|", "or")
+        default = "" if spec.default in ("", None) else f"`{spec.default}`"
+        lines.append(f"| `{name}` | {kind} | {default} | {spec.metadata['doc']} |")
+    return "\n".join(lines) + "\n"
