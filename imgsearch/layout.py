@@ -1,12 +1,14 @@
 """The run folder: what each object is called, and what its JSON documents say.
 
     runs/<run>/plan/00042.parquet              the items of one shard (schema.ITEMS)
+    runs/<run>/plan/dropped.parquet            of an update: image keys whose rows are not taken over (schema.DROPPED)
     runs/<run>/plan.json                       Plan: written last, created once, never rewritten
     runs/<run>/shards/00042/part-00003.parquet the vectors of one part (schema.embeddings); the part's own marker
     runs/<run>/shards/00042/thumbs-00003.tar   thumbnails of that part
     runs/<run>/shards/00042/bad-00003.parquet  images of that part that could not be used (schema.BAD)
     runs/<run>/shards/00042/done.json          ShardDone: written last, read first
-    runs/<run>/report.json                     the whole run
+    runs/<run>/bad.csv                         every image that could not be used: key, stage, reason
+    runs/<run>/report.json                     Report: the whole run, written last of all
 
 No I/O here: `Storage` reads and writes, these are the names and the shapes.
 """
@@ -14,10 +16,11 @@ No I/O here: `Storage` reads and writes, these are the names and the shapes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 from imgsearch.errors import PermanentError, UsageError
 
@@ -48,6 +51,14 @@ class RunFolder:
     @property
     def report(self) -> str:
         return f"{self.root}/report.json"
+
+    @property
+    def bad_list(self) -> str:
+        return f"{self.root}/bad.csv"
+
+    @property
+    def dropped(self) -> str:
+        return f"{self.root}/plan/dropped.parquet"
 
     def items(self, shard: int) -> str:
         return f"{self.root}/plan/{shard:05d}.parquet"
@@ -131,6 +142,38 @@ class ShardDone(Document):
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class Report(Document):
+    """`report.json`: what became of every image of the run."""
+
+    run: str
+    index: str
+    source: str
+    model: str
+    fingerprint: str
+    dim: int
+    collection: str
+    published: str
+    """UTC, ISO 8601."""
+    shards: int
+    images: int
+    """Searchable, those kept from the base included."""
+    bad: int
+    kept: int
+    removed: int
+    skipped: dict[str, int]
+    bad_reasons: dict[str, int]
+    """The most frequent ones, with how many images each."""
+    bad_examples: list[dict[str, str]]
+    embed_seconds: float
+    """Of all shards together, as if one process had done them."""
+    embed_stages: dict[str, float]
+    ingest_seconds: float
+    vectors_added: int
+    """By the last ingest; fewer than `images` where an earlier one had begun."""
+    verified: dict[str, int]
+
+
 def collection_name(index: str, run: str) -> str:
     """The collection that a run fills."""
     return f"{index}-{run}"
@@ -141,10 +184,4 @@ def image_id(key: str) -> str:
 
     The first 128 bits of SHA-256 over the key, in hex: 10**9 images collide with a chance of 10**-21.
     """
-    import hashlib
-
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def to_dict(document: Document) -> dict[str, Any]:
-    return dataclasses.asdict(document)  # type: ignore[call-overload,no-any-return]

@@ -86,6 +86,9 @@ class LogSettings:
 
     format: str = setting("json", "`json` (one object a line) or `text`.")
     level: str = setting("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+    result_file: str = setting(
+        "/dev/termination-log", "Where a stage leaves its result, which the controller reads (Kubernetes' termination message)."
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Plans shards and turns the images of each into vectors."""

@@ -1,0 +1,1 @@
+"""Loads embedded runs into the store, publishes them, and answers searches."""

@@ -1,0 +1,68 @@
+"""The embedder's two stages as programs: `python -m embedder plan` and `python -m embedder embed`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from imgsearch import stage
+from imgsearch.errors import ExitCode
+from imgsearch.layout import Plan, RunFolder
+from imgsearch.settings import Settings
+from imgsearch.sources import open_source
+from imgsearch.storage import Storage
+
+
+def plan(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Lists the source and writes the plan."""
+    from embedder.plan import plan as make
+
+    made = make(settings, Storage(settings.storage.uri), open_source(settings.run.source))
+    return {"shards": made.shards, "images": made.images, "kept": made.kept, "removed": made.removed}
+
+
+def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Embeds the shard that JOB_COMPLETION_INDEX names."""
+    from embedder.metrics import EmbedMetrics
+    from embedder.shard import ShardEmbedder
+    from imgsearch.encoder import Encoder
+
+    def load() -> Encoder:
+        from imgsearch.encoder.openclip import load_encoder  # seconds of torch, not paid where the shard is done
+
+        return load_encoder(settings.run.model, batch=settings.embed.batch_images, threads=1)
+
+    shard = stage.completion_index(os.environ)
+    storage = Storage(settings.storage.uri)
+    name = RunFolder(settings.run.id).plan
+    metrics = EmbedMetrics()
+    if settings.embed.metrics_port is not None:
+        metrics.serve(settings.embed.metrics_port)
+    embedder = ShardEmbedder(
+        plan=Plan.from_json(storage.get(name), name),
+        settings=settings.embed,
+        storage=storage,
+        source=open_source(settings.run.source),
+        load_encoder=load,
+        metrics=metrics,
+        stopping=stopping,
+    )
+    done = embedder.embed(shard)
+    return {"shard": done.shard, "images": done.images, "bad": done.bad, "seconds": done.seconds, "device": done.device}
+
+
+STAGES: dict[str, stage.Stage] = {"plan": plan, "embed": embed}
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 1 or argv[0] not in STAGES:
+        print(f"usage: python -m embedder {'|'.join(STAGES)}  (settings come from IMGSEARCH_* variables)", file=sys.stderr)
+        return ExitCode.USAGE
+    return stage.run(STAGES[argv[0]], os.environ)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

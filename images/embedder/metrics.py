@@ -1,0 +1,65 @@
+"""What the embedder counts and times while it runs: for Prometheus, and for the shard's done.json."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+STAGES = ("read", "decode", "encode", "write")
+
+
+class EmbedMetrics:
+    """Counters of one embedder process. Any thread may call."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.read = Counter("imgsearch_embed_read", "Images read", registry=self.registry)
+        self.read_bytes = Counter("imgsearch_embed_read_bytes", "Bytes read", registry=self.registry)
+        self.decoded = Counter("imgsearch_embed_decoded", "Images decoded", registry=self.registry)
+        self.encoded = Counter("imgsearch_embed_encoded", "Images encoded", registry=self.registry)
+        self.written = Counter("imgsearch_embed_written", "Images in finished parts", registry=self.registry)
+        self._bad = Counter(
+            "imgsearch_embed_bad", "Images that could not be used", ["stage", "reason"], registry=self.registry
+        )
+        self._seconds = Counter(
+            "imgsearch_embed_stage_seconds", "Seconds of work, summed over threads", ["stage"], registry=self.registry
+        )
+        self._queue = Gauge("imgsearch_embed_queue", "Images or batches in flight", ["stage"], registry=self.registry)
+        self.device_memory = Gauge(
+            "imgsearch_embed_device_memory_bytes", "Highest use of the GPU's memory so far", registry=self.registry
+        )
+
+    def bad(self, stage: str, reason: str) -> None:
+        self._bad.labels(stage, kind(reason)).inc()
+
+    def queue(self, stage: str, length: int) -> None:
+        self._queue.labels(stage).set(length)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds.labels(stage).inc(time.perf_counter() - start)
+
+    def stage_seconds(self) -> dict[str, float]:
+        return {
+            stage: round(self.registry.get_sample_value("imgsearch_embed_stage_seconds_total", {"stage": stage}) or 0, 3)
+            for stage in STAGES
+        }
+
+    def total(self, counter: Counter) -> int:
+        return int(next(iter(counter.collect())).samples[0].value)
+
+    def serve(self, port: int) -> None:
+        start_http_server(port, registry=self.registry)
+
+
+def kind(reason: str) -> str:
+    """A reason without its numbers and tail, so that a million bad files do not make a million time series."""
+    return re.sub(r"\d[\d,.]*", "N", reason)[:60]

@@ -1,0 +1,41 @@
+"""Stages that work at the same time, in order: what makes reading, decoding, computing and writing overlap."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def ordered_map(
+    pool: Executor, work: Callable[[In], Out], values: Iterable[In], *, window: int, queued: Callable[[int], None]
+) -> Iterator[Out]:
+    """`map` in `pool`, results in the order of `values`, at most `window` of them in flight.
+
+    Values are taken only as results are: chained maps hold bounded memory and never run ahead of the slowest.
+    `queued` is told how many are in flight. The first exception of `work` is raised in its place."""
+    flight: deque[Future[Out]] = deque()
+    for value in values:
+        flight.append(pool.submit(work, value))
+        queued(len(flight))
+        if len(flight) >= window:
+            yield flight.popleft().result()
+    while flight:
+        yield flight.popleft().result()
+        queued(len(flight))
+
+
+def batched(values: Iterable[In], size: Callable[[], int]) -> Iterator[list[In]]:
+    """Lists of `size()` values, the last one shorter; `size` is asked anew for each."""
+    batch: list[In] = []
+    for value in values:
+        batch.append(value)
+        if len(batch) >= size():
+            yield batch
+            batch = []
+    if batch:
+        yield batch

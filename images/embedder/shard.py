@@ -1,0 +1,269 @@
+"""One shard from its images to its done.json: reader → decoder → encoder → writer, all at work at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from embedder.metrics import EmbedMetrics
+from embedder.overlap import batched, ordered_map
+from embedder.parts import Bad, Parts, Progress, Row
+from imgsearch import machine, pictures, schema
+from imgsearch.encoder import Encoder, Pixels
+from imgsearch.errors import BadImage
+from imgsearch.layout import Plan, RunFolder, ShardDone
+from imgsearch.settings import EmbedSettings
+from imgsearch.sources import Item, Source, SourceImage
+from imgsearch.stage import Interrupted
+from imgsearch.storage import Storage
+
+log = logging.getLogger(__name__)
+
+READERS = 16
+"""Threads that wait for a disk or a bucket; they compute nothing."""
+
+PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Read:
+    """An image's bytes, or why they could not be had."""
+
+    source: SourceImage
+    data: bytes | BadImage
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image ready for the model."""
+
+    source: SourceImage
+    pixels: Pixels
+    width: int
+    height: int
+    thumbnail: bytes
+
+
+class ShardEmbedder:
+    """Embeds shards of one run; goes on after the last whole part of an earlier try."""
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        settings: EmbedSettings,
+        storage: Storage,
+        source: Source,
+        load_encoder: Callable[[], Encoder],
+        metrics: EmbedMetrics,
+        stopping: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plan = plan
+        self._folder = RunFolder(plan.run)
+        self._settings = settings
+        self._storage = storage
+        self._source = source
+        self._load_encoder = load_encoder
+        self._metrics = metrics
+        self._stopping = stopping
+        self._clock = clock
+
+    def embed(self, shard: int) -> ShardDone:
+        """Embeds what is left of `shard` and writes its done.json.
+
+        Raises Interrupted where `stopping` was set first; the part in hand is then written."""
+        name = self._folder.done(shard)
+        if self._storage.exists(name):
+            log.info("shard %d is done already", shard)
+            return ShardDone.from_json(self._storage.get(name), name)
+        start = self._clock()
+        items = self._items(shard)
+        encoder = self._load_encoder()
+        parts = Parts(self._storage, self._folder, shard, encoder=encoder)
+        before = parts.progress()
+        total = sum(item.images for item in items)
+        if before.done:
+            log.info("going on after %d of %d images", before.done, total)
+        images = self._until_stopping(self._source.images(items, before.done))
+        writer = PartWriter(
+            parts, before, part_images=self._plan.part_images, total=total, metrics=self._metrics, clock=self._clock
+        )
+        with writer:
+            for entries in self._embedded(images, encoder):
+                writer.add(entries)
+        after = writer.progress
+        if after.done < total:
+            raise Interrupted
+        done = ShardDone(
+            shard=shard,
+            images=after.images,
+            bad=after.bad,
+            parts=after.parts,
+            model=encoder.model,
+            fingerprint=encoder.fingerprint,
+            dim=encoder.dim,
+            bytes=self._metrics.total(self._metrics.read_bytes),
+            seconds=round(self._clock() - start, 3),
+            stages=self._metrics.stage_seconds(),
+            device=encoder.device,
+        )
+        self._storage.put(name, done.to_json())
+        return done
+
+    def _items(self, shard: int) -> list[Item]:
+        name = self._folder.items(shard)
+        table, _ = schema.from_bytes(self._storage.get(name), name)
+        return [
+            Item(**{**row, "metadata": schema.decode_metadata(row["metadata"])}) for row in table.to_pylist()
+        ]
+
+    def _until_stopping(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
+        """Ends early once the process shall stop: what is in flight then drains into the part in hand."""
+        for image in images:
+            if self._stopping.is_set():
+                return
+            yield image
+
+    def _embedded(self, images: Iterable[SourceImage], encoder: Encoder) -> Iterator[list[Row | Bad]]:
+        """Batches of finished images, in the order of `images`."""
+        waiting = 2 * encoder.batch * encoder.workers
+
+        def prepare(read: Read) -> Prepared | Bad:
+            return self._prepare(read, encoder)
+
+        def encode(batch: list[Prepared | Bad]) -> list[Row | Bad]:
+            return self._encode(batch, encoder)
+
+        with ExitStack() as pools:
+            readers = pools.enter_context(ThreadPoolExecutor(READERS, "read"))
+            decoders = pools.enter_context(ThreadPoolExecutor(machine.cpus(), "decode"))
+            encoders = pools.enter_context(ThreadPoolExecutor(encoder.workers, "encode"))
+            read = ordered_map(
+                readers, self._read, images, window=max(waiting, 2 * READERS), queued=self._queue("read")
+            )
+            prepared = ordered_map(decoders, prepare, read, window=waiting, queued=self._queue("decode"))
+            batches = batched(prepared, lambda: encoder.batch)
+            yield from ordered_map(
+                encoders, encode, batches, window=encoder.workers + 1, queued=self._queue("encode")
+            )
+
+    def _queue(self, stage: str) -> Callable[[int], None]:
+        return lambda length: self._metrics.queue(stage, length)
+
+    def _read(self, image: SourceImage) -> Read:
+        with self._metrics.timed("read"):
+            try:
+                data = image.load()
+            except BadImage as bad:
+                return Read(image, bad)
+        self._metrics.read.inc()
+        self._metrics.read_bytes.inc(len(data))
+        return Read(image, data)
+
+    def _prepare(self, read: Read, encoder: Encoder) -> Prepared | Bad:
+        try:
+            if isinstance(read.data, BadImage):
+                raise read.data
+            with self._metrics.timed("decode"):
+                picture = pictures.decode(read.data, max_pixels=self._settings.max_pixels, target=encoder.size)
+                pixels = encoder.prepare(picture.image)
+                thumbnail = pictures.thumbnail(picture.image, self._settings.thumbnail_px)
+        except BadImage as bad:
+            self._metrics.bad(bad.stage, bad.reason)
+            return Bad(read.source.key, read.source.etag, bad.stage, bad.reason)
+        self._metrics.decoded.inc()
+        return Prepared(read.source, pixels, picture.width, picture.height, thumbnail)
+
+    def _encode(self, batch: list[Prepared | Bad], encoder: Encoder) -> list[Row | Bad]:
+        with self._metrics.timed("encode"):
+            vectors = iter(encoder.encode_images([entry.pixels for entry in batch if isinstance(entry, Prepared)]))
+        rows: list[Row | Bad] = []
+        for entry in batch:
+            if isinstance(entry, Bad):
+                rows.append(entry)
+                continue
+            source = entry.source
+            rows.append(
+                Row(source.key, source.etag, source.metadata, next(vectors), entry.width, entry.height, entry.thumbnail)
+            )
+            self._metrics.encoded.inc()
+        return rows
+
+
+class PartWriter:
+    """Collects finished images into parts and writes each in a thread of its own, one behind the computation.
+
+    As a context manager it writes the part in hand at the end, unless an error ended the block."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        before: Progress,
+        *,
+        part_images: int,
+        total: int,
+        metrics: EmbedMetrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._parts = parts
+        self._part_images = part_images
+        self._total = total
+        self._metrics = metrics
+        self._clock = clock
+        self._hand: list[Row | Bad] = []
+        self._pool = ThreadPoolExecutor(1, "write")
+        self._writing: Future[None] | None = None
+        self._logged = clock()
+        self._seen = before.done
+        self.progress = before
+        """What is written or being written."""
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                if self._hand:
+                    self._flush()
+                self._settle()
+        finally:
+            self._pool.shutdown()
+        self._log()
+
+    def add(self, entries: list[Row | Bad]) -> None:
+        for entry in entries:
+            self._hand.append(entry)
+            if len(self._hand) == self._part_images:
+                self._flush()
+        self._seen += len(entries)
+        if self._clock() - self._logged >= PROGRESS_SECONDS:
+            self._log()
+
+    def _flush(self) -> None:
+        self._settle()
+        entries, self._hand = self._hand, []
+        bad = sum(isinstance(entry, Bad) for entry in entries)
+        part = self.progress.parts
+        self.progress = Progress(part + 1, self.progress.images + len(entries) - bad, self.progress.bad + bad)
+        self._writing = self._pool.submit(self._write, part, entries)
+
+    def _write(self, part: int, entries: list[Row | Bad]) -> None:
+        with self._metrics.timed("write"):
+            self._parts.write(part, entries)
+        self._metrics.written.inc(len(entries))
+
+    def _settle(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def _log(self) -> None:
+        self._logged = self._clock()
+        log.info("embedded %d of %d", self._seen, self._total, extra={"done": self._seen, "total": self._total})

@@ -1,0 +1,120 @@
+"""The searcher's programs: `python -m searcher ingest|indexes|rollback|forget|serve`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from imgsearch import stage
+from imgsearch.errors import ExitCode, UsageError
+from imgsearch.layout import collection_name
+from imgsearch.settings import Settings
+from imgsearch.storage import Storage
+from imgsearch.stores import Pointer, VectorStore, open_store
+
+
+def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Loads the run into the store, verifies and publishes it."""
+    from searcher.ingest import Ingest
+
+    report = Ingest(
+        settings.run.id,
+        storage=Storage(settings.storage.uri),
+        store=open_store(settings.store.url),
+        stopping=stopping,
+    ).run()
+    return {
+        "index": report.index,
+        "collection": report.collection,
+        "images": report.images,
+        "bad": report.bad,
+        "kept": report.kept,
+        "removed": report.removed,
+        "embed_seconds": report.embed_seconds,
+    }
+
+
+def indexes(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Says which indexes are published."""
+    store = open_store(settings.store.url)
+    return {"indexes": [_line(pointer) for _, pointer in sorted(store.pointers().items())]}
+
+
+def rollback(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Points the index at the run that was published before; again, and it points forward."""
+    store = open_store(settings.store.url)
+    current = _pointer(store, settings.run.index)
+    if current.previous is None:
+        raise UsageError(f"index {current.index} has no earlier run to go back to")
+    earlier = replace(current.previous, previous=replace(current, previous=None))
+    store.publish(earlier)
+    return _line(earlier)
+
+
+def forget(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Removes the collection of a run that is neither published nor the one to roll back to."""
+    store = open_store(settings.store.url)
+    collection = collection_name(settings.run.index, settings.run.id)
+    for pointer in store.pointers().values():
+        if collection in (pointer.collection, pointer.previous and pointer.previous.collection):
+            raise UsageError(
+                f"run {settings.run.id} is what index {pointer.index} serves or would roll back to: "
+                "publish newer runs first"
+            )
+    store.drop(collection)
+    return {"dropped": collection}
+
+
+def serve(settings: Settings) -> ExitCode:
+    from searcher.serve import serve as answer
+
+    return answer(settings)
+
+
+def _pointer(store: VectorStore, index: str) -> Pointer:
+    pointers = store.pointers()
+    if index not in pointers:
+        raise UsageError(
+            f"no index is called {index!r}; there are: {', '.join(sorted(pointers)) or 'none yet'}"
+        )
+    return pointers[index]
+
+
+def _line(pointer: Pointer) -> dict[str, Any]:
+    return {
+        "index": pointer.index,
+        "run": pointer.run,
+        "images": pointer.images,
+        "model": pointer.model,
+        "source": pointer.source,
+        "published": pointer.published,
+        "previous": pointer.previous and pointer.previous.run,
+    }
+
+
+STAGES: dict[str, stage.Stage] = {
+    "ingest": ingest,
+    "indexes": indexes,
+    "rollback": rollback,
+    "forget": forget,
+}
+
+
+def main(argv: list[str]) -> int:
+    if argv == ["serve"]:
+        return stage.serve(serve, os.environ)
+    if len(argv) != 1 or argv[0] not in STAGES:
+        print(
+            f"usage: python -m searcher {'|'.join([*STAGES, 'serve'])}  (settings come from IMGSEARCH_* variables)",
+            file=sys.stderr,
+        )
+        return ExitCode.USAGE
+    return stage.run(STAGES[argv[0]], os.environ)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""Metadata filters: Chroma's operators, checked here so that a mistake gets a sentence of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+COMPARISONS = ("$gt", "$gte", "$lt", "$lte")
+SCALARS = ("$eq", "$ne", "$contains", "$not_contains")
+LISTS = ("$in", "$nin")
+OPERATORS = (*SCALARS[:2], *COMPARISONS, *LISTS, *SCALARS[2:])
+
+MAX_DEPTH = 8
+MAX_VALUES = 1_000
+"""Of all conditions together: each one costs the store a lookup."""
+
+
+def check(where: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`where`, if it is a filter that the store understands; raises ValueError with a sentence if it is not."""
+    if _values(where, MAX_DEPTH) > MAX_VALUES:
+        raise ValueError(f"compare with at most {MAX_VALUES:,} values")
+    return where
+
+
+def _values(where: Any, depth: int) -> int:
+    """How many values the filter compares with."""
+    if not isinstance(where, Mapping) or len(where) != 1:
+        raise ValueError(
+            'give one field or operator, such as {"label": "cat"}; join several with $and or $or'
+        )
+    if depth == 0:
+        raise ValueError(f"nest $and and $or at most {MAX_DEPTH} deep")
+    ((field, condition),) = where.items()
+    if field in ("$and", "$or"):
+        if not isinstance(condition, list) or len(condition) < 2:
+            raise ValueError(f"{field} takes a list of two or more filters")
+        return sum(_values(part, depth - 1) for part in condition)
+    if not field or field.startswith(("$", "#")):
+        raise ValueError(f"{_text(field)!r} is not a field; only $and and $or stand in a field's place")
+    _text(field)
+    return _condition(field, condition)
+
+
+def _condition(field: str, condition: Any) -> int:
+    if not isinstance(condition, Mapping):
+        condition = {"$eq": condition}
+    if len(condition) != 1:
+        raise ValueError(f'give {field} one operator, such as {{"$gte": 3}}; join several with $and')
+    ((operator, operand),) = condition.items()
+    if operator not in OPERATORS:
+        raise ValueError(
+            f"{field} has the unknown operator {_text(operator)!r}; known are {', '.join(OPERATORS)}"
+        )
+    if operator in LISTS:
+        if (
+            not isinstance(operand, list)
+            or not operand
+            or len({type(_scalar(field, one)) for one in operand}) > 1
+        ):
+            raise ValueError(f"{operator} of {field} takes a list of values of one type")
+        return len(operand)
+    _scalar(field, operand)
+    if operator in COMPARISONS and (isinstance(operand, str | bool)):
+        raise ValueError(f"{operator} of {field} takes a number")
+    return 1
+
+
+def _scalar(field: str, value: Any) -> Any:
+    match value:
+        case bool():
+            return value
+        case str():
+            return _text(value)
+        case int() if -(2**63) <= value < 2**63:
+            return value
+        case float() if math.isfinite(value):
+            return value
+    raise ValueError(f"{field} can be compared with a text, a number of at most 64 bits, true or false")
+
+
+def _text(value: str) -> str:
+    """JSON can spell half a surrogate pair, which no store can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text of it is not valid Unicode") from None
+    return value

@@ -1,0 +1,106 @@
+"""What Prometheus reads from /metrics, and the middleware that counts requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imgsearch.stores import Pointer
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
+
+
+class Metrics:
+    """The metrics of one app, in a registry of their own, so that two apps in one process do not mix."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "imgsearch_requests", "Requests answered.", ["route", "method", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "imgsearch_request_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ["route"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.encode_seconds = Histogram(
+            "imgsearch_encode_seconds",
+            "One call of the model.",
+            ["kind"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.store_seconds = Histogram(
+            "imgsearch_store_seconds", "One call of the vector store.", buckets=SECONDS, registry=registry
+        )
+        self.batch_texts = Histogram(
+            "imgsearch_batch_texts",
+            "Text queries in one call of the model.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self.queue = Gauge(
+            "imgsearch_encode_queue",
+            "Queries that wait for the model or are in it.",
+            registry=registry,
+        )
+        self.cache_hits = Counter(
+            "imgsearch_cache_hits", "Text queries whose vector was known.", registry=registry
+        )
+        self.cache_misses = Counter(
+            "imgsearch_cache_misses", "Text queries that went to the model.", registry=registry
+        )
+        self._info = Gauge(
+            "imgsearch_index_info",
+            "1 for every run that is served.",
+            ["index", "run", "model"],
+            registry=registry,
+        )
+        self._images = Gauge("imgsearch_index_images", "Images in an index.", ["index"], registry=registry)
+
+    def serving(self, pointers: Iterable[Pointer]) -> None:
+        """These and no others are served now."""
+        self._info.clear()
+        self._images.clear()
+        for pointer in pointers:
+            self._info.labels(pointer.index, pointer.run, pointer.model).set(1)
+            self._images.labels(pointer.index).set(pointer.images)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class RequestMetrics:
+    """Counts and times requests by the template of their route, never by their path: that has no end."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500  # of an exception that no handler took: the server answers it outside of here
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        start = perf_counter()
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            route = getattr(scope.get("route"), "path", "unknown")
+            method = scope["method"] if scope["method"] in METHODS else "OTHER"
+            self._metrics.requests.labels(route, method, status).inc()
+            self._metrics.request_seconds.labels(route).observe(perf_counter() - start)

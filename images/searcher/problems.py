@@ -1,0 +1,191 @@
+"""Every error as RFC 9457 problem JSON: a status, and one sentence that says what to do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imgsearch.errors import BadImage, NotFound, PermanentError, TemporaryError, UsageError
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 2
+"""What Retry-After says: a restart of the store or the load of a model takes a few seconds."""
+
+
+class Problem(Exception):
+    """A request cannot be answered as it is. `detail` is one sentence for a person."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+        self.errors = errors
+        """What is wrong with which field: `{"field", "problem"}` each."""
+
+    def response(self) -> Response:
+        document: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            document["errors"] = self.errors
+        return Response(to_json(document), self.status, self.headers, MEDIA_TYPE)
+
+
+SCHEMA = {
+    "description": "What is wrong, and what to do about it.",
+    "content": {
+        MEDIA_TYPE: {
+            "schema": {
+                "title": "Problem",
+                "type": "object",
+                "required": ["type", "title", "status", "detail"],
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "errors": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
+                        },
+                    },
+                },
+            },
+            "example": {
+                "type": "about:blank",
+                "title": "Not Found",
+                "status": 404,
+                "detail": 'there is no index "photo"; there is: photos',
+            },
+        }
+    },
+}
+"""The OpenAPI response object of every problem."""
+
+
+def invalid(field: str, problem: str) -> Problem:
+    """A field of the request has a value that cannot be used."""
+    return Problem(422, f"{field}: {problem}", errors=[{"field": field, "problem": problem}])
+
+
+def of_error(error: Exception) -> Problem:
+    """The problem that an exception is to the client."""
+    match error:
+        case Problem():
+            return error
+        case UsageError():
+            return Problem(400, str(error))
+        case NotFound():
+            return Problem(404, str(error))
+        case TemporaryError():
+            return Problem(503, str(error), headers={"Retry-After": str(RETRY_SECONDS)})
+        case PermanentError():
+            return Problem(500, str(error))
+        case BadImage():
+            return Problem(422, f"the image cannot be used: {error.reason}")
+        case HTTPException():
+            return Problem(error.status_code, error.detail, headers=error.headers)
+    return Problem(500, "something is wrong here, not with the request; the searcher's log says what")
+
+
+def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """The problem that pydantic's list of errors is; the values themselves, which may be huge, are left out."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return Problem(400, f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
+    if first["loc"] == ("body",) and first["type"] in ("missing", "model_attributes_type"):
+        return Problem(422, "send a JSON object, with Content-Type: application/json")
+    listed = [{"field": _field(error["loc"]), "problem": _sentence(error)} for error in errors]
+    field, problem = listed[0].values()
+    return Problem(422, f"{field}: {problem}" if field else problem, errors=listed)
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """("body", "parts", 0, "text") is shown as parts.0.text."""
+    return ".".join(str(step) for step in location[1:])
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such field; /docs lists them"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+async def answer(request: Request, error: Exception) -> Response:
+    """The exception handler of every kind of error."""
+    problem = of_error(error)
+    if isinstance(error, HTTPException) and error.detail == HTTPStatus(error.status_code).phrase:
+        problem.detail = _unrouted(request, error.status_code) or problem.detail
+    if problem.status >= 500:
+        logger.warning("%s %s: %s", request.method, request.url.path, problem.detail)
+    return problem.response()
+
+
+def _unrouted(request: Request, status: int) -> str | None:
+    if status == HTTPStatus.NOT_FOUND:
+        return "there is nothing at this path; /docs lists what there is"
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return f"{request.method} is not possible at this path; the Allow header says what is"
+    return None
+
+
+class BodyLimit:
+    """Refuses a larger body with 413: by its Content-Length at once, else as soon as too much has come."""
+
+    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # The connection is closed because the rest of the body is still on its way.
+        too_large = Problem(
+            413, f"the body is larger than {self._limit:,} bytes", headers={"Connection": "close"}
+        )
+        if _content_length(scope) > self._limit:
+            await too_large.response()(scope, receive, send)
+            return
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                # FastAPI lets an HTTPException through where it would call any other a parsing error.
+                raise HTTPException(413, too_large.detail, headers=dict(too_large.headers or {}))
+            return message
+
+        await self._app(scope, limited, send)
+
+
+def _content_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0

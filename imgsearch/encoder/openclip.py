@@ -1,0 +1,221 @@
+"""OpenCLIP models: any architecture and tag, or a folder in OpenCLIP's format (`local-dir:PATH`)."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+
+from imgsearch import machine
+from imgsearch.encoder import Encoder, Pixels, Vectors
+from imgsearch.encoder.packed import pack
+from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
+
+log = logging.getLogger(__name__)
+
+LOCAL = "local-dir:"
+
+CPU_BATCH = 8
+"""Activations of more images fall out of a core's cache: 16 or 32 at a time were up to a third slower."""
+GPU_BATCH = 256
+
+
+def load_encoder(model: str, *, batch: int | None = None, threads: int | None = None) -> Encoder:
+    """Loads `ARCH/TAG` or `local-dir:PATH` onto the GPU in bfloat16 (float16 where it has no bfloat16), or onto the
+    CPU in float32. `threads`: CPU threads of one call; None: all. `batch`: images a call; None: what suits the
+    device. Raises UsageError for a model that does not exist, TemporaryError where its weights can't be had now."""
+    cores = machine.cpus()
+    threads = min(threads or cores, cores)
+    torch.set_num_threads(threads)
+    network, preprocess = _create(model)
+    fingerprint = _fingerprint(network)
+    if torch.cuda.is_available():
+        device, dtype = "cuda:0", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        network = network.to(device=device, dtype=dtype)
+        workers = 2  # one batch is copied to the device while the other is computed
+    else:
+        device, dtype = "cpu", torch.float32
+        network = pack(network.to(memory_format=torch.channels_last))
+        workers = cores // threads
+    return OpenClipEncoder(
+        network,
+        preprocess,
+        open_clip.get_tokenizer(_name(model)),
+        model=model,
+        fingerprint=fingerprint,
+        device=device,
+        dtype=dtype,
+        batch=batch or (CPU_BATCH if device == "cpu" else GPU_BATCH),
+        workers=workers,
+        threads=threads,
+    )
+
+
+class OpenClipEncoder:
+    """An Encoder (see imgsearch.encoder) around one OpenCLIP network."""
+
+    def __init__(
+        self,
+        network: Any,
+        preprocess: transforms.Compose,
+        tokenizer: Any,
+        *,
+        model: str,
+        fingerprint: str,
+        device: str,
+        dtype: torch.dtype,
+        batch: int,
+        workers: int,
+        threads: int,
+    ) -> None:
+        normalize = next(t for t in preprocess.transforms if isinstance(t, transforms.Normalize))
+        self._network = network.eval()
+        self._tokenizer = tokenizer
+        # Scaling and cropping are Pillow's work and give bytes; the rest is arithmetic that the device does on a
+        # whole batch, so a quarter of the memory waits in queues.
+        self._geometry = [t for t in preprocess.transforms if not _is_arithmetic(t)]
+        self._dtype = dtype
+        self._threads = threads
+        # (x / 255 - mean) / std as one multiplication and one addition
+        std = torch.tensor(normalize.std).view(1, 3, 1, 1)
+        mean = torch.tensor(normalize.mean).view(1, 3, 1, 1)
+        self._factor = (1 / (255 * std)).to(device)
+        self._shift = (-mean / std).to(device)
+        self._shrinking = threading.Lock()
+        self.model = model
+        self.fingerprint = fingerprint
+        self.preprocessing = "; ".join(str(t) for t in preprocess.transforms)
+        size = network.visual.image_size
+        self.size = max(size) if isinstance(size, (tuple, list)) else int(size)
+        self.device = device
+        self.workers = workers
+        self.batch = batch
+        self.dim = self.encode_texts(["a photo"]).shape[1]
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        for step in self._geometry:
+            image = step(image)
+        return np.asarray(image)
+
+    def encode_images(self, batch: Sequence[Pixels]) -> Vectors:
+        done: list[Vectors] = []
+        at = 0
+        while at < len(batch):
+            size = self.batch
+            try:
+                done.append(self._encode(batch[at : at + size]))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink(size)
+            else:
+                at += size
+        return np.concatenate(done) if done else np.zeros((0, self.dim), np.float32)
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        torch.set_num_threads(self._threads)
+        tokens = self._tokenizer(list(texts)).to(self.device)
+        with torch.inference_mode():
+            return _normalized(self._network.encode_text(tokens))
+
+    def _encode(self, batch: Sequence[Pixels]) -> Vectors:
+        torch.set_num_threads(self._threads)  # OpenMP keeps the number per calling thread
+        # (n, h, w, 3) seen as (n, 3, h, w): the channels-last order that convolutions want
+        raw = torch.from_numpy(np.stack(batch)).to(self.device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            pixels = (raw.float() * self._factor + self._shift).to(self._dtype)
+            return _normalized(self._network.encode_image(pixels))
+
+    def _shrink(self, size: int) -> None:
+        """Halves the batch, unless another thread already did since `size` was read."""
+        with self._shrinking:
+            if self.batch == size:
+                if size == 1:
+                    raise PermanentError(
+                        f"one image does not fit the memory of {self.device} with {self.model}: "
+                        "use a smaller model or a larger device"
+                    )
+                self.batch = size // 2
+                log.warning("out of memory on %s, going on with batches of %d", self.device, self.batch)
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+
+
+def _normalized(features: Tensor) -> Vectors:
+    return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()  # type: ignore[no-any-return]
+
+
+def _is_arithmetic(transform: Any) -> bool:
+    return isinstance(transform, transforms.Normalize) or type(transform).__name__ in ("ToTensor", "MaybeToTensor")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _name(model: str) -> str:
+    return model if model.startswith(LOCAL) else model.split("/", 1)[0]
+
+
+def _create(model: str) -> tuple[Any, transforms.Compose]:
+    if model.startswith(LOCAL):
+        tag = None
+        folder = Path(model.removeprefix(LOCAL))
+        if not (folder / "open_clip_config.json").is_file():
+            raise UsageError(f"{folder} is no OpenCLIP model folder: it has no open_clip_config.json")
+    else:
+        tag = _checked_tag(model)
+    try:
+        network, _, preprocess = open_clip.create_model_and_transforms(_name(model), pretrained=tag)
+    except Exception as error:  # open_clip, the hub and safetensors each raise their own
+        raise _load_failure(model, error) from error
+    return network, preprocess
+
+
+def _checked_tag(model: str) -> str:
+    arch, _, tag = model.partition("/")
+    known = open_clip.list_models()
+    if arch not in known:
+        raise UsageError(f"no OpenCLIP architecture is called {arch!r}{_near(arch, known)}")
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if tag not in tags:
+        raise UsageError(
+            f"{arch} has no pretrained weights {tag!r}; use {arch}/TAG with one of: {', '.join(tags) or 'none exist'}"
+        )
+    return tag
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else "; `python -c 'import open_clip; "\
+        "print(open_clip.list_models())'` lists them"
+
+
+def _load_failure(model: str, error: Exception) -> ImgsearchError:
+    reason = str(error).strip().split("\n", 1)[0]
+    if model.startswith(LOCAL):
+        return PermanentError(f"the model in {model.removeprefix(LOCAL)} can't be loaded: {reason}")
+    return TemporaryError(
+        f"the weights of {model} can't be had ({reason}); check the network, or HF_HOME if they should be cached"
+    )
+
+
+def _fingerprint(network: torch.nn.Module) -> str:
+    """SHA-256 over every parameter's name, shape and first 16 values: enough to tell two trainings apart, and
+    quick for a model of 10 GB. Taken in float32, before the device's own precision."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.flatten()[:16].float().numpy().tobytes())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,65 @@
+"""Faster float32 linear layers on a CPU: oneDNN with weights packed once, in place of the BLAS that torch links.
+
+torch's CPU wheels send float32 `nn.Linear` to MKL, which on AMD processors leaves half of the vector units idle;
+oneDNN, in the same wheel, does not, and reads a weight laid out once for its kernels. Same float32 arithmetic, in
+another order of summation. The operators are those that torch's own compiler emits for a frozen linear layer
+(torch/_inductor/fx_passes/mkldnn_fusion.py); where a build of torch lacks them, the model stays as it is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def pack(model: nn.Module) -> nn.Module:
+    """Replaces, in place, the linear layers and self-attentions of a float32 CPU model for inference."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+        return model
+    for name, child in model.named_children():
+        if isinstance(child, nn.MultiheadAttention):
+            if child._qkv_same_embed_dim and child.bias_k is None and not child.add_zero_attn:
+                setattr(model, name, PackedAttention(child))
+        elif type(child) is nn.Linear:
+            setattr(model, name, PackedLinear(child.weight, child.bias))
+        else:
+            pack(child)
+    return model
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` whose weight is in oneDNN's own layout."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = weight  # some models ask a layer for its weight's dtype
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+        self.bias = None if bias is None else bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+class PackedAttention(nn.Module):
+    """`nn.MultiheadAttention` as the transformer blocks of OpenCLIP call it: without weights and dropout."""
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.heads = attention.num_heads
+        self.batch_first = attention.batch_first
+        self.original = attention
+        self.qkv = PackedLinear(attention.in_proj_weight, attention.in_proj_bias)
+        self.out = PackedLinear(attention.out_proj.weight, attention.out_proj.bias)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, need_weights: bool = False, attn_mask: Tensor | None = None
+    ) -> tuple[Tensor, None]:
+        if query is not key or key is not value:  # cross-attention: rare, and not worth a second packing
+            return self.original(query, key, value, need_weights=need_weights, attn_mask=attn_mask)  # type: ignore[no-any-return]
+        x = query if self.batch_first else query.transpose(0, 1)
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        out = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return (out if self.batch_first else out.transpose(0, 1)), None

@@ -1,0 +1,108 @@
+"""From the bytes of an image file to RGB pixels and a thumbnail, whatever the file turns out to be."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from imgsearch.errors import BadImage
+
+# Our own limit is checked on the header, before any pixel is made; Pillow's would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+Image.init()
+# EPS is a program that Pillow hands to Ghostscript: not for files from strangers.
+_FORMATS = sorted(set(Image.OPEN) - {"EPS"})
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded image, upright, in RGB."""
+
+    image: Image.Image
+    """May be smaller than the original; see `decode`."""
+    width: int
+    """Of the original, in pixels, as a viewer shows it."""
+    height: int
+
+
+def decode(data: bytes, *, max_pixels: int, target: int | None = None) -> Picture:
+    """Decodes the first frame, turned upright, over white where it is transparent.
+
+    With `target` (pixels), a JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 1/4, 1/8) whose shorter
+    side is still at least twice `target`, which costs a fraction and leaves the final resize something to average.
+    Raises BadImage("decode", …) for everything that is not a usable image.
+    """
+    if not data:
+        raise BadImage("decode", "the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise BadImage(
+                    "decode", f"{width} × {height} pixels are more than the limit of {max_pixels:,} (decompression bomb?)"
+                )
+            if target is not None:
+                image.draft("RGB", (2 * target, 2 * target))
+            image.load()
+            upright = _rgb(ImageOps.exif_transpose(image))
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage("decode", _unknown(data)) from None
+    except Exception as error:  # decoders of hostile files raise anything; one file must not end the job
+        raise BadImage("decode", f"{str(error) or type(error).__name__}") from error
+    if (upright.width > upright.height) != (width > height) and upright.width != upright.height:
+        width, height = height, width
+    return Picture(upright, width, height)
+
+
+def thumbnail(image: Image.Image, px: int) -> bytes:
+    """A WebP of which the longer side has `px` pixels; a smaller image keeps its size.
+
+    Bilinear with a box pre-reduction and the fastest WebP search: a third of the time of the best settings, and
+    no difference that one sees at this size."""
+    scale = px / max(image.size)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.5)
+    sink = io.BytesIO()
+    image.save(sink, "WEBP", quality=75, method=0)
+    return sink.getvalue()
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return Image.fromarray(_stretched(np.asarray(image, dtype=np.float64))).convert("RGB")
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        white = Image.new("RGBA", over.size, "white")
+        return Image.alpha_composite(white, over).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretched(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """Values outside 0…255 have no agreed black and white, so the darkest and the brightest become those."""
+    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = finite.min(), finite.max()
+    if low < 0 or high > 255 or high <= 1:
+        finite = (finite - low) * (255 / max(high - low, 1e-12))
+    return finite.astype(np.uint8)
+
+
+def _unknown(data: bytes) -> str:
+    head = data[:256].lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"{")):
+        return "it is text (a web page, SVG or JSON), not an image in a format that Pillow reads"
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
+        return "HEIC/HEIF is not supported: convert it to JPEG"
+    if not data.strip(b"\0"):
+        return "it holds only zero bytes"
+    return "not an image in a format that Pillow reads"

@@ -1,0 +1,210 @@
+"""Chroma as a VectorStore, embedded or over HTTP. The one door to `chromadb`.
+
+An index's pointer is the metadata of an empty collection `pointer.<index>`: Chroma replaces the metadata of a
+collection in one transaction of its catalogue, so a reader sees the old pointer or the new one, from any process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+import chromadb
+import httpx
+import numpy as np
+from chromadb.config import Settings as ChromaSettings
+from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
+
+from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError
+from imgsearch.stores import Filter, Hit, Pointer, Record, VectorStore, Vectors
+
+POINTER = "pointer."
+
+
+class ChromaStore:
+    """A VectorStore (see imgsearch.stores) in one Chroma."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is `chroma+file:///folder` (made if absent) or `chroma+http://host:port`."""
+        self._url = url
+        self._handles: dict[str, Any] = {}
+        self._opening = threading.Lock()
+        with self._translated("open"):
+            self._client = _connect(url)
+            self._max_batch = self._client.get_max_batch_size()
+
+    def create(self, collection: str, *, dim: int) -> None:
+        del dim  # Chroma takes it from the first vector and refuses others
+        with self._translated(collection):
+            self._client.get_or_create_collection(
+                collection, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+            )
+
+    def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        with self._translated(collection):
+            for chunk in self._chunks(ids):
+                found.update(self._handle(collection).get(ids=list(chunk), include=[])["ids"])
+        return set(ids) - found
+
+    def add(self, collection: str, records: Sequence[Record]) -> None:
+        with self._translated(collection):
+            for chunk in self._chunks(records):
+                self._handle(collection).add(
+                    ids=[record.id for record in chunk],
+                    embeddings=np.stack([cast(Vectors, record.vector) for record in chunk]),
+                    metadatas=[dict(record.metadata) for record in chunk],
+                )
+
+    def count(self, collection: str) -> int:
+        with self._translated(collection):
+            return int(self._handle(collection).count())
+
+    def get(self, collection: str, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
+        records: dict[str, Record] = {}
+        with self._translated(collection):
+            for chunk in self._chunks(ids):
+                got = self._handle(collection).get(ids=list(chunk), include=_include(vectors))
+                embeddings = got["embeddings"] if vectors else [None] * len(got["ids"])
+                for id, metadata, vector in zip(got["ids"], got["metadatas"], embeddings, strict=True):
+                    records[id] = Record(id, metadata or {}, _vector(vector))
+        return [records[id] for id in ids if id in records]
+
+    def search(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
+    ) -> list[list[Hit]]:
+        with self._translated(collection):
+            got = self._handle(collection).query(
+                query_embeddings=queries,
+                n_results=k,
+                where=dict(where) if where else None,
+                include=["distances", *_include(vectors)],
+            )
+        embeddings = got["embeddings"] if vectors else [[None] * len(ids) for ids in got["ids"]]
+        return [
+            [
+                Hit(id, 1.0 - distance, metadata or {}, _vector(vector))
+                for id, distance, metadata, vector in zip(*row, strict=True)
+            ]
+            for row in zip(got["ids"], got["distances"], got["metadatas"], embeddings, strict=True)
+        ]
+
+    def drop(self, collection: str) -> None:
+        self._handles.pop(collection, None)
+        try:
+            with self._translated(collection):
+                self._client.delete_collection(collection)
+        except NotFound:
+            pass
+
+    def collections(self) -> list[str]:
+        return [name for name in self._names() if not name.startswith(POINTER)]
+
+    def publish(self, pointer: Pointer) -> None:
+        metadata = {"pointer": json.dumps(dataclasses.asdict(pointer))}
+        name = POINTER + pointer.index
+        with self._translated(name):
+            # Made with its pointer in it, so that no reader finds one without; then replaced, if it was there.
+            made = self._client.get_or_create_collection(name, metadata=metadata, embedding_function=None)
+            if made.metadata != metadata:
+                made.modify(metadata=metadata)
+
+    def pointers(self) -> dict[str, Pointer]:
+        found = {}
+        for name in self._names():
+            if name.startswith(POINTER):
+                with self._translated(name):
+                    about = self._client.get_collection(name, embedding_function=None).metadata
+                pointer = _pointer(json.loads(about["pointer"]))
+                found[pointer.index] = pointer
+        return found
+
+    def reopen(self) -> VectorStore:
+        # Embedded clients of one folder share what they have in memory until the last of them is closed.
+        self.close()
+        return ChromaStore(self._url)
+
+    def close(self) -> None:
+        self._handles.clear()
+        self._client.close()
+
+    def _names(self) -> list[str]:
+        names: list[str] = []
+        with self._translated("the list of collections"):
+            while page := self._client.list_collections(limit=100, offset=len(names)):
+                names += [collection.name for collection in page]
+        return names
+
+    def _handle(self, collection: str) -> Any:
+        """A collection by name; kept, since to look it up costs a query of the catalogue each time."""
+        handle = self._handles.get(collection)
+        if handle is None:
+            with self._opening:
+                handle = self._client.get_collection(collection, embedding_function=None)
+                self._handles[collection] = handle
+        return handle
+
+    def _chunks(self, values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        for start in range(0, len(values), self._max_batch):
+            yield values[start : start + self._max_batch]
+
+    @contextmanager
+    def _translated(self, collection: str) -> Iterator[None]:
+        try:
+            yield
+        except NotFoundError as error:
+            self._handles.pop(collection, None)
+            raise NotFound(f"the store has no collection {collection!r}") from error
+        except (InvalidArgumentError, ValueError, TypeError) as error:
+            raise UsageError(f"Chroma refuses this for {collection!r}: {_first_line(error)}") from error
+        except (httpx.HTTPError, ConnectionError) as error:
+            raise TemporaryError(f"Chroma at {self._url} does not answer: {_first_line(error)}") from error
+        except ChromaError as error:
+            reason = _first_line(error)
+            if "disk is full" in reason or "No space left" in reason:
+                raise PermanentError(f"no space left on the disk of {self._url}: free some, then try again") from error
+            raise TemporaryError(f"Chroma at {self._url} failed: {reason}") from error
+
+
+def _connect(url: str) -> Any:
+    parts = urlsplit(url)
+    settings = ChromaSettings(anonymized_telemetry=False)
+    if parts.scheme == "chroma+file" and parts.path.startswith("/"):
+        folder = Path(unquote(parts.path))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
+        return chromadb.PersistentClient(folder, settings=settings)
+    if parts.scheme in ("chroma+http", "chroma+https") and parts.hostname:
+        tls = parts.scheme == "chroma+https"
+        try:
+            return chromadb.HttpClient(
+                parts.hostname, parts.port or (443 if tls else 8000), ssl=tls, settings=settings
+            )
+        except ValueError as error:  # what chromadb raises where nothing answers
+            raise TemporaryError(f"Chroma at {url} does not answer: {_first_line(error)}") from error
+    raise UsageError(f"{url!r} is no Chroma; use chroma+file:///folder or chroma+http://host:8000")
+
+
+def _include(vectors: bool) -> list[str]:
+    return ["metadatas", "embeddings"] if vectors else ["metadatas"]
+
+
+def _vector(vector: Any) -> Vectors | None:
+    return None if vector is None else np.asarray(vector, dtype=np.float32)
+
+
+def _pointer(document: Mapping[str, Any]) -> Pointer:
+    previous = document["previous"]
+    return Pointer(**{**document, "previous": _pointer(previous) if previous else None})
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n", 1)[0]

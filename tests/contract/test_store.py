@@ -1,0 +1,213 @@
+"""What every VectorStore must do; the searcher's fake passes the same tests as the real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgsearch.errors import NotFound, TemporaryError, UsageError
+from imgsearch.stores import Pointer, Record, VectorStore, open_store
+from tests.fakes import InMemoryStore
+
+POINTER = Pointer(
+    index="photos",
+    run="r1",
+    collection="photos-r1",
+    model="m",
+    fingerprint="f",
+    dim=4,
+    images=3,
+    source="/photos",
+    published="2026-01-01T00:00:00+00:00",
+)
+
+
+@pytest.fixture(scope="session")
+def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("chroma-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(folder), "--port", str(port)],
+            stdout=log,
+            stderr=log,
+        )
+        url = f"chroma+http://127.0.0.1:{port}"
+        try:
+            _wait_until_it_answers(url, server)
+            yield url
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
+    while True:
+        assert server.poll() is None, "the Chroma server ended"
+        try:
+            open_store(url).close()
+        except TemporaryError:
+            continue
+        return
+
+
+@pytest.fixture(params=["memory", "chroma-embedded", "chroma-http"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+    opened: VectorStore
+    if request.param == "memory":
+        opened = InMemoryStore()
+    elif request.param == "chroma-embedded":
+        opened = open_store(f"chroma+file://{tmp_path}/chroma")
+    else:
+        opened = open_store(request.getfixturevalue("chroma_server"))
+        for name in opened.collections():
+            opened.drop(name)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def filled(store: VectorStore) -> VectorStore:
+    store.create("photos-r1", dim=4)
+    store.add("photos-r1", RECORDS)
+    return store
+
+
+def _vector(*values: float) -> np.ndarray:
+    vector = np.array(values, np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+RECORDS = [
+    Record("a", {"n": 1, "labels": ["cat", "dog"], "_key": "a.jpg"}, _vector(1, 0, 0, 0)),
+    Record("b", {"n": 2, "labels": ["bird"], "_key": "b.jpg"}, _vector(0, 1, 0, 0)),
+    Record("c", {"n": 3, "city": "Köln", "_key": "c.jpg"}, _vector(1, 1, 0, 0)),
+]
+
+
+def test_a_search_gives_the_nearest_by_cosine_similarity(filled: VectorStore) -> None:
+    (hits,) = filled.search("photos-r1", _vector(1, 0, 0, 0)[None], k=3)
+    assert [hit.id for hit in hits] == ["a", "c", "b"]
+    assert [hit.score for hit in hits] == pytest.approx([1.0, 0.5**0.5, 0.0], abs=1e-5)
+    assert hits[0].metadata == RECORDS[0].metadata
+    assert hits[0].vector is None
+
+
+def test_several_queries_are_answered_in_their_order(filled: VectorStore) -> None:
+    rows = filled.search("photos-r1", np.stack([_vector(0, 1, 0, 0), _vector(1, 0, 0, 0)]), k=1, vectors=True)
+    assert [[hit.id for hit in row] for row in rows] == [["b"], ["a"]]
+    assert rows[1][0].vector == pytest.approx([1, 0, 0, 0])
+
+
+def test_asking_for_more_than_there_is_gives_all(filled: VectorStore) -> None:
+    assert len(filled.search("photos-r1", _vector(1, 0, 0, 0)[None], k=100)[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ({"n": {"$eq": 2}}, {"b"}),
+        ({"n": 2}, {"b"}),
+        ({"n": {"$ne": 2}}, {"a", "c"}),
+        ({"n": {"$gt": 2}}, {"c"}),
+        ({"n": {"$gte": 2}}, {"b", "c"}),
+        ({"n": {"$lt": 2}}, {"a"}),
+        ({"n": {"$lte": 2}}, {"a", "b"}),
+        ({"n": {"$in": [1, 3]}}, {"a", "c"}),
+        ({"n": {"$nin": [1, 3]}}, {"b"}),
+        ({"city": "Köln"}, {"c"}),
+        ({"labels": {"$contains": "dog"}}, {"a"}),
+        ({"$and": [{"n": {"$gt": 1}}, {"n": {"$lt": 3}}]}, {"b"}),
+        ({"$or": [{"n": 1}, {"city": "Köln"}]}, {"a", "c"}),
+        ({"n": 99}, set()),
+    ],
+)
+def test_filters_keep_what_matches(filled: VectorStore, where: dict[str, object], found: set[str]) -> None:
+    (hits,) = filled.search("photos-r1", _vector(1, 0, 0, 0)[None], k=10, where=where)
+    assert {hit.id for hit in hits} == found
+
+
+def test_a_wrong_filter_is_the_callers_mistake(filled: VectorStore) -> None:
+    with pytest.raises(UsageError):
+        filled.search("photos-r1", _vector(1, 0, 0, 0)[None], k=1, where={"n": {"$like": "x"}})
+
+
+def test_missing_names_what_is_not_stored(filled: VectorStore) -> None:
+    assert filled.missing("photos-r1", ["a", "x", "c", "y"]) == {"x", "y"}
+    assert filled.missing("photos-r1", []) == set()
+
+
+def test_get_keeps_the_order_and_leaves_out_what_is_not_stored(filled: VectorStore) -> None:
+    got = filled.get("photos-r1", ["c", "x", "a"], vectors=True)
+    assert [record.id for record in got] == ["c", "a"]
+    assert got[0].metadata == RECORDS[2].metadata
+    assert got[1].vector == pytest.approx([1, 0, 0, 0])
+
+
+def test_creating_twice_keeps_what_is_there(filled: VectorStore) -> None:
+    filled.create("photos-r1", dim=4)
+    assert filled.count("photos-r1") == 3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.count("no-such"),
+        lambda s: s.get("no-such", ["a"]),
+        lambda s: s.missing("no-such", ["a"]),
+        lambda s: s.search("no-such", _vector(1, 0, 0, 0)[None], k=1),
+        lambda s: s.add("no-such", RECORDS),
+    ],
+)
+def test_a_collection_that_is_not_there_is_named(store: VectorStore, call: Callable[[VectorStore], object]) -> None:
+    with pytest.raises(NotFound, match="no-such"):
+        call(store)
+
+
+def test_a_dropped_collection_is_gone_and_can_be_made_again(filled: VectorStore) -> None:
+    filled.drop("photos-r1")
+    filled.drop("photos-r1")
+    assert "photos-r1" not in filled.collections()
+    with pytest.raises(NotFound):
+        filled.count("photos-r1")
+    filled.create("photos-r1", dim=4)
+    assert filled.count("photos-r1") == 0
+
+
+def test_a_pointer_is_replaced_whole(filled: VectorStore) -> None:
+    filled.publish(POINTER)
+    assert filled.pointers()["photos"] == POINTER
+    second = dataclasses.replace(POINTER, run="r2", collection="photos-r2", previous=POINTER)
+    filled.publish(second)
+    filled.publish(second)
+    assert filled.pointers()["photos"] == second
+    assert "photos-r1" in filled.collections()
+    assert all("pointer" not in name for name in filled.collections())
+
+
+def test_a_reopened_store_sees_the_same(filled: VectorStore) -> None:
+    filled.publish(POINTER)
+    fresh = filled.reopen()
+    assert fresh.count("photos-r1") == 3
+    assert fresh.pointers()["photos"] == POINTER
+    assert fresh.search("photos-r1", _vector(0, 1, 0, 0)[None], k=1)[0][0].id == "b"
+    fresh.close()
+
+
+def test_a_url_of_no_store_says_which_there_are() -> None:
+    with pytest.raises(UsageError, match=r"chroma\+file"):
+        open_store("redis://localhost")
+
+
+def test_a_server_that_is_down_is_a_temporary_error() -> None:
+    with pytest.raises(TemporaryError, match="does not answer"):
+        open_store("chroma+http://127.0.0.1:9")

@@ -1,0 +1,243 @@
+"""Stand-ins that need no model, no server and no disk; they pass the same contract tests as the real ones."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imgsearch.encoder import Pixels
+from imgsearch.errors import NotFound, UsageError
+from imgsearch.sources import Item, Metadata, SourceImage
+from imgsearch.stores import Filter, Hit, Pointer, Record, Vectors, VectorStore
+
+COLOURS = {
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "white": (255, 255, 255),
+    "black": (0, 0, 0),
+}
+
+
+class FakeEncoder:
+    """A "model" that knows colours: an image's vector is its mean colour, a text's that of its colour words.
+
+    Words that are no colour count too, each in a direction of its own, so different texts have different vectors.
+    """
+
+    preprocessing = "fake"
+    dim = 16
+    size = 8
+    device = "cpu"
+    workers = 1
+    batch = 4
+
+    def __init__(self, model: str = "fake/colours", *, fingerprint: str | None = None) -> None:
+        self.model = model
+        self.fingerprint = fingerprint or hashlib.sha256(model.encode()).hexdigest()
+        self.gate = threading.Event()
+        """Cleared, every call waits until it is set: a busy model."""
+        self.gate.set()
+        self.entered = threading.Event()
+        """Set when a call has begun."""
+        self.text_calls: list[list[str]] = []
+        self.image_calls: list[int] = []
+        self.threads: set[int] = set()
+
+    def prepare(self, image: Image.Image) -> Pixels:
+        return np.asarray(image.convert("RGB").resize((self.size, self.size)), dtype=np.uint8)
+
+    def encode_images(self, batch: Sequence[Pixels]) -> Vectors:
+        self._begin()
+        self.image_calls.append(len(batch))
+        return np.stack([self._vector(pixels.mean(axis=(0, 1))) for pixels in batch])
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        self._begin()
+        self.text_calls.append(list(texts))
+        return np.stack([self._text(text.lower().split()) for text in texts])
+
+    def _begin(self) -> None:
+        self.threads.add(threading.get_ident())
+        self.entered.set()
+        assert self.gate.wait(30), "the test never opened the gate"
+
+    def _text(self, words: Sequence[str]) -> Vectors:
+        known = [COLOURS[word] for word in words if word in COLOURS]
+        return self._vector(np.mean(known, axis=0) if known else np.zeros(3), words)
+
+    def _vector(self, colour: Any, words: Iterable[str] = ()) -> Vectors:
+        vector = np.zeros(self.dim, np.float32)
+        vector[:3] = np.asarray(colour) / 255
+        vector[3] = 0.1  # black, too, has a direction
+        for word in words:
+            if word not in COLOURS:
+                digest = hashlib.sha256(word.encode()).digest()
+                vector[4:] += np.frombuffer(digest[: self.dim - 4], np.uint8) / 255 - 0.5
+        return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+
+class InMemoryStore:
+    """A VectorStore in dictionaries, with Chroma's reading of filters."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._collections: dict[str, dict[str, Record]] = {}
+        self._pointers: dict[str, Pointer] = {}
+
+    def create(self, collection: str, *, dim: int) -> None:
+        with self._lock:
+            self._collections.setdefault(collection, {})
+
+    def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
+        return set(ids) - self._records(collection).keys()
+
+    def add(self, collection: str, records: Sequence[Record]) -> None:
+        with self._lock:
+            stored = self._records(collection)
+            for record in records:
+                stored.setdefault(record.id, record)
+
+    def count(self, collection: str) -> int:
+        return len(self._records(collection))
+
+    def get(self, collection: str, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
+        stored = self._records(collection)
+        found = [stored[id] for id in ids if id in stored]
+        return [Record(one.id, dict(one.metadata), one.vector if vectors else None) for one in found]
+
+    def search(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
+    ) -> list[list[Hit]]:
+        with self._lock:
+            records = list(self._records(collection).values())
+        kept = [one for one in records if not where or matches(where, one.metadata)]
+        if not kept:
+            return [[] for _ in queries]
+        matrix = np.stack([one.vector for one in kept if one.vector is not None])
+        if matrix.shape[1] != queries.shape[1]:
+            raise UsageError(
+                f"{collection} has vectors of {matrix.shape[1]} numbers, the query {queries.shape[1]}"
+            )
+        rows = []
+        for query in queries:
+            scores = matrix @ (query / np.linalg.norm(query))
+            best = np.argsort(-scores, kind="stable")[:k]
+            rows.append(
+                [
+                    Hit(
+                        kept[i].id,
+                        float(scores[i]),
+                        dict(kept[i].metadata),
+                        kept[i].vector if vectors else None,
+                    )
+                    for i in best
+                ]
+            )
+        return rows
+
+    def drop(self, collection: str) -> None:
+        with self._lock:
+            self._collections.pop(collection, None)
+
+    def collections(self) -> list[str]:
+        with self._lock:
+            return list(self._collections)
+
+    def publish(self, pointer: Pointer) -> None:
+        with self._lock:
+            self._pointers[pointer.index] = pointer
+
+    def pointers(self) -> dict[str, Pointer]:
+        with self._lock:
+            return dict(self._pointers)
+
+    def reopen(self) -> VectorStore:
+        fresh = InMemoryStore()
+        fresh._lock, fresh._collections, fresh._pointers = self._lock, self._collections, self._pointers
+        return fresh
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _records(self, collection: str) -> dict[str, Record]:
+        with self._lock:
+            try:
+                return self._collections[collection]
+            except KeyError:
+                raise NotFound(f"the store has no collection {collection!r}") from None
+
+
+class InMemorySource:
+    """A Source of images that are given as bytes by key."""
+
+    def __init__(self, uri: str, images: Mapping[str, bytes]) -> None:
+        self.uri = uri
+        self.skipped: Counter[str] = Counter()
+        self._images = images
+
+    def items(self) -> Iterator[Item]:
+        for key, data in self._images.items():
+            yield Item(key=key, size=len(data), etag=hashlib.sha256(data).hexdigest())
+
+    def metadata(self) -> Iterator[tuple[str, Metadata]]:
+        yield from ()
+
+    def images(self, items: Iterable[Item], skip: int = 0) -> Iterator[SourceImage]:
+        for item in list(items)[skip:]:
+            yield SourceImage(item.key, item.etag, item.metadata, lambda key=item.key: self.read(key))  # type: ignore[misc]
+
+    def read(self, key: str) -> bytes:
+        try:
+            return self._images[key]
+        except KeyError:
+            raise NotFound(f"{self.uri} has no image {key!r}") from None
+
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "$eq": operator.eq,
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$lt": operator.lt,
+    "$lte": operator.le,
+}
+_NEGATED = {"$ne": "$eq", "$nin": "$in", "$not_contains": "$contains"}
+
+
+def matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
+    """Whether `metadata` passes the filter. As in Chroma, a field that is absent passes every negation."""
+    ((field, condition),) = where.items()
+    if field == "$and":
+        return all([matches(part, metadata) for part in condition])
+    if field == "$or":
+        return any([matches(part, metadata) for part in condition])
+    if not isinstance(condition, Mapping):
+        condition = {"$eq": condition}
+    ((name, operand),) = condition.items()
+    if name in _NEGATED:
+        return not matches({field: {_NEGATED[name]: operand}}, metadata)
+    value = metadata.get(field)
+    if name == "$in":
+        return any(_comparable(value, one) and value == one for one in operand)
+    if name == "$contains":
+        return isinstance(value, list) and any(_comparable(one, operand) and one == operand for one in value)
+    if name not in _COMPARE:
+        raise UsageError(f"no filter operator is called {name}")
+    return _comparable(value, operand) and _COMPARE[name](value, operand)
+
+
+def _comparable(a: Any, b: Any) -> bool:
+    """int and float are; bool is a kind of its own, although Python counts it among the ints."""
+    return _kind(a) == _kind(b)
+
+
+def _kind(value: Any) -> type:
+    return float if type(value) is int else type(value)
