@@ -1,0 +1,1 @@
+"""Plans a run, creates its Jobs, watches them, and shows what they do."""

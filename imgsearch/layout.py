@@ -36,9 +36,7 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         if not RUN_ID.fullmatch(self.run):
-            raise UsageError(
-                f"{self.run!r} cannot be a run id: use at most 40 lower-case letters, digits and dashes"
-            )
+            raise UsageError(f"{self.run!r} cannot be a run id: use at most 40 lower-case letters, digits and dashes")
 
     @property
     def root(self) -> str:
@@ -92,8 +90,7 @@ class Document:
             return cls(**json.loads(data))
         except (ValueError, TypeError) as error:
             raise PermanentError(
-                f"{name} is not a {cls.__name__} of this version of imgsearch ({error}); "
-                "index again under a new --run"
+                f"{name} is not a {cls.__name__} of this version of imgsearch ({error}); index again under a new --run"
             ) from error
 
 

@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imgsearch.errors import BadImage
@@ -43,7 +44,8 @@ def decode(data: bytes, *, max_pixels: int, target: int | None = None) -> Pictur
             width, height = image.size
             if width * height > max_pixels:
                 raise BadImage(
-                    "decode", f"{width} × {height} pixels are more than the limit of {max_pixels:,} (decompression bomb?)"
+                    "decode",
+                    f"{width} × {height} pixels are more than the limit of {max_pixels:,} (decompression bomb?)",
                 )
             if target is not None:
                 image.draft("RGB", (2 * target, 2 * target))
@@ -88,9 +90,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _stretched(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _stretched(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Values outside 0…255 have no agreed black and white, so the darkest and the brightest become those."""
-    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    finite: NDArray[np.float64] = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = finite.min(), finite.max()
     if low < 0 or high > 255 or high <= 1:
         finite = (finite - low) * (255 / max(high - low, 1e-12))

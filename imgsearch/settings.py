@@ -87,7 +87,8 @@ class LogSettings:
     format: str = setting("json", "`json` (one object a line) or `text`.")
     level: str = setting("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     result_file: str = setting(
-        "/dev/termination-log", "Where a stage leaves its result, which the controller reads (Kubernetes' termination message)."
+        "/dev/termination-log",
+        "Where a stage leaves its result, which the controller reads (Kubernetes' termination message).",
     )
 
 
@@ -113,9 +114,7 @@ class Settings:
         for name, group, spec in _variables():
             if name in env:
                 groups.setdefault(group, {})[spec.name] = _parse(name, env[name], _hint(group, spec.name))
-        return cls(
-            **{group: _GROUPS[group](**values) for group, values in groups.items()}
-        )
+        return cls(**{group: _GROUPS[group](**values) for group, values in groups.items()})
 
     def to_env(self) -> dict[str, str]:
         """The variables that differ from the defaults; `from_env` of them equals this object."""

@@ -63,7 +63,7 @@ class Storage:
             return False
         return True
 
-    def list(self, folder: str) -> Iterator[str]:
+    def keys(self, folder: str) -> Iterator[str]:
         """Keys of all objects below `folder`, in no particular order; none where there is no such folder."""
         with self._translated("list", folder):
             for chunk in obstore.list(self._store, folder):
@@ -78,7 +78,7 @@ class Storage:
 
     def delete(self, folder: str) -> int:
         """Removes every object below `folder`; returns how many there were."""
-        keys = list(self.list(folder))
+        keys = list(self.keys(folder))
         with self._translated("delete", folder):
             for start in range(0, len(keys), 1000):
                 obstore.delete(self._store, keys[start : start + 1000])

@@ -30,7 +30,7 @@ COLOURS = {
 class FakeEncoder:
     """A "model" that knows colours: an image's vector is its mean colour, a text's that of its colour words.
 
-    Words that are no colour count too, each in a direction of its own, so different texts have different vectors.
+    Words that are no colour count too, in directions of their own: different texts have different vectors.
     """
 
     preprocessing = "fake"
@@ -48,6 +48,8 @@ class FakeEncoder:
         self.gate.set()
         self.entered = threading.Event()
         """Set when a call has begun."""
+        self.failure: Exception | None = None
+        """What every call raises instead of answering."""
         self.text_calls: list[list[str]] = []
         self.image_calls: list[int] = []
         self.threads: set[int] = set()
@@ -69,6 +71,8 @@ class FakeEncoder:
         self.threads.add(threading.get_ident())
         self.entered.set()
         assert self.gate.wait(30), "the test never opened the gate"
+        if self.failure:
+            raise self.failure
 
     def _text(self, words: Sequence[str]) -> Vectors:
         known = [COLOURS[word] for word in words if word in COLOURS]

@@ -31,7 +31,9 @@ def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     from imgsearch.encoder import Encoder
 
     def load() -> Encoder:
-        from imgsearch.encoder.openclip import load_encoder  # seconds of torch, not paid where the shard is done
+        from imgsearch.encoder.openclip import (
+            load_encoder,
+        )  # seconds of torch, not paid where the shard is done
 
         return load_encoder(settings.run.model, batch=settings.embed.batch_images, threads=1)
 
@@ -51,7 +53,13 @@ def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
         stopping=stopping,
     )
     done = embedder.embed(shard)
-    return {"shard": done.shard, "images": done.images, "bad": done.bad, "seconds": done.seconds, "device": done.device}
+    return {
+        "shard": done.shard,
+        "images": done.images,
+        "bad": done.bad,
+        "seconds": done.seconds,
+        "device": done.device,
+    }
 
 
 STAGES: dict[str, stage.Stage] = {"plan": plan, "embed": embed}
@@ -59,7 +67,10 @@ STAGES: dict[str, stage.Stage] = {"plan": plan, "embed": embed}
 
 def main(argv: list[str]) -> int:
     if len(argv) != 1 or argv[0] not in STAGES:
-        print(f"usage: python -m embedder {'|'.join(STAGES)}  (settings come from IMGSEARCH_* variables)", file=sys.stderr)
+        print(
+            f"usage: python -m embedder {'|'.join(STAGES)}  (settings come from IMGSEARCH_* variables)",
+            file=sys.stderr,
+        )
         return ExitCode.USAGE
     return stage.run(STAGES[argv[0]], os.environ)
 

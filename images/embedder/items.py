@@ -78,8 +78,8 @@ class Items:
         )
 
     def add_base(self, rows: Iterable[Mapping[str, Any]], dropped: Iterable[str]) -> None:
-        """Takes in an earlier run: removes its `dropped` image keys from what was taken in before, the runs it is
-        based on, and adds its `rows` (of schema.ITEMS)."""
+        """Takes in an earlier run, after the one that it is itself based on: its `dropped` image keys go, its
+        `rows` (of schema.ITEMS) come."""
         self._db.executemany("INSERT INTO gone VALUES (?)", ((key,) for key in dropped))
         self._db.execute(
             "DELETE FROM base WHERE CASE row_group WHEN -1 THEN key ELSE key || '#' || first_row END IN gone"
@@ -108,9 +108,7 @@ class Items:
 
     def kept(self) -> int:
         """How many images of the base are unchanged."""
-        return self._number(
-            f"SELECT total(base.images) FROM base JOIN items USING (key, row_group) WHERE {SAME}"
-        )
+        return self._number(f"SELECT total(base.images) FROM base JOIN items USING (key, row_group) WHERE {SAME}")
 
     def removed(self) -> int:
         """How many images of the base are gone; a row group that shrank has lost the difference."""

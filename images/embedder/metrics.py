@@ -23,14 +23,22 @@ class EmbedMetrics:
         self.encoded = Counter("imgsearch_embed_encoded", "Images encoded", registry=self.registry)
         self.written = Counter("imgsearch_embed_written", "Images in finished parts", registry=self.registry)
         self._bad = Counter(
-            "imgsearch_embed_bad", "Images that could not be used", ["stage", "reason"], registry=self.registry
+            "imgsearch_embed_bad",
+            "Images that could not be used",
+            ["stage", "reason"],
+            registry=self.registry,
         )
         self._seconds = Counter(
-            "imgsearch_embed_stage_seconds", "Seconds of work, summed over threads", ["stage"], registry=self.registry
+            "imgsearch_embed_stage_seconds",
+            "Seconds of work, summed over threads",
+            ["stage"],
+            registry=self.registry,
         )
         self._queue = Gauge("imgsearch_embed_queue", "Images or batches in flight", ["stage"], registry=self.registry)
         self.device_memory = Gauge(
-            "imgsearch_embed_device_memory_bytes", "Highest use of the GPU's memory so far", registry=self.registry
+            "imgsearch_embed_device_memory_bytes",
+            "Highest use of the GPU's memory so far",
+            registry=self.registry,
         )
 
     def bad(self, stage: str, reason: str) -> None:
@@ -49,7 +57,10 @@ class EmbedMetrics:
 
     def stage_seconds(self) -> dict[str, float]:
         return {
-            stage: round(self.registry.get_sample_value("imgsearch_embed_stage_seconds_total", {"stage": stage}) or 0, 3)
+            stage: round(
+                self.registry.get_sample_value("imgsearch_embed_stage_seconds_total", {"stage": stage}) or 0,
+                3,
+            )
             for stage in STAGES
         }
 

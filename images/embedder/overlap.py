@@ -12,7 +12,12 @@ Out = TypeVar("Out")
 
 
 def ordered_map(
-    pool: Executor, work: Callable[[In], Out], values: Iterable[In], *, window: int, queued: Callable[[int], None]
+    pool: Executor,
+    work: Callable[[In], Out],
+    values: Iterable[In],
+    *,
+    window: int,
+    queued: Callable[[int], None],
 ) -> Iterator[Out]:
     """`map` in `pool`, results in the order of `values`, at most `window` of them in flight.
 

@@ -77,7 +77,7 @@ class Parts:
     def progress(self) -> Progress:
         """Counts the whole parts; raises PermanentError where they were made with other weights."""
         found = Progress()
-        there = set(self._storage.list(self._folder.shard(self._shard)))
+        there = set(self._storage.keys(self._folder.shard(self._shard)))
         while (name := self._folder.part(self._shard, found.parts)) in there:
             _, about = schema.from_bytes(self._storage.get(name), name)
             differing = [field for field in ("model", "fingerprint", "dim") if about.get(field) != self._about[field]]
@@ -86,9 +86,7 @@ class Parts:
                     f"{name} was made with another model ({differing[0]} {about.get(differing[0])}, now "
                     f"{self._about[differing[0]]}): use the same model, or index under a new --run"
                 )
-            found = Progress(
-                found.parts + 1, found.images + int(about["images"]), found.bad + int(about["bad"])
-            )
+            found = Progress(found.parts + 1, found.images + int(about["images"]), found.bad + int(about["bad"]))
         return found
 
     def write(self, part: int, entries: list[Row | Bad]) -> None:
@@ -100,7 +98,8 @@ class Parts:
         archive, places = _archive(good)
         self._storage.put(self._folder.thumbs(self._shard, part), archive)
         self._storage.put(
-            self._folder.bad(self._shard, part), schema.to_bytes(schema.table(schema.BAD, [vars(entry) for entry in bad]))
+            self._folder.bad(self._shard, part),
+            schema.to_bytes(schema.table(schema.BAD, [vars(entry) for entry in bad])),
         )
         rows = [
             {

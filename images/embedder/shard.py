@@ -92,7 +92,12 @@ class ShardEmbedder:
             log.info("going on after %d of %d images", before.done, total)
         images = self._until_stopping(self._source.images(items, before.done))
         writer = PartWriter(
-            parts, before, part_images=self._plan.part_images, total=total, metrics=self._metrics, clock=self._clock
+            parts,
+            before,
+            part_images=self._plan.part_images,
+            total=total,
+            metrics=self._metrics,
+            clock=self._clock,
         )
         with writer:
             for entries in self._embedded(images, encoder):
@@ -119,9 +124,7 @@ class ShardEmbedder:
     def _items(self, shard: int) -> list[Item]:
         name = self._folder.items(shard)
         table, _ = schema.from_bytes(self._storage.get(name), name)
-        return [
-            Item(**{**row, "metadata": schema.decode_metadata(row["metadata"])}) for row in table.to_pylist()
-        ]
+        return [Item(**{**row, "metadata": schema.decode_metadata(row["metadata"])}) for row in table.to_pylist()]
 
     def _until_stopping(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
         """Ends early once the process shall stop: what is in flight then drains into the part in hand."""
@@ -149,9 +152,7 @@ class ShardEmbedder:
             )
             prepared = ordered_map(decoders, prepare, read, window=waiting, queued=self._queue("decode"))
             batches = batched(prepared, lambda: encoder.batch)
-            yield from ordered_map(
-                encoders, encode, batches, window=encoder.workers + 1, queued=self._queue("encode")
-            )
+            yield from ordered_map(encoders, encode, batches, window=encoder.workers + 1, queued=self._queue("encode"))
 
     def _queue(self, stage: str) -> Callable[[int], None]:
         return lambda length: self._metrics.queue(stage, length)
@@ -190,7 +191,15 @@ class ShardEmbedder:
                 continue
             source = entry.source
             rows.append(
-                Row(source.key, source.etag, source.metadata, next(vectors), entry.width, entry.height, entry.thumbnail)
+                Row(
+                    source.key,
+                    source.etag,
+                    source.metadata,
+                    next(vectors),
+                    entry.width,
+                    entry.height,
+                    entry.thumbnail,
+                )
             )
             self._metrics.encoded.inc()
         return rows

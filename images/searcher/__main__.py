@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from imgsearch import stage
 from imgsearch.errors import ExitCode, UsageError
-from imgsearch.layout import collection_name
+from imgsearch.layout import Plan, RunFolder, collection_name
 from imgsearch.settings import Settings
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, VectorStore, open_store
@@ -56,17 +56,28 @@ def rollback(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
 
 
 def forget(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
-    """Removes the collection of a run that is neither published nor the one to roll back to."""
+    """Removes the collection and the folder of a run that no index serves, would roll back to, or was updated from."""
     store = open_store(settings.store.url)
-    collection = collection_name(settings.run.index, settings.run.id)
+    storage = Storage(settings.storage.uri)
+    folder = RunFolder(settings.run.id)
     for pointer in store.pointers().values():
-        if collection in (pointer.collection, pointer.previous and pointer.previous.collection):
-            raise UsageError(
-                f"run {settings.run.id} is what index {pointer.index} serves or would roll back to: "
-                "publish newer runs first"
-            )
-    store.drop(collection)
-    return {"dropped": collection}
+        for needed in filter(None, (pointer, pointer.previous)):
+            if folder.run in _lineage(storage, needed.run):
+                raise UsageError(
+                    f"run {folder.run} is needed by index {pointer.index}, which serves or can roll back to run "
+                    f"{needed.run}: publish newer runs first"
+                )
+    store.drop(collection_name(settings.run.index, folder.run))
+    return {"run": folder.run, "objects": storage.delete(folder.root)}
+
+
+def _lineage(storage: Storage, run: str) -> Iterator[str]:
+    """A run and those that it updates: its rows and thumbnails lie in all their folders."""
+    at: str | None = run
+    while at is not None:
+        yield at
+        name = RunFolder(at).plan
+        at = Plan.from_json(storage.get(name), name).base
 
 
 def serve(settings: Settings) -> ExitCode:
@@ -78,9 +89,7 @@ def serve(settings: Settings) -> ExitCode:
 def _pointer(store: VectorStore, index: str) -> Pointer:
     pointers = store.pointers()
     if index not in pointers:
-        raise UsageError(
-            f"no index is called {index!r}; there are: {', '.join(sorted(pointers)) or 'none yet'}"
-        )
+        raise UsageError(f"no index is called {index!r}; there are: {', '.join(sorted(pointers)) or 'none yet'}")
     return pointers[index]
 
 

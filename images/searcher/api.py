@@ -29,7 +29,9 @@ def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
         return await finder.search(search)
 
     @v1.post("/search/image", response_model_exclude_unset=True)
-    async def search_by_upload(form: Annotated[ImageForm, Form()]) -> SearchResponse:
+    async def search_by_upload(
+        form: Annotated[ImageForm, Form(media_type="multipart/form-data")],
+    ) -> SearchResponse:
         """The images nearest to an uploaded one."""
         data = await form.file.read()
         if not data:
@@ -56,9 +58,7 @@ def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
     async def indexes() -> Indexes:
         """What is served."""
         pointers = [dataclasses.asdict(index.pointer) for _, index in sorted(catalog.indexes.items())]
-        return Indexes(
-            indexes=[IndexInfo(**pointer) for pointer in pointers], problems=dict(catalog.problems)
-        )
+        return Indexes(indexes=[IndexInfo(**pointer) for pointer in pointers], problems=dict(catalog.problems))
 
     return v1
 

@@ -1,4 +1,4 @@
-"""The searcher's web application: puts the parts together and adds what every server has: health, metrics, a page."""
+"""The searcher's application: its parts put together, and what every server has: health, metrics, a page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -38,7 +37,7 @@ PAGE = {
 }
 PAGE_HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -111,9 +110,7 @@ def _add_health(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None:
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
         if reasons := await catalog.not_ready():
-            raise problems.Problem(
-                503, "; ".join(reasons), headers={"Retry-After": str(problems.RETRY_SECONDS)}
-            )
+            raise problems.Problem(503, "; ".join(reasons), headers={"Retry-After": str(problems.RETRY_SECONDS)})
         serving = {name: index.pointer.run for name, index in catalog.indexes.items()}
         return JSONResponse({"status": "ready", "serving": serving, "problems": catalog.problems})
 
@@ -122,11 +119,12 @@ def _add_health(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
+async def _same(response: Response, _: Request) -> Response:
+    return response
+
+
 def _add_page(app: FastAPI) -> None:
     for path, (name, media_type) in PAGE.items():
         file = Response((WEB / name).read_bytes(), media_type=media_type, headers=PAGE_HEADERS)
 
-        async def page(file: Any = file) -> Response:
-            return file
-
-        app.add_route(path, page)
+        app.add_route(path, partial(_same, file))

@@ -1,4 +1,4 @@
-"""A model that many requests share: those that come while it is busy wait, and go into its next call together."""
+"""A model that many requests share: what comes while it is busy waits, and enters its next call together."""
 
 from __future__ import annotations
 
@@ -111,6 +111,6 @@ class Model:
 
     def _encode_image(self, pixels: Pixels) -> Vector:
         start = perf_counter()
-        (vector,) = self._encoder.encode_images([pixels])
+        vectors = self._encoder.encode_images([pixels])
         self._metrics.encode_seconds.labels("image").observe(perf_counter() - start)
-        return vector
+        return np.asarray(vectors[0])

@@ -27,7 +27,7 @@ LOAD_AGAIN_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Index:
-    """One published run and the model that its vectors were made with. A request holds on to one for its life."""
+    """One published run and the model that its vectors were made with. A request keeps one to its end."""
 
     pointer: Pointer
     model: Model
@@ -44,8 +44,8 @@ class Catalog:
     """The indexes that are served.
 
     - A new pointer is served from the moment that its model is loaded; until then, its predecessor is.
-    - A pointer whose model cannot be had, or has other weights than its vectors were made with, is not served;
-      `problems` says why, and its predecessor goes on.
+    - A pointer whose model cannot be had, or has other weights than its vectors were made with, is not
+      served; `problems` says why, and its predecessor goes on.
     - Indexes with the same weights share one model; a model that no index needs is let go.
     """
 
@@ -109,15 +109,16 @@ class Catalog:
         raise Problem(404, f'there is no index "{name}"; there is: {", ".join(names)}')
 
     async def using(self, name: str | None, call: Callable[[Index], Awaitable[T]]) -> T:
-        """`call` with the index; once more with its successor where the collection was deleted meanwhile."""
+        """`call` with the index; again with its successor where the collection was deleted meanwhile."""
         index = self.pick(name)
-        try:
-            return await call(index)
-        except NotFound:
-            successor = await self._successor(index)
-            if successor is None:
-                raise
-            return await call(successor)
+        while True:
+            try:
+                return await call(index)
+            except NotFound:
+                successor = await self._successor(index)
+                if successor is None:
+                    raise
+                index = successor
 
     async def not_ready(self) -> list[str]:
         """Why requests should not be sent here; empty: they should.

@@ -17,7 +17,7 @@ MAX_VALUES = 1_000
 
 
 def check(where: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`where`, if it is a filter that the store understands; raises ValueError with a sentence if it is not."""
+    """`where`, if it is a filter that the store understands; raises ValueError, a sentence, if it is not."""
     if _values(where, MAX_DEPTH) > MAX_VALUES:
         raise ValueError(f"compare with at most {MAX_VALUES:,} values")
     return where
@@ -26,9 +26,7 @@ def check(where: Mapping[str, Any]) -> Mapping[str, Any]:
 def _values(where: Any, depth: int) -> int:
     """How many values the filter compares with."""
     if not isinstance(where, Mapping) or len(where) != 1:
-        raise ValueError(
-            'give one field or operator, such as {"label": "cat"}; join several with $and or $or'
-        )
+        raise ValueError('give one field or operator, such as {"label": "cat"}; join several with $and or $or')
     if depth == 0:
         raise ValueError(f"nest $and and $or at most {MAX_DEPTH} deep")
     ((field, condition),) = where.items()
@@ -49,15 +47,9 @@ def _condition(field: str, condition: Any) -> int:
         raise ValueError(f'give {field} one operator, such as {{"$gte": 3}}; join several with $and')
     ((operator, operand),) = condition.items()
     if operator not in OPERATORS:
-        raise ValueError(
-            f"{field} has the unknown operator {_text(operator)!r}; known are {', '.join(OPERATORS)}"
-        )
+        raise ValueError(f"{field} has the unknown operator {_text(operator)!r}; known are {', '.join(OPERATORS)}")
     if operator in LISTS:
-        if (
-            not isinstance(operand, list)
-            or not operand
-            or len({type(_scalar(field, one)) for one in operand}) > 1
-        ):
+        if not isinstance(operand, list) or not operand or len({type(_scalar(field, one)) for one in operand}) > 1:
             raise ValueError(f"{operator} of {field} takes a list of values of one type")
         return len(operand)
     _scalar(field, operand)

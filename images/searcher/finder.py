@@ -11,7 +11,7 @@ from time import perf_counter
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, VectorStore
 from searcher import queries
-from searcher.batching import Model, Vector
+from searcher.batching import Vector
 from searcher.catalog import Catalog, Index
 from searcher.metrics import Metrics
 from searcher.problems import Problem
@@ -20,7 +20,7 @@ from searcher.threads import Threads
 
 
 class Finder:
-    """Answers searches. A search sees one index from its start to its end, whatever is published meanwhile."""
+    """Answers searches. Each sees one index from its start to its end, whatever is published meanwhile."""
 
     def __init__(
         self,
@@ -46,9 +46,7 @@ class Finder:
         """The vectors of texts or images, in their order."""
         queries.check_embed(embed, self._limits)
         model = self._catalog.pick(embed.index).model
-        encoding = [model.text(text) for text in embed.text or []] + [
-            model.image(data) for data in embed.image or []
-        ]
+        encoding = [model.text(text) for text in embed.text or []] + [model.image(data) for data in embed.image or []]
         vectors = await asyncio.gather(*encoding)
         return EmbedResponse.model_construct(
             model=model.name, dim=model.dim, vectors=[vector.tolist() for vector in vectors]

@@ -28,7 +28,7 @@ from imgsearch.errors import NotFound, PermanentError
 from imgsearch.layout import Plan, Report, RunFolder, ShardDone, collection_name
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
-from imgsearch.stores import Pointer, Record, VectorStore, Vectors
+from imgsearch.stores import Pointer, Record, Vectors, VectorStore
 from searcher.records import record
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,7 @@ class Part:
 
     def records(self, ids: set[str]) -> list[Record]:
         """The records of those rows whose id is among `ids`."""
-        table = (
-            self.table.filter(pc.is_in(self.table["id"], pa.array(list(ids))))
-            if ids
-            else self.table.slice(0, 0)
-        )
+        table = self.table.filter(pc.is_in(self.table["id"], pa.array(list(ids)))) if ids else self.table.slice(0, 0)
         vectors = schema.vectors(table)
         rows = table.drop_columns(["embedding"]).to_pylist()
         run, shard = self.shard.folder.run, self.shard.done.shard
@@ -172,9 +168,7 @@ class Ingest:
             kept=plan.kept,
             removed=plan.removed,
             skipped=plan.skipped,
-            bad_reasons=dict(
-                Counter(f"{row['stage']}: {row['reason']}" for row in bad).most_common(BAD_EXAMPLES)
-            ),
+            bad_reasons=dict(Counter(f"{row['stage']}: {row['reason']}" for row in bad).most_common(BAD_EXAMPLES)),
             bad_examples=bad[:BAD_EXAMPLES],
             embed_seconds=round(sum(done.seconds for done in own), 3),
             embed_stages=_summed([done.stages for done in own]),
@@ -221,9 +215,7 @@ class Ingest:
             for part in range(shard.done.parts):
                 name = shard.folder.bad(shard.done.shard, part)
                 table, _ = self._read(name)
-                rows += [
-                    row for row in table.drop_columns(["etag"]).to_pylist() if row["key"] not in shard.dropped
-                ]
+                rows += [row for row in table.drop_columns(["etag"]).to_pylist() if row["key"] not in shard.dropped]
         return rows
 
     def _parts(self, shards: list[Shard]) -> Iterator[Part]:
@@ -241,15 +233,9 @@ class Ingest:
         name = shard.folder.part(shard.done.shard, number)
         table, about = self._read(name)
         if (about.get("fingerprint"), about.get("dim")) != (shard.done.fingerprint, str(shard.done.dim)):
-            raise PermanentError(
-                f"{name} was made with another model than its shard: index again under a new --run"
-            )
-        if table.schema.remove_metadata() != schema.embeddings(shard.done.dim) or len(table) != int(
-            about["images"]
-        ):
-            raise PermanentError(
-                f"{name} is not a part of this version of imgsearch: index again under a new --run"
-            )
+            raise PermanentError(f"{name} was made with another model than its shard: index again under a new --run")
+        if table.schema.remove_metadata() != schema.embeddings(shard.done.dim) or len(table) != int(about["images"]):
+            raise PermanentError(f"{name} is not a part of this version of imgsearch: index again under a new --run")
         if shard.dropped:
             table = table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(shard.dropped)))))
         return Part(shard, number, table)
@@ -258,9 +244,7 @@ class Ingest:
         try:
             return schema.from_bytes(self._storage.get(name), name)
         except NotFound as error:
-            raise PermanentError(
-                f"{name} is gone, though its shard is done: index again under a new --run"
-            ) from error
+            raise PermanentError(f"{name} is gone, though its shard is done: index again under a new --run") from error
 
     def _fill(self, collection: str, shards: list[Shard], samples: Samples) -> tuple[int, int]:
         """Adds what is missing; returns how many rows there should be, and how many were added."""

@@ -50,12 +50,8 @@ class Metrics:
             "Queries that wait for the model or are in it.",
             registry=registry,
         )
-        self.cache_hits = Counter(
-            "imgsearch_cache_hits", "Text queries whose vector was known.", registry=registry
-        )
-        self.cache_misses = Counter(
-            "imgsearch_cache_misses", "Text queries that went to the model.", registry=registry
-        )
+        self.cache_hits = Counter("imgsearch_cache_hits", "Text queries whose vector was known.", registry=registry)
+        self.cache_misses = Counter("imgsearch_cache_misses", "Text queries that went to the model.", registry=registry)
         self._info = Gauge(
             "imgsearch_index_info",
             "1 for every run that is served.",

@@ -112,9 +112,9 @@ def of_error(error: Exception) -> Problem:
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """The problem that pydantic's list of errors is; the values themselves, which may be huge, are left out."""
+    """The problem that pydantic's list of errors is, without the values themselves, which may be huge."""
     first = errors[0]
-    if first["type"] == "json_invalid":
+    if first["type"] == "json_invalid" and isinstance(first["loc"][-1], int):
         return Problem(400, f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
     if first["loc"] == ("body",) and first["type"] in ("missing", "model_attributes_type"):
         return Problem(422, "send a JSON object, with Content-Type: application/json")
@@ -137,19 +137,25 @@ def _sentence(error: Mapping[str, Any]) -> str:
 async def answer(request: Request, error: Exception) -> Response:
     """The exception handler of every kind of error."""
     problem = of_error(error)
-    if isinstance(error, HTTPException) and error.detail == HTTPStatus(error.status_code).phrase:
-        problem.detail = _unrouted(request, error.status_code) or problem.detail
+    if isinstance(error, HTTPException):
+        problem.detail = _sentence_of(error, request)
     if problem.status >= 500:
         logger.warning("%s %s: %s", request.method, request.url.path, problem.detail)
     return problem.response()
 
 
-def _unrouted(request: Request, status: int) -> str | None:
+def _sentence_of(error: HTTPException, request: Request) -> str:
+    """What the framework says in a word or two, in a sentence."""
+    status = error.status_code
+    if isinstance(error.__cause__, UnicodeDecodeError):
+        return "the body is not UTF-8"
+    if isinstance(error.__cause__, RecursionError):
+        return "the body's JSON is nested too deep"
     if status == HTTPStatus.NOT_FOUND:
         return "there is nothing at this path; /docs lists what there is"
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         return f"{request.method} is not possible at this path; the Allow header says what is"
-    return None
+    return error.detail
 
 
 class BodyLimit:
@@ -164,9 +170,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         # The connection is closed because the rest of the body is still on its way.
-        too_large = Problem(
-            413, f"the body is larger than {self._limit:,} bytes", headers={"Connection": "close"}
-        )
+        too_large = Problem(413, f"the body is larger than {self._limit:,} bytes", headers={"Connection": "close"})
         if _content_length(scope) > self._limit:
             await too_large.response()(scope, receive, send)
             return

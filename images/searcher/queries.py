@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import glob
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, Pointer
 from searcher.batching import Vector
-from searcher.problems import Problem, invalid
+from searcher.problems import invalid
 from searcher.schemas import Embed, Result, Search
 
 NEARLY_ZERO = 1e-6
@@ -53,14 +55,14 @@ def direction(embedding: Sequence[float], dim: int) -> Vector:
 
 
 def combine(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:
-    """The normalised sum of unit vectors (n times (dim,)), each times its weight; raises Problem if that is zero."""
+    """The normalised sum of unit vectors (dim,), each times its weight; raises Problem if that is zero."""
     total = np.asarray(weights, np.float64) @ np.stack(vectors)
     if np.linalg.norm(total) <= NEARLY_ZERO * np.abs(weights).sum():
         raise invalid("parts", "they cancel each other out, so no direction is left; change a weight")
     return _unit(total)
 
 
-def _unit(vector: ArrayLike) -> Vector:
+def _unit(vector: NDArray[np.float64]) -> Vector:
     return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
@@ -79,7 +81,7 @@ def _result(hit: Hit, pointer: Pointer, include: Sequence[str]) -> Result:
     index = f"?index={quote(pointer.index, safe='')}"
     result: dict[str, Any] = {
         "id": hit.id,
-        "score": hit.score,
+        "score": round(min(1.0, max(-1.0, hit.score)), 6),  # 1.0000001 is how floats say 1
         "uri": location(pointer.source, str(hit.metadata["_key"])),
         "image": path + index,
         "thumbnail": f"{path}/thumbnail{index}",
@@ -100,9 +102,10 @@ def location(source: str, key: str) -> str:
     """Where an image is: its source's URI without options or pattern, and its key in there."""
     if source.startswith("hf://"):
         place = source.partition("?")[0]
-    elif parquet := re.match(r"(.*/)?[^/]*\.parquet(\?|$)", source):
-        place = (parquet[1] or "").partition("*")[0]
-        place = place[: place.rfind("/") + 1]
+    elif parquet := re.fullmatch(r"(.+\.parquet)(?:\?.*)?", source):
+        place = posixpath.dirname(parquet[1])
+        while glob.has_magic(place):
+            place = posixpath.dirname(place)
     else:
         place = source
     return f"{place.rstrip('/')}/{key}"

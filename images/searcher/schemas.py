@@ -64,9 +64,7 @@ class Query(Strict):
     text: Text | None = Field(None, description="Words that describe the image.", examples=["a red bicycle"])
     image: Picture | None = Field(None, description="An image file in base64; a data: URL will do.")
     id: Name | None = Field(None, description="An image of the index, by its id.")
-    embedding: Embedding | None = Field(
-        None, description="A vector of the index's model, of any length but zero."
-    )
+    embedding: Embedding | None = Field(None, description="A vector of the index's model, of any length but zero.")
 
     @model_validator(mode="after")
     def exactly_one(self) -> Self:
@@ -80,16 +78,14 @@ class Query(Strict):
 class Part(Query):
     """One term of a weighted query."""
 
-    weight: float = Field(1.0, ge=-100, le=100, description="Negative: away from it.")
+    weight: float = Field(default=1.0, ge=-100, le=100, description="Negative: away from it.")
 
 
 class Options(Strict):
     """How much of what is found to give."""
 
     k: int = Field(10, ge=1, description="How many results, at most.")
-    offset: int = Field(
-        0, ge=0, description="How many of the best to leave out; `next_offset` of the page before."
-    )
+    offset: int = Field(0, ge=0, description="How many of the best to leave out; `next_offset` of the page before.")
     filter: Filter | None = Field(
         None,
         description="Chroma's operators: $eq $ne $gt $gte $lt $lte $in $nin $contains $not_contains $and $or.",
@@ -97,9 +93,7 @@ class Options(Strict):
     )
     min_score: float | None = Field(None, ge=-1, le=1, description="Leave out what is less similar.")
     index: Name | None = Field(None, description="Which index; not needed where there is only one.")
-    include: list[Include] = Field(
-        ["metadata"], description="What each result carries beside its id and score."
-    )
+    include: list[Include] = Field(["metadata"], description="What each result carries beside its id and score.")
 
 
 class Search(Query, Options):

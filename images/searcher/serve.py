@@ -25,7 +25,7 @@ BACKLOG = 1024
 """Connections that the system holds while the event loop is busy."""
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings) -> ExitCode:
     """Serves until SIGTERM or Ctrl-C, then lets running requests end. Raises UsageError, TemporaryError."""
     with listen(settings.search.host, settings.search.port) as listener:
         storage = Storage(settings.storage.uri)

@@ -20,9 +20,7 @@ class Pool:
 
     async def __call__(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of the call, made in one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, partial(call, *args, **kwargs)
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(call, *args, **kwargs))
 
     def close(self) -> None:
         """What has not begun is dropped; what runs is not waited for."""
@@ -33,7 +31,7 @@ class Threads:
     """One pool for each kind of waiting, so that a slow kind does not hold up the others."""
 
     def __init__(self) -> None:
-        # One, whatever the number of models: a call uses all cores, and two at once are slower than one by one.
+        # One, whatever the number of models: a call uses all cores, and two at once are slower than in turn.
         self.model = Pool("model", 1)
         self.load = Pool("load", 1)
         self.store = Pool("store", 8)

@@ -153,11 +153,14 @@ class OpenClipEncoder:
 
 
 def _normalized(features: Tensor) -> Vectors:
-    return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()  # type: ignore[no-any-return]
+    return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
 
 
 def _is_arithmetic(transform: Any) -> bool:
-    return isinstance(transform, transforms.Normalize) or type(transform).__name__ in ("ToTensor", "MaybeToTensor")
+    return isinstance(transform, transforms.Normalize) or type(transform).__name__ in (
+        "ToTensor",
+        "MaybeToTensor",
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -198,8 +201,11 @@ def _checked_tag(model: str) -> str:
 
 def _near(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else "; `python -c 'import open_clip; "\
-        "print(open_clip.list_models())'` lists them"
+    return (
+        f"; did you mean {' or '.join(near)}?"
+        if near
+        else "; `python -c 'import open_clip; print(open_clip.list_models())'` lists them"
+    )
 
 
 def _load_failure(model: str, error: Exception) -> ImgsearchError:

@@ -15,7 +15,10 @@ from torch.nn import functional
 
 def pack(model: nn.Module) -> nn.Module:
     """Replaces, in place, the linear layers and self-attentions of a float32 CPU model for inference."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+    if not (
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    ):
         return model
     for name, child in model.named_children():
         if isinstance(child, nn.MultiheadAttention):
@@ -53,7 +56,13 @@ class PackedAttention(nn.Module):
         self.out = PackedLinear(attention.out_proj.weight, attention.out_proj.bias)
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *, need_weights: bool = False, attn_mask: Tensor | None = None
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
         if query is not key or key is not value:  # cross-attention: rare, and not worth a second packing
             return self.original(query, key, value, need_weights=need_weights, attn_mask=attn_mask)  # type: ignore[no-any-return]

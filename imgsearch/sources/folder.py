@@ -200,7 +200,7 @@ def _csv_rows(path: str) -> Iterator[tuple[str, Metadata]]:
             name = _file_name(path, rows.line_num, row)
             yield name, plain({column: _parse(value) for column, value in row.items()})
     except csv.Error as error:
-        raise _bad_line(path, rows.line_num, f"is not CSV ({error})") from error
+        raise _bad_line(path, rows.reader.line_num, f"is not CSV ({error})") from error
 
 
 def _lines(path: str) -> Iterator[str]:

@@ -41,7 +41,7 @@ class DataFile:
 class DataFiles(Protocol):
     """Where the Parquet files are. Any thread may call."""
 
-    def list(self) -> Sequence[DataFile]:
+    def files(self) -> Sequence[DataFile]:
         """Raises UsageError where there is none."""
 
     def open(self, path: str, etag: str = "") -> AbstractContextManager[Any]:
@@ -75,10 +75,10 @@ class ParquetSource:
     def items(self) -> Iterator[Item]:
         """Every row group that has rows; only footers are read.
 
-        Raises UsageError where there are no rows or no image column, PermanentError for a file that is damaged."""
+        Raises UsageError where there are no rows or no images, PermanentError for a damaged file."""
         empty = True
         with ThreadPoolExecutor(FOOTERS) as pool:
-            for items in pool.map(self._row_groups, self._files.list()):
+            for items in pool.map(self._row_groups, self._files.files()):
                 for item in items:
                     empty = False
                     yield item
@@ -134,7 +134,7 @@ class ParquetSource:
         return items
 
     def _images(self, item: Item, skip: int) -> Iterator[SourceImage]:
-        """The images of a row group from its row `skip` on, as many as planned whatever the file holds now."""
+        """The images of a row group from its row `skip` on: as many as planned, whatever the file holds."""
         row = skip
         reason = "the file has fewer rows than it had when it was listed"
         try:
@@ -175,8 +175,8 @@ class ParquetSource:
 
 
 def find_columns(schema: pa.Schema, features: Mapping[str, Any], *, wanted: str | None, path: str) -> Columns:
-    """Raises UsageError, naming the columns, where `wanted` holds no images, or where it is None and not exactly
-    one column does. A column that `features` calls an image goes before a struct with bytes, and that before
+    """Raises UsageError, naming columns, where `wanted` holds no images, or where it is None and not one column
+    alone does. A column that `features` calls an image goes before a struct with bytes, and that before
     plain bytes."""
     structs = [field.name for field in schema if _is_struct(field.type)]
     binaries = [field.name for field in schema if _is_binary(field.type)]
@@ -278,7 +278,7 @@ class LocalFiles:
     def __init__(self, pattern: str) -> None:
         self.pattern = os.path.abspath(pattern)
 
-    def list(self) -> list[DataFile]:
+    def files(self) -> list[DataFile]:
         files = []
         for key, path in self._paths.items():
             try:
@@ -306,8 +306,6 @@ class LocalFiles:
             root = os.path.dirname(root)
         found = sorted(path for path in glob.glob(self.pattern, recursive=True) if not os.path.isdir(path))
         if not found:
-            hint = (
-                f"; name the files in it as '{self.pattern}/*.parquet'" if os.path.isdir(self.pattern) else ""
-            )
+            hint = f"; name the files in it as '{self.pattern}/*.parquet'" if os.path.isdir(self.pattern) else ""
             raise UsageError(f"no file matches {self.pattern}{hint}")
         return {printable(os.path.relpath(path, root)): path for path in found}

@@ -22,7 +22,7 @@ from chromadb.config import Settings as ChromaSettings
 from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
 
 from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError
-from imgsearch.stores import Filter, Hit, Pointer, Record, VectorStore, Vectors
+from imgsearch.stores import Filter, Hit, Pointer, Record, Vectors, VectorStore
 
 POINTER = "pointer."
 
@@ -185,9 +185,7 @@ def _connect(url: str) -> Any:
     if parts.scheme in ("chroma+http", "chroma+https") and parts.hostname:
         tls = parts.scheme == "chroma+https"
         try:
-            return chromadb.HttpClient(
-                parts.hostname, parts.port or (443 if tls else 8000), ssl=tls, settings=settings
-            )
+            return chromadb.HttpClient(parts.hostname, parts.port or (443 if tls else 8000), ssl=tls, settings=settings)
         except ValueError as error:  # what chromadb raises where nothing answers
             raise TemporaryError(f"Chroma at {url} does not answer: {_first_line(error)}") from error
     raise UsageError(f"{url!r} is no Chroma; use chroma+file:///folder or chroma+http://host:8000")

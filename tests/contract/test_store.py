@@ -37,7 +37,14 @@ def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = probe.getsockname()[1]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
-            [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(folder), "--port", str(port)],
+            [
+                str(Path(sys.executable).with_name("chroma")),
+                "run",
+                "--path",
+                str(folder),
+                "--port",
+                str(port),
+            ],
             stdout=log,
             stderr=log,
         )

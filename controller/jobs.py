@@ -1,0 +1,136 @@
+"""What the controller knows of a Job: its conditions read into one state. Pure.
+
+A Job is the batch/v1 object of Kubernetes, whether a cluster keeps it or the local backend; conditions decide, counts
+are for show (https://kubernetes.io/docs/concepts/workloads/controllers/job/#terminal-job-conditions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from imgsearch import labels
+
+
+class Stage(StrEnum):
+    """The stages of a run that are Jobs, in their order."""
+
+    PLAN = "plan"
+    EMBED = "embed"
+    INGEST = "ingest"
+
+
+class Phase(StrEnum):
+    """Where a Job stands."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What one completion index has said of itself."""
+
+    result: Mapping[str, Any] | None = None
+    """Its termination message; None while it has not ended."""
+    done: int = 0
+    """Images finished so far, as far as it has said."""
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One Job at one moment."""
+
+    name: str
+    stage: Stage
+    phase: Phase
+    completions: int
+    succeeded: frozenset[int]
+    failed: frozenset[int]
+    active: int
+    reason: str
+    """Why it failed; empty while it has not."""
+    started: str
+    finished: str
+    indexes: Mapping[int, IndexReport] = field(default_factory=dict)
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """Of a Job with one completion: its result."""
+        return self.indexes[0].result or {} if 0 in self.indexes else {}
+
+    @property
+    def images_done(self) -> int:
+        """Images that finished indexes counted and running ones have reported."""
+        return sum(
+            _counted(report.result) if index in self.succeeded and report.result else report.done
+            for index, report in self.indexes.items()
+        )
+
+    @property
+    def images_bad(self) -> int:
+        return sum(int(report.result.get("bad", 0)) for report in self.indexes.values() if report.result)
+
+    def errors(self) -> dict[int, str]:
+        """The sentence of each failed index."""
+        found = {}
+        for index in sorted(self.failed):
+            report = self.indexes.get(index, IndexReport())
+            found[index] = str((report.result or {}).get("error", "it ended without a word; its log may tell"))
+        return found
+
+
+def job_state(job: Mapping[str, Any], indexes: Mapping[int, IndexReport]) -> JobState:
+    """Reads a batch/v1 Job with its status."""
+    status = job.get("status", {})
+    conditions = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
+    # FailureTarget and SuccessCriteriaMet announce an end while pods still run: not finished yet.
+    if "Complete" in conditions:
+        phase, reason = Phase.COMPLETE, ""
+    elif "Failed" in conditions:
+        failed = conditions["Failed"]
+        phase, reason = Phase.FAILED, failed.get("message") or failed.get("reason", "")
+    elif "Suspended" in conditions:
+        phase, reason = Phase.SUSPENDED, ""
+    else:
+        phase, reason = Phase.ACTIVE, ""
+    return JobState(
+        name=job["metadata"]["name"],
+        stage=Stage(job["metadata"]["labels"][labels.COMPONENT]),
+        phase=phase,
+        completions=job["spec"]["completions"],
+        succeeded=frozenset(parse_indexes(status.get("completedIndexes", ""))),
+        failed=frozenset(parse_indexes(status.get("failedIndexes", ""))),
+        active=status.get("active", 0),
+        reason=reason,
+        started=status.get("startTime", ""),
+        finished=status.get("completionTime", "") or conditions.get("Failed", {}).get("lastTransitionTime", ""),
+        indexes=indexes,
+    )
+
+
+def parse_indexes(text: str) -> Iterator[int]:
+    """`0-2,5` → 0, 1, 2, 5: how a Job's status writes completion indexes."""
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def format_indexes(indexes: frozenset[int] | set[int]) -> str:
+    """0, 1, 2, 5 → `0-2,5`."""
+    spans: list[list[int]] = []
+    for index in sorted(indexes):
+        if spans and index == spans[-1][1] + 1:
+            spans[-1][1] = index
+        else:
+            spans.append([index, index])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in spans)
+
+
+def _counted(result: Mapping[str, Any]) -> int:
+    return int(result.get("images", 0)) + int(result.get("bad", 0))

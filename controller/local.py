@@ -1,0 +1,345 @@
+"""The Cluster of one machine: each completion index of a Job is a process, and its status is a file.
+
+    <home>/jobs/<job>/job.json    the Job as a cluster would keep it, status and all
+    <home>/jobs/<job>/lock        held by whoever runs the Job, its processes included
+    <home>/jobs/<job>/<i>.json    termination message of index i
+    <home>/jobs/<job>/<i>.log     log of index i, all tries
+
+The lock is inherited by the processes, so after a killed controller the next one sees that they are still at work
+and waits for them, instead of starting a second process on the same shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from controller.jobs import IndexReport, JobState, Stage, format_indexes, job_state
+from controller.manifests import job_name
+from imgsearch import labels
+from imgsearch.errors import ExitCode, ImgsearchError, PermanentError, TemporaryError, UsageError
+from imgsearch.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RELEASE = "local"
+GRACE_SECONDS = 30.0
+"""How long a process may take to write the part in hand, as terminationGracePeriodSeconds."""
+TAIL_BYTES = 16_384
+
+PROGRAMS = {Stage.PLAN: "embedder", Stage.EMBED: "embedder", Stage.INGEST: "searcher"}
+
+
+class LocalCluster:
+    """Jobs as processes, their state below `home`. `env` is what the processes inherit."""
+
+    def __init__(self, home: Path, *, env: Mapping[str, str]) -> None:
+        self._jobs = home / "jobs"
+        self._env = _program_env(env)
+        self._runners: dict[str, Runner] = {}
+        self._changed = threading.Event()
+
+    def template(self, stage: Stage) -> Mapping[str, Any]:
+        command = [sys.executable, "-m", PROGRAMS[stage], str(stage)]
+        return {"spec": {"containers": [{"name": str(stage), "command": command}]}}
+
+    def jobs(self, run: str) -> dict[Stage, JobState]:
+        found = {}
+        for stage in Stage:
+            folder = self._jobs / job_name(RELEASE, run, stage)
+            if (state := self._state(folder)) is not None:
+                found[stage] = state
+        return found
+
+    def runs(self) -> list[str]:
+        """Runs that have a Job here, the latest last."""
+        jobs = sorted(self._jobs.glob("*/job.json"), key=lambda file: file.stat().st_ctime)
+        return list(dict.fromkeys(json.loads(job.read_text())["metadata"]["labels"][labels.RUN] for job in jobs))
+
+    def create(self, job: Mapping[str, Any]) -> None:
+        folder = self._jobs / job["metadata"]["name"]
+        there = _read_job(folder)
+        if there is not None:
+            theirs, ours = (each["metadata"]["annotations"][labels.SPEC_HASH] for each in (there, job))
+            if theirs != ours:
+                raise PermanentError(
+                    f"Job {folder.name} exists with another spec ({theirs}, this one is {ours}): "
+                    "remove it with `controller cleanup`, or use another --run"
+                )
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        runner = Runner(folder, job, env=self._env, changed=self._changed)
+        self._runners[folder.name] = runner
+        runner.start()
+
+    def delete(self, name: str) -> None:
+        if runner := self._runners.pop(name, None):
+            runner.stop()
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._jobs / name)
+
+    def wait(self, seconds: float) -> None:
+        self._changed.wait(seconds)
+        self._changed.clear()
+
+    def stop(self) -> None:
+        """Ends what runs: each process gets SIGTERM and writes its part in hand."""
+        for runner in self._runners.values():
+            runner.terminate()
+        for runner in self._runners.values():
+            runner.stop()
+
+    def call(self, program: str, verb: str, settings: Settings) -> dict[str, Any]:
+        """Runs a short program to its end and returns its result; raises what it says went wrong."""
+        done = subprocess.run(
+            [sys.executable, "-m", program, verb],
+            env={**self._env, **settings.to_env(), "IMGSEARCH_LOG_RESULT_FILE": os.devnull},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        try:
+            result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        except (IndexError, ValueError):
+            raise TemporaryError(f"{program} {verb} ended with {done.returncode}: {done.stderr.strip()}") from None
+        if done.returncode == ExitCode.DONE:
+            return result
+        kinds: dict[int, type[ImgsearchError]] = {
+            ExitCode.USAGE: UsageError,
+            ExitCode.PERMANENT: PermanentError,
+        }
+        raise kinds.get(done.returncode, TemporaryError)(result.get("error", "it was interrupted"))
+
+    def program(self, program: str, verb: str, settings: Settings) -> int:
+        """Runs a program in the foreground, on this terminal, until it ends; returns its exit code."""
+        process = subprocess.Popen([sys.executable, "-m", program, verb], env={**self._env, **settings.to_env()})
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the terminal sent it to the program too, which ends by itself
+                continue
+
+    def log(self, run: str, stage: Stage, index: int) -> Path:
+        """The log file of one index; raises UsageError where there is none."""
+        file = self._jobs / job_name(RELEASE, run, stage) / f"{index}.log"
+        if not file.exists():
+            raise UsageError(f"run {run} has no {stage} log of shard {index} on this machine")
+        return file
+
+    def _state(self, folder: Path) -> JobState | None:
+        job = _read_job(folder)
+        if job is None:
+            return None
+        if not job["status"].get("conditions") and not _is_locked(folder):
+            job = _read_job(folder) or job  # it may have ended between the two looks
+            if not job["status"].get("conditions"):
+                _conclude(job["status"], "Failed", "Interrupted", "its processes have ended with their controller")
+        reports = {}
+        for file in folder.glob("*.log"):
+            index = int(file.stem)
+            done, total = _progress(file)
+            reports[index] = IndexReport(_read_result(folder / f"{index}.json"), done, total)
+        return job_state(job, reports)
+
+
+class Runner:
+    """Runs one Job: a process an index, `parallelism` at a time, with the retries that the Job allows."""
+
+    def __init__(
+        self, folder: Path, job: Mapping[str, Any], *, env: Mapping[str, str], changed: threading.Event
+    ) -> None:
+        self._folder = folder
+        self._job = {**job, "status": {"startTime": _now(), "active": 0}}
+        self._spec = job["spec"]
+        self._env = env
+        self._changed = changed
+        self._stopping = threading.Event()
+        self._guard = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._thread = threading.Thread(target=self._run, name=folder.name)
+
+    def start(self) -> None:
+        self._lock = (self._folder / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._save()
+        self._thread.start()
+
+    def terminate(self) -> None:
+        """Asks the processes to end; `stop` waits for it."""
+        self._stopping.set()
+        with self._guard:
+            for process in self._processes:
+                process.terminate()
+
+    def stop(self) -> None:
+        self.terminate()
+        self._thread.join(GRACE_SECONDS)
+        with self._guard:
+            for process in self._processes:
+                process.kill()
+        self._thread.join()
+
+    def _run(self) -> None:
+        completed: set[int] = set()
+        failed: set[int] = set()
+        status = self._job["status"]
+        with self._lock, ThreadPoolExecutor(self._spec["parallelism"]) as pool:
+            try:
+                for ended in as_completed([pool.submit(self._index, i) for i in range(self._spec["completions"])]):
+                    index, succeeded = ended.result()
+                    if succeeded is not None:
+                        (completed if succeeded else failed).add(index)
+                    status["completedIndexes"] = format_indexes(completed)
+                    status["failedIndexes"] = format_indexes(failed)
+                    self._save()
+                if not self._stopping.is_set():
+                    if failed:
+                        _conclude(status, "Failed", "FailedIndexes", f"indexes {format_indexes(failed)} failed")
+                    else:
+                        _conclude(status, "Complete", "CompletionsReached", "")
+                        status["completionTime"] = _now()
+                    self._save()
+            except OSError as error:  # a full disk: without its conclusion the Job counts as interrupted
+                self._stopping.set()
+                log.error("%s: %s", self._folder.name, error)
+                self._changed.set()
+
+    def _index(self, index: int) -> tuple[int, bool | None]:
+        """Runs one index until it succeeds or has failed for good; None where the Job is being stopped."""
+        result = self._folder / f"{index}.json"
+        for attempt in range(self._spec["backoffLimitPerIndex"] + 1):
+            result.unlink(missing_ok=True)
+            code = self._process(index, result)
+            if self._stopping.is_set():
+                return index, None
+            if code == ExitCode.DONE:
+                return index, True
+            if not result.exists():
+                result.write_text(json.dumps({"error": _death(code)}))
+            if code in _not_retried(self._spec):
+                return index, False
+            self._stopping.wait(2.0**attempt)
+        return index, False
+
+    def _process(self, index: int, result: Path) -> int:
+        container = self._spec["template"]["spec"]["containers"][0]
+        env = {
+            **self._env,
+            **{entry["name"]: entry["value"] for entry in container["env"]},
+            "JOB_COMPLETION_INDEX": str(index),
+            "IMGSEARCH_LOG_RESULT_FILE": str(result),
+        }
+        with (self._folder / f"{index}.log").open("ab") as log:
+            process = self._started(container["command"], env, log)
+            if process is None:
+                return ExitCode.INTERRUPTED
+            code = process.wait()
+        with self._guard:
+            self._processes.discard(process)
+            self._job["status"]["active"] = len(self._processes)
+        self._changed.set()
+        return code
+
+    def _started(self, command: list[str], env: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes] | None:
+        with self._guard:
+            if self._stopping.is_set():
+                return None
+            process = subprocess.Popen(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # the result is in its file
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the controller, which then asks for an orderly end
+                pass_fds=[self._lock.fileno()],
+            )
+            self._processes.add(process)
+            self._job["status"]["active"] = len(self._processes)
+        return process
+
+    def _save(self) -> None:
+        partial = self._folder / "job.json.partial"
+        partial.write_text(json.dumps(self._job, indent=1))
+        partial.replace(self._folder / "job.json")
+        self._changed.set()
+
+
+def _not_retried(spec: Mapping[str, Any]) -> set[int]:
+    rules = spec["podFailurePolicy"]["rules"]
+    return {code for rule in rules if rule["action"] == "FailIndex" for code in rule["onExitCodes"]["values"]}
+
+
+def _death(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "it was killed (SIGKILL): out of memory?"
+    return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
+
+
+def _conclude(status: dict[str, Any], type: str, reason: str, message: str) -> None:
+    status["conditions"] = [
+        {"type": type, "status": "True", "reason": reason, "message": message, "lastTransitionTime": _now()}
+    ]
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _read_job(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / "job.json").read_text())  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        return None
+
+
+def _read_result(file: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(file.read_text())  # type: ignore[no-any-return]
+    except (FileNotFoundError, ValueError):  # not ended, or just being written
+        return None
+
+
+def _progress(log: Path) -> tuple[int, int]:
+    """The last `done` and `total` that a program logged."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            entry = json.loads(line)
+            return int(entry["done"]), int(entry["total"])
+    return 0, 0
+
+
+def _program_env(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the programs: without settings of ours, and with this checkout on the path if it is one."""
+    kept = {name: value for name, value in env.items() if not name.startswith("IMGSEARCH_")}
+    root = Path(__file__).resolve().parent.parent
+    if (root / "images" / "embedder").is_dir():
+        paths = [str(root), str(root / "images"), *filter(None, [kept.get("PYTHONPATH")])]
+        kept["PYTHONPATH"] = os.pathsep.join(paths)
+    return kept
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

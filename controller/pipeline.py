@@ -1,0 +1,86 @@
+"""One run from start to end: observe its Jobs, decide, act, wait."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from controller import manifests
+from controller.jobs import JobState, Stage
+from controller.plan import Create, Failed, Finished, Replace, Wait, next_step
+from imgsearch.settings import Settings
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+
+
+class Cluster(Protocol):
+    """What runs Jobs: a Kubernetes, or processes on this machine."""
+
+    def template(self, stage: Stage) -> Mapping[str, Any]:
+        """The core/v1 PodTemplateSpec of a stage's pods."""
+
+    def jobs(self, run: str) -> dict[Stage, JobState]:
+        """The Jobs of a run that exist, as they stand now."""
+
+    def create(self, job: Mapping[str, Any]) -> None:
+        """Creates a Job. One of the same name and spec hash is taken as this one; PermanentError for another."""
+
+    def delete(self, name: str) -> None:
+        """Removes a Job with its pods and waits until they have ended; one that is not there is no error."""
+
+    def wait(self, seconds: float) -> None:
+        """Returns when a Job may have changed, after `seconds` at the latest."""
+
+
+class Pipeline:
+    """Drives one run. A second controller on the same run does no harm: names are computed, creation is idempotent."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        *,
+        release: str,
+        parallelism: int,
+        show: Callable[[Mapping[Stage, JobState]], None],
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._release = release
+        self._parallelism = parallelism
+        self._show = show
+
+    def manifest(self, stage: Stage, completions: int) -> dict[str, Any]:
+        """The Job as it is sent."""
+        return manifests.job(
+            stage,
+            self._settings,
+            self._cluster.template(stage),
+            release=self._release,
+            completions=completions,
+            parallelism=self._parallelism,
+        )
+
+    def run(self) -> tuple[Finished | Failed, Mapping[Stage, JobState]]:
+        """Runs what is left of the run; returns how it ended and its Jobs."""
+        retry = True
+        while True:
+            jobs = self._cluster.jobs(self._settings.run.id)
+            self._show(jobs)
+            step = next_step(jobs, retry=retry)
+            match step:
+                case Create(stage, completions):
+                    self._cluster.create(self.manifest(stage, completions))
+                    retry = False
+                case Replace(stage, completions):
+                    for later in list(Stage)[list(Stage).index(stage) :]:
+                        self._cluster.delete(manifests.job_name(self._release, self._settings.run.id, later))
+                    self._cluster.create(self.manifest(stage, completions))
+                    retry = False
+                case Wait():
+                    self._cluster.wait(POLL_SECONDS)
+                case Finished() | Failed():
+                    return step, jobs

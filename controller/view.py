@@ -1,0 +1,146 @@
+"""What a person sees of a run: a live table on a terminal, a line per change in a pipe, JSON on request."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from controller.jobs import JobState, Phase, Stage
+
+RATE_SECONDS = 20.0
+"""The rate is that of the last so many seconds, so that it follows what happens now."""
+
+
+class Rate:
+    """Images a second, over a sliding window."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def update(self, done: int) -> float | None:
+        """None until the count has moved."""
+        now = self._clock()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_SECONDS:
+            self._seen.popleft()
+        (then, before), seconds = self._seen[0], now - self._seen[0][0]
+        return (done - before) / seconds if done > before and seconds > 0 and then < now else None
+
+
+class RunView:
+    """Shows a run while it goes on. A context manager: the live table ends with it."""
+
+    def __init__(self, run: str, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run = run
+        self._console = console
+        self._rate = Rate(clock)
+        self._line = ""
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> RunView:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, jobs: Mapping[Stage, JobState]) -> None:
+        embed = jobs.get(Stage.EMBED)
+        rate = self._rate.update(embed.images_done) if embed and embed.phase is Phase.ACTIVE else None
+        if self._live:
+            self._live.update(table(self._run, jobs, rate), refresh=True)
+            return
+        line = "; ".join(_words(job, jobs, None) for job in jobs.values())
+        if line != self._line:
+            self._line = line
+            self._console.print(f"run {self._run}: {line or 'starting'}", highlight=False, soft_wrap=True)
+
+
+def table(run: str, jobs: Mapping[Stage, JobState], rate: float | None = None) -> Table:
+    """One row a stage."""
+    rows = Table(title=f"run {run}", title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for heading in ("stage", "state", "shards", "images", "bad", "images/s", "left"):
+        rows.add_column(heading, justify="left" if heading in ("stage", "state") else "right", header_style="dim")
+    styles = {Phase.COMPLETE: "green", Phase.FAILED: "red", Phase.ACTIVE: "cyan", Phase.SUSPENDED: "yellow"}
+    for stage in Stage:
+        job = jobs.get(stage)
+        if job is None:
+            rows.add_row(stage, "[dim]waiting[/]", "", "", "", "", "")
+            continue
+        about = summary(job, jobs, rate)
+        rows.add_row(
+            stage,
+            f"[{styles[job.phase]}]{job.phase}[/]",
+            f"{about['done']}/{about['of']}" if stage is Stage.EMBED else "",
+            _of(about["images"], about["images_of"]),
+            str(about["bad"]) if about["bad"] else "",
+            f"{about['rate']:.1f}" if about["rate"] else "",
+            _duration(about["left_seconds"]),
+        )
+    for job in jobs.values():
+        for index, error in list(job.errors().items())[:5]:
+            rows.add_row(f"[red]{job.stage} {index}[/]", f"[red]{error}[/]", end_section=True)
+    return rows
+
+
+def summary(job: JobState, jobs: Mapping[Stage, JobState], rate: float | None = None) -> dict[str, Any]:
+    """One Job in figures, for the table and for `-o json`."""
+    planned = jobs[Stage.PLAN].result if Stage.PLAN in jobs else {}
+    images_of = int(planned.get("images", 0)) + (int(planned.get("kept", 0)) if job.stage is Stage.INGEST else 0)
+    done = int(planned.get("images", 0)) if job.stage is Stage.PLAN else job.images_done
+    embedding = job.stage is Stage.EMBED and job.phase is Phase.ACTIVE and rate
+    return {
+        "stage": str(job.stage),
+        "state": str(job.phase),
+        "done": len(job.succeeded),
+        "failed": len(job.failed),
+        "active": job.active,
+        "of": job.completions,
+        "images": done,
+        "images_of": images_of,
+        "bad": job.images_bad,
+        "rate": rate if embedding else None,
+        "left_seconds": (images_of - done) / rate if embedding and rate else None,
+        "started": job.started,
+        "finished": job.finished,
+        "reason": job.reason,
+        "errors": {str(index): error for index, error in job.errors().items()},
+    }
+
+
+def _words(job: JobState, jobs: Mapping[Stage, JobState], rate: float | None) -> str:
+    about = summary(job, jobs, rate)
+    words = f"{job.stage} {job.phase}"
+    if job.stage is Stage.EMBED:
+        words += f", {about['done']}/{about['of']} shards"
+    if about["images"] or about["images_of"]:
+        words += f", {_of(about['images'], about['images_of'])} images"
+    if about["bad"]:
+        words += f", {about['bad']} bad"
+    if about["failed"]:
+        words += f", {about['failed']} failed"
+    return words
+
+
+def _of(done: int, total: int) -> str:
+    return f"{done:,}" if done == total else f"{done:,}/{total:,}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,177 @@
+"""A searcher over fakes: publish images of plain colours, then talk to it over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from PIL import Image
+
+from imgsearch.encoder import Encoder
+from imgsearch.errors import UsageError
+from imgsearch.layout import RunFolder, collection_name, image_id
+from imgsearch.settings import SearchSettings, Settings
+from imgsearch.storage import Storage
+from imgsearch.stores import Pointer, Record
+from searcher.app import create_app
+from tests.fakes import COLOURS, FakeEncoder, InMemorySource, InMemoryStore
+
+TIMEOUT = 20.0
+"""Seconds after which a test that waits for a condition fails."""
+
+
+def picture(colour: str = "red", *, format: str = "PNG", size: tuple[int, int] = (32, 24)) -> bytes:
+    """An image file of one colour."""
+    sink = io.BytesIO()
+    Image.new("RGB", size, COLOURS[colour]).save(sink, format)
+    return sink.getvalue()
+
+
+class Library:
+    """The world around one searcher: its store, its storage, its sources and its models."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = InMemoryStore()
+        self.storage = Storage(f"file://{folder}")
+        self.encoder = FakeEncoder()
+        self.encoders: dict[str, FakeEncoder | Exception] = {self.encoder.model: self.encoder}
+        self.loaded: list[str] = []
+        self.loading = threading.Event()
+        """Cleared, a model does not finish to load until it is set."""
+        self.loading.set()
+        self.sources: dict[str, InMemorySource] = {}
+
+    def publish(
+        self,
+        images: Mapping[str, str | Mapping[str, Any]] | None = None,
+        *,
+        index: str = "photos",
+        run: str = "r1",
+        encoder: FakeEncoder | None = None,
+        **pointer: Any,
+    ) -> Pointer:
+        """Publishes a run of `images`: key to colour, or to metadata with a `colour`."""
+        images = images or {f"{colour}.png": colour for colour in ("red", "green", "blue", "yellow")}
+        encoder = encoder or self.encoder
+        described = {key: {"colour": one} if isinstance(one, str) else one for key, one in images.items()}
+        files = {key: picture(one["colour"]) for key, one in described.items()}
+        published = Pointer(
+            index=index,
+            run=run,
+            collection=collection_name(index, run),
+            model=encoder.model,
+            fingerprint=encoder.fingerprint,
+            dim=encoder.dim,
+            images=len(files),
+            source=f"/data/{index}",
+            published="2026-01-01T00:00:00+00:00",
+        )
+        published = replace(published, **pointer)
+        self.sources[published.source] = InMemorySource(published.source, files)
+        self.store.create(published.collection, dim=encoder.dim)
+        self.store.add(published.collection, self._records(described, files, run, encoder))
+        self.store.publish(published)
+        return published
+
+    def _records(
+        self,
+        described: Mapping[str, Mapping[str, Any]],
+        files: Mapping[str, bytes],
+        run: str,
+        encoder: FakeEncoder,
+    ) -> Sequence[Record]:
+        records, tar = [], b""
+        for key, metadata in described.items():
+            image = Image.open(io.BytesIO(files[key]))
+            thumbnail = picture(metadata["colour"], format="WEBP", size=(8, 6))
+            about = {
+                "_key": key,
+                "_run": run,
+                "_thumbs": "00000/00000",
+                "_offset": len(tar),
+                "_length": len(thumbnail),
+                "_width": image.width,
+                "_height": image.height,
+            }
+            (vector,) = encoder.encode_images([encoder.prepare(image)])
+            records.append(Record(image_id(key), {**metadata, **about}, vector))
+            tar += thumbnail
+        self.storage.put(RunFolder(run).thumbs(0, 0), tar)
+        encoder.image_calls.clear()
+        encoder.threads.clear()
+        return records
+
+    def load_encoder(self, model: str) -> Encoder:
+        self.loaded.append(model)
+        assert self.loading.wait(TIMEOUT), "the test never let the model load"
+        encoder = self.encoders.get(model) or UsageError(f"there is no model {model}")
+        if isinstance(encoder, Exception):
+            raise encoder
+        return encoder
+
+    def open_source(self, uri: str) -> InMemorySource:
+        if uri not in self.sources:
+            raise UsageError(f"{uri} is not there")
+        return self.sources[uri]
+
+    def app(self, **limits: Any) -> FastAPI:
+        return create_app(
+            Settings(search=SearchSettings(**{"refresh_seconds": 0.01, **limits})),
+            store=self.store,
+            storage=self.storage,
+            load_encoder=self.load_encoder,
+            open_source=self.open_source,
+        )
+
+    @asynccontextmanager
+    async def serving(self, *, ready: bool = True, **limits: Any) -> AsyncIterator[httpx.AsyncClient]:
+        """A client of a running searcher with these search settings; `ready`: only once it is."""
+        app = self.app(**limits)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://searcher", timeout=TIMEOUT) as client,
+        ):
+            if ready:
+                await until(lambda: client.get("/readyz"), lambda answer: answer.status_code == 200)
+            yield client
+
+
+async def until(ask: Callable[[], Any], told: Callable[[Any], bool]) -> Any:
+    """Asks again and again until the answer is what the test waits for."""
+    async with asyncio.timeout(TIMEOUT):
+        while not told(answer := await ask()):
+            await asyncio.sleep(0)
+    return answer
+
+
+async def event(flag: Any) -> None:
+    """Waits for a threading.Event without blocking the loop."""
+    assert await asyncio.to_thread(flag.wait, TIMEOUT), "what the test waits for did not happen"
+
+
+async def found(client: httpx.AsyncClient, **search: Any) -> list[str]:
+    """The colours that a search gives, best first."""
+    answer = await client.post("/v1/search", json=search)
+    assert answer.status_code == 200, answer.text
+    return [result["metadata"]["colour"] for result in answer.json()["results"]]
+
+
+def problem(answer: httpx.Response, status: int) -> str:
+    """The sentence of a problem, whose form is checked on the way."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == status
+    assert document["type"] == "about:blank"
+    assert document["title"]
+    assert "Traceback" not in answer.text
+    return str(document["detail"])
