@@ -167,7 +167,7 @@ class Runner:
         self._env = env
         self._changed = changed
         self._stopping = threading.Event()
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # of the processes and of the Job's status
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._thread = threading.Thread(target=self._run, name=folder.name)
 
@@ -221,6 +221,8 @@ class Runner:
         """Runs one index until it succeeds or has failed for good; None where the Job is being stopped."""
         result = self._folder / f"{index}.json"
         for attempt in range(self._spec["backoffLimitPerIndex"] + 1):
+            if self._stopping.is_set():
+                return index, None
             result.unlink(missing_ok=True)
             code = self._process(index, result)
             if self._stopping.is_set():
@@ -249,8 +251,7 @@ class Runner:
             code = process.wait()
         with self._guard:
             self._processes.discard(process)
-            self._job["status"]["active"] = len(self._processes)
-        self._changed.set()
+            self._save()
         return code
 
     def _started(self, command: list[str], env: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes] | None:
@@ -267,13 +268,15 @@ class Runner:
                 pass_fds=[self._lock.fileno()],
             )
             self._processes.add(process)
-            self._job["status"]["active"] = len(self._processes)
+            self._save()
         return process
 
     def _save(self) -> None:
-        partial = self._folder / "job.json.partial"
-        partial.write_text(json.dumps(self._job, indent=1))
-        partial.replace(self._folder / "job.json")
+        with self._guard:
+            self._job["status"]["active"] = len(self._processes)
+            partial = self._folder / "job.json.partial"
+            partial.write_text(json.dumps(self._job, indent=1))
+            partial.replace(self._folder / "job.json")
         self._changed.set()
 
 

@@ -26,7 +26,8 @@ QUERIES = {
 def photos() -> str:
     """The folder of photos that scikit-image brings."""
     found = importlib.util.find_spec("skimage")
-    assert found is not None and found.origin is not None
+    if found is None or found.origin is None:
+        sys.exit("the demo photos come from scikit-image: make install")
     return str(Path(found.origin).parent / "data")
 
 

@@ -36,7 +36,7 @@ BAD = pa.schema(
 """`bad-*.parquet`: one row per image that could not be used."""
 
 DROPPED = pa.schema([pa.field("key", pa.string(), nullable=False)])
-"""`dropped.parquet` of an update: image keys (a row group's: `key#*`) of the base that are gone or changed."""
+"""`dropped.parquet` of an update: image keys of the base that are gone or changed."""
 
 
 def embeddings(dim: int) -> pa.Schema:

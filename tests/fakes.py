@@ -128,9 +128,7 @@ class InMemoryStore:
             return [[] for _ in queries]
         matrix = np.stack([one.vector for one in kept if one.vector is not None])
         if matrix.shape[1] != queries.shape[1]:
-            raise UsageError(
-                f"{collection} has vectors of {matrix.shape[1]} numbers, the query {queries.shape[1]}"
-            )
+            raise UsageError(f"{collection} has vectors of {matrix.shape[1]} numbers, the query {queries.shape[1]}")
         rows = []
         for query in queries:
             scores = matrix @ (query / np.linalg.norm(query))

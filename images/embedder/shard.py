@@ -182,8 +182,9 @@ class ShardEmbedder:
         return Prepared(read.source, pixels, picture.width, picture.height, thumbnail)
 
     def _encode(self, batch: list[Prepared | Bad], encoder: Encoder) -> list[Row | Bad]:
+        pixels = [entry.pixels for entry in batch if isinstance(entry, Prepared)]
         with self._metrics.timed("encode"):
-            vectors = iter(encoder.encode_images([entry.pixels for entry in batch if isinstance(entry, Prepared)]))
+            vectors = iter(encoder.encode_images(pixels) if pixels else ())
         rows: list[Row | Bad] = []
         for entry in batch:
             if isinstance(entry, Bad):

@@ -57,7 +57,7 @@ def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
     @v1.get("/indexes")
     async def indexes() -> Indexes:
         """What is served."""
-        pointers = [dataclasses.asdict(index.pointer) for _, index in sorted(catalog.indexes.items())]
+        pointers = [dataclasses.asdict(index.pointer) for _, index in sorted(catalog.listed().items())]
         return Indexes(indexes=[IndexInfo(**pointer) for pointer in pointers], problems=dict(catalog.problems))
 
     return v1

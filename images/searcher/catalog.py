@@ -91,11 +91,15 @@ class Catalog:
         async with self._lock:
             await self._refresh()
 
+    def listed(self) -> Mapping[str, Index]:
+        """`indexes`; raises TemporaryError where nothing is known of any, which is not the same as none."""
+        if not self.indexes and self.store_problem:
+            raise TemporaryError(f"{self.store_problem}; try again in a moment")
+        return self.indexes
+
     def pick(self, name: str | None) -> Index:
         """The index of that name, or the only one; raises Problem or TemporaryError with what to do."""
-        names = sorted({*self.indexes, *self.problems})
-        if not names and self.store_problem:
-            raise TemporaryError(f"{self.store_problem}; try again in a moment")
+        names = sorted({*self.listed(), *self.problems})
         if not names:
             raise Problem(404, "there is no index yet; make one with: controller run-pipeline SOURCE --local")
         if name is None:

@@ -21,6 +21,10 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
 """What Retry-After says: a restart of the store or the load of a model takes a few seconds."""
 
+MAX_ERRORS = 20
+MAX_CHARS = 300
+"""Of a field's name and of what is wrong with it: both may quote what was sent, and that may be megabytes."""
+
 
 class Problem(Exception):
     """A request cannot be answered as it is. `detail` is one sentence for a person."""
@@ -118,20 +122,20 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
         return Problem(400, f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
     if first["loc"] == ("body",) and first["type"] in ("missing", "model_attributes_type"):
         return Problem(422, "send a JSON object, with Content-Type: application/json")
-    listed = [{"field": _field(error["loc"]), "problem": _sentence(error)} for error in errors]
+    listed = [{"field": _field(error["loc"]), "problem": _sentence(error)} for error in errors[:MAX_ERRORS]]
     field, problem = listed[0].values()
     return Problem(422, f"{field}: {problem}" if field else problem, errors=listed)
 
 
 def _field(location: Sequence[str | int]) -> str:
     """("body", "parts", 0, "text") is shown as parts.0.text."""
-    return ".".join(str(step) for step in location[1:])
+    return ".".join(str(step) for step in location[1:])[:MAX_CHARS]
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return "there is no such field; /docs lists them"
-    return str(error["msg"]).removeprefix("Value error, ")
+    return str(error["msg"]).removeprefix("Value error, ")[:MAX_CHARS]
 
 
 async def answer(request: Request, error: Exception) -> Response:
@@ -139,8 +143,8 @@ async def answer(request: Request, error: Exception) -> Response:
     problem = of_error(error)
     if isinstance(error, HTTPException):
         problem.detail = _sentence_of(error, request)
-    if problem.status >= 500:
-        logger.warning("%s %s: %s", request.method, request.url.path, problem.detail)
+    if problem.status == 500:
+        logger.error("%s %s: %s", request.method, request.url.path, problem.detail)
     return problem.response()
 
 

@@ -34,7 +34,7 @@ def from_base64(value: Any) -> Any:
         if not comma or not head.endswith(";base64"):
             raise ValueError("a data: URL must be in base64, data:image/jpeg;base64,…")
     try:
-        return binascii.a2b_base64(value)
+        return binascii.a2b_base64("".join(value.split()), strict_mode=True)
     except (binascii.Error, ValueError):
         raise ValueError("it is not base64") from None
 
@@ -61,10 +61,12 @@ class Query(Strict):
 
     choices: ClassVar[tuple[str, ...]] = ("text", "image", "id", "embedding")
 
-    text: Text | None = Field(None, description="Words that describe the image.", examples=["a red bicycle"])
-    image: Picture | None = Field(None, description="An image file in base64; a data: URL will do.")
-    id: Name | None = Field(None, description="An image of the index, by its id.")
-    embedding: Embedding | None = Field(None, description="A vector of the index's model, of any length but zero.")
+    text: Text | None = Field(default=None, description="Words that describe the image.", examples=["a red bicycle"])
+    image: Picture | None = Field(default=None, description="An image file in base64; a data: URL will do.")
+    id: Name | None = Field(default=None, description="An image of the index, by its id.")
+    embedding: Embedding | None = Field(
+        default=None, description="A vector of the index's model, of any length but zero."
+    )
 
     @model_validator(mode="after")
     def exactly_one(self) -> Self:
@@ -84,16 +86,20 @@ class Part(Query):
 class Options(Strict):
     """How much of what is found to give."""
 
-    k: int = Field(10, ge=1, description="How many results, at most.")
-    offset: int = Field(0, ge=0, description="How many of the best to leave out; `next_offset` of the page before.")
+    k: int = Field(default=10, ge=1, description="How many results, at most.")
+    offset: int = Field(
+        default=0, ge=0, description="How many of the best to leave out; `next_offset` of the page before."
+    )
     filter: Filter | None = Field(
-        None,
+        default=None,
         description="Chroma's operators: $eq $ne $gt $gte $lt $lte $in $nin $contains $not_contains $and $or.",
         examples=[{"label": {"$in": ["cat", "dog"]}}],
     )
-    min_score: float | None = Field(None, ge=-1, le=1, description="Leave out what is less similar.")
-    index: Name | None = Field(None, description="Which index; not needed where there is only one.")
-    include: list[Include] = Field(["metadata"], description="What each result carries beside its id and score.")
+    min_score: float | None = Field(default=None, ge=-1, le=1, description="Leave out what is less similar.")
+    index: Name | None = Field(default=None, description="Which index; not needed where there is only one.")
+    include: list[Include] = Field(
+        default=["metadata"], description="What each result carries beside its id and score."
+    )
 
 
 class Search(Query, Options):
@@ -114,7 +120,7 @@ class Search(Query, Options):
     choices: ClassVar[tuple[str, ...]] = (*Query.choices, "parts")
 
     parts: list[Part] | None = Field(
-        None, min_length=1, description="The normalised sum of these, each times its weight, is looked for."
+        default=None, min_length=1, description="The normalised sum of these, each times its weight, is looked for."
     )
 
     def terms(self) -> list[Part]:
@@ -161,9 +167,9 @@ class Embed(Strict):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"text": ["a red bicycle", "a cat"]}]})
 
-    text: list[Text] | None = Field(None, min_length=1, max_length=MAX_EMBEDDED)
-    image: list[Picture] | None = Field(None, min_length=1, max_length=MAX_EMBEDDED)
-    index: Name | None = Field(None, description="Whose model; not needed where there is only one index.")
+    text: list[Text] | None = Field(default=None, min_length=1, max_length=MAX_EMBEDDED)
+    image: list[Picture] | None = Field(default=None, min_length=1, max_length=MAX_EMBEDDED)
+    index: Name | None = Field(default=None, description="Whose model; not needed where there is only one index.")
 
     @model_validator(mode="after")
     def exactly_one(self) -> Self:

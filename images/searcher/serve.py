@@ -54,6 +54,7 @@ def run(app: FastAPI, listener: socket.socket, limits: SearchSettings) -> None:
         app,
         backlog=BACKLOG,
         log_config=None,  # the program's own logging stays
+        log_level="warning",  # ours says when it begins and ends
         access_log=False,  # /metrics counts requests
         server_header=False,
         timeout_graceful_shutdown=round(limits.drain_seconds),

@@ -69,6 +69,8 @@ class PackedAttention(nn.Module):
         x = query if self.batch_first else query.transpose(0, 1)
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        if attn_mask is not None and attn_mask.dim() == 3:  # one for each image and head
+            attn_mask = attn_mask.view(batch, self.heads, length, length)
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         out = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         return (out if self.batch_first else out.transpose(0, 1)), None

@@ -113,12 +113,12 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        flat = [one for one in value if one is not None]
+    if isinstance(value, list) and all(isinstance(one, str | int | float | None) for one in value):
+        flat = [kept for one in value if (kept := _scalar(one)) is not None]
         kinds = {type(one) for one in flat}
-        if kinds <= {str} or kinds <= {bool} or kinds <= {int} or kinds <= {float}:
-            return [_scalar(one) for one in flat] or None
-        if kinds <= {int, float}:
+        if len(kinds) < 2:
+            return flat or None
+        if kinds == {int, float}:
             return [float(one) for one in flat]
     if isinstance(value, list | dict):
         value = json.dumps(value, ensure_ascii=False, default=str)
@@ -129,7 +129,7 @@ def _scalar(value: Any) -> str | int | float | bool | None:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return value if -(2**63) <= value < 2**63 else float(value)  # stores hold 64 bits
+        return value if -(2**63) <= value < 2**63 else _scalar(float(str(value)))  # stores hold 64 bits
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return None if isinstance(value, bytes) else printable(str(value))

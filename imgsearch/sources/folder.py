@@ -28,8 +28,8 @@ MAX_BYTES = 2**30
 """A larger file is refused before it fills the memory; a raw bitmap of the most pixels allowed is smaller."""
 MAX_REASONS = 50
 """After so many different endings the rest is counted together: the count must stay small."""
-NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-"""No leading zeros: 00501 is a zip code. No nan or inf: they are words."""
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+"""No leading zeros: 00501 is a zip code. No nan or inf: they are words. No more digits than 64 bits hold."""
 NOT_UTF8 = re.compile(r"\\udc[89a-f][0-9a-f]")
 """How `printable` writes a byte of a file name that is not UTF-8."""
 
@@ -60,12 +60,8 @@ class Folder:
                 kind = ending(entry.name)
                 _count(self.skipped, f".{printable(kind)} files" if kind else "files without an ending")
         if empty:
-            hint = (
-                f"; for its Parquet files, name them as '{self.uri}/*.parquet'"
-                if self.skipped[".parquet files"]
-                else ""
-            )
-            raise UsageError(f"{self.uri} holds no image files{hint}")
+            parquet = f"; its Parquet files are named '{self.uri}/*.parquet'" if self.skipped[".parquet files"] else ""
+            raise UsageError(f"{self.uri} holds no image files{parquet}")
 
     def metadata(self) -> Iterator[tuple[str, Metadata]]:
         """Rows of every metadata.jsonl and metadata.csv; their `file_name` is relative to their own folder.

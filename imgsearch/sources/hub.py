@@ -20,16 +20,18 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.hf_file_system import HfFileSystemFile
+from yaml import YAMLError
 
-from imgsearch.errors import TemporaryError, UsageError
+from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from imgsearch.sources import options
-from imgsearch.sources.parquet import DataFile, ParquetSource
+from imgsearch.sources.parquet import DataFile, ParquetSource, first_line
 
 CONVERTED = "refs/convert/parquet"
 """The branch on which the hub keeps every dataset as Parquet: `config/split/0000.parquet`."""
 PATHS = 500
 """How many paths one question to the hub may name."""
 MISSING = "the hub has no dataset {}, or not for you: correct its name, or set HF_TOKEN where it is private"
+GONE = "the hub no longer has {} as it was when it was listed: index it again under a new --run"
 URI = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:\?(.*))?")
 
 
@@ -56,7 +58,8 @@ class HubFiles:
         self._config = config
         self._revision = revision
         self._api = HfApi()
-        self._disk = HfFileSystem()
+        # Without this, file systems share what they found, for as long as the process lives.
+        self._disk = HfFileSystem(skip_instance_cache=True)
 
     def files(self) -> list[DataFile]:
         """The files at the newest commit of the revision. An etag is `blob@commit`: the blob changes with the
@@ -74,12 +77,12 @@ class HubFiles:
 
     def open(self, path: str, etag: str = "") -> AbstractContextManager[Any]:
         """Reads exactly the ranges that are asked for: only the caller knows how far it will read."""
-        revisions = [etag.rpartition("@")[2]] if etag else [self._revision or "main", CONVERTED]
         with _translated(self._name):
-            for revision in revisions[:-1]:
-                with suppress(FileNotFoundError):
-                    return self._open(path, revision)
-            return self._open(path, revisions[-1])
+            if etag:
+                return self._open(path, etag.rpartition("@")[2])
+            with suppress(FileNotFoundError):
+                return self._open(path, self._commit(self._revision))
+            return self._open(path, self._commit(CONVERTED))
 
     def features(self) -> Mapping[str, Any]:
         """As the dataset's page declares them, for files that were not written by `datasets`."""
@@ -91,8 +94,8 @@ class HubFiles:
             builder = self._builder(self._commit(self._revision))
         return builder.info.features.to_dict() if builder and builder.info.features else {}
 
-    def _open(self, path: str, revision: str) -> _Ranges:
-        return _Ranges(self._disk, f"datasets/{self._name}/{path}", revision, mode="rb", cache_type="none")
+    def _open(self, path: str, commit: str) -> _Ranges:
+        return _Ranges(self._disk, f"datasets/{self._name}/{path}", commit, mode="rb", cache_type="none")
 
     def _commit(self, revision: str | None) -> str:
         try:
@@ -135,7 +138,10 @@ class HubFiles:
 
     def _builder(self, commit: str) -> Any:
         """What `datasets` makes of the repository at `commit`; None where it can make nothing of it."""
-        import datasets  # it takes seconds, and reading needs none of it
+        # Imported here: it takes seconds, and reading needs none of it.
+        import datasets
+        from datasets.data_files import EmptyDatasetError
+        from datasets.exceptions import DataFilesNotFoundError
 
         # An empty cache: otherwise what cannot be resolved is silently replaced by what was resolved last.
         with tempfile.TemporaryDirectory() as cache:
@@ -143,13 +149,19 @@ class HubFiles:
                 return datasets.load_dataset_builder(
                     f"hf://datasets/{self._name}", self._config, revision=commit, cache_dir=cache
                 )
-            except ValueError as error:  # no such config, or several to choose from
-                known = " ".join(str(error).splitlines()[:2])
-                raise UsageError(f"name another config of {self._name} with &config= ({known})") from error
-            except HfHubHTTPError:
-                raise
-            except (FileNotFoundError, RuntimeError):  # no data files, or a script that makes them
+            except (ValueError, YAMLError) as error:  # several configs to choose from, or a page that is damaged
+                reason = " ".join(str(error).splitlines()[:2])
+                raise UsageError(
+                    f"{self._name} does not say which its files are: name a config with &config= ({reason})"
+                ) from error
+            except (DataFilesNotFoundError, EmptyDatasetError):
                 return None
+            except FileNotFoundError as error:  # also what the hub's 503 has become by now
+                raise TemporaryError(f"the hub did not give {self._name}: {first_line(error)}") from error
+            except RuntimeError as error:
+                if "Dataset scripts are no longer supported" in str(error):
+                    return None
+                raise
 
 
 class _Ranges(HfFileSystemFile):
@@ -175,13 +187,17 @@ def _translated(name: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):
             raise UsageError(f"the hub refused {name}: set HF_TOKEN to a token that may read it") from error
-        raise TemporaryError(f"the hub did not give {name}: {_first_line(error)}") from error
+        if error.response.status_code == 404:
+            raise PermanentError(GONE.format(name)) from error
+        raise TemporaryError(f"the hub did not give {name}: {first_line(error)}") from error
     except FileNotFoundError as error:  # so the file system says it, for a dataset too
         if isinstance(error.__cause__, RepositoryNotFoundError):
             raise UsageError(MISSING.format(name)) from error
+        if isinstance(error.__cause__, RevisionNotFoundError):
+            raise PermanentError(GONE.format(name)) from error
         raise
     except (httpx2.HTTPError, OSError) as error:
-        raise TemporaryError(f"the hub did not answer for {name}: {_first_line(error)}") from error
+        raise TemporaryError(f"the hub did not answer for {name}: {first_line(error)}") from error
 
 
 def _choose(what: str, wanted: str | None, there: Iterable[str], *, name: str) -> str:
@@ -193,7 +209,3 @@ def _choose(what: str, wanted: str | None, there: Iterable[str], *, name: str) -
         return wanted
     missing = f"has no {what} {wanted!r}" if wanted else f"has more than one {what}"
     raise UsageError(f"{name} {missing}: name one of {', '.join(known)} with ?{what}=")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).split("\n") or [""])[0] or type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,8 +26,9 @@ FOOTERS = 8
 BATCH_BYTES = 2**26
 """About how much of a row group is in memory at a time."""
 BATCH_ROWS = 256
-READ_BYTES = 2**22
+READ_BYTES = 2**23
 """How much is read at once of a column, so that a row group of any size is a stream."""
+KEY = re.compile(r"([^\0]+)#(0|[1-9][0-9]{0,17})")
 DAMAGED = (pa.ArrowException, OSError, ValueError, IndexError)
 """What pyarrow raises for bytes that are not what their footer says."""
 
@@ -50,17 +53,8 @@ class DataFiles(Protocol):
         Raises FileNotFoundError; what reading raises is in DAMAGED, or an ImgsearchError."""
 
     def features(self) -> Mapping[str, Any]:
-        """The columns as `datasets.Features.to_dict` describes them, where no file says so; else empty."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which column of a file holds the images, and what the others mean."""
-
-    image: str
-    metadata: Sequence[str]
-    labels: Mapping[str, Sequence[str]]
-    """The names behind the numbers of a column of classes."""
+        """The columns as `datasets.Features.to_dict` describes them, for files that do not say so themselves;
+        empty where nobody does."""
 
 
 class ParquetSource:
@@ -95,27 +89,34 @@ class ParquetSource:
             skip = max(0, skip - item.images)
 
     def read(self, key: str) -> bytes:
-        """Reads the image's row group up to its row."""
-        path, _, row = key.rpartition("#")
-        number = int(row) if row.isdecimal() else -1
+        """Reads the image column of its row group, up to its row."""
+        missing = NotFound(f"{self.uri} has no image {key!r}")
+        parsed = KEY.fullmatch(key)
+        if not parsed:
+            raise missing
+        row = int(parsed[2])
         try:
-            items = self._row_groups(DataFile(path, 0, ""))
+            items = self._row_groups(DataFile(parsed[1], 0, ""))
         except (UsageError, PermanentError) as error:
-            raise NotFound(f"{self.uri} has no image {key!r}") from error
+            raise missing from error
         for item in items:
-            if 0 <= number - item.first_row < item.images:
-                return next(self._images(item, number - item.first_row)).load()
-        raise NotFound(f"{self.uri} has no image {key!r}")
+            if item.first_row <= row < item.first_row + item.images:
+                try:
+                    cell, _ = next(self._rows(item, row - item.first_row, described=False))
+                except DAMAGED as error:
+                    raise BadImage("read", f"its row group cannot be read: {first_line(error)}") from error
+                return _encoded(cell)
+        raise missing
 
     def _row_groups(self, file: DataFile) -> list[Item]:
         items, first_row = [], 0
         try:
             with self._opened(file.path, file.etag) as parquet:
-                self._columns(parquet.schema_arrow, file.path)
+                find_columns(parquet.schema_arrow, wanted=self._column, path=file.path)
                 groups = [parquet.metadata.row_group(n) for n in range(parquet.num_row_groups)]
         except DAMAGED as error:
             raise PermanentError(
-                f"{file.path} cannot be read as Parquet ({_first_line(error)}): replace it, or move it away"
+                f"{file.path} cannot be read as Parquet ({first_line(error)}): replace it, or move it away"
             ) from error
         for number, group in enumerate(groups):
             if group.num_rows:
@@ -144,40 +145,48 @@ class ParquetSource:
                     yield SourceImage(key, item.etag, metadata, partial(_encoded, cell))
                     row += 1
         except DAMAGED as error:
-            reason = f"its row group cannot be read: {_first_line(error)}"
+            reason = f"its row group cannot be read: {first_line(error)}"
         for lost in range(row, item.images):
             yield SourceImage(f"{item.key}#{item.first_row + lost}", item.etag, {}, partial(_refuse, reason))
 
-    def _rows(self, item: Item, skip: int) -> Iterator[tuple[Any, Metadata]]:
+    def _rows(self, item: Item, skip: int, *, described: bool = True) -> Iterator[tuple[Any, Metadata]]:
+        """The image cell and the metadata of each row from `skip` on."""
         with self._opened(item.key, item.etag) as parquet:
-            columns = self._columns(parquet.schema_arrow, item.key)
+            schema = parquet.schema_arrow
+            image, others = find_columns(schema, wanted=self._column, path=item.key)
+            others = others if described else []
+            features = (_features(schema) or self._files.features()) if others else {}
+            labels = {name: names for name in others if (names := _class_names(features.get(name)))}
             group = parquet.metadata.row_group(item.row_group)
             mean = max(1, group.total_byte_size // max(1, group.num_rows))
             for batch in parquet.iter_batches(
                 batch_size=max(1, min(BATCH_ROWS, BATCH_BYTES // mean)),
                 row_groups=[item.row_group],
-                columns=[columns.image, *columns.metadata],
+                columns=[image, *others],
             ):
                 wanted = batch.slice(skip)
                 skip = max(0, skip - len(batch))
-                described = _described(wanted.select(columns.metadata), columns.labels)
-                for number, metadata in enumerate(described):
-                    yield wanted.column(columns.image)[number].as_py(), metadata
+                cells = wanted.column(image)
+                for number, metadata in enumerate(_described(wanted.select(others), labels)):
+                    yield cells[number].as_py(), metadata
 
     @contextmanager
     def _opened(self, path: str, etag: str) -> Iterator[pq.ParquetFile]:
-        with self._files.open(path, etag) as file, pq.ParquetFile(file, buffer_size=READ_BYTES) as parquet:
+        # By default pyarrow fetches the whole row group first.
+        with (
+            self._files.open(path, etag) as file,
+            pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False) as parquet,
+        ):
             yield parquet
 
-    def _columns(self, schema: pa.Schema, path: str) -> Columns:
-        features = _features(schema) or self._files.features()
-        return find_columns(schema, features, wanted=self._column, path=path)
 
+def find_columns(schema: pa.Schema, *, wanted: str | None, path: str) -> tuple[str, list[str]]:
+    """The column with the images, and those with metadata. Without `wanted`, a column that `datasets` called an
+    image goes before a struct with bytes, and that before plain bytes.
 
-def find_columns(schema: pa.Schema, features: Mapping[str, Any], *, wanted: str | None, path: str) -> Columns:
-    """Raises UsageError, naming columns, where `wanted` holds no images, or where it is None and not one column
-    alone does. A column that `features` calls an image goes before a struct with bytes, and that before
-    plain bytes."""
+    Raises UsageError, naming the columns, where `wanted` holds no images, or where it is None and there is no
+    such column or more than one."""
+    features = _features(schema)
     structs = [field.name for field in schema if _is_struct(field.type)]
     binaries = [field.name for field in schema if _is_binary(field.type)]
     named = [name for name in structs + binaries if _kind(features.get(name)) == "Image"]
@@ -190,9 +199,7 @@ def find_columns(schema: pa.Schema, features: Mapping[str, Any], *, wanted: str 
         raise UsageError(f"no column of {path} holds image bytes; it has {_list(schema.names)}")
     if len(found) > 1:
         raise UsageError(f"{path} has several columns with images: name one of {_list(found)} with ?column=")
-    metadata = [name for name in schema.names if name not in structs + binaries]
-    labels = {name: names for name in metadata if (names := _class_names(features.get(name)))}
-    return Columns(found[0], metadata, labels)
+    return found[0], [name for name in schema.names if name not in structs + binaries]
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -257,8 +264,8 @@ def _refuse(reason: str) -> bytes:
     raise BadImage("read", reason)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def first_line(error: Exception) -> str:
+    return next(filter(None, str(error).splitlines()), type(error).__name__)
 
 
 def _list(names: Iterable[str]) -> str:
@@ -268,7 +275,8 @@ def _list(names: Iterable[str]) -> str:
 def open_pattern(pattern: str, *, column: str | None = None) -> ParquetSource:
     """Parquet files on the disk: a path, or a pattern such as `data/**/*.parquet`."""
     files = LocalFiles(pattern)
-    return ParquetSource(files.pattern + (f"?column={column}" if column else ""), files, column=column)
+    query = f"?column={quote(column)}" if column else ""
+    return ParquetSource(files.pattern + query, files, column=column)
 
 
 class LocalFiles:

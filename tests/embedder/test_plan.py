@@ -60,10 +60,7 @@ def photos(number: int, *, size: int = 1000) -> list[Item]:
 
 def groups(*images: int, path: str = "a.parquet", etag: str = "1") -> list[Item]:
     first = [sum(images[:n]) for n in range(len(images))]
-    return [
-        Item(path, 1000, etag, images=count, row_group=n, first_row=first[n])
-        for n, count in enumerate(images)
-    ]
+    return [Item(path, 1000, etag, images=count, row_group=n, first_row=first[n]) for n, count in enumerate(images)]
 
 
 def rows(storage: Storage, run: str, shard: int) -> list[dict[str, Any]]:
@@ -159,9 +156,7 @@ class TestPlanThatIsThere:
         self, storage: Storage, name: str, value: object
     ) -> None:
         plan(settings(), storage, FakeSource(*photos(3)))
-        with pytest.raises(
-            UsageError, match=rf"r1 was planned with {name} .*, not {value!r}: use another --run"
-        ):
+        with pytest.raises(UsageError, match=rf"r1 was planned with {name} .*, not {value!r}: use another --run"):
             plan(settings(**{name: value}), storage, FakeSource(*photos(3)))
 
     def test_of_another_source_is_a_usage_error(self, storage: Storage) -> None:
@@ -293,9 +288,7 @@ print(json.dumps([made.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
     def test_of_twenty_times_the_items_is_about_the_same(self, tmp_path: Path) -> None:
         def megabytes(items: int) -> int:
             command = [sys.executable, "-c", self.PROGRAM, str(tmp_path / str(items)), str(items)]
-            done = subprocess.run(
-                command, capture_output=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
-            )
+            done = subprocess.run(command, capture_output=True, check=True, env={"PYTHONPATH": ":".join(sys.path)})
             images, peak = json.loads(done.stdout)
             assert images == items
             return int(peak)

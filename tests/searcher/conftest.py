@@ -21,7 +21,7 @@ def library(tmp_path: Path) -> Library:
 
 
 @pytest.fixture
-def photos(library: Library) -> Library:
+def gallery(library: Library) -> Library:
     """One index with a red, a green, a blue and a yellow image."""
     library.publish()
     return library

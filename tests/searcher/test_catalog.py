@@ -35,9 +35,9 @@ async def test_without_an_index_it_is_ready_and_says_how_to_make_one(library: Li
         await served(client, "r1")
 
 
-async def test_of_several_indexes_one_must_be_named(photos: Library) -> None:
-    photos.publish({"dark.png": "black"}, index="paintings")
-    async with photos.serving() as client:
+async def test_of_several_indexes_one_must_be_named(gallery: Library) -> None:
+    gallery.publish({"dark.png": "black"}, index="paintings")
+    async with gallery.serving() as client:
         assert problem(await search(client), 400).endswith("paintings, photos")
         assert await found(client, text="red", index="paintings") == ["black"]
         assert problem(await search(client, index="sketches"), 404).endswith("there is: paintings, photos")
@@ -45,10 +45,10 @@ async def test_of_several_indexes_one_must_be_named(photos: Library) -> None:
         assert [(one["index"], one["images"]) for one in listed] == [("paintings", 1), ("photos", 4)]
 
 
-async def test_indexes_with_the_same_weights_share_one_model(photos: Library) -> None:
-    photos.publish(index="paintings")
-    async with photos.serving():
-        assert photos.loaded == [photos.encoder.model]
+async def test_indexes_with_the_same_weights_share_one_model(gallery: Library) -> None:
+    gallery.publish(index="paintings")
+    async with gallery.serving():
+        assert gallery.loaded == [gallery.encoder.model]
 
 
 async def test_no_search_fails_or_mixes_runs_while_new_ones_are_published(library: Library) -> None:
@@ -79,66 +79,64 @@ async def test_no_search_fails_or_mixes_runs_while_new_ones_are_published(librar
     assert len({answer.json()["run"] for answer in answers}) > 5
 
 
-async def test_a_search_on_a_deleted_collection_goes_on_with_its_successor(photos: Library) -> None:
-    async with photos.serving(refresh_seconds=3600) as client:
-        photos.publish({"new.png": "white"}, run="r2")
-        photos.store.drop("photos-r1")
+async def test_a_search_on_a_deleted_collection_goes_on_with_its_successor(gallery: Library) -> None:
+    async with gallery.serving(refresh_seconds=3600) as client:
+        gallery.publish({"new.png": "white"}, run="r2")
+        gallery.store.drop("photos-r1")
         assert await found(client, text="red") == ["white"]
 
 
-async def test_a_collection_that_is_gone_without_a_successor_is_not_found(photos: Library) -> None:
-    async with photos.serving() as client:
-        photos.store.drop("photos-r1")
+async def test_a_collection_that_is_gone_without_a_successor_is_not_found(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        gallery.store.drop("photos-r1")
         assert "photos-r1" in problem(await search(client), 404)
         assert "photos-r1" in problem(await client.get("/readyz"), 503)
 
 
-async def test_another_model_is_loaded_before_its_run_is_served(photos: Library) -> None:
+async def test_another_model_is_loaded_before_its_run_is_served(gallery: Library) -> None:
     other = FakeEncoder("fake/other")
-    photos.encoders[other.model] = other
-    async with photos.serving() as client:
-        photos.loading.clear()
-        photos.publish({"new.png": "white"}, run="r2", encoder=other)
+    gallery.encoders[other.model] = other
+    async with gallery.serving() as client:
+        gallery.loading.clear()
+        gallery.publish({"new.png": "white"}, run="r2", encoder=other)
         loading = lambda answer: "being loaded" in answer.json()["problems"].get("photos", "")  # noqa: E731
         await until(lambda: client.get("/readyz"), loading)
         assert (await search(client)).json()["run"] == "r1"
-        photos.loading.set()
+        gallery.loading.set()
         await served(client, "r2")
         assert (await client.get("/readyz")).json()["problems"] == {}
-    assert photos.loaded == [photos.encoder.model, other.model]
+    assert gallery.loaded == [gallery.encoder.model, other.model]
 
 
-async def test_an_index_that_is_ready_does_not_wait_for_another_ones_model(photos: Library) -> None:
+async def test_an_index_that_is_ready_does_not_wait_for_another_ones_model(gallery: Library) -> None:
     other = FakeEncoder("fake/other")
-    photos.encoders[other.model] = other
-    async with photos.serving() as client:
-        photos.loading.clear()
-        photos.publish(index="a-new-one", encoder=other)
-        photos.publish(run="r2")
+    gallery.encoders[other.model] = other
+    async with gallery.serving() as client:
+        gallery.loading.clear()
+        gallery.publish(index="a-new-one", encoder=other)
+        gallery.publish(run="r2")
         await served(client, "r2", index="photos")
-        answer = await until(
-            lambda: search(client, index="a-new-one"), lambda answer: answer.status_code == 503
-        )
+        answer = await until(lambda: search(client, index="a-new-one"), lambda answer: answer.status_code == 503)
         assert "its model is being loaded" in problem(answer, 503)
-        photos.loading.set()
+        gallery.loading.set()
         await served(client, "r1", index="a-new-one")
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("not enough memory"), TemporaryError("the hub is down")])
 async def test_a_model_that_cannot_be_loaded_leaves_the_old_run_serving(
-    photos: Library, failure: Exception, caplog: pytest.LogCaptureFixture
+    gallery: Library, failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = FakeEncoder("fake/broken")
-    photos.encoders[broken.model] = failure
-    async with photos.serving() as client:
-        photos.publish(run="r2", encoder=broken)
+    gallery.encoders[broken.model] = failure
+    async with gallery.serving() as client:
+        gallery.publish(run="r2", encoder=broken)
         told = lambda answer: str(failure) in answer.json()["problems"].get("photos", "")  # noqa: E731
         answer = await until(lambda: client.get("/readyz"), told)
         assert answer.status_code == 200
         assert (await search(client)).json()["run"] == "r1"
         assert str(failure) in (await client.get("/v1/indexes")).json()["problems"]["photos"]
     assert str(failure) in caplog.text
-    assert photos.loaded == [photos.encoder.model, broken.model], "it was not tried again at once"
+    assert gallery.loaded == [gallery.encoder.model, broken.model], "it was not tried again at once"
 
 
 async def test_a_run_made_with_other_weights_is_not_served(library: Library) -> None:
@@ -154,38 +152,38 @@ async def test_a_run_made_with_other_weights_is_not_served(library: Library) -> 
         await served(client, "r2")
 
 
-async def test_one_index_that_cannot_be_served_leaves_the_others_ready(photos: Library) -> None:
-    photos.publish(index="broken", fingerprint="0123456789abcdef")
-    async with photos.serving() as client:
+async def test_one_index_that_cannot_be_served_leaves_the_others_ready(gallery: Library) -> None:
+    gallery.publish(index="broken", fingerprint="0123456789abcdef")
+    async with gallery.serving() as client:
         assert "weights" in (await client.get("/readyz")).json()["problems"]["broken"]
         assert await found(client, text="red", index="photos", k=1) == ["red"]
 
 
-async def test_until_the_first_model_is_loaded_it_is_alive_but_not_ready(photos: Library) -> None:
-    photos.loading.clear()
-    async with photos.serving(ready=False) as client:
+async def test_until_the_first_model_is_loaded_it_is_alive_but_not_ready(gallery: Library) -> None:
+    gallery.loading.clear()
+    async with gallery.serving(ready=False) as client:
         assert (await client.get("/healthz")).status_code == 200
         problem(await client.get("/readyz"), 503)
         assert (await search(client)).headers["Retry-After"]
         await until(lambda: search(client), lambda answer: "its model is being loaded" in answer.text)
-        photos.loading.set()
+        gallery.loading.set()
         await served(client, "r1")
 
 
-async def test_an_index_that_was_removed_is_not_served_any_more(photos: Library) -> None:
+async def test_an_index_that_was_removed_is_not_served_any_more(gallery: Library) -> None:
     store = Unpublishing()
-    photos.store = store
-    photos.publish()
-    async with photos.serving() as client:
+    gallery.store = store
+    gallery.publish()
+    async with gallery.serving() as client:
         store.unpublish("photos")
         await until(lambda: search(client), lambda answer: answer.status_code == 404)
 
 
-async def test_while_the_store_does_not_answer_it_is_not_ready_and_then_goes_on(photos: Library) -> None:
+async def test_while_the_store_does_not_answer_it_is_not_ready_and_then_goes_on(gallery: Library) -> None:
     store = Failing()
-    photos.store = store
-    photos.publish()
-    async with photos.serving() as client:
+    gallery.store = store
+    gallery.publish()
+    async with gallery.serving() as client:
         store.down = True
         answer = await until(lambda: client.get("/readyz"), lambda answer: answer.status_code == 503)
         assert "the store is down" in problem(answer, 503)
@@ -195,15 +193,16 @@ async def test_while_the_store_does_not_answer_it_is_not_ready_and_then_goes_on(
         await served(client, "r1")
 
 
-async def test_a_store_that_is_down_at_the_start_is_waited_for(photos: Library) -> None:
+async def test_a_store_that_is_down_at_the_start_is_waited_for(gallery: Library) -> None:
     store = Failing()
-    photos.store = store
-    photos.publish()
+    gallery.store = store
+    gallery.publish()
     store.down = True
-    async with photos.serving(ready=False) as client:
+    async with gallery.serving(ready=False) as client:
         told = lambda answer: "the store is down" in answer.text  # noqa: E731
         problem(await until(lambda: client.get("/readyz"), told), 503)
         assert "the store is down" in problem(await search(client), 503)
+        assert "the store is down" in problem(await client.get("/v1/indexes"), 503)
         store.down = False
         await served(client, "r1")
 

@@ -53,7 +53,8 @@ function show(found, offset) {
   $("more").hidden = found.next_offset === null;
   $("more").onclick = () => search(found.next_offset);
   const shown = $("results").children.length;
-  say(shown ? `${shown} images, best first, in ${Math.round(found.took_ms.total)} ms` : "Nothing was found.");
+  const images = shown === 1 ? "1 image" : `${shown} images, best first`;
+  say(shown ? `${images}, in ${Math.round(found.took_ms.total)} ms` : "Nothing was found.");
 }
 
 function tile(result) {

@@ -1,0 +1,50 @@
+"""One benchmark: the module of that name, and where it was measured."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.contender import Work
+from bench.results import Result
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench"
+"""Photos and models with random weights, kept for the next time."""
+
+
+def benchmark(name: str) -> Work:
+    """One benchmark, for a process of its own: what it imports is in no other's memory."""
+    logging.disable()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    module = importlib.import_module(f"bench.{name}")
+
+    def run(quick: bool) -> Result:
+        tables = module.measure(CACHE, quick=quick)
+        return Result(
+            name=name,
+            title=module.TITLE,
+            about=module.ABOUT,
+            machine=_machine(),
+            date=datetime.now(UTC).date().isoformat(),
+            quick=quick,
+            tables=tables,
+        )
+
+    return run
+
+
+def _machine() -> str:
+    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores of {names[0] if names else platform.processor()}"
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text().splitlines()
+    except OSError:
+        return []

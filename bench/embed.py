@@ -1,0 +1,257 @@
+"""How fast images become vectors: beside what the cores allow, and beside what people run today."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import copied, models, photos
+from bench.contender import Contender
+from bench.results import Figure
+
+TITLE = "Embedding"
+ABOUT = """\
+Images per second of `ShardEmbedder` on a planned shard, from files on a disk to Parquet and thumbnails; loading the
+model is not in it.
+
+- **Of what the cores allow**: cores ÷ CPU-seconds of an image, decoded (`pictures.decode` and `Encoder.prepare`) and
+  encoded (`Encoder.encode_images`). Each is measured alone in the same round, with a thread on every core. Reading,
+  thumbnails, the queues and writing are what is lost; the second ratio counts a thumbnail as work that must be done.
+- **The copied loop** has the shape of SkyPilot's image vector-database example: whole images, OpenCLIP's own transform,
+  batches of 50 in torch's defaults, each image as a JPEG again, pickles in Parquet, all in one thread.
+- **Chroma's function** is chromadb's `OpenCLIPEmbeddingFunction` on arrays that Pillow decoded; it makes no thumbnails
+  and writes nothing.
+
+Everyone loads the same folder of weights and has a process of its own; they run in turn. ViT-B-32 has random weights.
+Photos are synthetic, with 0.15 to 0.35 bytes a pixel."""
+
+SPEED = "images/s"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model on one size of photos, and how many of them each one gets in a round."""
+
+    model: str
+    size: tuple[int, int]
+    ours: int
+    others: int
+    at_least_copied: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}, {self.size[0]}×{self.size[1]}"
+
+
+CASES = (
+    Case("demo", photos.SMALL, ours=600, others=150),
+    Case("demo", photos.LARGE, ours=400, others=50, at_least_copied=3),
+    Case("ViT-B-32", photos.SMALL, ours=400, others=100, at_least_copied=1.15),
+    Case("ViT-B-32", photos.LARGE, ours=300, others=50),
+)
+DISTINCT = {photos.SMALL: 150, photos.LARGE: 50}
+
+
+@dataclass(frozen=True)
+class Alone:
+    """CPU-seconds of one image, by what is done to it."""
+
+    decode: float
+    model: float
+    thumbnail: float
+
+
+def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
+    rates: list[Figure] = []
+    costs: list[Figure] = []
+    for name in dict.fromkeys(case.model for case in CASES):
+        model = models.DEMO if name == "demo" else models.random_weights(name, cache)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch, ExitStack() as stack:
+            product, alone, loop, function = (
+                stack.enter_context(Contender(way, model)) for way in (ours, stages, copied.loop, chroma_function)
+            )
+            for case in (case for case in CASES if case.model == name):
+                rounds = [
+                    _round(case, cache / "photos", Path(scratch), product, alone, loop, function, share=share)
+                    for share in ([0.1, 0.2] if quick else [0.1, 1, 1, 1])
+                ][1:]  # the first one warms up
+                rates += _rates(case, rounds)
+                costs += _costs(case, rounds)
+    return {"": rates, "CPU-milliseconds of an image": costs}
+
+
+@dataclass(frozen=True)
+class Round:
+    """Images per second of each, and what the stages cost alone."""
+
+    cores: int
+    ours: float
+    ours_cpu: float
+    load_seconds: float
+    loop: float
+    function: float
+    alone: Alone
+
+    def allowed(self, *, thumbnails: bool) -> float:
+        each = self.alone.decode + self.alone.model + (self.alone.thumbnail if thumbnails else 0)
+        return self.cores / each
+
+
+def _round(
+    case: Case,
+    pool: Path,
+    scratch: Path,
+    product: Contender,
+    alone: Contender,
+    loop: Contender,
+    function: Contender,
+    *,
+    share: float,
+) -> Round:
+    ours, others = (max(16, round(images * share)) for images in (case.ours, case.others))
+    folder = photos.folder(pool, ours, case.size, distinct=min(ours, DISTINCT[case.size]))
+    files = sorted(folder.iterdir())[:others]
+    seconds, cpu, load_seconds, cores = product(str(folder), ours, scratch)
+    return Round(
+        cores=cores,
+        ours=ours / seconds,
+        ours_cpu=cpu / ours,
+        load_seconds=load_seconds,
+        loop=len(files) / loop(files, scratch),
+        function=len(files) / function(files),
+        alone=alone(files),
+    )
+
+
+def _rates(case: Case, rounds: Sequence[Round]) -> list[Figure]:
+    def figure(what: str, value: Callable[[Round], float], at_least: float | None = None) -> Figure:
+        return Figure.median(case.name, what, [value(each) for each in rounds], at_least=at_least)
+
+    return [
+        figure(SPEED, lambda each: each.ours),
+        figure("÷ what the cores allow", lambda each: each.ours / each.allowed(thumbnails=False), 0.9),
+        figure("the same, thumbnails counted in", lambda each: each.ours / each.allowed(thumbnails=True)),
+        figure("÷ the copied loop", lambda each: each.ours / each.loop, case.at_least_copied),
+        figure("÷ Chroma's function", lambda each: each.ours / each.function),
+        Figure(case.name, "s to load the model", round(median(each.load_seconds for each in rounds), 2)),
+    ]
+
+
+def _costs(case: Case, rounds: Sequence[Round]) -> list[Figure]:
+    def figure(what: str, value: Callable[[Round], float]) -> Figure:
+        return Figure.median(case.name, what, [1000 * value(each) for each in rounds])
+
+    return [
+        figure("decode", lambda each: each.alone.decode),
+        figure("model", lambda each: each.alone.model),
+        figure("thumbnail", lambda each: each.alone.thumbnail),
+        figure("the whole embedder", lambda each: each.ours_cpu),
+    ]
+
+
+def ours(model: str) -> Callable[[str, int, Path], tuple[float, float, float, int]]:
+    """The product: seconds and CPU-seconds of a shard, seconds that the model took to load, and the cores."""
+    from embedder.metrics import EmbedMetrics
+    from embedder.plan import plan
+    from embedder.shard import ShardEmbedder
+    from imgsearch import machine
+    from imgsearch.encoder.openclip import load_encoder
+    from imgsearch.settings import RunSettings, Settings, StorageSettings
+    from imgsearch.sources import open_source
+    from imgsearch.storage import Storage
+
+    start = time.perf_counter()
+    encoder = load_encoder(model, threads=1)
+    load_seconds = time.perf_counter() - start
+
+    def run(folder: str, images: int, scratch: Path) -> tuple[float, float, float, int]:
+        home = scratch / "ours"
+        settings = Settings(
+            run=RunSettings("bench", "bench", folder, model, shard_images=images),
+            storage=StorageSettings(home.as_uri()),
+        )
+        storage = Storage(settings.storage.uri)
+        source = open_source(folder)
+        embedder = ShardEmbedder(
+            plan=plan(settings, storage, source),
+            settings=settings.embed,
+            storage=storage,
+            source=source,
+            load_encoder=lambda: encoder,
+            metrics=EmbedMetrics(),
+            stopping=threading.Event(),
+        )
+        start, cpu = time.perf_counter(), time.process_time()
+        done = embedder.embed(0)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        assert done.images == images
+        shutil.rmtree(home)
+        return seconds, cpu, load_seconds, machine.cpus()
+
+    return run
+
+
+def stages(model: str) -> Callable[[Sequence[Path]], Alone]:
+    """The product's stages, one at a time, a thread on each core."""
+    from imgsearch import machine, pictures
+    from imgsearch.encoder.openclip import load_encoder
+    from imgsearch.settings import EmbedSettings
+
+    encoder = load_encoder(model, threads=1)
+    settings = EmbedSettings()
+
+    def run(files: Sequence[Path]) -> Alone:
+        data = [file.read_bytes() for file in files]
+
+        def decode(each: bytes) -> Any:
+            picture = pictures.decode(each, max_pixels=settings.max_pixels, target=encoder.size).image
+            return picture, encoder.prepare(picture)
+
+        with ThreadPoolExecutor(machine.cpus()) as pool:
+            decoded, decoding = _timed(pool, decode, data)
+            _, shrinking = _timed(pool, lambda each: pictures.thumbnail(each[0], settings.thumbnail_px), decoded)
+            pixels = iter([each[1] for each in decoded])
+            batches = list(iter(lambda: list(islice(pixels, encoder.batch)), []))
+            _, encoding = _timed(pool, encoder.encode_images, batches)
+        return Alone(decoding / len(data), encoding / len(data), shrinking / len(data))
+
+    return run
+
+
+def chroma_function(model: str) -> Callable[[Sequence[Path]], float]:
+    """Chroma's embedding function over files: seconds."""
+    import numpy as np
+    from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
+    from PIL import Image
+
+    function = OpenCLIPEmbeddingFunction(model, None)  # a folder has its weights in it
+    function._model.eval()  # as it comes, batch normalisation would learn from each image
+
+    def run(files: Sequence[Path]) -> float:
+        start = time.perf_counter()
+        for file in files:
+            function([np.asarray(Image.open(file).convert("RGB"))])
+        return time.perf_counter() - start
+
+    return run
+
+
+def _timed(pool: ThreadPoolExecutor, work: Callable[[Any], Any], values: Sequence[Any]) -> tuple[list[Any], float]:
+    """What the work made of the values, and the CPU-seconds of its threads."""
+
+    def one(value: Any) -> tuple[Any, float]:
+        start = time.thread_time()
+        return work(value), time.thread_time() - start
+
+    made = list(pool.map(one, values))
+    return [value for value, _ in made], sum(seconds for _, seconds in made)

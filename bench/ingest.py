@@ -1,0 +1,99 @@
+"""How fast vectors come into the store: beside a bare loop over Chroma's own `add`."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import vectors
+from bench.contender import Contender
+from bench.results import Figure
+from imgsearch.storage import Storage
+
+TITLE = "Ingest"
+ABOUT = """\
+Vectors per second (512 dimensions, in clusters, with two fields of metadata and ours) into a fresh, embedded Chroma.
+
+- **Ours** is the whole of `Ingest`: it reads the Parquet parts, converts, adds, verifies twice (count and sampled
+  searches, before and after a restart of the reader), publishes and reports.
+- **The bare loop** calls `collection.add` with the same ids, vectors and metadata, which lie ready in memory, on a
+  collection with the same configuration, in the batch size that was the fastest here of those tried.
+- **Again** is the same `Ingest` once more, with everything there."""
+
+RUN = "bench"
+BATCHES = (500, 1_000, 2_000, 5_000)
+
+
+def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
+    count, probe, rounds = (4_000, 2_000, 1) if quick else (20_000, 8_000, 3)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        runs = f"{Path(scratch).as_uri()}/runs"
+        vectors.write(Storage(runs), RUN, count, vectors.Origin())
+        with Contender(bare, runs) as plain, Contender(ours, runs) as product:
+            rates = {batch: probe / plain(batch, probe, scratch) for batch in BATCHES}
+            best = max(rates, key=rates.__getitem__)
+            pairs = [(plain(best, count, scratch), *product(scratch)) for _ in range(rounds)]
+    case = f"{count:,} vectors"
+    return {
+        "": [
+            Figure.median(case, "ours, vectors/s", [count / first for _, first, _ in pairs]),
+            Figure.median(case, "bare loop, vectors/s", [count / loop for loop, _, _ in pairs]),
+            Figure.median(case, "ours ÷ bare loop", [loop / first for loop, first, _ in pairs], at_least=0.95),
+            Figure.median(case, "again, × faster than the first", [one / two for _, one, two in pairs], at_least=5),
+        ],
+        f"The bare loop's batch size, by its vectors/s over {probe:,}": [
+            Figure("bare loop", f"{batch:,}", round(rate)) for batch, rate in rates.items()
+        ],
+    }
+
+
+def bare(runs: str) -> Callable[[int, int, str], float]:
+    """Chroma's own `add`: seconds for the first `count` vectors."""
+    import chromadb
+    import numpy as np
+    from chromadb.config import Settings
+
+    records = vectors.records(Storage(runs), RUN)
+    ids = [record.id for record in records]
+    matrix = np.stack([record.vector for record in records])
+    metadatas = [dict(record.metadata) for record in records]
+
+    def run(batch: int, count: int, scratch: str) -> float:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            client = chromadb.PersistentClient(folder, settings=Settings(anonymized_telemetry=False))
+            collection = client.create_collection(
+                "bench", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+            )
+            start = time.perf_counter()
+            for at in range(0, count, batch):
+                part = slice(at, min(at + batch, count))
+                collection.add(ids=ids[part], embeddings=matrix[part], metadatas=metadatas[part])
+            seconds = time.perf_counter() - start
+            client.close()
+        return seconds
+
+    return run
+
+
+def ours(runs: str) -> Callable[[str], tuple[float, float]]:
+    """The product: seconds of the first ingest, and of the same again."""
+
+    def run(scratch: str) -> tuple[float, float]:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            url = f"chroma+{Path(folder).as_uri()}"
+            return ingest(runs, url), ingest(runs, url)
+
+    return run
+
+
+def ingest(runs: str, url: str, run: str = RUN) -> float:
+    """Seconds that the run takes into the store, opening included."""
+    from imgsearch.stores import open_store
+    from searcher.ingest import Ingest
+
+    start = time.perf_counter()
+    Ingest(run, storage=Storage(runs), store=open_store(url), stopping=threading.Event()).run()
+    return time.perf_counter() - start

@@ -1,0 +1,138 @@
+"""What a benchmark found, as JSON in bench/results, and the page that is made of it: docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+FOLDER = Path(__file__).with_name("results")
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+ORDER = ("embed", "memory", "ingest", "search", "gpu")
+
+HEAD = """\
+# Benchmarks
+
+Made by `make bench`, which measures on the machine that it runs on and writes this page from `bench/results/*.json`.
+The machine's own speed is in every absolute number, so compare the ratios: both sides of each were measured in the
+same run, in turn, and the median of the rounds is given.
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number."""
+
+    case: str
+    """Its row in the table."""
+    what: str
+    """Its column, with the unit."""
+    value: float
+    rounds: tuple[float, ...] = ()
+    """What `value` is the median of."""
+    at_least: float | None = None
+    at_most: float | None = None
+    """Targets; None where there is none."""
+
+    @classmethod
+    def median(cls, case: str, what: str, rounds: Sequence[float], **targets: float | None) -> Self:
+        digits = tuple(float(f"{value:.4g}") for value in rounds)
+        return cls(case, what, statistics.median(digits), digits, **targets)
+
+    @property
+    def target(self) -> str:
+        return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+
+    @property
+    def has_target(self) -> bool:
+        return self.at_least is not None or self.at_most is not None
+
+    @property
+    def met(self) -> bool:
+        return (self.at_least is None or self.value >= self.at_least) and (
+            self.at_most is None or self.value <= self.at_most
+        )
+
+    def __str__(self) -> str:
+        spread = f" ({_number(min(self.rounds))} to {_number(max(self.rounds))})" if len(self.rounds) > 1 else ""
+        return _number(self.value) + spread
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that one benchmark found."""
+
+    name: str
+    title: str
+    about: str
+    """How it was measured, in Markdown."""
+    machine: str
+    date: str
+    quick: bool
+    tables: dict[str, list[Figure]] = field(default_factory=dict)
+    """By heading; none where it could not be measured, which `about` then says."""
+
+    def save(self) -> None:
+        FOLDER.mkdir(exist_ok=True)
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        (FOLDER / f"{self.name}.json").write_text(text + "\n")
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        document: dict[str, Any] = json.loads(file.read_text())
+        tables = {
+            heading: [Figure(**{**figure, "rounds": tuple(figure["rounds"])}) for figure in figures]
+            for heading, figures in document["tables"].items()
+        }
+        return cls(**{**document, "tables": tables})
+
+
+def page() -> str:
+    """docs/benchmarks.md, made of the results that are there."""
+    results = [Result.load(file) for name in ORDER if (file := FOLDER / f"{name}.json").exists()]
+    return "\n".join([HEAD, _targets(results), *map(_section, results)])
+
+
+def _targets(results: Sequence[Result]) -> str:
+    lines = [
+        "## Targets\n",
+        "| benchmark | figure | measured | target | |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        for figures in result.tables.values():
+            for figure in filter(lambda figure: figure.has_target, figures):
+                verdict = "met" if figure.met else "**missed**"
+                lines.append(
+                    f"| {result.name} | {figure.what}; {figure.case} | {figure} | {figure.target} | {verdict} |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def _section(result: Result) -> str:
+    quick = " A quick run: too few images and rounds to rely on." if result.quick else ""
+    lines = [f"## {result.title}\n", f"{result.about}\n", f"{result.date}, {result.machine}.{quick}\n"]
+    for heading, figures in result.tables.items():
+        if heading:
+            lines.append(f"### {heading}\n")
+        lines += [*_table(figures), ""]
+    return "\n".join(lines)
+
+
+def _table(figures: Sequence[Figure]) -> list[str]:
+    """A row for each case, a column for each figure of it."""
+    columns = list(dict.fromkeys(figure.what for figure in figures))
+    cells = {(figure.case, figure.what): figure for figure in figures}
+    lines = ["| | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
+    for case in dict.fromkeys(figure.case for figure in figures):
+        values = [str(cells.get((case, column), "")) for column in columns]
+        lines.append(f"| {case} | " + " | ".join(values) + " |")
+    return lines
+
+
+def _number(value: float) -> str:
+    """Three digits, more only where they are whole."""
+    return f"{value:,.0f}".replace(",", " ") if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,73 @@
+"""Synthetic embedded runs: what the embedder would have left in storage, had there been images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from embedder.parts import Parts, Row
+from imgsearch import schema
+from imgsearch.encoder import Encoder
+from imgsearch.layout import Plan, RunFolder, ShardDone
+from imgsearch.storage import Storage
+from imgsearch.stores import Record
+from searcher.records import record
+
+CLUSTERS = 200
+SPREAD = 0.04
+"""Of each of the dimensions around a cluster's centre of length 1: neighbours then have a cosine of about 0.55."""
+PART_IMAGES = 2_000
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a part says about the encoder that made it."""
+
+    model: str = "none"
+    fingerprint: str = "none"
+    preprocessing: str = "none"
+    dim: int = 512
+
+
+def write(storage: Storage, run: str, count: int, origin: Origin) -> None:
+    """An embedded run of one shard, whose index is called as the run is."""
+    folder = RunFolder(run)
+    parts = Parts(storage, folder, 0, encoder=cast(Encoder, origin))
+    rows = list(_rows(count, origin.dim))
+    starts = range(0, count, PART_IMAGES)
+    for part, start in enumerate(starts):
+        parts.write(part, [*rows[start : start + PART_IMAGES]])
+    shard: dict[str, Any] = {"images": count, "bytes": 0, "model": origin.model}
+    done = ShardDone(
+        shard=0, bad=0, parts=len(starts), fingerprint=origin.fingerprint, dim=origin.dim, seconds=0, **shard
+    )
+    storage.put(folder.done(0), done.to_json())
+    plan = Plan(run=run, index=run, source="/photos", shards=1, part_images=PART_IMAGES, **shard)
+    storage.put(folder.plan, plan.to_json())
+
+
+def records(storage: Storage, run: str) -> list[Record]:
+    """What ingest makes of such a run."""
+    folder = RunFolder(run)
+    found = []
+    for part in range(ShardDone.from_json(storage.get(folder.done(0)), run).parts):
+        table, _ = schema.from_bytes(storage.get(folder.part(0, part)), run)
+        found += [
+            record(row, vector, run=run, shard=0, part=part)
+            for row, vector in zip(table.to_pylist(), schema.vectors(table), strict=True)
+        ]
+    return found
+
+
+def _rows(count: int, dim: int) -> Iterator[Row]:
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((CLUSTERS, dim), np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    for number in range(count):
+        label = int(random.integers(CLUSTERS))
+        vector = centres[label] + SPREAD * random.standard_normal(dim, np.float32)
+        metadata = {"label": f"class {label}", "year": 2000 + number % 25}
+        yield Row(f"{number:08d}.jpg", "", metadata, vector / np.linalg.norm(vector), 500, 375, b"\0")

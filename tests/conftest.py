@@ -1,0 +1,68 @@
+"""What every test is given: a clean environment, and builders of photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.fakes import COLOURS
+
+ROOT = Path(__file__).resolve().parent.parent
+COCO128 = ROOT.parent / "shared" / "data" / "coco128" / "images"
+DEMO_MODEL = f"local-dir:{ROOT / 'demo' / 'model'}"
+
+
+@pytest.fixture(autouse=True)
+def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of whoever runs the tests do not reach them."""
+    for name in os.environ:
+        if name.startswith("IMGSEARCH_") or name == "JOB_COMPLETION_INDEX":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> str:
+    return DEMO_MODEL
+
+
+@pytest.fixture(scope="session")
+def coco128() -> Path:
+    if not COCO128.is_dir():
+        pytest.skip("COCO128 is not part of this repository; it is looked for in ../shared/data")
+    return COCO128
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[[int], Path]:
+    """A folder of so many photos, each of one colour with a mark of its own."""
+
+    def make(count: int) -> Path:
+        folder = tmp_path / "photos"
+        folder.mkdir(exist_ok=True)
+        names = list(COLOURS)
+        for number in range(count):
+            colour = names[number % len(names)]
+            pixels = np.full((40, 60, 3), COLOURS[colour], np.uint8)
+            pixels[:4, : 1 + number % 60] = number % 256
+            Image.fromarray(pixels).save(folder / f"{colour}-{number:04d}.png")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def monotonic() -> Iterator[Callable[[], float]]:
+    """A clock that moves by a second at each look."""
+    at = 0.0
+
+    def look() -> float:
+        nonlocal at
+        at += 1.0
+        return at
+
+    yield look

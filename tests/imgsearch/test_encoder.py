@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision import transforms
+
+from imgsearch import pictures
+from imgsearch.encoder import Encoder
+from imgsearch.encoder.openclip import OpenClipEncoder, load_encoder
+from imgsearch.encoder.packed import PackedAttention, PackedLinear, pack
+from imgsearch.errors import PermanentError, UsageError
+
+
+@pytest.fixture(scope="module")
+def encoder(demo_model: str) -> Encoder:
+    return load_encoder(demo_model)
+
+
+@pytest.fixture(scope="module")
+def reference(demo_model: str) -> tuple[Any, Any, Any]:
+    model, _, preprocess = open_clip.create_model_and_transforms(demo_model)
+    return model.eval(), preprocess, open_clip.get_tokenizer(demo_model)
+
+
+def photos() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    small = [rng.integers(0, 255, (8, 8 + 4 * n, 3), dtype=np.uint8) for n in range(5)]
+    return [Image.fromarray(each).resize((300 + 50 * n, 300), Image.Resampling.BICUBIC) for n, each in enumerate(small)]
+
+
+def test_images_are_encoded_as_open_clip_itself_does(encoder: Encoder, reference: tuple[Any, Any, Any]) -> None:
+    model, preprocess, _ = reference
+    vectors = encoder.encode_images([encoder.prepare(image) for image in photos()])
+    with torch.inference_mode():
+        expected = model.encode_image(torch.stack([preprocess(image) for image in photos()]), normalize=True).numpy()
+    assert vectors == pytest.approx(expected, abs=1e-5)
+    assert vectors.shape == (5, encoder.dim)
+
+
+def test_texts_are_encoded_as_open_clip_itself_does(encoder: Encoder, reference: tuple[Any, Any, Any]) -> None:
+    model, _, tokenizer = reference
+    texts = ["a photo of a cat", "", "ein langer Satz " * 40, "🙂"]
+    with torch.inference_mode():
+        expected = model.encode_text(tokenizer(texts), normalize=True).numpy()
+    assert encoder.encode_texts(texts) == pytest.approx(expected, abs=1e-5)
+
+
+def test_vectors_have_length_one(encoder: Encoder) -> None:
+    vectors = encoder.encode_images([encoder.prepare(image) for image in photos()])
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+
+
+def test_no_image_gives_no_vector(encoder: Encoder) -> None:
+    assert encoder.encode_images([]).shape == (0, encoder.dim)
+
+
+def test_the_same_weights_have_the_same_fingerprint_wherever_they_lie(
+    encoder: Encoder, demo_model: str, tmp_path: Path
+) -> None:
+    for file in Path(demo_model.removeprefix("local-dir:")).iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    assert load_encoder(f"local-dir:{tmp_path}").fingerprint == encoder.fingerprint
+
+
+def test_draft_decoding_hardly_moves_a_vector(encoder: Encoder, coco128: Path) -> None:
+    files = sorted(coco128.glob("*.jpg"))[:16]
+    vectors = []
+    for target in (None, encoder.size):
+        decoded = [pictures.decode(file.read_bytes(), max_pixels=10**8, target=target).image for file in files]
+        vectors.append(encoder.encode_images([encoder.prepare(image) for image in decoded]))
+    assert (vectors[0] * vectors[1]).sum(axis=1).min() > 0.98
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("ViT-B-33/openai", "did you mean ViT-B-32"),
+        ("ViT-B-32/no-such-tag", "laion2b_s34b_b79k"),
+        ("local-dir:/no/such/folder", "no OpenCLIP model folder"),
+    ],
+)
+def test_a_model_that_does_not_exist_is_named_with_what_does(model: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        load_encoder(model)
+
+
+def test_a_damaged_model_folder_is_an_error_of_one_sentence(demo_model: str, tmp_path: Path) -> None:
+    source = Path(demo_model.removeprefix("local-dir:"))
+    (tmp_path / "open_clip_config.json").write_bytes((source / "open_clip_config.json").read_bytes())
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(PermanentError, match="can't be loaded"):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
+class SmallDevice(nn.Module):
+    """A network on a device with memory for `room` images."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__()
+        self.room = room
+        self.error = error
+        self.sizes: list[int] = []
+        self.visual = type("Visual", (), {"image_size": 4})()
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        self.sizes.append(len(pixels))
+        if len(pixels) > self.room:
+            raise self.error
+        return pixels.flatten(1)[:, :3] + 1
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        return torch.ones(len(tokens), 3)
+
+
+def small_device(room: int, error: Exception) -> tuple[OpenClipEncoder, SmallDevice]:
+    network = SmallDevice(room, error)
+
+    def tokenizer(texts: Sequence[str]) -> Tensor:
+        return torch.zeros(len(texts), 1)
+
+    preprocess = transforms.Compose([transforms.Resize(4), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
+    encoder = OpenClipEncoder(
+        network,
+        preprocess,
+        tokenizer,
+        model="small",
+        fingerprint="",
+        device="cpu",
+        dtype=torch.float32,
+        batch=8,
+        workers=1,
+        threads=1,
+    )
+    return encoder, network
+
+
+OUT_OF_MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate")]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["gpu", "cpu"])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(error: Exception) -> None:
+    encoder, network = small_device(3, error)
+    images = [np.full((4, 4, 3), number, np.uint8) for number in range(11)]
+    alone = np.concatenate([small_device(3, error)[0].encode_images([image]) for image in images])
+    assert encoder.encode_images(images) == pytest.approx(alone)
+    assert encoder.batch == 2
+    assert network.sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+
+
+def test_one_image_too_many_for_the_device_says_what_to_do() -> None:
+    encoder, _ = small_device(0, OUT_OF_MEMORY[0])
+    with pytest.raises(PermanentError, match="smaller model or a larger device"):
+        encoder.encode_images([np.zeros((4, 4, 3), np.uint8)])
+
+
+def test_another_error_of_the_device_is_not_mistaken_for_a_full_memory() -> None:
+    encoder, _ = small_device(0, RuntimeError("illegal instruction"))
+    with pytest.raises(RuntimeError, match="illegal instruction"):
+        encoder.encode_images([np.zeros((4, 4, 3), np.uint8)])
+
+
+class TestPacking:
+    def test_a_linear_layer_computes_the_same(self) -> None:
+        layer = nn.Linear(64, 32)
+        x = torch.randn(5, 7, 64)
+        with torch.inference_mode():
+            assert torch.allclose(PackedLinear(layer.weight, layer.bias)(x), layer(x), atol=1e-5)
+            assert torch.allclose(PackedLinear(layer.weight, None)(x), x @ layer.weight.T, atol=1e-5)
+
+    @pytest.mark.parametrize("batch_first", [True, False])
+    @pytest.mark.parametrize("masked", [True, False])
+    def test_self_attention_computes_the_same(self, batch_first: bool, masked: bool) -> None:
+        attention = nn.MultiheadAttention(64, 4, batch_first=batch_first).eval()
+        x = torch.randn(3, 5, 64)
+        length = 5 if batch_first else 3
+        mask = torch.full((length, length), float("-inf")).triu(1) if masked else None
+        with torch.inference_mode():
+            expected = attention(x, x, x, need_weights=False, attn_mask=mask)[0]
+            got = PackedAttention(attention)(x, x, x, need_weights=False, attn_mask=mask)[0]
+        assert torch.allclose(got, expected, atol=1e-5)
+
+    def test_cross_attention_is_left_to_torch(self) -> None:
+        attention = nn.MultiheadAttention(64, 4, batch_first=True).eval()
+        x, y = torch.randn(3, 5, 64), torch.randn(3, 2, 64)
+        with torch.inference_mode():
+            expected = attention(x, y, y, need_weights=False)[0]
+            assert torch.allclose(PackedAttention(attention)(x, y, y)[0], expected, atol=1e-5)
+
+    @pytest.mark.parametrize("architecture", ["ViT-B-32", "RN50", "coca_ViT-B-32", "ViT-B-32-quickgelu"])
+    def test_a_packed_model_gives_the_same_vectors(self, architecture: str) -> None:
+        torch.manual_seed(0)
+        model = open_clip.create_model(architecture, pretrained=None, load_weights=False).eval()
+        pixels = torch.randn(2, 3, 224, 224)
+        tokens = open_clip.get_tokenizer(architecture)(["a cat", "two dogs on a very long beach"])
+        with torch.inference_mode():
+            image, text = model.encode_image(pixels), model.encode_text(tokens)
+            packed = pack(model)
+            assert torch.allclose(packed.encode_image(pixels), image, atol=1e-3)
+            assert torch.allclose(packed.encode_text(tokens), text, atol=1e-3)
+        assert any(isinstance(module, PackedLinear) for module in packed.modules())

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.searcher.library import Library, found, picture, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def samples(client: httpx.AsyncClient) -> dict[str, float]:
+    """Every sample of /metrics, written as name{label values}."""
+    families = text_string_to_metric_families((await client.get("/metrics")).text)
+    return {
+        f"{one.name}{{{','.join(one.labels.values())}}}": one.value for family in families for one in family.samples
+    }
+
+
+async def test_requests_are_counted_by_route_method_and_status(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        for colour in ("red", "blue", "red"):
+            await found(client, text=colour)
+        await client.post("/v1/search", json={})
+        await client.get("/v1/images/some-id")
+        await client.get("/no/such/path")
+        await client.request("BREW", "/v1/search")
+        gallery.encoder.failure = ZeroDivisionError()
+        await client.post("/v1/search", json={"text": "green"})
+        counted = await samples(client)
+    assert counted["imgsearch_requests_total{POST,/v1/search,200}"] == 3
+    assert counted["imgsearch_requests_total{POST,/v1/search,422}"] == 1
+    assert counted["imgsearch_requests_total{POST,/v1/search,500}"] == 1
+    assert counted["imgsearch_requests_total{OTHER,/v1/search,405}"] == 1
+    assert counted["imgsearch_requests_total{GET,/v1/images/{id},404}"] == 1
+    assert counted["imgsearch_requests_total{GET,unknown,404}"] == 1
+    assert counted["imgsearch_request_seconds_count{/v1/search}"] == 6
+    assert not any("some-id" in name or "no/such" in name for name in counted)
+
+
+async def test_encoding_and_the_store_are_timed_and_the_cache_is_counted(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        for colour in ("red", "blue", "red"):
+            await found(client, text=colour)
+        await client.post("/v1/search/image", files={"file": picture()})
+        counted = await samples(client)
+    assert counted["imgsearch_encode_seconds_count{text}"] == 2
+    assert counted["imgsearch_encode_seconds_count{image}"] == 1
+    assert counted["imgsearch_batch_texts_sum{}"] == 2
+    assert counted["imgsearch_store_seconds_count{}"] == 4
+    assert counted["imgsearch_cache_hits_total{}"] == 1
+    assert counted["imgsearch_cache_misses_total{}"] == 2
+    assert counted["imgsearch_encode_queue{}"] == 0
+
+
+async def test_the_served_runs_are_those_of_now(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        assert (await samples(client))["imgsearch_index_info{photos,fake/colours,r1}"] == 1
+        gallery.publish({"one.png": "red"}, run="r2")
+        told = lambda counted: "imgsearch_index_info{photos,fake/colours,r2}" in counted  # noqa: E731
+        counted = await until(lambda: samples(client), told)
+    assert "imgsearch_index_info{photos,fake/colours,r1}" not in counted
+    assert counted["imgsearch_index_images{photos}"] == 1
+
+
+async def test_two_apps_in_one_process_count_for_themselves(gallery: Library) -> None:
+    async with gallery.serving() as one, gallery.serving() as other:
+        await found(one, text="red")
+        assert "imgsearch_requests_total{POST,/v1/search,200}" not in await samples(other)
