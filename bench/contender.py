@@ -20,6 +20,7 @@ class Contender:
         self._process = context.Process(target=_serve, args=(theirs, prepare, args))
         self._process.start()
         theirs.close()  # so that its death is an end of file here
+        self._pipe.recv()  # one prepares at a time, as it would alone
 
     def __call__(self, *args: Any) -> Any:
         self._pipe.send(args)
@@ -37,6 +38,7 @@ class Contender:
 
 def _serve(pipe: Connection, prepare: Callable[..., Work], args: tuple[Any, ...]) -> None:
     work = prepare(*args)
+    pipe.send(None)
     while True:
         try:
             asked = pipe.recv()

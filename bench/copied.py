@@ -16,7 +16,7 @@ BATCH = 50
 def loop(model: str) -> Callable[[Sequence[Path], Path], float]:
     """Loads the model; what is returned embeds files into a Parquet file and says how many seconds it took."""
     import open_clip
-    import pandas
+    import pandas  # type: ignore[import-untyped]
     import torch
     from PIL import Image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
@@ -71,6 +72,19 @@ class Alone:
     thumbnail: float
 
 
+@dataclass(frozen=True)
+class Run:
+    """One shard through the product."""
+
+    seconds: float
+    cpu: float
+    """CPU-seconds of its process."""
+    busy: float
+    """CPU-seconds of the machine meanwhile."""
+    load_seconds: float
+    cores: int
+
+
 def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
     rates: list[Figure] = []
     costs: list[Figure] = []
@@ -97,6 +111,8 @@ class Round:
     cores: int
     ours: float
     ours_cpu: float
+    others_share: float
+    """Of the cores, what processes that are no part of this took meanwhile."""
     load_seconds: float
     loop: float
     function: float
@@ -121,12 +137,13 @@ def _round(
     ours, others = (max(16, round(images * share)) for images in (case.ours, case.others))
     folder = photos.folder(pool, ours, case.size, distinct=min(ours, DISTINCT[case.size]))
     files = sorted(folder.iterdir())[:others]
-    seconds, cpu, load_seconds, cores = product(str(folder), ours, scratch)
+    run: Run = product(str(folder), ours, scratch)
     return Round(
-        cores=cores,
-        ours=ours / seconds,
-        ours_cpu=cpu / ours,
-        load_seconds=load_seconds,
+        cores=run.cores,
+        ours=ours / run.seconds,
+        ours_cpu=run.cpu / ours,
+        others_share=(run.busy - run.cpu) / run.seconds / run.cores,
+        load_seconds=run.load_seconds,
         loop=len(files) / loop(files, scratch),
         function=len(files) / function(files),
         alone=alone(files),
@@ -156,11 +173,12 @@ def _costs(case: Case, rounds: Sequence[Round]) -> list[Figure]:
         figure("model", lambda each: each.alone.model),
         figure("thumbnail", lambda each: each.alone.thumbnail),
         figure("the whole embedder", lambda each: each.ours_cpu),
+        Figure.median(case.name, "% of the cores that others took", [100 * each.others_share for each in rounds]),
     ]
 
 
-def ours(model: str) -> Callable[[str, int, Path], tuple[float, float, float, int]]:
-    """The product: seconds and CPU-seconds of a shard, seconds that the model took to load, and the cores."""
+def ours(model: str) -> Callable[[str, int, Path], Run]:
+    """The product over a folder of so many images."""
     from embedder.metrics import EmbedMetrics
     from embedder.plan import plan
     from embedder.shard import ShardEmbedder
@@ -174,7 +192,7 @@ def ours(model: str) -> Callable[[str, int, Path], tuple[float, float, float, in
     encoder = load_encoder(model, threads=1)
     load_seconds = time.perf_counter() - start
 
-    def run(folder: str, images: int, scratch: Path) -> tuple[float, float, float, int]:
+    def run(folder: str, images: int, scratch: Path) -> Run:
         home = scratch / "ours"
         settings = Settings(
             run=RunSettings("bench", "bench", folder, model, shard_images=images),
@@ -191,12 +209,12 @@ def ours(model: str) -> Callable[[str, int, Path], tuple[float, float, float, in
             metrics=EmbedMetrics(),
             stopping=threading.Event(),
         )
-        start, cpu = time.perf_counter(), time.process_time()
+        start, cpu, busy = time.perf_counter(), time.process_time(), _busy()
         done = embedder.embed(0)
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        seconds, cpu, busy = time.perf_counter() - start, time.process_time() - cpu, _busy() - busy
         assert done.images == images
         shutil.rmtree(home)
-        return seconds, cpu, load_seconds, machine.cpus()
+        return Run(seconds, cpu, busy, load_seconds, machine.cpus())
 
     return run
 
@@ -255,3 +273,9 @@ def _timed(pool: ThreadPoolExecutor, work: Callable[[Any], Any], values: Sequenc
 
     made = list(pool.map(one, values))
     return [value for value, _ in made], sum(seconds for _, seconds in made)
+
+
+def _busy() -> float:
+    """CPU-seconds that the machine has worked: user, nice, system, irq, softirq and steal of Linux's /proc/stat."""
+    ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    return sum(int(ticks[column]) for column in (0, 1, 2, 5, 6, 7)) / os.sysconf("SC_CLK_TCK")

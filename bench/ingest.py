@@ -58,7 +58,7 @@ def bare(runs: str) -> Callable[[int, int, str], float]:
 
     records = vectors.records(Storage(runs), RUN)
     ids = [record.id for record in records]
-    matrix = np.stack([record.vector for record in records])
+    matrix = np.asarray([record.vector for record in records])
     metadatas = [dict(record.metadata) for record in records]
 
     def run(batch: int, count: int, scratch: str) -> float:

@@ -86,4 +86,4 @@ def _noise(random: np.random.Generator, size: tuple[int, int]) -> NDArray[np.flo
 
 
 def _bytes(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return np.clip(values, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(values, 0, 255), np.uint8)

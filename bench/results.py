@@ -115,6 +115,8 @@ def _targets(results: Sequence[Result]) -> str:
 def _section(result: Result) -> str:
     quick = " A quick run: too few images and rounds to rely on." if result.quick else ""
     lines = [f"## {result.title}\n", f"{result.about}\n", f"{result.date}, {result.machine}.{quick}\n"]
+    if not result.tables:
+        lines.append("Not measured: this machine has no GPU.\n")
     for heading, figures in result.tables.items():
         if heading:
             lines.append(f"### {heading}\n")

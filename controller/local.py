@@ -129,8 +129,8 @@ class LocalCluster:
         while True:
             try:
                 return process.wait()
-            except KeyboardInterrupt:  # the terminal sent it to the program too, which ends by itself
-                continue
+            except KeyboardInterrupt:  # or SIGTERM: the program ends in order, and this with it
+                process.terminate()
 
     def log(self, run: str, stage: Stage, index: int) -> Path:
         """The log file of one index; raises UsageError where there is none."""

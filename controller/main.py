@@ -50,6 +50,7 @@ class Command:
         self.home: Path = args.home.expanduser() if "home" in args else HOME
         self.cluster = LocalCluster(self.home, env=env)
         self.settings = given.local_settings(self.home)
+        self._where = f" --home {args.home}" if "home" in args and args.home != HOME else ""
 
     def run_pipeline(self) -> int:
         args = self.args
@@ -84,7 +85,8 @@ class Command:
             self.err.print(f"[red]error:[/] {end.stage}: {end.reason}", soft_wrap=True)
             self.err.print(
                 "the same command tries again what is missing; "
-                f"controller status {settings.run.id} and controller logs {settings.run.id} SHARD say more",
+                f"controller status {settings.run.id}{self._where} and controller logs {settings.run.id} SHARD{self._where} "
+                "say more",
                 soft_wrap=True,
             )
             return ExitCode.FAILED
@@ -168,7 +170,7 @@ class Command:
         storage = Storage(self.settings.storage.uri)
         report = _report(storage, run)
         if report is None:
-            raise UsageError(f"run {run} has no report: it is not published; `controller status {run}` says why")
+            raise UsageError(f"run {run} has no report: it is not published; `controller status {run}{self._where}` says why")
         if self.args.bad:
             sys.stdout.write(storage.get(RunFolder(run).bad_list).decode())
         elif self.args.output == "json":
@@ -222,7 +224,7 @@ class Command:
         return Settings(run=run, storage=self.settings.storage, store=self.settings.store)
 
     def _tell(self, result: Mapping[str, Any], run: str) -> None:
-        bad = f", {result['bad']:,} could not be used (controller report {run} --bad)" if result["bad"] else ""
+        bad = f", {result['bad']:,} could not be used (controller report {run} --bad{self._where})" if result["bad"] else ""
         self.out.print(f"index {result['index']}: {result['images']:,} images searchable{bad}", soft_wrap=True)
 
     def _show(self, report: Report) -> None:
@@ -369,7 +371,7 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 def run() -> None:
     """The console script."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:], os.environ))
 
 

@@ -55,7 +55,8 @@ Step = Create | Replace | Wait | Finished | Failed
 
 def next_step(jobs: Mapping[Stage, JobState], *, retry: bool) -> Step:
     """What a run needs now. `retry`: a failed Job is from an earlier command, so it is tried again."""
-    for stage in Stage:
+    stages = _stages(jobs)
+    for stage in stages:
         job = jobs.get(stage)
         if job is None:
             return Create(stage, _completions(stage, jobs))
@@ -66,11 +67,16 @@ def next_step(jobs: Mapping[Stage, JobState], *, retry: bool) -> Step:
             return Failed(stage, _reason(job))
         if job.phase is not Phase.COMPLETE:
             return Wait(stage)
-        if stage is Stage.PLAN and not job.result.get("shards"):
-            if not job.result.get("removed"):
-                return Finished(changed=False)
-            jobs = {**jobs, Stage.EMBED: job}  # an update that only removes has nothing to embed
-    return Finished()
+    return Finished(changed=Stage.INGEST in stages)
+
+
+def _stages(jobs: Mapping[Stage, JobState]) -> list[Stage]:
+    """The stages of this run: an update that found nothing new embeds nothing, and one that also found nothing gone
+    has nothing to publish."""
+    planned = jobs.get(Stage.PLAN)
+    if planned is None or planned.phase is not Phase.COMPLETE or planned.result.get("shards"):
+        return list(Stage)
+    return [Stage.PLAN, Stage.INGEST] if planned.result.get("removed") else [Stage.PLAN]
 
 
 def _has_failed(job: JobState | None) -> bool:

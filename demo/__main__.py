@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--model", default=MODEL, help="an OpenCLIP ARCH/TAG instead of the demo's model")
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     index = _command("run-pipeline", args.source or photos(), "--local", "--home", str(HOME), "--model", args.model)
     if code := subprocess.call(index):
         return code

@@ -42,7 +42,7 @@ def settings_page() -> str:
 
 
 def cli_page() -> str:
-    return "\n".join([CLI, *_verbs(parser())])
+    return "\n".join([CLI, *_verbs(parser())]).rstrip("\n") + "\n"
 
 
 def readme(text: str) -> str:
@@ -75,10 +75,10 @@ def _verbs(top: argparse.ArgumentParser) -> Iterator[str]:
     for name, verb in verbs.choices.items():
         actions = [action for action in verb._actions if not isinstance(action, argparse._HelpAction)]
         places = [_shown(action) for action in actions if not action.option_strings]
-        yield f"\n## {' '.join(['controller', name, *places])}\n\n{verb.description}\n"
+        yield f"## {' '.join(['controller', name, *places])}\n\n{verb.description}\n"
         if actions:
             yield "| argument | meaning |\n| --- | --- |"
-            yield from (f"| `{_argument(action)}` | {(action.help or '').replace('|', chr(92) + '|')} |" for action in actions)
+            yield from (f"| `{_argument(action)}` | {_cell(action.help or '')} |" for action in actions)
             yield ""
 
 
@@ -88,10 +88,13 @@ def _shown(action: argparse.Action) -> str:
 
 
 def _argument(action: argparse.Action) -> str:
-    if not action.option_strings:
-        return str(action.metavar).replace("|", "\\|")
-    value = "" if action.nargs == 0 else " " + str(action.metavar or "\\|".join(map(str, action.choices or [])) or action.dest.upper())
-    return ", ".join(action.option_strings) + value
+    name = action.metavar or "|".join(map(str, action.choices or [])) or action.dest.upper()
+    value = "" if action.nargs == 0 else str(name)
+    return _cell(" ".join(filter(None, [", ".join(action.option_strings), value])))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,9 +20,8 @@ from rich.text import Text
 
 from demo.__main__ import photos
 
-WIDTH = 88
-PORT = "8765"
-URL = f"http://127.0.0.1:{PORT}"
+WIDTH = 96
+URL = "http://127.0.0.1:8000"
 PICTURE = Path(__file__).with_suffix(".svg")
 CONTROLLER = Path(sys.executable).with_name("controller")
 # No font from somebody's server: the reader's own monospace will do.
@@ -47,11 +47,12 @@ def main() -> None:
 
         show("run-pipeline", "photos", "--local", "--model", "local-dir:model")
         show("status")
-        with subprocess.Popen([CONTROLLER, "serve", "--local", "--port", PORT], cwd=place, env=env) as serving:
+        serve = [CONTROLLER, "serve", "--local"]
+        with subprocess.Popen(serve, cwd=place, env=env, start_new_session=True) as serving:
             _wait()
-            show("search", "a cat", "-k", "3", "--url", URL)
-            show("search", "stars in the night sky", "-k", "3", "--url", URL)
-            serving.terminate()
+            show("search", "a cat", "-k", "3")
+            show("search", "stars in the night sky", "-k", "3")
+            os.killpg(serving.pid, signal.SIGTERM)
     screen.save_svg(str(PICTURE), title="imgsearch", code_format=FORMAT, unique_id="imgsearch")
 
 

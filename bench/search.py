@@ -1,0 +1,153 @@
+"""How fast the searcher answers, and where the time goes: the model, the store, and what is ours."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from statistics import median, quantiles
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from bench import ingest, load, models, vectors
+from bench.contender import Contender
+from bench.load import Load
+from bench.results import Figure
+from imgsearch.settings import LogSettings, SearchSettings, Settings, StorageSettings, StoreSettings
+from imgsearch.storage import Storage
+
+TITLE = "Search"
+ABOUT = """\
+Text searches (k = 10) against `python -m searcher serve` with an embedded Chroma and ViT-B-32 (random weights), over
+HTTP from one process beside it on the same cores, each client on a connection of its own. **Encode** and **store** are
+`took_ms` of the answers, with the wait for the model and for a thread; **ours** is the time at the client without these
+two: HTTP, JSON, validation, the queue, and the client's own work. Uncached searches never repeat a text; cached
+ones repeat five."""
+
+CLIENTS = (1, 8, 32)
+MODES = ("uncached", "cached")
+FAMILIAR = ["a red bicycle", "a cat on a sofa", "a street at night", "snow on a mountain", "a cup of coffee"]
+READY_SECONDS = 120.0
+
+Samples = dict[tuple[int, str, int], list[Load]]
+"""By vectors, mode and clients; one a round."""
+
+
+def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
+    sizes, seconds, rounds = ((1_000, 3_000), 1.5, 1) if quick else ((10_000, 100_000), 3.0, 3)
+    model = models.random_weights("ViT-B-32", cache)
+    port = _free_port()
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        settings = Settings(
+            storage=StorageSettings(f"{Path(scratch).as_uri()}/runs"),
+            store=StoreSettings(f"chroma+{Path(scratch).as_uri()}/store"),
+            search=SearchSettings(port=port),
+            log=LogSettings(level="WARNING"),
+        )
+        for size in sizes:
+            with Contender(publish, settings, model) as fill:
+                fill(size)
+        with _serving(settings), Contender(load.clients, port) as clients:
+            samples = _samples(clients, sizes, seconds=seconds, rounds=rounds)
+    figures = [figure for key, loads in samples.items() for figure in _row(*key, loads)]
+    return {"": figures, "Side by side": [figure for size in sizes for figure in _ratios(size, samples)]}
+
+
+def publish(settings: Settings, model: str) -> Callable[[int], None]:
+    """Fills and publishes an index of so many vectors, called by their number."""
+    from imgsearch.encoder.openclip import load_encoder
+
+    encoder = load_encoder(model)
+    origin = vectors.Origin(model, encoder.fingerprint, encoder.preprocessing, encoder.dim)
+
+    def run(size: int) -> None:
+        vectors.write(Storage(settings.storage.uri), str(size), size, origin)
+        ingest.ingest(settings.storage.uri, settings.store.url, str(size))
+
+    return run
+
+
+def _samples(clients: Contender, sizes: tuple[int, ...], *, seconds: float, rounds: int) -> Samples:
+    """Every combination in turn, `rounds` times, after one to warm up."""
+    samples: Samples = defaultdict(list)
+    numbers = count()
+    for number in range(rounds + 1):
+        for size in sizes:
+            for mode in MODES:
+                for crowd in CLIENTS:
+                    texts = (
+                        [f"photo {next(numbers)} of a town" for _ in range(5_000)] if mode == "uncached" else FAMILIAR
+                    )
+                    done = clients(str(size), texts, crowd, seconds if number else 0.5)
+                    if number:
+                        samples[size, mode, crowd].append(done)
+    return samples
+
+
+def _row(size: int, mode: str, crowd: int, loads: list[Load]) -> list[Figure]:
+    case = f"{size:,} vectors, {mode}, {crowd} client{'s' if crowd > 1 else ''}"
+    answers = [answer for each in loads for answer in each.answers]
+    return [
+        Figure.median(case, "searches/s", [each.rate for each in loads]),
+        Figure(case, "p50 ms", median(answer.wall for answer in answers)),
+        Figure(case, "p95 ms", quantiles((answer.wall for answer in answers), n=20)[-1]),
+        Figure(case, "encode p50 ms", median(answer.encode for answer in answers)),
+        Figure(case, "store p50 ms", median(answer.store for answer in answers)),
+        Figure(case, "ours p50 ms", median(answer.ours for answer in answers), at_most=3 if crowd == 1 else None),
+    ]
+
+
+def _ratios(size: int, samples: Samples) -> list[Figure]:
+    def rates(mode: str, crowd: int) -> list[float]:
+        return [each.rate for each in samples[size, mode, crowd]]
+
+    case = f"{size:,} vectors"
+    eight, one = rates("uncached", 8), rates("uncached", 1)
+    return [
+        Figure.median(case, "uncached, 8 clients ÷ 1", [a / b for a, b in zip(eight, one, strict=True)], at_least=1.3),
+        Figure.median(
+            case,
+            "8 clients, cached ÷ uncached",
+            [a / b for a, b in zip(rates("cached", 8), eight, strict=True)],
+            at_least=10,
+        ),
+    ]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@contextmanager
+def _serving(settings: Settings) -> Iterator[None]:
+    """The searcher as a process, from ready to stopped."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "searcher", "serve"], env={**os.environ, **settings.to_env()}, stdout=subprocess.DEVNULL
+    )
+    try:
+        until = time.monotonic() + READY_SECONDS
+        while not _ready(settings.search.port):
+            assert process.poll() is None, "the searcher ended"
+            assert time.monotonic() < until, "the searcher did not get ready"
+            time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _ready(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/readyz") as answer:
+            return bool(answer.status == 200)
+    except (URLError, ConnectionError):
+        return False

@@ -1,0 +1,75 @@
+"""The demo model on COCO128: as many labels found as by exact search, and the same images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import open_clip
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.conftest import DEMO_MODEL
+from tests.programs import controller, serving
+
+
+@pytest.fixture(scope="module")
+def client(coco128: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    home = tmp_path_factory.mktemp("coco")
+    done = controller("run-pipeline", coco128, "--local", "--home", home, "--model", DEMO_MODEL)
+    assert done.returncode == 0, done.stderr
+    assert "128 images searchable" in done.stdout
+    with serving(home) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def labels(coco128: Path) -> dict[str, list[str]]:
+    lines = (coco128 / "metadata.jsonl").read_text().splitlines()
+    return {row["file_name"]: row["labels"] for row in map(json.loads, lines)}
+
+
+@pytest.fixture(scope="module")
+def exact(coco128: Path, labels: dict[str, list[str]]) -> dict[str, list[str]]:
+    """For each label the first ten files by exact search, with open_clip alone."""
+    model, _, preprocess = open_clip.create_model_and_transforms(DEMO_MODEL)
+    tokenizer = open_clip.get_tokenizer(DEMO_MODEL)
+    model.eval()
+    files = sorted(labels)
+    known = sorted({label for each in labels.values() for label in each})
+    with torch.inference_mode():
+        pixels = torch.stack([preprocess(Image.open(coco128 / file)) for file in files])
+        images = model.encode_image(pixels, normalize=True).numpy()
+        texts = model.encode_text(tokenizer([f"a photo of a {label}" for label in known]), normalize=True).numpy()
+    ranks: NDArray[Any] = np.argsort(-(texts @ images.T), axis=1)[:, :10]
+    return {label: [files[rank] for rank in row] for label, row in zip(known, ranks, strict=True)}
+
+
+def test_labels_find_their_images_as_exact_search_does(
+    client: httpx.Client, labels: dict[str, list[str]], exact: dict[str, list[str]]
+) -> None:
+    assert len(exact) == 71
+    found = {}
+    for label in exact:
+        answer = client.post("/v1/search", json={"text": f"a photo of a {label}", "k": 10}).raise_for_status().json()
+        found[label] = [hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]]
+
+    def hits(rows: dict[str, list[str]]) -> int:
+        return sum(any(label in labels[file] for file in files) for label, files in rows.items())
+
+    recall = np.mean([len(set(found[label]) & set(exact[label])) / 10 for label in exact])
+    assert recall >= 0.99
+    assert hits(found) == hits(exact) == 67
+
+
+def test_labels_are_metadata_to_filter_by(client: httpx.Client, labels: dict[str, list[str]]) -> None:
+    where = {"labels": {"$contains": "giraffe"}}
+    answer = client.post("/v1/search", json={"text": "an animal", "k": 50, "filter": where}).json()
+    found = {hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]}
+    assert found == {file for file, each in labels.items() if "giraffe" in each}

@@ -1,0 +1,203 @@
+"""200 files of which 20 are hostile: each ends up searchable or in the list of bad ones, with a reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import DEMO_MODEL
+from tests.programs import controller, serving
+
+COUNT = 200
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What a person has after `run-pipeline`."""
+
+    home: Path
+    folder: Path
+    output: str
+    errors: str
+
+
+def plain(number: int) -> Image.Image:
+    rng = np.random.default_rng(number)
+    coarse = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
+    return coarse.resize((320, 240), Image.Resampling.BICUBIC)
+
+
+def hostile(folder: Path) -> dict[str, str]:
+    """Makes the hostile files; returns for each name what its reason must say (`.`: anything), or "" where it is
+    usable after all."""
+    jpeg = io.BytesIO()
+    plain(900).save(jpeg, "JPEG")
+    outside = folder.parent / "outside.jpg"
+    outside.write_bytes(jpeg.getvalue())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made: dict[str, str] = {}
+
+    def file(name: str, data: bytes, reason: str = "") -> None:
+        (folder / name).write_bytes(data)
+        made[name] = reason
+
+    def image(name: str, value: Image.Image, **options: object) -> None:
+        value.save(folder / name, **options)
+        made[name] = ""
+
+    file("h-truncated.jpg", jpeg.getvalue()[: len(jpeg.getvalue()) // 2], "truncated")
+    file("h-truncated.png", png(64, 64)[:45], ".")
+    file("h-empty.jpg", b"", "empty")
+    file("h-zeros.jpg", bytes(5000), "zero bytes")
+    file("h-page.jpg", b"<!DOCTYPE html><html><body>Not found</body></html>", "web page")
+    file("h-bomb.png", png(50_000, 50_000), "decompression bomb")
+    file("h-random.webp", np.random.default_rng(1).bytes(3000), "not an image")
+    image("h-cmyk.jpg", plain(901).convert("CMYK"))
+    image("h-palette.png", plain(902).quantize(16), transparency=0)
+    image("h-16bit.png", Image.fromarray(np.linspace(0, 65535, 10_000, dtype=np.uint16).reshape(100, 100)))
+    image("h-rotated.jpg", plain(903), exif=exif)
+    image("h-animated.gif", plain(904), save_all=True, append_images=[plain(905)])
+    image("h-alpha.png", plain(906).convert("RGBA"))
+    image("h-onebit.png", plain(907).convert("1"))
+    image("h-la.png", plain(908).convert("LA"))
+    image("h Käse & Brötchen #1?.jpg", plain(909))
+    image("h-tiny.png", Image.new("RGB", (1, 1), "red"))
+    (folder / "h-out.jpg").symlink_to(outside)
+    made["h-out.jpg"] = "leads out"
+    (folder / "h-broken.jpg").symlink_to("nowhere.jpg")
+    made["h-broken.jpg"] = "."
+    os.mkfifo(folder / "h-pipe.jpg")  # root reads any file, but nobody an image from a pipe
+    made["h-pipe.jpg"] = "."
+    assert len(made) == 20
+    return made
+
+
+def png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("hostile") / "photos"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for number in range(COUNT - 20):
+        inside = folder / ("deep/er" if number % 3 == 0 else "")
+        plain(number).save(inside / f"photo-{number:03d}.jpg", quality=88)
+    made = hostile(folder)
+    about = [{"file_name": f"photo-{n:03d}.jpg", "n": n, "tags": ["odd"] if n % 2 else ["even", "x"]} for n in (1, 2)]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(each) + "\n" for each in about))
+    (folder / "notes.txt").write_text("not an image, and not called one")
+    return folder, made
+
+
+@pytest.fixture(scope="module")
+def indexed(expected: tuple[Path, dict[str, str]]) -> Indexed:
+    folder, _ = expected
+    home = folder.parent / "home"
+    done = controller(
+        "run-pipeline", folder, "--local", "--home", home, "--model", DEMO_MODEL, "--shard-size", "100"
+    )
+    assert done.returncode == 0, done.stderr
+    return Indexed(home, folder, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def client(indexed: Indexed) -> Iterator[httpx.Client]:
+    with serving(indexed.home) as made:
+        yield made
+
+
+def test_searchable_and_bad_make_up_the_whole(indexed: Indexed, expected: tuple[Path, dict[str, str]]) -> None:
+    reasons = expected[1]
+    report = json.loads(controller("report", "--home", indexed.home, "-o", "json").stdout)
+    listed = {
+        row["key"]: row["reason"]
+        for row in csv.DictReader(io.StringIO(controller("report", "--bad", "--home", indexed.home).stdout))
+    }
+    assert report["images"] + report["bad"] == COUNT
+    assert listed.keys() == {name for name, reason in reasons.items() if reason}
+    for name, reason in listed.items():
+        assert reason
+        if reasons[name] != ".":
+            assert reasons[name] in reason
+    assert report["skipped"] == {".txt files": 1}
+    assert f"{report['images']} images searchable, {report['bad']} could not be used" in indexed.output
+
+
+def test_an_image_finds_itself(client: httpx.Client, indexed: Indexed) -> None:
+    file = indexed.folder / "photo-001.jpg"
+    answer = client.post("/v1/search/image", files={"file": file.read_bytes()}, data={"k": "1"}).json()
+    (hit,) = answer["results"]
+    assert hit["uri"] == str(file)
+    assert hit["score"] > 0.99
+    assert hit["metadata"] == {"n": 1, "tags": ["odd"]}
+    assert client.get(hit["image"]).content == file.read_bytes()
+    thumbnail = Image.open(io.BytesIO(client.get(hit["thumbnail"]).content))
+    assert (thumbnail.format, thumbnail.size) == ("WEBP", (256, 192))
+
+
+@pytest.mark.parametrize("name", ["h Käse & Brötchen #1?.jpg", "h-rotated.jpg", "h-animated.gif", "h-16bit.png"])
+def test_odd_but_usable_images_are_searchable_and_shown(client: httpx.Client, indexed: Indexed, name: str) -> None:
+    file = indexed.folder / name
+    answer = client.post("/v1/search/image", files={"file": file.read_bytes()}, data={"k": "1"}).json()
+    (hit,) = answer["results"]
+    assert hit["uri"] == str(file)
+    assert client.get(hit["image"]).content == file.read_bytes()
+    shown = Image.open(io.BytesIO(client.get(hit["thumbnail"]).content))
+    assert shown.size[0] < shown.size[1] or name != "h-rotated.jpg"
+
+
+def test_metadata_filters(client: httpx.Client) -> None:
+    def found(where: dict[str, object]) -> list[str]:
+        answer = client.post("/v1/search", json={"text": "a photo", "filter": where}).json()
+        return [hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]]
+
+    assert found({"n": {"$gte": 2}}) == ["photo-002.jpg"]
+    assert found({"tags": {"$contains": "odd"}}) == ["photo-001.jpg"]
+
+
+def test_the_same_command_again_changes_nothing(indexed: Indexed) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (indexed.home / "storage").rglob("*.*")}
+    again = controller(
+        "run-pipeline", indexed.folder, "--local", "--home", indexed.home, "--model", DEMO_MODEL, "--shard-size", "100"
+    )
+    assert again.returncode == 0
+    assert "is done already" in again.stdout
+    assert {file: file.stat().st_mtime_ns for file in (indexed.home / "storage").rglob("*.*")} == before
+
+
+def test_progress_in_a_pipe_is_a_line_per_change(indexed: Indexed) -> None:
+    lines = indexed.errors.splitlines()
+    assert len(lines) == len(set(lines))
+    assert "ingest complete" in lines[-1]
+    assert any("embed complete, 2/2 shards" in line for line in lines)
+
+
+def test_every_listing_knows_the_run(indexed: Indexed) -> None:
+    (run,) = json.loads(controller("runs", "--home", indexed.home, "-o", "json").stdout)
+    assert (run["index"], run["state"]) == ("photos", "published")
+    (index,) = json.loads(controller("indexes", "--home", indexed.home, "-o", "json").stdout)
+    assert index["run"] == run["run"]
+    status = json.loads(controller("status", run["run"], "--home", indexed.home, "-o", "json").stdout)
+    assert [stage["state"] for stage in status["stages"]] == ["complete"] * 3
+    assert run["run"] in controller("status", "--home", indexed.home).stdout
+    log = controller("logs", run["run"], "1", "--home", indexed.home).stdout
+    assert json.loads(log.splitlines()[-1])["shard"] == 1

@@ -1,0 +1,133 @@
+"""What people get wrong: each mistake gets one clear sentence, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import DEMO_MODEL
+from tests.programs import controller
+
+
+def mistake(*words: str | Path, code: int, sentence: str) -> None:
+    done = controller(*words)
+    assert done.returncode == code, done.stderr
+    told = done.stdout + done.stderr
+    assert sentence in told
+    assert "Traceback" not in told
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (40, 30), "red").save(folder / "red.png")
+    return folder
+
+
+def test_a_wrong_path(home: Path) -> None:
+    mistake("run-pipeline", "/no/such/folder", "--local", "--home", home, code=1, sentence="/no/such/folder")
+
+
+def test_an_empty_folder(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    mistake("run-pipeline", tmp_path / "empty", "--local", "--home", home, code=1, sentence="holds no image files")
+
+
+def test_an_unknown_model(home: Path, folder: Path) -> None:
+    mistake(
+        *("run-pipeline", folder, "--local", "--home", home, "--model", "ViT-B-33/openai"),
+        code=1,
+        sentence="did you mean ViT-B-32",
+    )
+
+
+def test_a_model_of_no_known_form(home: Path, folder: Path) -> None:
+    mistake(
+        "run-pipeline", folder, "--local", "--home", home, "--model", "clip", code=2, sentence="'clip' is no model"
+    )
+
+
+def test_a_wrong_index_name(home: Path, folder: Path) -> None:
+    mistake(
+        "run-pipeline", folder, "--local", "--home", home, "--index", "My Photos", code=2, sentence="index name"
+    )
+
+
+def test_a_wrong_run_id(home: Path, folder: Path) -> None:
+    mistake("run-pipeline", folder, "--local", "--home", home, "--run", "Run_1", code=2, sentence="run id")
+
+
+def test_forgetting_local(home: Path, folder: Path) -> None:
+    mistake("run-pipeline", folder, "--home", home, code=2, sentence="--local")
+
+
+def test_none_of_the_images_can_be_used(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "page.jpg").write_text("<html>")
+    mistake(
+        *("run-pipeline", folder, "--local", "--home", home, "--model", DEMO_MODEL),
+        code=1,
+        sentence="none of the 1 images of run",
+    )
+
+
+def test_a_port_in_use(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        mistake(
+            "serve", "--local", "--home", home, "--port", str(port), code=2, sentence=f"port {port} is in use"
+        )
+
+
+def test_searching_where_nothing_serves() -> None:
+    mistake("search", "a cat", "--url", "http://127.0.0.1:9", code=3, sentence="controller serve --local")
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("status", "no-such"), ("report",), ("logs", "no-such", "0"), ("cleanup", "x", "--data")]
+)
+def test_asking_for_what_is_not_there(home: Path, words: tuple[str, ...]) -> None:
+    mistake(*words, "--home", home, code=2, sentence="run")
+
+
+def test_rolling_back_an_index_that_is_not_there(home: Path) -> None:
+    mistake("rollback", "photos", "--home", home, code=2, sentence="no index is called 'photos'; there are: none yet")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("to mount a small tmpfs takes root: run this test as root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_no_space_left(small_disk: Path, folder: Path) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(1_900_000))
+    words = ("run-pipeline", folder, "--local", "--home", small_disk / "home", "--model", DEMO_MODEL)
+    for number in range(60):
+        noise = Image.frombytes("RGB", (256, 256), os.urandom(3 * 256 * 256))
+        noise.save(folder / f"{number}.jpg")
+    done = controller(*words)
+    assert done.returncode in (1, 3)
+    told = done.stdout + done.stderr
+    assert "no space left" in told.lower()
+    assert "Traceback" not in told

@@ -1,0 +1,64 @@
+"""The real programs as a user starts them: the controller's command, and a server on a free port."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTROLLER = [sys.executable, str(ROOT / "controller" / "main.py")]
+WIDE = {"COLUMNS": "500"}
+"""So that rich does not break the lines that tests read."""
+
+
+def controller(*words: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs `controller WORDS` to its end."""
+    return subprocess.run(
+        [*CONTROLLER, *map(str, words)],
+        env={**os.environ, **WIDE, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def program_env(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which `python -m embedder` and `python -m searcher` find their packages."""
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'images'}", **settings}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[httpx.Client]:
+    """A client of `controller serve --local` that is ready."""
+    port = free_port()
+    with (home / "serve.log").open("ab") as log:
+        server = subprocess.Popen(
+            [*CONTROLLER, "serve", "--local", "--home", str(home), "--port", str(port)], stdout=log, stderr=log
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                while True:
+                    assert server.poll() is None, (home / "serve.log").read_text()
+                    try:
+                        if client.get("/readyz").is_success:
+                            break
+                    except httpx.TransportError:
+                        pass
+                yield client
+        finally:
+            server.terminate()
+            assert server.wait(60) == 0
