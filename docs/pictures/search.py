@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -29,7 +30,7 @@ FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.D
 
 
 def main() -> None:
-    screen = Console(record=True, width=WIDTH, file=open(os.devnull, "w"), force_terminal=True)
+    screen = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     with tempfile.TemporaryDirectory(prefix="imgsearch-") as folder:
         place = Path(folder)
         shutil.copytree(photos(), place / "photos")
@@ -47,7 +48,7 @@ def main() -> None:
 
         show("run-pipeline", "photos", "--local", "--model", "local-dir:model")
         show("status")
-        serve = [CONTROLLER, "serve", "--local"]
+        serve: list[str | Path] = [CONTROLLER, "serve", "--local"]
         with subprocess.Popen(serve, cwd=place, env=env, start_new_session=True) as serving:
             _wait()
             show("search", "a cat", "-k", "3")

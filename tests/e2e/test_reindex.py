@@ -1,0 +1,174 @@
+"""An index that is made anew, updated and rolled back while somebody searches it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import DEMO_MODEL
+from tests.programs import controller, serving
+
+
+def photo(path: Path, seed: int) -> None:
+    coarse = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((160, 120)).save(path)
+
+
+class Searching:
+    """Clients that search in a loop, and keep what they were answered."""
+
+    def __init__(self, client: httpx.Client, clients: int = 2) -> None:
+        self._client = client
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._loop, args=(number,)) for number in range(clients)]
+        self.answers: list[dict[str, Any]] = []
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Searching:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _loop(self, number: int) -> None:
+        count = 0
+        while not self._over.is_set():
+            count += 1
+            try:
+                answer = self._client.post("/v1/search", json={"text": f"photo {number} {count % 50}", "k": 10})
+            except httpx.TransportError as error:
+                self.failures.append(repr(error))
+                continue
+            if answer.is_success:
+                self.answers.append(answer.json())
+            else:
+                self.failures.append(answer.text)
+
+    def saw(self, run: str) -> None:
+        """Waits until the run answers."""
+        while not (self.answers and self.answers[-1]["run"] == run):
+            assert not self.failures, self.failures[0]
+
+
+class Home:
+    """One user's home, and their folder of photos, which changes."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / "home"
+        self.folder = root / "photos"
+        self.folder.mkdir()
+        for number in range(24):
+            photo(self.folder / f"{number:02d}.jpg", number)
+
+    def run(self, *words: str) -> tuple[str, str]:
+        """`run-pipeline`; returns what it said and the run that is published then."""
+        done = controller(
+            *("run-pipeline", self.folder, "--local", "--home", self.path, "--model", DEMO_MODEL, *words)
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, self.published()
+
+    def published(self) -> str:
+        (index,) = json.loads(controller("indexes", "--home", self.path, "-o", "json").stdout)
+        return str(index["run"])
+
+    def say(self, *words: str) -> str:
+        done = controller(*words, "--home", self.path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    made = Home(tmp_path_factory.mktemp("reindex"))
+    made.run()
+    return made
+
+
+@pytest.fixture(scope="module")
+def client(home: Home) -> Iterator[httpx.Client]:
+    with serving(home.path) as made:
+        yield made
+
+
+def test_no_search_fails_and_none_is_mixed_while_runs_are_published_and_rolled_back(
+    home: Home, client: httpx.Client
+) -> None:
+    keys = {home.published(): {file.name for file in home.folder.iterdir()}}
+    with Searching(client) as searching:
+        for round in range(3):
+            for number in range(8):  # a third of the photos is replaced
+                (home.folder / sorted(keys[home.published()])[number]).unlink()
+                photo(home.folder / f"round-{round}-{number}.jpg", 100 * round + 50 + number)
+            _, run = home.run("--run", f"round-{round}")
+            keys[run] = {file.name for file in home.folder.iterdir()}
+            searching.saw(run)
+        assert "round-1" in home.say("rollback", "photos")
+        searching.saw("round-1")
+        assert "round-2" in home.say("rollback", "photos")
+        searching.saw("round-2")
+    assert searching.failures == []
+    assert len(keys) == 4
+    assert {answer["run"] for answer in searching.answers} == keys.keys()
+    for answer in searching.answers:
+        found = {hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]}
+        assert len(answer["results"]) == 10
+        assert found <= keys[answer["run"]], f"an answer of run {answer['run']} has images of another"
+
+
+def test_an_update_embeds_only_what_is_new_and_forgets_what_is_gone(home: Home, client: httpx.Client) -> None:
+    base = home.published()
+    before = sorted(file.name for file in home.folder.iterdir())
+    (home.folder / before[0]).unlink()
+    photo(home.folder / before[1], 777)
+    photo(home.folder / "new.jpg", 778)
+    said, run = home.run("--update")
+    assert run != base
+    assert f"{len(before)} images searchable" in said
+    report = json.loads(home.say("report", run, "-o", "json"))
+    assert (report["images"], report["kept"], report["removed"]) == (len(before), len(before) - 2, 1)
+    with Searching(client, clients=1) as searching:
+        searching.saw(run)
+    answer = client.post("/v1/search", json={"text": "a photo", "k": 100}).json()
+    assert {hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]} == {f.name for f in home.folder.iterdir()}
+    for hit in answer["results"]:
+        assert client.get(hit["thumbnail"]).is_success
+    said, again = home.run("--update")
+    assert again == run
+    assert "nothing has changed" in said
+
+
+def test_an_update_that_only_removes_embeds_nothing(home: Home) -> None:
+    count = len(list(home.folder.iterdir()))
+    (home.folder / "new.jpg").unlink()
+    said, run = home.run("--update")
+    assert f"{count - 1} images searchable" in said
+    assert "embed" not in json.loads(home.say("report", run, "-o", "json"))["embed_stages"]
+
+
+def test_what_is_served_or_was_updated_from_is_not_removed_and_the_rest_is(home: Home) -> None:
+    run = home.published()
+    for needed in (run, "round-2"):
+        refused = controller("cleanup", needed, "--data", "--home", home.path)
+        assert refused.returncode == 2
+        assert "is needed by index photos" in refused.stderr
+    home.say("cleanup", "round-0", "--data")
+    runs = {each["run"] for each in json.loads(home.say("runs", "-o", "json"))}
+    assert "round-0" not in runs
+    assert "round-2" in runs
+    assert not (home.path / "storage" / "runs" / "round-0").exists()
+    home.say("cleanup")
+    assert list((home.path / "jobs").iterdir()) == []
+    assert {each["run"] for each in json.loads(home.say("runs", "-o", "json"))} == runs

@@ -1,0 +1,175 @@
+"""`kill -9` at random moments: the same command again ends with the same ids, each once, at most one part repeated."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgsearch import schema
+from imgsearch.layout import Plan, RunFolder, ShardDone, image_id
+from imgsearch.settings import RunSettings, Settings, StorageSettings, StoreSettings
+from imgsearch.storage import Storage
+from imgsearch.stores import open_store
+from tests.conftest import DEMO_MODEL
+from tests.programs import program_env
+
+IMAGES = 240
+PART = 10
+KILLS = 10
+FOLDER = RunFolder("r1")
+
+
+class Run:
+    """One run on its way, stage by stage."""
+
+    def __init__(self, root: Path, source: Path, *, part_images: int) -> None:
+        self.root = root
+        self.storage = Storage((root / "storage").as_uri())
+        self.settings = Settings(
+            run=RunSettings(
+                id="r1", index="photos", source=str(source), model=DEMO_MODEL, part_images=part_images
+            ),
+            storage=StorageSettings(uri=self.storage.uri),
+            store=StoreSettings(url=f"chroma+file://{root}/chroma"),
+        )
+
+    def start(self, program: str, stage: str) -> subprocess.Popen[bytes]:
+        with (self.root / f"{stage}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", program, stage],
+                env=program_env({**self.settings.to_env(), "JOB_COMPLETION_INDEX": "0"}),
+                stdout=log,
+                stderr=log,
+            )
+
+    def finish(self, program: str, stage: str) -> None:
+        assert self.start(program, stage).wait(240) == 0, (self.root / f"{stage}.log").read_text()[-3000:]
+
+    def parts(self) -> dict[str, int]:
+        """Whole parts and when each was written."""
+        shard = self.root / "storage" / FOLDER.shard(0)
+        return {file.name: file.stat().st_mtime_ns for file in shard.glob("part-*.parquet")}
+
+    def ids(self) -> list[str]:
+        found: list[str] = []
+        while self.storage.exists(name := FOLDER.part(0, len(found) // self.settings.run.part_images)):
+            found += schema.from_bytes(self.storage.get(name), name)[0]["id"].to_pylist()
+        return found
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kills") / "photos"
+    folder.mkdir()
+    for number in range(IMAGES):
+        coarse = np.random.default_rng(number).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((320, 240)).save(folder / f"{number:04d}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chance() -> random.Random:
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")  # shown where a test fails, to have the same moments again
+    return random.Random(seed)
+
+
+def kill_when(process: subprocess.Popen[bytes], met: Callable[[], bool]) -> bool:
+    """Kills the process as soon as `met`; False where it ended before."""
+    while process.poll() is None:
+        if met():
+            process.kill()
+            process.wait()
+            return True
+    return False
+
+
+def test_the_embedder_killed_at_ten_moments(tmp_path: Path, source: Path, chance: random.Random) -> None:
+    run = Run(tmp_path, source, part_images=PART)
+    run.finish("embedder", "plan")
+    # What is there of a part when the kill comes: nothing yet, its thumbnails, its bad list too, or all of it.
+    files = ("thumbs-{:05d}.tar", "bad-{:05d}.parquet", "part-{:05d}.parquet")
+    shard = tmp_path / "storage" / FOLDER.shard(0)
+    kills = 0
+    while kills < KILLS:
+        before = run.parts()
+        assert len(before) < IMAGES // PART, "the shard was done before ten kills"
+        target = shard / chance.choice(files).format(len(before) + chance.randrange(2))
+        kills += kill_when(run.start("embedder", "embed"), target.exists)
+        after = run.parts()
+        assert {name: after[name] for name in before} == before, "a whole part was written again"
+    run.finish("embedder", "embed")
+    log = (tmp_path / "embed.log").read_text()
+    assert "going on after" in log
+    ids = run.ids()
+    assert len(ids) == IMAGES
+    assert set(ids) == {image_id(file.name) for file in source.iterdir()}
+    for left in shard.iterdir():
+        assert left.name.split("-")[0] in ("part", "thumbs", "bad", "done.json"), f"{left.name} was left behind"
+
+
+@pytest.fixture
+def embedded(tmp_path: Path, source: Path) -> Iterator[Run]:
+    """A run with 2 000 vectors in 40 parts, made without a model."""
+    run = Run(tmp_path, source, part_images=50)
+    dim, count = 64, 2000
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(count, dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    about = {"model": DEMO_MODEL, "fingerprint": "f", "dim": str(dim), "images": "50", "bad": "0"}
+    for part in range(count // 50):
+        rows = [
+            {
+                "id": image_id(f"{number}"),
+                "key": f"{number}",
+                "etag": "",
+                "embedding": vectors[number],
+                "width": 1,
+                "height": 1,
+                "thumb_offset": 0,
+                "thumb_length": 1,
+                "metadata": '{"n": 1}',
+            }
+            for number in range(part * 50, part * 50 + 50)
+        ]
+        table = schema.table(schema.embeddings(dim), rows)
+        run.storage.put(FOLDER.part(0, part), schema.to_bytes(table, about))
+        run.storage.put(FOLDER.bad(0, part), schema.to_bytes(schema.table(schema.BAD, [])))
+    done = ShardDone(0, count, 0, count // 50, DEMO_MODEL, "f", dim, 1, 1.0)
+    run.storage.put(FOLDER.done(0), done.to_json())
+    plan = Plan("r1", "photos", str(source), DEMO_MODEL, 1, count, 1, 50)
+    run.storage.put(FOLDER.plan, plan.to_json())
+    yield run
+
+
+def test_ingest_killed_at_ten_moments(embedded: Run, chance: random.Random) -> None:
+    """The moments: so many records further, by the size of Chroma's write-ahead log; or just as it publishes."""
+    run = embedded
+    database = run.root / "chroma" / "chroma.sqlite3"
+
+    def grown(by: int) -> Callable[[], bool]:
+        before = database.stat().st_size if database.exists() else 0
+        return lambda: database.exists() and database.stat().st_size > before + by
+
+    published = os.path.join(run.root, "ingest.log")
+    kills = 0
+    for _ in range(KILLS):
+        kills += kill_when(run.start("searcher", "ingest"), grown(chance.choice([0, 10_000, 40_000, 80_000, 150_000])))
+    assert kills >= KILLS // 2, "most processes ended before they were killed"
+    kill_when(run.start("searcher", "ingest"), lambda: "published" in Path(published).read_text())
+    run.finish("searcher", "ingest")
+    store = open_store(run.settings.store.url)
+    pointer = store.pointers()["photos"]
+    assert (pointer.run, pointer.images) == ("r1", 2000)
+    assert store.count(pointer.collection) == 2000
+    assert store.missing(pointer.collection, [image_id(f"{number}") for number in range(2000)]) == set()
+    assert store.collections() == ["photos-r1"]
+    store.close()
