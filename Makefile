@@ -11,7 +11,7 @@ PORT ?= 8000
 TORCH ?= pypi
 TORCH_BACKEND := $(if $(filter-out pypi,$(TORCH)),--torch-backend=$(TORCH))
 
-.PHONY: help install demo test check bench lock clean
+.PHONY: help install demo test lint check docs bench lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -27,17 +27,21 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install ## Index the demo photos and serve the search page (SOURCE=~/Pictures MODEL=ViT-B-32/laion2b_s34b_b79k for your own)
-	@$(BIN)/python -m demo --port $(PORT) $(if $(SOURCE),--source $(SOURCE)) $(if $(MODEL),--model $(MODEL))
+	@$(BIN)/python -m demo --port $(PORT) $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)')
 
 test: install ## Run every test that needs no cluster
 	@$(BIN)/python -m pytest
 
-check: install ## Formatting, lint, types and import rules, then the tests
+lint: install ## Check formatting, style, types and import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/python -m pytest
+
+check: lint test ## lint, then test
+
+docs: install ## Write what the docs say about the code
+	@$(BIN)/python -m docs.generate
 
 bench: install ## Measure speed and memory into bench/results and docs/benchmarks.md
 	@$(BIN)/python -m bench

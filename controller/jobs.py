@@ -47,6 +47,7 @@ class JobState:
     """One Job at one moment."""
 
     name: str
+    spec_hash: str
     stage: Stage
     phase: Phase
     completions: int
@@ -101,6 +102,7 @@ def job_state(job: Mapping[str, Any], indexes: Mapping[int, IndexReport]) -> Job
         phase, reason = Phase.ACTIVE, ""
     return JobState(
         name=job["metadata"]["name"],
+        spec_hash=job["metadata"]["annotations"][labels.SPEC_HASH],
         stage=Stage(job["metadata"]["labels"][labels.COMPONENT]),
         phase=phase,
         completions=job["spec"]["completions"],

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import shutil
 import signal
@@ -33,12 +32,11 @@ from imgsearch import labels
 from imgsearch.errors import ExitCode, ImgsearchError, PermanentError, TemporaryError, UsageError
 from imgsearch.settings import Settings
 
-log = logging.getLogger(__name__)
-
 RELEASE = "local"
 GRACE_SECONDS = 30.0
 """How long a process may take to write the part in hand, as terminationGracePeriodSeconds."""
 TAIL_BYTES = 16_384
+INTERRUPTED = "its processes have ended with their controller"
 
 PROGRAMS = {Stage.PLAN: "embedder", Stage.EMBED: "embedder", Stage.INGEST: "searcher"}
 
@@ -53,7 +51,7 @@ class LocalCluster:
         self._changed = threading.Event()
 
     def template(self, stage: Stage) -> Mapping[str, Any]:
-        command = [sys.executable, "-m", PROGRAMS[stage], str(stage)]
+        command = ["python", "-m", PROGRAMS[stage], str(stage)]
         return {"spec": {"containers": [{"name": str(stage), "command": command}]}}
 
     def jobs(self, run: str) -> dict[Stage, JobState]:
@@ -146,7 +144,9 @@ class LocalCluster:
         if not job["status"].get("conditions") and not _is_locked(folder):
             job = _read_job(folder) or job  # it may have ended between the two looks
             if not job["status"].get("conditions"):
-                _conclude(job["status"], "Failed", "Interrupted", "its processes have ended with their controller")
+                runner = self._runners.get(folder.name)
+                reason = runner.failure if runner else INTERRUPTED
+                _conclude(job["status"], "Failed", "Interrupted", reason)
         reports = {}
         for file in folder.glob("*.log"):
             index = int(file.stem)
@@ -169,6 +169,8 @@ class Runner:
         self._stopping = threading.Event()
         self._guard = threading.RLock()  # of the processes and of the Job's status
         self._processes: set[subprocess.Popen[bytes]] = set()
+        self.failure = INTERRUPTED
+        """Why the Job would stay without an end."""
         self._thread = threading.Thread(target=self._run, name=folder.name)
 
     def start(self) -> None:
@@ -214,7 +216,7 @@ class Runner:
                     self._save()
             except OSError as error:  # a full disk: without its conclusion the Job counts as interrupted
                 self._stopping.set()
-                log.error("%s: %s", self._folder.name, error)
+                self.failure = f"{error.strerror}: {error.filename}"
                 self._changed.set()
 
     def _index(self, index: int) -> tuple[int, bool | None]:
@@ -229,8 +231,8 @@ class Runner:
                 return index, None
             if code == ExitCode.DONE:
                 return index, True
-            if not result.exists():
-                result.write_text(json.dumps({"error": _death(code)}))
+            if _read_result(result) is None:
+                result.write_text(json.dumps({"error": _death(code, self._folder)}))
             if code in _not_retried(self._spec):
                 return index, False
             self._stopping.wait(2.0**attempt)
@@ -259,7 +261,7 @@ class Runner:
             if self._stopping.is_set():
                 return None
             process = subprocess.Popen(
-                command,
+                [sys.executable if word == "python" else word for word in command],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # the result is in its file
@@ -285,9 +287,12 @@ def _not_retried(spec: Mapping[str, Any]) -> set[int]:
     return {code for rule in rules if rule["action"] == "FailIndex" for code in rule["onExitCodes"]["values"]}
 
 
-def _death(code: int) -> str:
+def _death(code: int, folder: Path) -> str:
+    """Why a process left no result."""
     if code == -signal.SIGKILL:
         return "it was killed (SIGKILL): out of memory?"
+    if shutil.disk_usage(folder).free < TAIL_BYTES:
+        return f"no space left on the disk of {folder}: free some, then give the same command"
     return f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from controller import settings as given
@@ -30,7 +31,7 @@ from controller.manifests import job_name
 from controller.pipeline import Pipeline
 from controller.plan import Failed
 from controller.query import find
-from controller.view import RunView, summary, table
+from controller.view import RunView, plural, reasons, summary, table
 from imgsearch.errors import ExitCode, ImgsearchError, NotFound, UsageError
 from imgsearch.layout import Report, RunFolder
 from imgsearch.settings import RunSettings, Settings
@@ -56,6 +57,7 @@ class Command:
         args = self.args
         if not args.local:
             raise UsageError("say --local: this version runs the pipeline on this machine only")
+        given.check_paths(args.source, args.model)
         base = self._published(args.index) if args.update else None
         settings = given.with_run(
             self.settings,
@@ -82,24 +84,26 @@ class Command:
             self.cluster.stop()
             return INTERRUPTED
         if isinstance(end, Failed):
-            self.err.print(f"[red]error:[/] {end.stage}: {end.reason}", soft_wrap=True)
+            shard = "SHARD" if end.stage is Stage.EMBED else f"0 --stage {end.stage}"
+            self._error(f"{end.stage}: {end.reason}")
             self.err.print(
-                "the same command tries again what is missing; "
-                f"controller status {settings.run.id}{self._where} and controller logs {settings.run.id} SHARD{self._where} "
-                "say more",
+                f"the same command tries again what is missing; controller status {settings.run.id}{self._where} and "
+                f"controller logs {settings.run.id} {shard}{self._where} say more",
                 soft_wrap=True,
+                highlight=False,
             )
             return ExitCode.FAILED
         if not end.changed:
             self.out.print(f"nothing has changed since run {base}: index {args.index} stays as it is", soft_wrap=True)
         elif fresh:
-            self._tell(jobs[Stage.INGEST].result, settings.run.id)
+            self._tell(jobs[Stage.INGEST].result, settings)
         else:
             self.out.print(
                 f"run {settings.run.id} is done already, nothing was changed; "
                 "--update indexes what is new or changed in the source since",
                 soft_wrap=True,
             )
+            self._tell_if_another_serves(self._published(args.index), settings)
         return ExitCode.DONE
 
     def status(self) -> int:
@@ -115,6 +119,8 @@ class Command:
                 )
             else:
                 self.out.print(table(run, jobs))
+                for reason in reasons(jobs):
+                    self.out.print(f"[red]{escape(reason)}[/]", soft_wrap=True)
             if not self.args.watch or not any(job.phase is Phase.ACTIVE for job in jobs.values()):
                 return ExitCode.DONE
             time.sleep(2)
@@ -129,7 +135,7 @@ class Command:
                 {
                     "run": run,
                     "index": report and report.index,
-                    "state": "published" if report else _stage_words(self.cluster.jobs(run)),
+                    "state": "done" if report else _stage_words(self.cluster.jobs(run)),
                     "images": report and report.images,
                     "bad": report and report.bad,
                     "source": report and report.source,
@@ -147,9 +153,12 @@ class Command:
         return ExitCode.DONE
 
     def cleanup(self) -> int:
-        runs = [self.args.run] if self.args.run else self.cluster.runs()
+        known = self.cluster.runs()
+        runs = [self.args.run] if self.args.run else known
         if self.args.data and not self.args.run:
             raise UsageError("--data removes a run for good: name the RUN")
+        if self.args.run and not self.args.data and self.args.run not in known:
+            raise UsageError(f"no run is called {self.args.run!r} here; `controller runs` lists them")
         for run in runs:
             jobs = self.cluster.jobs(run)
             active = [job.stage for job in jobs.values() if job.phase is Phase.ACTIVE]
@@ -166,13 +175,13 @@ class Command:
         return ExitCode.DONE
 
     def report(self) -> int:
-        run = self._run()
         storage = Storage(self.settings.storage.uri)
-        report = _report(storage, run)
+        run = self.args.run or next((run for run in reversed(self.cluster.runs()) if _report(storage, run)), None)
+        report = _report(storage, run or self._run())
         if report is None:
-            raise UsageError(f"run {run} has no report: it is not published; `controller status {run}{self._where}` says why")
+            raise UsageError(f"run {run} has no report: it is not done; `controller status{self._where}` says why")
         if self.args.bad:
-            sys.stdout.write(storage.get(RunFolder(run).bad_list).decode())
+            sys.stdout.write(storage.get(RunFolder(report.run).bad_list).decode())
         elif self.args.output == "json":
             sys.stdout.write(report.to_json().decode())
         else:
@@ -223,9 +232,23 @@ class Command:
     def _about(self, run: RunSettings) -> Settings:
         return Settings(run=run, storage=self.settings.storage, store=self.settings.store)
 
-    def _tell(self, result: Mapping[str, Any], run: str) -> None:
-        bad = f", {result['bad']:,} could not be used (controller report {run} --bad{self._where})" if result["bad"] else ""
-        self.out.print(f"index {result['index']}: {result['images']:,} images searchable{bad}", soft_wrap=True)
+    def _tell(self, result: Mapping[str, Any], settings: Settings) -> None:
+        run = settings.run.id
+        bad = (
+            f", {result['bad']:,} could not be used (controller report {run} --bad{self._where})"
+            if result["bad"]
+            else ""
+        )
+        self.out.print(f"index {result['index']}: {plural(result['images'], 'image')} searchable{bad}", soft_wrap=True)
+        self._tell_if_another_serves(result["published"], settings)
+
+    def _tell_if_another_serves(self, serving: str | None, settings: Settings) -> None:
+        """After a rollback, say, or where a later run has been published."""
+        if serving not in (None, settings.run.id):
+            self.out.print(f"index {settings.run.index} goes on serving run {serving}", soft_wrap=True)
+
+    def _error(self, sentence: object) -> None:
+        self.err.print(f"[red]error:[/] {escape(str(sentence))}", soft_wrap=True, highlight=False)
 
     def _show(self, report: Report) -> None:
         rows = Table(show_header=False, box=None, pad_edge=False, padding=(0, 3, 0, 0))
@@ -235,9 +258,9 @@ class Command:
             "source": report.source,
             "model": f"{report.model} ({report.dim}-d)",
             "published": report.published,
-            "searchable": f"{report.images:,} images",
-            "bad": f"{report.bad:,} images",
-            "embedding": f"{report.embed_seconds:,.1f} s in {report.shards} shards",
+            "searchable": plural(report.images, "image"),
+            "bad": plural(report.bad, "image"),
+            "embedding": f"{report.embed_seconds:,.1f} s in {plural(report.shards, 'shard')}",
             "ingest": f"{report.ingest_seconds:,.1f} s, {report.vectors_added:,} vectors added",
             "verified": ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report.verified.items()),
         }
@@ -281,6 +304,11 @@ def _all_done(jobs: Mapping[Stage, JobState]) -> bool:
 def _stage_words(jobs: Mapping[Stage, JobState]) -> str:
     last = next(reversed(list(jobs.values())), None)
     return f"{last.stage} {last.phase}" if last else "no Jobs"
+
+
+def _console() -> Console:
+    """stdout: as wide as the terminal, or in a pipe as wide as its lines, for other programs to read."""
+    return Console() if sys.stdout.isatty() else Console(width=10_000)
 
 
 def _need(*packages: str) -> None:
@@ -327,7 +355,7 @@ def parser() -> argparse.ArgumentParser:
     verb("runs", "List the runs.", output=True)
     verb("indexes", "List the published indexes.", output=True)
     rollback = verb("rollback", "Point an index back at the run that was published before.")
-    rollback.add_argument("index", metavar="INDEX")
+    rollback.add_argument("index", metavar="INDEX", help="its name")
     cleanup = verb("cleanup", "Remove the Jobs of ended runs; with --data a run's files and vectors too.")
     cleanup.add_argument("run", nargs="?", metavar="RUN", help="every ended one if not given")
     cleanup.add_argument("--data", action="store_true", help="its folder and collection too; refused while it serves")
@@ -335,8 +363,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("run", nargs="?", metavar="RUN", help="the latest if not given")
     report.add_argument("--bad", action="store_true", help="every image that could not be used, as CSV")
     logs = verb("logs", "Print the log of one shard.")
-    logs.add_argument("run", metavar="RUN")
-    logs.add_argument("shard", metavar="SHARD", type=int)
+    logs.add_argument("run", metavar="RUN", help="its id")
+    logs.add_argument("shard", metavar="SHARD", type=int, help="its number, from 0")
     logs.add_argument("--stage", choices=[*Stage], default=Stage.EMBED, help="of which stage (embed)")
     serve = verb("serve", "Serve the search page and the API.")
     serve.add_argument("--local", action="store_true", help="on this machine")
@@ -355,15 +383,15 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     err = Console(stderr=True)
-    command = Command(args, out=Console(), err=err, env=env)
+    command = Command(args, out=_console(), err=err, env=env)
     verb: Callable[[], int] = getattr(command, args.verb.replace("-", "_"))
     try:
         return verb()
     except ImgsearchError as error:
-        err.print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        command._error(error)
         return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.TEMPORARY
     except OSError as error:
-        err.print(f"[red]error:[/] {error.strerror}: {error.filename or args.verb}", soft_wrap=True, highlight=False)
+        command._error(f"{error.strerror}: {error.filename or args.verb}")
         return ExitCode.TEMPORARY
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from controller import manifests
-from controller.jobs import JobState, Stage
+from controller.jobs import JobState, Phase, Stage
 from controller.plan import Create, Failed, Finished, Replace, Wait, next_step
+from imgsearch import labels
+from imgsearch.errors import PermanentError
 from imgsearch.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class Pipeline:
     def run(self) -> tuple[Finished | Failed, Mapping[Stage, JobState]]:
         """Runs what is left of the run; returns how it ended and its Jobs."""
         retry = True
+        self._check(self._cluster.jobs(self._settings.run.id))
         while True:
             jobs = self._cluster.jobs(self._settings.run.id)
             self._show(jobs)
@@ -82,5 +85,19 @@ class Pipeline:
                     retry = False
                 case Wait():
                     self._cluster.wait(POLL_SECONDS)
+                case Finished(changed=False):
+                    # No run came of it, and the next update shall look again.
+                    self._cluster.delete(jobs[Stage.PLAN].name)
+                    return step, jobs
                 case Finished() | Failed():
                     return step, jobs
+
+    def _check(self, jobs: Mapping[Stage, JobState]) -> None:
+        """Raises PermanentError where a Job of this run was made with other options. What failed may be corrected."""
+        for stage, job in jobs.items():
+            ours = self.manifest(stage, job.completions)["metadata"]["annotations"][labels.SPEC_HASH]
+            if job.phase is not Phase.FAILED and job.spec_hash != ours:
+                raise PermanentError(
+                    f"run {self._settings.run.id} exists with other options (Job {job.name} has spec {job.spec_hash}, "
+                    f"this command {ours}): give the same options as before, or another --run"
+                )

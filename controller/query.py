@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ def find(client: httpx.Client, query: str, *, k: int, index: str | None) -> dict
     Raises UsageError with the API's own sentence, TemporaryError where nothing answers."""
     told: dict[str, Any] = {"k": k, **({"index": index} if index else {})}
     try:
-        if Path(query).is_file():
-            with open(query, "rb") as file:
+        if re.match(r"~|\.{0,2}/", query) and not Path(query).expanduser().is_file():
+            raise UsageError(f"there is no file {query}")
+        if Path(query).expanduser().is_file():
+            with Path(query).expanduser().open("rb") as file:
                 answer = client.post("/v1/search/image", files={"file": file}, data=told)
         else:
             answer = client.post("/v1/search", json={"text": query, **told})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from dataclasses import replace
@@ -59,6 +60,20 @@ def with_run(
     told = replace(told, id=run or run_id(told))
     RunFolder(told.id)
     return replace(settings, run=told)
+
+
+def check_paths(source: str, model: str) -> None:
+    """Raises UsageError for a folder that is not on this machine, before anything is started."""
+    if "://" not in source:
+        _must_exist("source", source.partition("?")[0])
+    if model.startswith("local-dir:"):
+        _must_exist("model", model.removeprefix("local-dir:"))
+
+
+def _must_exist(what: str, path: str) -> None:
+    full = os.path.expanduser(path)
+    if not os.path.exists(full) and not glob.glob(full):
+        raise UsageError(f"there is no {what} {path}: check the path")
 
 
 def serving(settings: Settings, *, host: str, port: int) -> Settings:

@@ -89,10 +89,21 @@ def table(run: str, jobs: Mapping[Stage, JobState], rate: float | None = None) -
             f"{about['rate']:.1f}" if about["rate"] else "",
             _duration(about["left_seconds"]),
         )
-    for job in jobs.values():
-        for index, error in list(job.errors().items())[:5]:
-            rows.add_row(f"[red]{job.stage} {index}[/]", f"[red]{error}[/]", end_section=True)
     return rows
+
+
+def reasons(jobs: Mapping[Stage, JobState]) -> list[str]:
+    """Why what failed did, a line each: the first few indexes, or the Job itself."""
+    told = []
+    for job in jobs.values():
+        errors = job.errors()
+        shard = " shard {}" if job.stage is Stage.EMBED else ""
+        told += [f"{job.stage}{shard.format(index)}: {error}" for index, error in list(errors.items())[:5]]
+        if len(errors) > 5:
+            told.append(f"{job.stage}: {len(errors) - 5} more shards failed; -o json has them all")
+        if job.phase is Phase.FAILED and not errors:
+            told.append(f"{job.stage}: {job.reason}")
+    return told
 
 
 def summary(job: JobState, jobs: Mapping[Stage, JobState], rate: float | None = None) -> dict[str, Any]:
@@ -132,6 +143,10 @@ def _words(job: JobState, jobs: Mapping[Stage, JobState], rate: float | None) ->
     if about["failed"]:
         words += f", {about['failed']} failed"
     return words
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _of(done: int, total: int) -> str:

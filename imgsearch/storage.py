@@ -115,7 +115,7 @@ def _open(uri: str) -> ObjectStore:
             Path(unquote(parts.path)).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot make the folder {unquote(parts.path)}: {error.strerror}") from error
-        return LocalStore(unquote(parts.path))
+        return LocalStore(unquote(parts.path), automatic_cleanup=True)  # an empty folder goes with its last object
     if parts.scheme in ("s3", "gs", "az") and parts.netloc:
         try:
             return from_url(uri)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,20 @@ from tests.fakes import COLOURS
 ROOT = Path(__file__).resolve().parent.parent
 COCO128 = ROOT.parent / "shared" / "data" / "coco128" / "images"
 DEMO_MODEL = f"local-dir:{ROOT / 'demo' / 'model'}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a test that would be skipped fails")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -53,16 +67,3 @@ def photos(tmp_path: Path) -> Callable[[int], Path]:
         return folder
 
     return make
-
-
-@pytest.fixture
-def monotonic() -> Iterator[Callable[[], float]]:
-    """A clock that moves by a second at each look."""
-    at = 0.0
-
-    def look() -> float:
-        nonlocal at
-        at += 1.0
-        return at
-
-    yield look

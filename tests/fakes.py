@@ -39,6 +39,7 @@ class FakeEncoder:
     device = "cpu"
     workers = 1
     batch = 4
+    device_memory = 0
 
     def __init__(self, model: str = "fake/colours", *, fingerprint: str | None = None) -> None:
         self.model = model

@@ -34,7 +34,9 @@ class EmbedMetrics:
             ["stage"],
             registry=self.registry,
         )
-        self._queue = Gauge("imgsearch_embed_queue", "Images or batches in flight", ["stage"], registry=self.registry)
+        self._queue = Gauge(
+            "imgsearch_embed_queue", "Results of a stage that wait for the next one", ["stage"], registry=self.registry
+        )
         self.device_memory = Gauge(
             "imgsearch_embed_device_memory_bytes",
             "Highest use of the GPU's memory so far",
@@ -44,8 +46,8 @@ class EmbedMetrics:
     def bad(self, stage: str, reason: str) -> None:
         self._bad.labels(stage, kind(reason)).inc()
 
-    def queue(self, stage: str, length: int) -> None:
-        self._queue.labels(stage).set(length)
+    def queue(self, stage: str, change: int) -> None:
+        self._queue.labels(stage).inc(change)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -22,16 +22,23 @@ def ordered_map(
     """`map` in `pool`, results in the order of `values`, at most `window` of them in flight.
 
     Values are taken only as results are: chained maps hold bounded memory and never run ahead of the slowest.
-    `queued` is told how many are in flight. The first exception of `work` is raised in its place."""
+    `queued` is told 1 when a result is ready and -1 when it is taken, so that their sum is the queue's length.
+    The first exception of `work` is raised in its place."""
     flight: deque[Future[Out]] = deque()
+
+    def taken() -> Out:
+        result = flight.popleft().result()
+        queued(-1)
+        return result
+
     for value in values:
-        flight.append(pool.submit(work, value))
-        queued(len(flight))
+        future = pool.submit(work, value)
+        future.add_done_callback(lambda _: queued(1))
+        flight.append(future)
         if len(flight) >= window:
-            yield flight.popleft().result()
+            yield taken()
     while flight:
-        yield flight.popleft().result()
-        queued(len(flight))
+        yield taken()
 
 
 def batched(values: Iterable[In], size: Callable[[], int]) -> Iterator[list[In]]:

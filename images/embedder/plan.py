@@ -31,7 +31,8 @@ Row = Mapping[str, Any]
 def plan(settings: Settings, storage: Storage, source: Source) -> Plan:
     """Lists `source` and writes the plan, its shards' items first; a plan that is there is returned as it is.
 
-    The shards of an update hold what is new or changed since the base run; there are none where nothing is.
+    The shards of an update hold what is new or changed since the base run; one that finds nothing new and nothing
+    gone is not written.
     Raises UsageError where the plan that is there is of something else, or the base is."""
     run = settings.run
     asked: dict[str, Any] = {
@@ -43,7 +44,11 @@ def plan(settings: Settings, storage: Storage, source: Source) -> Plan:
     }
     key = RunFolder(run.id).plan
     if not storage.exists(key):
-        storage.create(key, _list(run, storage, source, asked).to_json())
+        made = _list(run, storage, source, asked)
+        if not made.shards and not made.removed:
+            storage.delete(RunFolder(run.id).root)  # nothing to do is no run: the next update looks again
+            return made
+        storage.create(key, made.to_json())
     return _checked(read_plan(storage, run.id), asked, advice="use another --run")
 
 

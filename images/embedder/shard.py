@@ -155,7 +155,7 @@ class ShardEmbedder:
             yield from ordered_map(encoders, encode, batches, window=encoder.workers + 1, queued=self._queue("encode"))
 
     def _queue(self, stage: str) -> Callable[[int], None]:
-        return lambda length: self._metrics.queue(stage, length)
+        return lambda change: self._metrics.queue(stage, change)
 
     def _read(self, image: SourceImage) -> Read:
         with self._metrics.timed("read"):
@@ -185,6 +185,7 @@ class ShardEmbedder:
         pixels = [entry.pixels for entry in batch if isinstance(entry, Prepared)]
         with self._metrics.timed("encode"):
             vectors = iter(encoder.encode_images(pixels) if pixels else ())
+        self._metrics.device_memory.set(encoder.device_memory)
         rows: list[Row | Bad] = []
         for entry in batch:
             if isinstance(entry, Bad):

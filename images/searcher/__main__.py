@@ -21,12 +21,13 @@ def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Loads the run into the store, verifies and publishes it."""
     from searcher.ingest import Ingest
 
-    report = Ingest(
+    work = Ingest(
         settings.run.id,
         storage=Storage(settings.storage.uri),
         store=open_store(settings.store.url),
         stopping=stopping,
-    ).run()
+    )
+    report, pointer = work.run()
     return {
         "index": report.index,
         "collection": report.collection,
@@ -34,7 +35,7 @@ def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
         "bad": report.bad,
         "kept": report.kept,
         "removed": report.removed,
-        "embed_seconds": report.embed_seconds,
+        "published": pointer.run,
     }
 
 

@@ -127,8 +127,10 @@ class Ingest:
         self._clock = clock
         self._now = now
 
-    def run(self) -> Report:
-        """Fills, verifies, publishes and reports; a run that is published already only gets its report again.
+    def run(self) -> tuple[Report, Pointer]:
+        """Fills, verifies, publishes and reports; returns the report and what the index points to then.
+
+        A run that is published already, or was rolled back from, only gets its report again.
 
         Raises PermanentError, with nothing published, where a shard, a part or the collection is not as it must be."""
         start = self._clock()
@@ -150,7 +152,7 @@ class Ingest:
         found = self._verify(collection, rows, samples)
         self._store = self._store.reopen()
         self._verify(collection, rows, samples)
-        published = self._publish(plan, first, collection, rows)
+        pointer = self._publish(plan, first, collection, rows)
         seconds = self._clock() - start
         own = [shard.done for shard in shards if shard.folder.run == plan.run]
         report = Report(
@@ -161,7 +163,7 @@ class Ingest:
             fingerprint=first.fingerprint,
             dim=first.dim,
             collection=collection,
-            published=published.published,
+            published=pointer.published,
             shards=plan.shards,
             images=rows,
             bad=len(bad),
@@ -177,7 +179,7 @@ class Ingest:
             verified={"counted": rows, "sampled": len(samples.rows), "found_itself": found},
         )
         self._storage.put(self._folder.report, report.to_json())
-        return report
+        return report, pointer
 
     def _plan(self, folder: RunFolder) -> Plan:
         try:

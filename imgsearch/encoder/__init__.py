@@ -49,6 +49,10 @@ class Encoder(Protocol):
     def batch(self) -> int:
         """Images that one call should bring; shrinks when the device's memory ran out."""
 
+    @property
+    def device_memory(self) -> int:
+        """The most bytes of the GPU's memory that were in use so far; 0 on a CPU."""
+
     def prepare(self, image: Image.Image) -> Pixels:
         """An RGB image of any size as the model's input, not yet normalised."""
 

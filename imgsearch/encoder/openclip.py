@@ -103,6 +103,10 @@ class OpenClipEncoder:
         self.batch = batch
         self.dim = self.encode_texts(["a photo"]).shape[1]
 
+    @property
+    def device_memory(self) -> int:
+        return 0 if self.device == "cpu" else torch.cuda.max_memory_allocated()
+
     def prepare(self, image: Image.Image) -> Pixels:
         for step in self._geometry:
             image = step(image)

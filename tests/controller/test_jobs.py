@@ -10,7 +10,11 @@ from imgsearch import labels
 
 def job(status: dict[str, Any], completions: int = 4) -> dict[str, Any]:
     return {
-        "metadata": {"name": "local-r1-embed", "labels": {labels.COMPONENT: "embed"}},
+        "metadata": {
+            "name": "local-r1-embed",
+            "labels": {labels.COMPONENT: "embed"},
+            "annotations": {labels.SPEC_HASH: "abc"},
+        },
         "spec": {"completions": completions},
         "status": status,
     }

@@ -11,9 +11,12 @@ from controller.plan import Create, Failed, Finished, Replace, Step, Wait, next_
 from imgsearch.settings import RunSettings
 
 
-def job(stage: Stage, phase: Phase = Phase.COMPLETE, result: Mapping[str, Any] | None = None, **fields: Any) -> JobState:
+def job(
+    stage: Stage, phase: Phase = Phase.COMPLETE, result: Mapping[str, Any] | None = None, **fields: Any
+) -> JobState:
     plain = JobState(
         name=f"local-r1-{stage}",
+        spec_hash="",
         stage=stage,
         phase=phase,
         completions=1,

@@ -112,9 +112,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def indexed(expected: tuple[Path, dict[str, str]]) -> Indexed:
     folder, _ = expected
     home = folder.parent / "home"
-    done = controller(
-        "run-pipeline", folder, "--local", "--home", home, "--model", DEMO_MODEL, "--shard-size", "100"
-    )
+    done = controller("run-pipeline", folder, "--local", "--home", home, "--model", DEMO_MODEL, "--shard-size", "100")
     assert done.returncode == 0, done.stderr
     return Indexed(home, folder, done.stdout, done.stderr)
 

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_wrong_path(home: Path) -> None:
-    mistake("run-pipeline", "/no/such/folder", "--local", "--home", home, code=1, sentence="/no/such/folder")
+    mistake("run-pipeline", "/no/such/folder", "--local", "--home", home, code=2, sentence="there is no source /no/such/folder")
 
 
 def test_an_empty_folder(home: Path, tmp_path: Path) -> None:
@@ -54,15 +54,11 @@ def test_an_unknown_model(home: Path, folder: Path) -> None:
 
 
 def test_a_model_of_no_known_form(home: Path, folder: Path) -> None:
-    mistake(
-        "run-pipeline", folder, "--local", "--home", home, "--model", "clip", code=2, sentence="'clip' is no model"
-    )
+    mistake("run-pipeline", folder, "--local", "--home", home, "--model", "clip", code=2, sentence="'clip' is no model")
 
 
 def test_a_wrong_index_name(home: Path, folder: Path) -> None:
-    mistake(
-        "run-pipeline", folder, "--local", "--home", home, "--index", "My Photos", code=2, sentence="index name"
-    )
+    mistake("run-pipeline", folder, "--local", "--home", home, "--index", "My Photos", code=2, sentence="index name")
 
 
 def test_a_wrong_run_id(home: Path, folder: Path) -> None:
@@ -87,9 +83,7 @@ def test_none_of_the_images_can_be_used(home: Path, tmp_path: Path) -> None:
 def test_a_port_in_use(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        mistake(
-            "serve", "--local", "--home", home, "--port", str(port), code=2, sentence=f"port {port} is in use"
-        )
+        mistake("serve", "--local", "--home", home, "--port", str(port), code=2, sentence=f"port {port} is in use")
 
 
 def test_searching_where_nothing_serves() -> None:

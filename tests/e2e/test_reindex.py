@@ -74,9 +74,7 @@ class Home:
 
     def run(self, *words: str) -> tuple[str, str]:
         """`run-pipeline`; returns what it said and the run that is published then."""
-        done = controller(
-            *("run-pipeline", self.folder, "--local", "--home", self.path, "--model", DEMO_MODEL, *words)
-        )
+        done = controller(*("run-pipeline", self.folder, "--local", "--home", self.path, "--model", DEMO_MODEL, *words))
         assert done.returncode == 0, done.stderr
         return done.stdout, self.published()
 

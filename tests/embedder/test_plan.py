@@ -185,11 +185,11 @@ class TestUpdate:
         assert dropped(storage, "r2") == [f"{n:06}.png" for n in (0, 1, 2, 3, 4)]
         assert (made.shards, made.images, made.kept, made.removed) == (1, 2, 20, 4)
 
-    def test_where_nothing_changed_has_no_shards(self, storage: Storage) -> None:
+    def test_where_nothing_changed_leaves_no_run(self, storage: Storage) -> None:
         plan(settings(), storage, FakeSource(*photos(25)))
         made = plan(settings(id="r2", base="r1"), storage, FakeSource(*photos(25)))
         assert (made.shards, made.images, made.kept, made.removed) == (0, 0, 25, 0)
-        assert dropped(storage, "r2") == []
+        assert storage.folders("runs") == ["r1"]
 
     def test_names_every_row_of_a_changed_row_group(self, storage: Storage) -> None:
         plan(settings(), storage, FakeSource(*groups(3, 2), *groups(2, path="b.parquet")))

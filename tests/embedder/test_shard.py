@@ -58,6 +58,10 @@ class Bench:
             found.append(schema.from_bytes(self.storage.get(name), name)[0]["key"].to_pylist())
         return found
 
+    def thumbnails(self) -> list[str]:
+        with tarfile.open(fileobj=io.BytesIO(self.storage.get(FOLDER.thumbs(0, 0)))) as archive:
+            return archive.getnames()
+
     def bad(self, part: int = 0) -> list[dict[str, str]]:
         rows: list[dict[str, str]] = schema.from_bytes(self.storage.get(FOLDER.bad(0, part)), "bad")[0].to_pylist()
         return rows
@@ -107,13 +111,10 @@ def test_a_row_has_its_id_vector_size_metadata_and_the_place_of_its_thumbnail(
     assert np.linalg.norm(schema.vectors(table)[2]) == pytest.approx(1, abs=1e-3)
     thumbnail = bench.storage.get_range(FOLDER.thumbs(0, 0), row["thumb_offset"], row["thumb_length"])
     assert Image.open(io.BytesIO(thumbnail)).size == (60, 40)
-    archive = tarfile.open(fileobj=io.BytesIO(bench.storage.get(FOLDER.thumbs(0, 0))))
-    assert archive.getnames() == [f"{id}.webp" for id in table["id"].to_pylist()]
+    assert bench.thumbnails() == [f"{id}.webp" for id in table["id"].to_pylist()]
 
 
-def test_bad_images_are_rows_with_a_reason_and_never_end_the_job(
-    tmp_path: Path, photos: Callable[[int], Path]
-) -> None:
+def test_bad_images_are_rows_with_a_reason_and_never_end_the_job(tmp_path: Path, photos: Callable[[int], Path]) -> None:
     folder = photos(3)
     (folder / "a.jpg").write_bytes(b"<!DOCTYPE html><title>404</title>")
     (folder / "b.jpg").write_bytes(b"")
@@ -177,14 +178,13 @@ def test_what_a_killed_process_left_without_its_marker_is_written_anew(
     bench.storage.put(FOLDER.thumbs(0, 0), b"half a tar")
     bench.storage.put(FOLDER.bad(0, 0), b"half a table")
     assert bench.embed().images == 7
-    tarfile.open(fileobj=io.BytesIO(bench.storage.get(FOLDER.thumbs(0, 0)))).getnames()
+    assert len(bench.thumbnails()) == 5
     assert bench.bad(0) == []
 
 
 def test_a_second_process_on_the_same_shard_steps_back(tmp_path: Path, photos: Callable[[int], Path]) -> None:
     bench = Bench(tmp_path, photos(7))
     rival = Bench(tmp_path, photos(7))
-
 
     embedder = ShardEmbedder(
         plan=bench.plan,

@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +34,7 @@ class Run:
         self.root = root
         self.storage = Storage((root / "storage").as_uri())
         self.settings = Settings(
-            run=RunSettings(
-                id="r1", index="photos", source=str(source), model=DEMO_MODEL, part_images=part_images
-            ),
+            run=RunSettings(id="r1", index="photos", source=str(source), model=DEMO_MODEL, part_images=part_images),
             storage=StorageSettings(uri=self.storage.uri),
             store=StoreSettings(url=f"chroma+file://{root}/chroma"),
         )
@@ -117,7 +115,7 @@ def test_the_embedder_killed_at_ten_moments(tmp_path: Path, source: Path, chance
 
 
 @pytest.fixture
-def embedded(tmp_path: Path, source: Path) -> Iterator[Run]:
+def embedded(tmp_path: Path, source: Path) -> Run:
     """A run with 2 000 vectors in 40 parts, made without a model."""
     run = Run(tmp_path, source, part_images=50)
     dim, count = 64, 2000
@@ -147,7 +145,7 @@ def embedded(tmp_path: Path, source: Path) -> Iterator[Run]:
     run.storage.put(FOLDER.done(0), done.to_json())
     plan = Plan("r1", "photos", str(source), DEMO_MODEL, 1, count, 1, 50)
     run.storage.put(FOLDER.plan, plan.to_json())
-    yield run
+    return run
 
 
 def test_ingest_killed_at_ten_moments(embedded: Run, chance: random.Random) -> None:

@@ -126,7 +126,9 @@ def small_device(room: int, error: Exception) -> tuple[OpenClipEncoder, SmallDev
     def tokenizer(texts: Sequence[str]) -> Tensor:
         return torch.zeros(len(texts), 1)
 
-    preprocess = transforms.Compose([transforms.Resize(4), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
+    preprocess = transforms.Compose(
+        [transforms.Resize(4), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
+    )
     encoder = OpenClipEncoder(
         network,
         preprocess,

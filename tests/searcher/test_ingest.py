@@ -86,7 +86,13 @@ class World:
         return folder
 
     def part(
-        self, folder: RunFolder, shard: int, number: int, keys: Sequence[str], bad: Sequence[str], fingerprint: str = "f1"
+        self,
+        folder: RunFolder,
+        shard: int,
+        number: int,
+        keys: Sequence[str],
+        bad: Sequence[str],
+        fingerprint: str = "f1",
     ) -> None:
         rows = [
             {
@@ -102,10 +108,14 @@ class World:
             }
             for key in keys
         ]
-        about = {"model": "m", "fingerprint": fingerprint, "dim": str(DIM), "images": str(len(rows)), "bad": str(len(bad))}
-        self.storage.put(
-            folder.part(shard, number), schema.to_bytes(schema.table(schema.embeddings(DIM), rows), about)
-        )
+        about = {
+            "model": "m",
+            "fingerprint": fingerprint,
+            "dim": str(DIM),
+            "images": str(len(rows)),
+            "bad": str(len(bad)),
+        }
+        self.storage.put(folder.part(shard, number), schema.to_bytes(schema.table(schema.embeddings(DIM), rows), about))
         lost = [{"key": key, "stage": "decode", "reason": "truncated", "etag": ""} for key in bad]
         self.storage.put(folder.bad(shard, number), schema.to_bytes(schema.table(schema.BAD, lost)))
 
@@ -116,7 +126,7 @@ class World:
             store=self.store,
             stopping=self.stopping,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
-        ).run()
+        ).run()[0]
 
     def stored(self, collection: str) -> set[str]:
         keys = [f"{letter}{number}" for letter in "abcdxyz" for number in range(40)]
