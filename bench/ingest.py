@@ -12,6 +12,8 @@ from bench import vectors
 from bench.contender import Contender
 from bench.results import Figure
 from imgsearch.storage import Storage
+from imgsearch.stores.chroma import ChromaStore
+from searcher.ingest import Ingest
 
 TITLE = "Ingest"
 ABOUT = """\
@@ -91,9 +93,6 @@ def ours(runs: str) -> Callable[[str], tuple[float, float]]:
 
 def ingest(runs: str, url: str, run: str = RUN) -> float:
     """Seconds that the run takes into the store, opening included."""
-    from imgsearch.stores import open_store
-    from searcher.ingest import Ingest
-
     start = time.perf_counter()
-    Ingest(run, storage=Storage(runs), store=open_store(url), stopping=threading.Event()).run()
+    Ingest(run, storage=Storage(runs), store=ChromaStore(url), stopping=threading.Event()).run()
     return time.perf_counter() - start

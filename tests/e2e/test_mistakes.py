@@ -37,7 +37,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_wrong_path(home: Path) -> None:
-    mistake("run-pipeline", "/no/such/folder", "--local", "--home", home, code=2, sentence="there is no source /no/such/folder")
+    mistake(
+        "run-pipeline",
+        "/no/such/folder",
+        "--local",
+        "--home",
+        home,
+        code=2,
+        sentence="there is no source /no/such/folder",
+    )
 
 
 def test_an_empty_folder(home: Path, tmp_path: Path) -> None:
