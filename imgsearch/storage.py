@@ -110,7 +110,7 @@ class Storage:
 
 def _open(uri: str) -> ObjectStore:
     parts = urlsplit(uri)
-    if parts.scheme == "file" and parts.path.startswith("/"):
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         try:
             Path(unquote(parts.path)).mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,22 +55,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Part:
-    """One part as it lies in storage, its ids already read."""
+    """One part, ready to be stored."""
 
-    shard: Shard
-    number: int
     table: pa.Table
-
-    def records(self, ids: set[str]) -> list[Record]:
-        """The records of those rows whose id is among `ids`."""
-        table = self.table.filter(pc.is_in(self.table["id"], pa.array(list(ids)))) if ids else self.table.slice(0, 0)
-        vectors = schema.vectors(table)
-        rows = table.drop_columns(["embedding"]).to_pylist()
-        run, shard = self.shard.folder.run, self.shard.done.shard
-        return [
-            record(row, vector, run=run, shard=shard, part=self.number)
-            for row, vector in zip(rows, vectors, strict=True)
-        ]
+    ids: list[str]
+    records: list[Record]
+    """Of those rows that the store does not have yet."""
 
 
 class BatchSize:
@@ -220,18 +211,18 @@ class Ingest:
                 rows += [row for row in table.drop_columns(["etag"]).to_pylist() if row["key"] not in shard.dropped]
         return rows
 
-    def _parts(self, shards: list[Shard]) -> Iterator[Part]:
-        """Every part, checked against its shard's done.json; the next one is read while this one is stored."""
+    def _parts(self, shards: list[Shard], missing: Callable[[list[str]], set[str]]) -> Iterator[Part]:
+        """Every part, checked against its shard's done.json; the next one is made ready while this one is stored."""
         places = [(shard, part) for shard in shards for part in range(shard.done.parts)]
         with ThreadPoolExecutor(1, "read") as reader:
-            ahead = reader.submit(self._part, *places[0]) if places else None
+            ahead = reader.submit(self._part, *places[0], missing) if places else None
             for following in [*places[1:], None]:
                 assert ahead is not None
                 part = ahead.result()
-                ahead = reader.submit(self._part, *following) if following else None
+                ahead = reader.submit(self._part, *following, missing) if following else None
                 yield part
 
-    def _part(self, shard: Shard, number: int) -> Part:
+    def _part(self, shard: Shard, number: int, missing: Callable[[list[str]], set[str]]) -> Part:
         name = shard.folder.part(shard.done.shard, number)
         table, about = self._read(name)
         if (about.get("fingerprint"), about.get("dim")) != (shard.done.fingerprint, str(shard.done.dim)):
@@ -240,7 +231,8 @@ class Ingest:
             raise PermanentError(f"{name} is not a part of this version of imgsearch: index again under a new --run")
         if shard.dropped:
             table = table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(shard.dropped)))))
-        return Part(shard, number, table)
+        ids = table["id"].to_pylist()
+        return Part(table, ids, _records(table, missing(ids), shard, number))
 
     def _read(self, name: str) -> tuple[pa.Table, dict[str, str]]:
         try:
@@ -250,27 +242,26 @@ class Ingest:
 
     def _fill(self, collection: str, shards: list[Shard], samples: Samples) -> tuple[int, int]:
         """Adds what is missing; returns how many rows there should be, and how many were added."""
+        # Nothing is missing from an empty collection but everything: to ask costs, so it is not asked.
         probing = self._store.count(collection) > 0
+        missing = partial(self._store.missing, collection) if probing else set[str]
         size = BatchSize()
         rows = added = 0
         logged = self._clock()
         total = sum(shard.done.images for shard in shards)
-        for part in self._parts(shards):
-            ids = part.table["id"].to_pylist()
-            samples.offer(ids, part.table)
-            rows += len(ids)
-            absent = self._store.missing(collection, ids) if probing else set(ids)
-            records = part.records(absent)
+        for part in self._parts(shards, missing):
+            samples.offer(part.ids, part.table)
+            rows += len(part.ids)
             at = 0
-            while at < len(records):
+            while at < len(part.records):
                 if self._stopping.is_set():
                     raise Interrupted
-                batch = records[at : at + size.records]
+                batch = part.records[at : at + size.records]
                 before = self._clock()
                 self._store.add(collection, batch)
                 size.took(len(batch), self._clock() - before)
                 at += len(batch)
-            added += len(records)
+            added += len(part.records)
             if self._clock() - logged >= PROGRESS_SECONDS:
                 logged = self._clock()
                 log.info("stored %d of %d", rows, total, extra={"done": rows, "total": total})
@@ -319,6 +310,17 @@ class Ingest:
         if before is not None and before.previous is not None:
             self._store.drop(before.previous.collection)
         return pointer
+
+
+def _records(table: pa.Table, ids: set[str], shard: Shard, part: int) -> list[Record]:
+    """The records of those rows whose id is among `ids`."""
+    if len(ids) < len(table):
+        table = table.filter(pc.is_in(table["id"], pa.array(list(ids), pa.string())))
+    rows = table.drop_columns(["embedding"]).to_pylist()
+    return [
+        record(row, vector, run=shard.folder.run, shard=shard.done.shard, part=part)
+        for row, vector in zip(rows, schema.vectors(table), strict=True)
+    ]
 
 
 def _same_model(shards: list[Shard]) -> ShardDone:

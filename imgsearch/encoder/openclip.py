@@ -7,6 +7,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def load_encoder(model: str, *, batch: int | None = None, threads: int | None = 
         workers = 2  # one batch is copied to the device while the other is computed
     else:
         device, dtype = "cpu", torch.float32
+        machine.keep_freed_memory()
         network = pack(network.to(memory_format=torch.channels_last))
         workers = cores // threads
     return OpenClipEncoder(
@@ -93,6 +95,7 @@ class OpenClipEncoder:
         self._factor = (1 / (255 * std)).to(device)
         self._shift = (-mean / std).to(device)
         self._shrinking = threading.Lock()
+        self._cores = ThreadPoolExecutor(threads, "text", initializer=torch.set_num_threads, initargs=(1,))
         self.model = model
         self.fingerprint = fingerprint
         self.preprocessing = "; ".join(str(t) for t in preprocess.transforms)
@@ -128,10 +131,17 @@ class OpenClipEncoder:
         return np.concatenate(done) if done else np.zeros((0, self.dim), np.float32)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        tokens = self._tokenizer(list(texts))
+        if self.device == "cpu" and len(texts) >= self._threads > 1:
+            # A share for each core: threads that share one matrix wait for each other, and on a machine that is busy
+            # with the searches of other clients they wait long.
+            return np.concatenate(list(self._cores.map(self._encode_tokens, tokens.chunk(self._threads))))
         torch.set_num_threads(self._threads)
-        tokens = self._tokenizer(list(texts)).to(self.device)
+        return self._encode_tokens(tokens)
+
+    def _encode_tokens(self, tokens: Tensor) -> Vectors:
         with torch.inference_mode():
-            return _normalized(self._network.encode_text(tokens))
+            return _normalized(self._network.encode_text(tokens.to(self.device)))
 
     def _encode(self, batch: Sequence[Pixels]) -> Vectors:
         torch.set_num_threads(self._threads)  # OpenMP keeps the number per calling thread

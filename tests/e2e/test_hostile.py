@@ -191,7 +191,7 @@ def test_progress_in_a_pipe_is_a_line_per_change(indexed: Indexed) -> None:
 
 def test_every_listing_knows_the_run(indexed: Indexed) -> None:
     (run,) = json.loads(controller("runs", "--home", indexed.home, "-o", "json").stdout)
-    assert (run["index"], run["state"]) == ("photos", "published")
+    assert (run["index"], run["state"]) == ("photos", "done")
     (index,) = json.loads(controller("indexes", "--home", indexed.home, "-o", "json").stdout)
     assert index["run"] == run["run"]
     status = json.loads(controller("status", run["run"], "--home", indexed.home, "-o", "json").stdout)

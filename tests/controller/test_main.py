@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from PIL import Image
+
+from tests.conftest import DEMO_MODEL
+from tests.programs import ROOT, controller
+
+HEAVY = ("torch", "open_clip", "chromadb", "datasets", "pyarrow", "numpy", "PIL")
+
+
+def test_the_controller_needs_nothing_heavy() -> None:
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+for name in {HEAVY!r}:
+    sys.modules[name] = None  # importing it raises ImportError
+import controller.main
+controller.main.parser()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_dry_run_prints_the_jobs_and_creates_none(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    done = controller("run-pipeline", tmp_path, "--local", "--home", home, "--dry-run", "--run", "r1")
+    assert done.returncode == 0, done.stderr
+    jobs = list(yaml.safe_load_all(done.stdout))
+    assert [job["metadata"]["name"] for job in jobs] == ["local-r1-plan", "local-r1-embed", "local-r1-ingest"]
+    assert jobs[1]["spec"]["template"]["spec"]["containers"][0]["command"] == ["python", "-m", "embedder", "embed"]
+    assert not (home / "jobs").exists()
+
+
+def test_the_same_run_with_other_options_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (30, 30), "red").save(folder / "red.png")
+    words = ("run-pipeline", folder, "--local", "--home", tmp_path / "home", "--run", "r1", "--model", DEMO_MODEL)
+    assert controller(*words).returncode == 0
+    refused = controller(*words, "--shard-size", "7")
+    assert refused.returncode == 3
+    assert "run r1 exists with other options" in refused.stderr

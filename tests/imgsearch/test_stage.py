@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgsearch import stage
+from imgsearch.errors import ExitCode, PermanentError, TemporaryError, UsageError
+from imgsearch.settings import Settings
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Path:
+    return tmp_path / "termination-log"
+
+
+@pytest.fixture(autouse=True)
+def undisturbed() -> Iterator[None]:
+    """The process's own logging and signals, which a stage sets up, are put back."""
+    root = logging.getLogger()
+    before = signal.getsignal(signal.SIGTERM), root.handlers[:], root.level
+    yield
+    signal.signal(signal.SIGTERM, before[0])
+    root.handlers[:] = before[1]
+    root.setLevel(before[2])
+
+
+def run(work: stage.Stage, result: Path, **env: str) -> ExitCode:
+    return stage.run(work, {"IMGSEARCH_LOG_RESULT_FILE": str(result), **env})
+
+
+def test_a_result_is_left_for_the_controller_and_on_stdout(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda settings, _: {"run": settings.run.id}, result, IMGSEARCH_RUN_ID="r1") == ExitCode.DONE
+    assert json.loads(result.read_text()) == {"run": "r1"}
+    assert json.loads(capsys.readouterr().out) == {"run": "r1"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("a wrong path"), 2),
+        (TemporaryError("it is down"), 3),
+        (PermanentError("it is broken"), 4),
+        (stage.Interrupted(), 143),
+        (ZeroDivisionError("division by zero"), 3),
+    ],
+)
+def test_an_error_is_an_exit_code_and_a_sentence(error: Exception, code: int, result: Path) -> None:
+    def fail(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+        raise error
+
+    assert run(fail, result) == code
+    left = json.loads(result.read_text())
+    assert left == {"interrupted": True} if code == 143 else str(error) in left["error"]
+
+
+def test_a_wrong_setting_ends_before_the_work(result: Path) -> None:
+    assert run(lambda *_: pytest.fail("it ran"), result, IMGSEARCH_SEARCH_PORT="x") == ExitCode.USAGE
+
+
+def test_sigterm_is_told_to_the_stage(result: Path) -> None:
+    def work(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping.wait(10)
+        raise stage.Interrupted
+
+    assert run(work, result) == ExitCode.INTERRUPTED
+
+
+def test_a_long_error_still_fits(result: Path) -> None:
+    def fail(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+        raise PermanentError("very " * 5000)
+
+    assert run(fail, result) == ExitCode.PERMANENT
+    assert len(result.read_bytes()) < stage.RESULT_LIMIT
+
+
+def test_logs_are_json_lines_with_run_and_shard(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+        logging.getLogger("x").info("embedded %d", 3, extra={"done": 3, "total": 9})
+        return {}
+
+    run(work, result, IMGSEARCH_RUN_ID="r1", JOB_COMPLETION_INDEX="7")
+    entry = json.loads(capsys.readouterr().err)
+    assert {name: entry[name] for name in ("message", "run", "shard", "done", "total", "level")} == {
+        "message": "embedded 3",
+        "run": "r1",
+        "shard": 7,
+        "done": 3,
+        "total": 9,
+        "level": "info",
+    }
+
+
+@pytest.mark.parametrize("env", [{}, {"JOB_COMPLETION_INDEX": "x"}])
+def test_a_shard_must_be_named(env: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="JOB_COMPLETION_INDEX"):
+        stage.completion_index(env)
