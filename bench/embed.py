@@ -188,6 +188,7 @@ def ours(model: str) -> Callable[[str, int, Path], Run]:
     from imgsearch.sources import open_source
     from imgsearch.storage import Storage
 
+    machine.tune_for_throughput()
     start = time.perf_counter()
     encoder = load_encoder(model, threads=1)
     load_seconds = time.perf_counter() - start
@@ -225,6 +226,7 @@ def stages(model: str) -> Callable[[Sequence[Path]], Alone]:
     from imgsearch.encoder.openclip import load_encoder
     from imgsearch.settings import EmbedSettings
 
+    machine.tune_for_throughput()
     encoder = load_encoder(model, threads=1)
     settings = EmbedSettings()
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from imgsearch import stage
+from imgsearch import machine, stage
 from imgsearch.errors import ExitCode
 from imgsearch.layout import Plan, RunFolder
 from imgsearch.settings import Settings
@@ -26,6 +26,7 @@ def plan(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 
 def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Embeds the shard that JOB_COMPLETION_INDEX names."""
+    machine.tune_for_throughput()
     from embedder.metrics import EmbedMetrics
     from embedder.shard import ShardEmbedder
     from imgsearch.encoder import Encoder
