@@ -19,6 +19,7 @@ from typing import Any
 from bench import copied, models, photos
 from bench.contender import Contender
 from bench.results import Figure
+from imgsearch import machine
 
 TITLE = "Embedding"
 ABOUT = """\
@@ -179,16 +180,15 @@ def _costs(case: Case, rounds: Sequence[Round]) -> list[Figure]:
 
 def ours(model: str) -> Callable[[str, int, Path], Run]:
     """The product over a folder of so many images."""
+    machine.tune_for_throughput()  # before torch is imported, as `python -m embedder embed` does
     from embedder.metrics import EmbedMetrics
     from embedder.plan import plan
     from embedder.shard import ShardEmbedder
-    from imgsearch import machine
     from imgsearch.encoder.openclip import load_encoder
     from imgsearch.settings import RunSettings, Settings, StorageSettings
     from imgsearch.sources import open_source
     from imgsearch.storage import Storage
 
-    machine.tune_for_throughput()
     start = time.perf_counter()
     encoder = load_encoder(model, threads=1)
     load_seconds = time.perf_counter() - start
@@ -222,11 +222,11 @@ def ours(model: str) -> Callable[[str, int, Path], Run]:
 
 def stages(model: str) -> Callable[[Sequence[Path]], Alone]:
     """The product's stages, one at a time, a thread on each core."""
-    from imgsearch import machine, pictures
+    machine.tune_for_throughput()
+    from imgsearch import pictures
     from imgsearch.encoder.openclip import load_encoder
     from imgsearch.settings import EmbedSettings
 
-    machine.tune_for_throughput()
     encoder = load_encoder(model, threads=1)
     settings = EmbedSettings()
 

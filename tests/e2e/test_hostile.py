@@ -199,3 +199,19 @@ def test_every_listing_knows_the_run(indexed: Indexed) -> None:
     assert run["run"] in controller("status", "--home", indexed.home).stdout
     log = controller("logs", run["run"], "1", "--home", indexed.home).stdout
     assert json.loads(log.splitlines()[-1])["shard"] == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/images/..%2F..%2F..%2Fetc%2Fhostname",
+        "/v1/images/%2Fetc%2Fhostname",
+        "/v1/images/..%2F..%2Fetc%2Fhostname/thumbnail",
+        "/%2e%2e/%2e%2e/etc/hostname",
+        "/page.js/..%2F..%2Fapp.py",
+    ],
+)
+def test_no_path_leads_out_of_the_index(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,3 +171,22 @@ def test_what_is_served_or_was_updated_from_is_not_removed_and_the_rest_is(home:
     home.say("cleanup")
     assert list((home.path / "jobs").iterdir()) == []
     assert {each["run"] for each in json.loads(home.say("runs", "-o", "json"))} == runs
+
+
+def test_a_damaged_shard_publishes_nothing_and_is_mended_by_deleting_it(home: Home, client: httpx.Client) -> None:
+    served = home.published()
+    words = ("run-pipeline", home.folder, "--local", "--home", home.path, "--model", DEMO_MODEL, "--run", "mended")
+    assert controller(*words, "--index", "other", "--shard-size", "10").returncode == 0
+    home.say("cleanup", "mended")
+    shard = home.path / "storage" / "runs" / "mended" / "shards" / "00001"
+    part = shard / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-30])
+    broken = controller(*words, "--index", "other", "--shard-size", "10")
+    assert broken.returncode == 1
+    assert "part-00000.parquet is damaged" in broken.stderr
+    assert "delete its shard's folder" in broken.stderr
+    assert {each["index"]: each["run"] for each in json.loads(home.say("indexes", "-o", "json"))}["photos"] == served
+    shutil.rmtree(shard)
+    mended = controller(*words, "--index", "other", "--shard-size", "10")
+    assert mended.returncode == 0, mended.stderr
+    assert json.loads(home.say("report", "mended", "-o", "json"))["images"] == len(list(home.folder.iterdir()))
