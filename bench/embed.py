@@ -27,7 +27,8 @@ Images per second of `ShardEmbedder` on a planned shard, from files on a disk to
 model is not in it.
 
 - **Of what the cores allow**: cores ÷ CPU-seconds of an image, decoded (`pictures.decode` and `Encoder.prepare`) and
-  encoded (`Encoder.encode_images`). Each is measured alone in the same round, with a thread on every core. Reading,
+  encoded (`Encoder.encode_images`). Each is measured alone in the same round, with a thread on every core. What other
+  processes took of the cores meanwhile (the last column below, by Linux's own count) is taken off the cores. Reading,
   thumbnails, the queues and writing are what is lost; the second ratio counts a thumbnail as work that must be done.
 - **The copied loop** has the shape of SkyPilot's image vector-database example: whole images, OpenCLIP's own transform,
   batches of 50 in torch's defaults, each image as a JPEG again, pickles in Parquet, all in one thread.
@@ -121,7 +122,7 @@ class Round:
 
     def allowed(self, *, thumbnails: bool) -> float:
         each = self.alone.decode + self.alone.model + (self.alone.thumbnail if thumbnails else 0)
-        return self.cores / each
+        return self.cores * (1 - self.others_share) / each
 
 
 def _round(

@@ -81,8 +81,9 @@ class Command:
                 end, jobs = pipeline.run()
         except KeyboardInterrupt:
             self.err.print("stopping: the parts in hand are being written; the same command goes on from here")
-            self.cluster.stop()
             return INTERRUPTED
+        finally:
+            self.cluster.stop()
         if isinstance(end, Failed):
             shard = "SHARD" if end.stage is Stage.EMBED else f"0 --stage {end.stage}"
             self._error(f"{end.stage}: {end.reason}")
@@ -269,9 +270,9 @@ class Command:
         if report.skipped:
             facts["passed over"] = ", ".join(f"{count} {what}" for what, count in report.skipped.items())
         for name, value in facts.items():
-            rows.add_row(f"[dim]{name}[/]", str(value))
+            rows.add_row(f"[dim]{name}[/]", escape(str(value)))
         for reason, count in report.bad_reasons.items():
-            rows.add_row(f"[dim]bad: {count:,}[/]", reason)
+            rows.add_row(f"[dim]bad: {count:,}[/]", escape(reason))
         self.out.print(rows)
 
     def _list(self, rows: list[dict[str, Any]], *, empty: str) -> int:
@@ -284,7 +285,7 @@ class Command:
             for heading in rows[0]:
                 shown.add_column(heading, overflow="fold")
             for row in rows:
-                shown.add_row(*("" if value is None else str(value) for value in row.values()))
+                shown.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
             self.out.print(shown)
         return ExitCode.DONE
 

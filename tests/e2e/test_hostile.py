@@ -73,7 +73,7 @@ def hostile(folder: Path) -> dict[str, str]:
     image("h-alpha.png", plain(906).convert("RGBA"))
     image("h-onebit.png", plain(907).convert("1"))
     image("h-la.png", plain(908).convert("LA"))
-    image("h Käse & Brötchen #1?.jpg", plain(909))
+    image("h Käse & Brötchen [1] #1?.jpg", plain(909))
     image("h-tiny.png", Image.new("RGB", (1, 1), "red"))
     (folder / "h-out.jpg").symlink_to(outside)
     made["h-out.jpg"] = "leads out"
@@ -152,7 +152,7 @@ def test_an_image_finds_itself(client: httpx.Client, indexed: Indexed) -> None:
     assert (thumbnail.format, thumbnail.size) == ("WEBP", (256, 192))
 
 
-@pytest.mark.parametrize("name", ["h Käse & Brötchen #1?.jpg", "h-rotated.jpg", "h-animated.gif", "h-16bit.png"])
+@pytest.mark.parametrize("name", ["h Käse & Brötchen [1] #1?.jpg", "h-rotated.jpg", "h-animated.gif", "h-16bit.png"])
 def test_odd_but_usable_images_are_searchable_and_shown(client: httpx.Client, indexed: Indexed, name: str) -> None:
     file = indexed.folder / name
     answer = client.post("/v1/search/image", files={"file": file.read_bytes()}, data={"k": "1"}).json()
@@ -215,3 +215,14 @@ def test_no_path_leads_out_of_the_index(client: httpx.Client, path: str) -> None
     answer = client.get(path)
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_the_command_line_searches_by_text_and_by_file(client: httpx.Client, indexed: Indexed) -> None:
+    file = indexed.folder / "h Käse & Brötchen [1] #1?.jpg"
+    found = controller("search", file, "-k", "1", "--url", str(client.base_url)).stdout
+    assert str(file) in found
+    by_text = json.loads(controller("search", "a cat", "-k", "3", "-o", "json", "--url", str(client.base_url)).stdout)
+    assert len(by_text["results"]) == 3
+    wrong = controller("search", "./no-such.jpg", "--url", str(client.base_url))
+    assert wrong.returncode == 2
+    assert "there is no file ./no-such.jpg" in wrong.stderr
