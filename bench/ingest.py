@@ -30,7 +30,7 @@ BATCHES = (500, 1_000, 2_000, 5_000)
 
 
 def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
-    count, probe, rounds = (4_000, 2_000, 1) if quick else (20_000, 8_000, 3)
+    count, probe, rounds = (4_000, 2_000, 1) if quick else (40_000, 8_000, 3)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         runs = f"{Path(scratch).as_uri()}/runs"
         vectors.write(Storage(runs), RUN, count, vectors.Origin())

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from embedder.parts import Parts, Row
+from embedder.parts import Draft, Parts, Row
 from imgsearch import schema
 from imgsearch.encoder import Encoder
 from imgsearch.layout import Plan, RunFolder, ShardDone
@@ -39,7 +39,10 @@ def write(storage: Storage, run: str, count: int, origin: Origin) -> None:
     rows = list(_rows(count, origin.dim))
     starts = range(0, count, PART_IMAGES)
     for part, start in enumerate(starts):
-        parts.write(part, [*rows[start : start + PART_IMAGES]])
+        draft = Draft()
+        for row in rows[start : start + PART_IMAGES]:
+            draft.add(row)
+        parts.write(part, draft)
     shard: dict[str, Any] = {"images": count, "bytes": 0, "model": origin.model}
     done = ShardDone(
         shard=0, bad=0, parts=len(starts), fingerprint=origin.fingerprint, dim=origin.dim, seconds=0, **shard

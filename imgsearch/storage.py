@@ -41,7 +41,7 @@ class Storage:
             raise PermanentError(f"{self.uri}/{key} ends before byte {offset + length}: it is not what was written")
         return data
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         """Writes or replaces the object."""
         with self._translated("write", key):
             obstore.put(self._store, key, data)

@@ -59,6 +59,53 @@ class Progress:
         return self.images + self.bad
 
 
+class Draft:
+    """A part in the making. Thumbnails go into the archive as they come: thousands of small blocks, kept until the
+    part is whole, would leave the heap full of holes that the model's large blocks do not fit into."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        """Of schema.embeddings."""
+        self.bad: list[dict[str, str]] = []
+        """Of schema.BAD."""
+        self._sink = io.BytesIO()
+        self._tar = tarfile.open(fileobj=self._sink, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.bad)
+
+    def add(self, entry: Row | Bad) -> None:
+        if isinstance(entry, Bad):
+            self.bad.append(vars(entry))
+            return
+        id = image_id(entry.key)
+        self.rows.append(
+            {
+                "id": id,
+                "key": entry.key,
+                "etag": entry.etag,
+                "embedding": entry.vector.astype(np.float16),
+                "width": entry.width,
+                "height": entry.height,
+                "thumb_offset": self._keep(f"{id}.webp", entry.thumbnail),
+                "thumb_length": len(entry.thumbnail),
+                "metadata": schema.encode_metadata(entry.metadata),
+            }
+        )
+
+    def archive(self) -> memoryview:
+        """The finished tar; nothing can be added then."""
+        self._tar.close()
+        return self._sink.getbuffer()
+
+    def _keep(self, name: str, thumbnail: bytes) -> int:
+        """Puts a thumbnail into the tar; returns where in it its bytes begin."""
+        member = tarfile.TarInfo(name)
+        member.size = len(thumbnail)
+        self._tar.addfile(member, io.BytesIO(thumbnail))
+        return self._tar.offset - _padded(member.size)
+
+
 class Parts:
     """The parts of one shard in the run folder."""
 
@@ -89,49 +136,19 @@ class Parts:
             found = Progress(found.parts + 1, found.images + int(about["images"]), found.bad + int(about["bad"]))
         return found
 
-    def write(self, part: int, entries: list[Row | Bad]) -> None:
-        """Writes `entries`, in order, as part number `part`.
+    def write(self, part: int, draft: Draft) -> None:
+        """Writes a draft as part number `part`.
 
         Raises TemporaryError where another process has written that part meanwhile."""
-        good = [entry for entry in entries if isinstance(entry, Row)]
-        bad = [entry for entry in entries if isinstance(entry, Bad)]
-        archive, places = _archive(good)
-        self._storage.put(self._folder.thumbs(self._shard, part), archive)
+        self._storage.put(self._folder.thumbs(self._shard, part), draft.archive())
         self._storage.put(
             self._folder.bad(self._shard, part),
-            schema.to_bytes(schema.table(schema.BAD, [vars(entry) for entry in bad])),
+            schema.to_bytes(schema.table(schema.BAD, draft.bad)),
         )
-        rows = [
-            {
-                "id": image_id(row.key),
-                "key": row.key,
-                "etag": row.etag,
-                "embedding": row.vector,
-                "width": row.width,
-                "height": row.height,
-                "thumb_offset": offset,
-                "thumb_length": len(row.thumbnail),
-                "metadata": schema.encode_metadata(row.metadata),
-            }
-            for row, offset in zip(good, places, strict=True)
-        ]
-        about = {**self._about, "images": str(len(good)), "bad": str(len(bad))}
-        data = schema.to_bytes(schema.table(self._schema, rows), about)
+        about = {**self._about, "images": str(len(draft.rows)), "bad": str(len(draft.bad))}
+        data = schema.to_bytes(schema.table(self._schema, draft.rows), about)
         if not self._storage.create(self._folder.part(self._shard, part), data):
             raise TemporaryError(f"another process is embedding shard {self._shard}; a retry goes on after its parts")
-
-
-def _archive(rows: list[Row]) -> tuple[bytes, list[int]]:
-    """A plain tar of the thumbnails, and where in it each one's bytes begin."""
-    sink = io.BytesIO()
-    places = []
-    with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for row in rows:
-            member = tarfile.TarInfo(f"{image_id(row.key)}.webp")
-            member.size = len(row.thumbnail)
-            archive.addfile(member, io.BytesIO(row.thumbnail))
-            places.append(archive.offset - _padded(member.size))
-    return sink.getvalue(), places
 
 
 def _padded(size: int) -> int:

@@ -35,7 +35,7 @@ from searcher.records import record
 log = logging.getLogger(__name__)
 
 SAMPLES = 64
-BATCH_SECONDS = 0.3
+BATCH_SECONDS = 0.5
 """One call of the store: long enough to be efficient, short enough that searches get their turn."""
 FIRST_BATCH = 500
 LARGEST_BATCH = 5_000
