@@ -277,6 +277,7 @@ class PartWriter:
     def _write(self, part: int, draft: Draft) -> None:
         with self._metrics.timed("write"):
             self._parts.write(part, draft)
+        machine.release_freed_memory()
         self._metrics.written.inc(len(draft))
 
     def _settle(self) -> None:
