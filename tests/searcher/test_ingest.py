@@ -19,7 +19,7 @@ from imgsearch.layout import Plan, Report, RunFolder, ShardDone, image_id
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
-from searcher.ingest import BatchSize, Ingest
+from searcher.ingest import BATCH_SECONDS, BatchSize, Ingest
 from searcher.records import filterable
 from tests.fakes import InMemoryStore
 
@@ -341,7 +341,7 @@ def test_a_batch_grows_and_shrinks_towards_its_time() -> None:
     size = BatchSize()
     for _ in range(20):
         size.took(size.records, size.records / 1000)  # 1 000 a second
-    assert 290 <= size.records <= 310
+    assert size.records == pytest.approx(1000 * BATCH_SECONDS, rel=0.05)
     for _ in range(20):
         size.took(size.records, size.records / 100)
     assert size.records == 50
