@@ -31,6 +31,26 @@ Stage = Callable[[Settings, threading.Event], Mapping[str, Any]]
 """Does the stage's work; stops soon, by raising Interrupted, once the event is set."""
 
 
+Server = Callable[[Settings], ExitCode]
+"""A program that answers until it is stopped, and handles SIGTERM by itself."""
+
+
+def main(
+    program: str, stages: Mapping[str, Stage], argv: list[str], env: Mapping[str, str], *, serve: Server | None = None
+) -> ExitCode:
+    """`python -m PROGRAM STAGE`: runs the stage that `argv` names, or the server where the program has one."""
+    verbs = [*stages, "serve"] if serve else [*stages]
+    if len(argv) != 1 or argv[0] not in verbs:
+        print(
+            f"usage: python -m {program} {'|'.join(verbs)}  (settings come from IMGSEARCH_* variables)", file=sys.stderr
+        )
+        return ExitCode.USAGE
+    if argv[0] in stages:
+        return run(stages[argv[0]], env)
+    assert serve is not None
+    return _answer(serve, env)
+
+
 def run(stage: Stage, env: Mapping[str, str]) -> ExitCode:
     """Runs a stage with the settings of `env`; the one place that turns errors into exit codes."""
     settings = Settings()
@@ -54,12 +74,12 @@ def run(stage: Stage, env: Mapping[str, str]) -> ExitCode:
     return code
 
 
-def serve(program: Callable[[Settings], ExitCode], env: Mapping[str, str]) -> ExitCode:
-    """Runs a program that answers until it is stopped and handles SIGTERM by itself; its errors are for a person."""
+def _answer(server: Server, env: Mapping[str, str]) -> ExitCode:
+    """Runs a server; its errors are for a person."""
     try:
         settings = Settings.from_env(env)
         logs.configure(settings.log)
-        return program(settings)
+        return server(settings)
     except ImgsearchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

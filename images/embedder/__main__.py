@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from imgsearch import machine, stage
-from imgsearch.errors import ExitCode
 from imgsearch.layout import Plan, RunFolder
 from imgsearch.settings import Settings
 from imgsearch.sources import open_source
@@ -66,15 +65,5 @@ def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 STAGES: dict[str, stage.Stage] = {"plan": plan, "embed": embed}
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) != 1 or argv[0] not in STAGES:
-        print(
-            f"usage: python -m embedder {'|'.join(STAGES)}  (settings come from IMGSEARCH_* variables)",
-            file=sys.stderr,
-        )
-        return ExitCode.USAGE
-    return stage.run(STAGES[argv[0]], os.environ)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(stage.main("embedder", STAGES, sys.argv[1:], os.environ))

@@ -114,17 +114,5 @@ STAGES: dict[str, stage.Stage] = {
 }
 
 
-def main(argv: list[str]) -> int:
-    if argv == ["serve"]:
-        return stage.serve(serve, os.environ)
-    if len(argv) != 1 or argv[0] not in STAGES:
-        print(
-            f"usage: python -m searcher {'|'.join([*STAGES, 'serve'])}  (settings come from IMGSEARCH_* variables)",
-            file=sys.stderr,
-        )
-        return ExitCode.USAGE
-    return stage.run(STAGES[argv[0]], os.environ)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(stage.main("searcher", STAGES, sys.argv[1:], os.environ, serve=serve))
