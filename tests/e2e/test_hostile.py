@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import DEMO_MODEL
+from tests.pngs import hollow_png
 from tests.programs import controller, serving
 
 COUNT = 200
@@ -59,11 +58,11 @@ def hostile(folder: Path) -> dict[str, str]:
         made[name] = ""
 
     file("h-truncated.jpg", jpeg.getvalue()[: len(jpeg.getvalue()) // 2], "truncated")
-    file("h-truncated.png", png(64, 64)[:45], ".")
+    file("h-truncated.png", hollow_png(64, 64)[:45], ".")
     file("h-empty.jpg", b"", "empty")
     file("h-zeros.jpg", bytes(5000), "zero bytes")
     file("h-page.jpg", b"<!DOCTYPE html><html><body>Not found</body></html>", "web page")
-    file("h-bomb.png", png(50_000, 50_000), "decompression bomb")
+    file("h-bomb.png", hollow_png(50_000, 50_000), "decompression bomb")
     file("h-random.webp", np.random.default_rng(1).bytes(3000), "not an image")
     image("h-cmyk.jpg", plain(901).convert("CMYK"))
     image("h-palette.png", plain(902).quantize(16), transparency=0)
@@ -83,15 +82,6 @@ def hostile(folder: Path) -> dict[str, str]:
     made["h-pipe.jpg"] = "."
     assert len(made) == 20
     return made
-
-
-def png(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from PIL import Image, ImageCms
 
 from imgsearch.errors import BadImage
 from imgsearch.pictures import decode, thumbnail
+from tests.pngs import hollow_png
 
 LIMIT = 10_000_000
 
@@ -120,18 +119,6 @@ def test_draft_and_orientation_work_together() -> None:
     assert (picture.width, picture.height) == (1500, 2000)
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A PNG whose header promises far more pixels than its few bytes hold."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    )
-
-
 JPEG = encoded(two_halves(size=(200, 100)), "JPEG")
 
 
@@ -147,7 +134,7 @@ JPEG = encoded(two_halves(size=(200, 100)), "JPEG")
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (JPEG[: len(JPEG) // 2], "truncated"),
         (JPEG[:30], "."),
-        (bomb(50_000, 50_000), "decompression bomb"),
+        (hollow_png(50_000, 50_000), "decompression bomb"),
     ],
 )
 def test_what_is_no_usable_image_is_bad_for_a_reason(data: bytes, reason: str) -> None:
