@@ -59,7 +59,6 @@ class EmbedSettings:
     )
     max_pixels: int = setting(200_000_000, "An image with more pixels than this is a decompression bomb.")
     thumbnail_px: int = setting(256, "The longer side of a thumbnail, in pixels.")
-    metrics_port: int | None = setting(None, "Port of the Prometheus metrics while it runs; None: no port is opened.")
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,30 @@ class SearchSettings:
     batch_texts: int = setting(32, "The most queries in one call of the model.")
     refresh_seconds: float = setting(2.0, "How often newly published indexes are looked for.")
     drain_seconds: float = setting(20.0, "How long running requests may take to end after SIGTERM.")
+    api_key: str | None = setting(None, "What requests must bring as `Authorization: Bearer …`; None: anyone may ask.")
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """How the controller makes Jobs in a cluster; no pod of theirs reads it."""
+
+    parallelism: int | None = setting(None, "Shards at a time; None: as many as the cluster has GPUs for, at least 1.")
+    retries: int = setting(3, "How often a shard may fail with what a retry can mend; a lost node does not count.")
+    deadline_seconds: int | None = setting(None, "A stage that takes longer is ended; None: it may take its time.")
+    ttl_seconds: int | None = setting(604_800, "Ended Jobs are removed after so long; None: `cleanup` removes them.")
+    queue: str | None = setting(None, "The Kueue LocalQueue that admits the embed Job; None: it starts at once.")
+    gpu_hour_price: float | None = setting(None, "What a GPU costs an hour; `status` then says what a run has cost.")
+
+
+@dataclass(frozen=True)
+class MetricsSettings:
+    """Where programs that end by themselves are scraped."""
+
+    port: int | None = setting(
+        None,
+        "Port of the Prometheus metrics of the embedder, of ingest and of the controller while they run; None: no "
+        "port is opened. The searcher has /metrics on its own port.",
+    )
 
 
 @dataclass(frozen=True)
@@ -101,6 +124,8 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     embed: EmbedSettings = field(default_factory=EmbedSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    jobs: JobSettings = field(default_factory=JobSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
     @classmethod
@@ -132,6 +157,8 @@ _GROUPS: dict[str, type[Any]] = {
     "store": StoreSettings,
     "embed": EmbedSettings,
     "search": SearchSettings,
+    "jobs": JobSettings,
+    "metrics": MetricsSettings,
     "log": LogSettings,
 }
 

@@ -41,8 +41,8 @@ def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     storage = Storage(settings.storage.uri)
     name = RunFolder(settings.run.id).plan
     metrics = EmbedMetrics()
-    if settings.embed.metrics_port is not None:
-        metrics.serve(settings.embed.metrics_port)
+    if settings.metrics.port is not None:
+        metrics.serve(settings.metrics.port)
     embedder = ShardEmbedder(
         plan=Plan.from_json(storage.get(name), name),
         settings=settings.embed,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from imgsearch.errors import UsageError
-from imgsearch.settings import EmbedSettings, LogSettings, RunSettings, SearchSettings, Settings
+from imgsearch.settings import EmbedSettings, LogSettings, MetricsSettings, RunSettings, SearchSettings, Settings
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from imgsearch.settings import EmbedSettings, LogSettings, RunSettings, SearchSe
     [
         Settings(),
         Settings(run=RunSettings(id="r1", source="/fotos/Käse & Co", base="r0", shard_images=5)),
-        Settings(embed=EmbedSettings(batch_images=None, metrics_port=9000), log=LogSettings(level="DEBUG")),
+        Settings(embed=EmbedSettings(batch_images=None), metrics=MetricsSettings(port=9000), log=LogSettings(level="DEBUG")),
         Settings(search=SearchSettings(refresh_seconds=0.25, port=1)),
     ],
 )
