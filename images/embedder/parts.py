@@ -59,15 +59,20 @@ class Progress:
         return self.images + self.bad
 
 
+VECTOR_BLOCK = 500
+
+
 class Draft:
-    """A part in the making. Thumbnails go into the archive as they come: thousands of small blocks, kept until the
-    part is whole, would leave the heap full of holes that the model's large blocks do not fit into."""
+    """A part in the making. Thumbnails go into the archive, and vectors into a few large blocks, as they come:
+    thousands of small ones, kept until the part is whole, would leave the heap full of holes that the model's large
+    blocks do not fit into."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         """Of schema.embeddings."""
         self.bad: list[dict[str, str]] = []
         """Of schema.BAD."""
+        self._block = np.empty((0, 0), np.float16)
         self._sink = io.BytesIO()
         self._tar = tarfile.open(fileobj=self._sink, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
@@ -84,7 +89,7 @@ class Draft:
                 "id": id,
                 "key": entry.key,
                 "etag": entry.etag,
-                "embedding": entry.vector.astype(np.float16),
+                "embedding": self._place(entry.vector),
                 "width": entry.width,
                 "height": entry.height,
                 "thumb_offset": self._keep(f"{id}.webp", entry.thumbnail),
@@ -97,6 +102,14 @@ class Draft:
         """The finished tar; nothing can be added then."""
         self._tar.close()
         return self._sink.getbuffer()
+
+    def _place(self, vector: NDArray[np.float32]) -> NDArray[np.float16]:
+        row = len(self.rows) % VECTOR_BLOCK
+        if row == 0:
+            self._block = np.empty((VECTOR_BLOCK, len(vector)), np.float16)  # its rows keep the one before alive
+        place: NDArray[np.float16] = self._block[row]
+        place[:] = vector
+        return place
 
     def _keep(self, name: str, thumbnail: bytes) -> int:
         """Puts a thumbnail into the tar; returns where in it its bytes begin."""

@@ -240,6 +240,7 @@ class PartWriter:
         self._hand = Draft()
         self._pool = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
+        self._freed = machine.FreedMemory()
         self._logged = clock()
         self._seen = before.done
         self.progress = before
@@ -264,6 +265,7 @@ class PartWriter:
             if len(self._hand) == self._part_images:
                 self._flush()
         self._seen += len(entries)
+        self._freed.look()
         if self._clock() - self._logged >= PROGRESS_SECONDS:
             self._log()
 
@@ -277,7 +279,6 @@ class PartWriter:
     def _write(self, part: int, draft: Draft) -> None:
         with self._metrics.timed("write"):
             self._parts.write(part, draft)
-        machine.release_freed_memory()
         self._metrics.written.inc(len(draft))
 
     def _settle(self) -> None:

@@ -30,12 +30,13 @@ from imgsearch.layout import Plan, Report, RunFolder, ShardDone, collection_name
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Record, Vectors, VectorStore
+from searcher.ingest_metrics import IngestMetrics
 from searcher.records import record
 
 log = logging.getLogger(__name__)
 
 SAMPLES = 64
-BATCH_SECONDS = 0.5
+BATCH_SECONDS = 1.0
 """One call of the store: long enough to be efficient, short enough that searches get their turn."""
 FIRST_BATCH = 500
 LARGEST_BATCH = 5_000
@@ -68,6 +69,10 @@ class BatchSize:
 
     def __init__(self) -> None:
         self.records = FIRST_BATCH
+
+    def of(self, left: int) -> int:
+        """The next batch of `left` records, all of which are then in batches of about one size."""
+        return -(-left // max(1, round(left / self.records)))
 
     def took(self, records: int, seconds: float) -> None:
         """Moves half of the way towards what would take BATCH_SECONDS."""
@@ -107,6 +112,7 @@ class Ingest:
         *,
         storage: Storage,
         store: VectorStore,
+        metrics: IngestMetrics,
         stopping: threading.Event,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -114,6 +120,7 @@ class Ingest:
         self._folder = RunFolder(run)
         self._storage = storage
         self._store = store
+        self._metrics = metrics
         self._stopping = stopping
         self._clock = clock
         self._now = now
@@ -128,7 +135,9 @@ class Ingest:
         plan = self._plan(self._folder)
         shards = list(self._shards(plan))
         first = _same_model(shards)
-        bad = self._bad(shards)
+        with self._metrics.timed("read"):
+            bad = self._bad(shards)
+        self._metrics.planned.set(plan.images + plan.kept - len(bad))
         collection = collection_name(plan.index, plan.run)
         self._store.create(collection, dim=first.dim)
         samples = Samples(plan.run)
@@ -140,10 +149,12 @@ class Ingest:
                 f"none of the {len(bad)} images of run {plan.run} can be used, so nothing was published; "
                 f"{self._folder.bad_list} says why for each"
             )
-        found = self._verify(collection, rows, samples)
-        self._store = self._store.reopen()
-        self._verify(collection, rows, samples)
-        pointer = self._publish(plan, first, collection, rows)
+        with self._metrics.timed("verify"):
+            found = self._verify(collection, rows, samples)
+            self._store = self._store.reopen()
+            self._verify(collection, rows, samples)
+        with self._metrics.timed("publish"):
+            pointer = self._publish(plan, first, collection, rows)
         seconds = self._clock() - start
         own = [shard.done for shard in shards if shard.folder.run == plan.run]
         report = Report(
@@ -165,7 +176,9 @@ class Ingest:
             bad_examples=bad[:BAD_EXAMPLES],
             embed_seconds=round(sum(done.seconds for done in own), 3),
             embed_stages=_summed([done.stages for done in own]),
+            embed_bytes=sum(done.bytes for done in own),
             ingest_seconds=round(seconds, 3),
+            ingest_stages=self._metrics.stage_seconds(),
             vectors_added=added,
             verified={"counted": rows, "sampled": len(samples.rows), "found_itself": found},
         )
@@ -223,6 +236,13 @@ class Ingest:
                 yield part
 
     def _part(self, shard: Shard, number: int, missing: Callable[[list[str]], set[str]]) -> Part:
+        with self._metrics.timed("read"):
+            part = self._checked_part(shard, number, missing)
+        self._metrics.parts.inc()
+        self._metrics.present.inc(len(part.ids) - len(part.records))
+        return part
+
+    def _checked_part(self, shard: Shard, number: int, missing: Callable[[list[str]], set[str]]) -> Part:
         name = shard.folder.part(shard.done.shard, number)
         table, about = self._read(name)
         if (about.get("fingerprint"), about.get("dim")) != (shard.done.fingerprint, str(shard.done.dim)):
@@ -253,13 +273,16 @@ class Ingest:
             samples.offer(part.ids, part.table)
             rows += len(part.ids)
             at = 0
-            while at < len(part.records):
+            while left := len(part.records) - at:
                 if self._stopping.is_set():
                     raise Interrupted
-                batch = part.records[at : at + size.records]
+                batch = part.records[at : at + size.of(left)]
                 before = self._clock()
-                self._store.add(collection, batch)
-                size.took(len(batch), self._clock() - before)
+                with self._metrics.timed("store"):
+                    self._store.add(collection, batch)
+                seconds = self._clock() - before
+                size.took(len(batch), seconds)
+                self._metrics.batch(len(batch), seconds)
                 at += len(batch)
             added += len(part.records)
             if self._clock() - logged >= PROGRESS_SECONDS:
