@@ -10,8 +10,21 @@ PORT ?= 8000
 # The small CPU build of torch: make install TORCH=cpu
 TORCH ?= pypi
 TORCH_BACKEND := $(if $(filter-out pypi,$(TORCH)),--torch-backend=$(TORCH))
+IMAGES := controller embedder searcher
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null)
+TAG ?= $(VERSION)
+REGISTRY ?=
+BASE ?=
+BUILDER ?= $(notdir $(firstword $(foreach each,docker podman buildah,$(shell command -v $(each)))))
+BUILD_FLAGS ?=
+BUILD_ARGS = $(BASE:%=BASE=%)
+# Without it buildah makes one layer of an image, and nothing is shared.
+export BUILDAH_LAYERS := true
+# Two builds at a time would both install torch.
+.NOTPARALLEL:
 
-.PHONY: help install demo test lint check docs bench lock clean
+.PHONY: help install demo test test-cluster lint check docs bench lock clean images $(IMAGES:%=image-%) image-chroma
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -32,6 +45,9 @@ demo: install ## Index the demo photos and serve the search page (SOURCE=~/Pictu
 test: install ## Run every test that needs no cluster
 	@$(BIN)/python -m pytest
 
+test-cluster: install ## Run the tests that need a Kubernetes (tests/cluster/README.md says what they need)
+	@$(BIN)/python -m pytest --no-skips tests/cluster
+
 lint: install ## Check formatting, style, types and import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -45,6 +61,15 @@ docs: install ## Write what the docs say about the code
 
 bench: install ## Measure speed and memory into bench/results and docs/benchmarks.md
 	@$(BIN)/python -m bench
+
+images: $(IMAGES:%=image-%) ## Build the container images with docker, podman or buildah (docs/images.md)
+
+$(IMAGES:%=image-%): BUILD_ARGS += VERSION=$(VERSION) REVISION=$(REVISION)
+image-embedder image-searcher: BUILD_ARGS += TORCH=$(TORCH)
+$(IMAGES:%=image-%) image-chroma: image-%:
+	@test -n '$(BUILDER)' || { echo "no docker, podman or buildah is there; install one, or name one with BUILDER=" >&2; exit 2; }
+	$(BUILDER) build $(BUILD_FLAGS) $(addprefix --build-arg ,$(BUILD_ARGS)) \
+	  --tag $(REGISTRY:%=%/)imgsearch-$*:$(TAG) --file $(wildcard images/$*/Dockerfile tests/cluster/$*/Dockerfile) .
 
 lock: install ## Resolve constraints.txt anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \

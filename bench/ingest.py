@@ -14,6 +14,7 @@ from bench.results import Figure
 from imgsearch.storage import Storage
 from imgsearch.stores.chroma import ChromaStore
 from searcher.ingest import Ingest
+from searcher.ingest_metrics import IngestMetrics
 
 TITLE = "Ingest"
 ABOUT = """\
@@ -94,5 +95,11 @@ def ours(runs: str) -> Callable[[str], tuple[float, float]]:
 def ingest(runs: str, url: str, run: str = RUN) -> float:
     """Seconds that the run takes into the store, opening included."""
     start = time.perf_counter()
-    Ingest(run, storage=Storage(runs), store=ChromaStore(url), stopping=threading.Event()).run()
+    Ingest(
+        run,
+        storage=Storage(runs),
+        store=ChromaStore(url),
+        metrics=IngestMetrics(),
+        stopping=threading.Event(),
+    ).run()
     return time.perf_counter() - start

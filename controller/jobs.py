@@ -6,6 +6,7 @@ are for show (https://kubernetes.io/docs/concepts/workloads/controllers/job/#ter
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -59,10 +60,14 @@ class JobState:
     started: str
     finished: str
     indexes: Mapping[int, IndexReport] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    """Why pods of it have not begun, and how many for each reason."""
+    gpu_hours: float = 0.0
+    """What its pods have held so far, as far as they can still be seen."""
 
     @property
     def result(self) -> Mapping[str, Any]:
-        """Of a Job with one completion: its result."""
+        """Of a Job with one completion: its result; empty where its pod went before anyone had read it."""
         return self.indexes[0].result or {} if 0 in self.indexes else {}
 
     @property
@@ -86,8 +91,17 @@ class JobState:
         return found
 
 
-def job_state(job: Mapping[str, Any], indexes: Mapping[int, IndexReport]) -> JobState:
+def job_state(
+    job: Mapping[str, Any],
+    indexes: Mapping[int, IndexReport],
+    *,
+    waiting: Mapping[str, int] | None = None,
+    gpu_hours: float = 0.0,
+) -> JobState:
     """Reads a batch/v1 Job with its status."""
+    kept = job["metadata"]["annotations"].get(labels.RESULT)
+    if kept and indexes.get(0, IndexReport()).result is None:
+        indexes = {0: IndexReport(json.loads(kept))}
     status = job.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
     # FailureTarget and SuccessCriteriaMet announce an end while pods still run: not finished yet.
@@ -113,6 +127,8 @@ def job_state(job: Mapping[str, Any], indexes: Mapping[int, IndexReport]) -> Job
         started=status.get("startTime", ""),
         finished=status.get("completionTime", "") or conditions.get("Failed", {}).get("lastTransitionTime", ""),
         indexes=indexes,
+        waiting=waiting or {},
+        gpu_hours=gpu_hours,
     )
 
 

@@ -28,8 +28,9 @@ from typing import IO, Any
 
 from controller.jobs import IndexReport, JobState, Stage, format_indexes, job_state
 from controller.manifests import job_name
+from controller.output import Answer, answer, failure, progress
 from imgsearch import labels
-from imgsearch.errors import ExitCode, ImgsearchError, PermanentError, TemporaryError, UsageError
+from imgsearch.errors import ExitCode, PermanentError, TemporaryError, UsageError
 from imgsearch.settings import Settings
 
 RELEASE = "local"
@@ -93,6 +94,12 @@ class LocalCluster:
         self._changed.wait(seconds)
         self._changed.clear()
 
+    def parallelism(self) -> int:
+        return 1  # one process uses every core
+
+    def troubles(self) -> list[str]:
+        return []  # there is nothing here that could be half installed
+
     def stop(self) -> None:
         """Ends what runs: each process gets SIGTERM and writes its part in hand."""
         for runner in self._runners.values():
@@ -100,8 +107,7 @@ class LocalCluster:
         for runner in self._runners.values():
             runner.stop()
 
-    def call(self, program: str, verb: str, settings: Settings) -> dict[str, Any]:
-        """Runs a short program to its end and returns its result; raises what it says went wrong."""
+    def call(self, program: str, verb: str, settings: Settings) -> Answer:
         done = subprocess.run(
             [sys.executable, "-m", program, verb],
             env={**self._env, **settings.to_env(), "IMGSEARCH_LOG_RESULT_FILE": os.devnull},
@@ -110,16 +116,12 @@ class LocalCluster:
             text=True,
         )
         try:
-            result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        except (IndexError, ValueError):
+            answered = answer(done.stdout)
+        except ValueError:
             raise TemporaryError(f"{program} {verb} ended with {done.returncode}: {done.stderr.strip()}") from None
         if done.returncode == ExitCode.DONE:
-            return result
-        kinds: dict[int, type[ImgsearchError]] = {
-            ExitCode.USAGE: UsageError,
-            ExitCode.PERMANENT: PermanentError,
-        }
-        raise kinds.get(done.returncode, TemporaryError)(result.get("error", "it was interrupted"))
+            return answered
+        raise failure(done.returncode, answered.result.get("error", "it was interrupted"))
 
     def program(self, program: str, verb: str, settings: Settings) -> int:
         """Runs a program in the foreground, on this terminal, until it ends; returns its exit code."""
@@ -130,12 +132,17 @@ class LocalCluster:
             except KeyboardInterrupt:  # or SIGTERM: the program ends in order, and this with it
                 process.terminate()
 
-    def log(self, run: str, stage: Stage, index: int) -> Path:
-        """The log file of one index; raises UsageError where there is none."""
+    def log(self, run: str, stage: Stage, index: int) -> str:
         file = self._jobs / job_name(RELEASE, run, stage) / f"{index}.log"
         if not file.exists():
             raise UsageError(f"run {run} has no {stage} log of shard {index} on this machine")
-        return file
+        return file.read_text()
+
+    def check(self, job: Mapping[str, Any]) -> None:
+        pass  # whatever the manifests make can run here
+
+    def tell(self, job: JobState, reason: str, sentence: str, *, warning: bool) -> None:
+        pass  # who looks here looks at the Job itself
 
     def _state(self, folder: Path) -> JobState | None:
         job = _read_job(folder)
@@ -150,8 +157,7 @@ class LocalCluster:
         reports = {}
         for file in folder.glob("*.log"):
             index = int(file.stem)
-            done, total = _progress(file)
-            reports[index] = IndexReport(_read_result(folder / f"{index}.json"), done, total)
+            reports[index] = IndexReport(_read_result(folder / f"{index}.json"), *progress(_tail(file)))
         return job_state(job, reports)
 
 
@@ -327,16 +333,10 @@ def _read_result(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def _progress(log: Path) -> tuple[int, int]:
-    """The last `done` and `total` that a program logged."""
+def _tail(log: Path) -> list[bytes]:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-        lines = file.read().splitlines()
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            entry = json.loads(line)
-            return int(entry["done"]), int(entry["total"])
-    return 0, 0
+        return file.read().splitlines()
 
 
 def _program_env(env: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from controller import manifests
 from controller.jobs import JobState, Phase, Stage
+from controller.output import Answer
 from controller.plan import Create, Failed, Finished, Replace, Wait, next_step
 from imgsearch import labels
 from imgsearch.errors import PermanentError
@@ -33,8 +34,32 @@ class Cluster(Protocol):
     def delete(self, name: str) -> None:
         """Removes a Job with its pods and waits until they have ended; one that is not there is no error."""
 
+    def check(self, job: Mapping[str, Any]) -> None:
+        """Raises UsageError where the cluster would refuse this Job; nothing is made."""
+
     def wait(self, seconds: float) -> None:
         """Returns when a Job may have changed, after `seconds` at the latest."""
+
+    def tell(self, job: JobState, reason: str, sentence: str, *, warning: bool) -> None:
+        """Leaves word at a Job for whoever looks at it later."""
+
+    def runs(self) -> list[str]:
+        """Runs that have a Job, the latest last."""
+
+    def call(self, program: str, verb: str, settings: Settings) -> Answer:
+        """Runs a short program to its end where the data are; raises what it says went wrong."""
+
+    def log(self, run: str, stage: Stage, index: int) -> str:
+        """What one index of a stage has logged; raises UsageError where that is gone."""
+
+    def parallelism(self) -> int:
+        """How many shards are best embedded at a time."""
+
+    def troubles(self) -> list[str]:
+        """What is wrong with the place itself, a sentence each."""
+
+    def stop(self) -> None:
+        """Lets go of what this object holds. Local processes end; a cluster's Jobs go on."""
 
 
 class Pipeline:
@@ -69,6 +94,7 @@ class Pipeline:
     def run(self) -> tuple[Finished | Failed, Mapping[Stage, JobState]]:
         """Runs what is left of the run; returns how it ended and its Jobs."""
         retry = True
+        created = False
         self._check(self._cluster.jobs(self._settings.run.id))
         while True:
             jobs = self._cluster.jobs(self._settings.run.id)
@@ -77,19 +103,24 @@ class Pipeline:
             match step:
                 case Create(stage, completions):
                     self._cluster.create(self.manifest(stage, completions))
-                    retry = False
+                    retry, created = False, True
                 case Replace(stage, completions):
                     for later in list(Stage)[list(Stage).index(stage) :]:
                         self._cluster.delete(manifests.job_name(self._release, self._settings.run.id, later))
                     self._cluster.create(self.manifest(stage, completions))
-                    retry = False
+                    retry, created = False, True
                 case Wait():
                     self._cluster.wait(POLL_SECONDS)
                 case Finished(changed=False):
                     # No run came of it, and the next update shall look again.
                     self._cluster.delete(jobs[Stage.PLAN].name)
                     return step, jobs
-                case Finished() | Failed():
+                case Failed(stage, reason):
+                    self._cluster.tell(jobs[stage], "RunFailed", reason, warning=True)
+                    return step, jobs
+                case Finished():
+                    if created:
+                        self._cluster.tell(jobs[Stage.INGEST], "RunPublished", _published(jobs), warning=False)
                     return step, jobs
 
     def _check(self, jobs: Mapping[Stage, JobState]) -> None:
@@ -101,3 +132,8 @@ class Pipeline:
                     f"run {self._settings.run.id} exists with other options (Job {job.name} has spec {job.spec_hash}, "
                     f"this command {ours}): give the same options as before, or another --run"
                 )
+
+
+def _published(jobs: Mapping[Stage, JobState]) -> str:
+    result = jobs[Stage.INGEST].result
+    return f"index {result.get('index')}: {result.get('images')} images searchable, {result.get('bad')} bad"

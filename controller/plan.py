@@ -56,10 +56,15 @@ Step = Create | Replace | Wait | Finished | Failed
 def next_step(jobs: Mapping[Stage, JobState], *, retry: bool) -> Step:
     """What a run needs now. `retry`: a failed Job is from an earlier command, so it is tried again."""
     stages = _stages(jobs)
-    for stage in stages:
+    for position, stage in enumerate(stages):
         job = jobs.get(stage)
         if job is None:
-            return Create(stage, _completions(stage, jobs))
+            if stage is Stage.EMBED and not jobs[Stage.PLAN].result:
+                # Its pod went with its node before anyone had read what it said. To ask again is cheap: plan.json is
+                # written once, and then only read.
+                return Replace(Stage.PLAN)
+            old = retry and any(_has_failed(jobs.get(later)) for later in stages[position:])
+            return (Replace if old else Create)(stage, _completions(stage, jobs))
         if retry and (job.phase is Phase.FAILED or (stage is Stage.EMBED and _has_failed(jobs.get(Stage.INGEST)))):
             # An ingest may have failed for what a person has since removed from a shard: embed looks again.
             return Replace(stage, _completions(stage, jobs))
@@ -70,11 +75,16 @@ def next_step(jobs: Mapping[Stage, JobState], *, retry: bool) -> Step:
     return Finished(changed=Stage.INGEST in stages)
 
 
+def over(jobs: Mapping[Stage, JobState]) -> bool:
+    """Whether a run has ended, well or not; one between two stages has not."""
+    return isinstance(next_step(jobs, retry=False), Finished | Failed)
+
+
 def _stages(jobs: Mapping[Stage, JobState]) -> list[Stage]:
     """The stages of this run: an update that found nothing new embeds nothing, and one that also found nothing gone
     has nothing to publish."""
     planned = jobs.get(Stage.PLAN)
-    if planned is None or planned.phase is not Phase.COMPLETE or planned.result.get("shards"):
+    if planned is None or planned.phase is not Phase.COMPLETE or not planned.result or planned.result.get("shards"):
         return list(Stage)
     return [Stage.PLAN, Stage.INGEST] if planned.result.get("removed") else [Stage.PLAN]
 

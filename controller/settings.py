@@ -1,10 +1,11 @@
-"""What the command line says, as the settings of a run on this machine."""
+"""What the command line says, as the settings of a run."""
 
 from __future__ import annotations
 
 import glob
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from controller.plan import run_id
 from imgsearch.errors import UsageError
 from imgsearch.layout import RunFolder
 from imgsearch.settings import (
+    PREFIX,
     LogSettings,
-    RunSettings,
     SearchSettings,
     Settings,
     StorageSettings,
@@ -38,35 +39,58 @@ def with_run(
     *,
     source: str,
     index: str,
-    model: str,
+    model: str | None,
     run: str | None,
-    shard_images: int,
+    shard_images: int | None,
     base: str | None,
 ) -> Settings:
-    """Adds what is to be run; computes its id unless one is given. Raises UsageError for a name that can't be one."""
+    """Adds what is to be run to what the place says; computes its id unless one is given.
+
+    Raises UsageError for a name that can't be one."""
     if not INDEX_NAME.fullmatch(index):
         raise UsageError(
             f"{index!r} cannot be an index name: use lower-case letters, digits, dots, dashes, underscores"
         )
-    if shard_images < 1:
-        raise UsageError("--shard-size must be at least 1")
-    told = RunSettings(
+    known = settings.run
+    told = replace(
+        known,
         index=index,
-        source=_absolute(source),
-        model=_model(model),
+        source=source,
+        model=_model(model or known.model or MODEL),
         base=base,
-        shard_images=shard_images,
+        shard_images=known.shard_images if shard_images is None else shard_images,
     )
+    if told.shard_images < 1:
+        raise UsageError("--shard-size must be at least 1")
     told = replace(told, id=run or run_id(told))
     RunFolder(told.id)
     return replace(settings, run=told)
 
 
-def check_paths(source: str, model: str) -> None:
+def overridden(settings: Settings, given: Sequence[str]) -> Settings:
+    """`settings` with each `group.field=value`; raises UsageError for one that is none."""
+    env = settings.to_env()
+    for each in given:
+        path, mark, value = each.partition("=")
+        if not mark or path.count(".") != 1:
+            raise UsageError(
+                f"--set {each} is no PATH=VALUE, such as embed.batch_images=64; docs/settings.md lists them"
+            )
+        env[f"{PREFIX}_{path.replace('.', '_').upper()}"] = value
+    return Settings.from_env(env)
+
+
+def metrics_port(env: Mapping[str, str]) -> int | None:
+    """The one setting that the controller takes from its own environment: a pod's port is the chart's business."""
+    name = f"{PREFIX}_METRICS_PORT"
+    return Settings.from_env({name: env.get(name, "")}).metrics.port
+
+
+def check_paths(source: str, model: str | None) -> None:
     """Raises UsageError for a folder that is not on this machine, before anything is started."""
     if "://" not in source:
         _must_exist("source", source.partition("?")[0])
-    if model.startswith("local-dir:"):
+    if model and model.startswith("local-dir:"):
         _must_exist("model", model.removeprefix("local-dir:"))
 
 
@@ -80,7 +104,17 @@ def serving(settings: Settings, *, host: str, port: int) -> Settings:
     return replace(settings, search=SearchSettings(host=host, port=port), log=LogSettings(format="text"))
 
 
-def _absolute(source: str) -> str:
+def source_there(source: str) -> str:
+    """A source as pods find it; raises UsageError for a path that only means something on this machine."""
+    if "://" not in source and not source.startswith("/"):
+        raise UsageError(
+            f"{source!r} is a path on this machine: in a cluster, name the folder as its pods see it (/sources/NAME; "
+            "`sources` in the chart's values) or a bucket, or say --local to work here"
+        )
+    return source
+
+
+def source_here(source: str) -> str:
     """A path made absolute, so that the same folder is the same run from wherever the command is given."""
     if "://" in source:
         return source

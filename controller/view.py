@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from controller.jobs import JobState, Phase, Stage
@@ -38,11 +39,19 @@ class Rate:
 class RunView:
     """Shows a run while it goes on. A context manager: the live table ends with it."""
 
-    def __init__(self, run: str, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        run: str,
+        console: Console,
+        *,
+        gpu_hour_price: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._run = run
+        self._price = gpu_hour_price
         self._console = console
         self._rate = Rate(clock)
-        self._line = ""
+        self._line: str | None = None
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> RunView:
@@ -60,40 +69,77 @@ class RunView:
         embed = jobs.get(Stage.EMBED)
         rate = self._rate.update(embed.images_done) if embed and embed.phase is Phase.ACTIVE else None
         if self._live:
-            self._live.update(table(self._run, jobs, rate), refresh=True)
+            shown = table(self._run, jobs, rate, gpu_hour_price=self._price)
+            self._live.update(Group(shown, *reasons(jobs)), refresh=True)
             return
-        line = "; ".join(_words(job, jobs, None) for job in jobs.values())
+        line = "; ".join([*(_words(job, jobs) for job in jobs.values()), *_waits(jobs)])
         if line != self._line:
             self._line = line
-            self._console.print(f"run {self._run}: {line or 'starting'}", highlight=False, soft_wrap=True)
+            self._console.print(f"run {self._run}: {line or 'starting'}", highlight=False, markup=False, soft_wrap=True)
 
 
-def table(run: str, jobs: Mapping[Stage, JobState], rate: float | None = None) -> Table:
-    """One row a stage."""
+def table(
+    run: str, jobs: Mapping[Stage, JobState], rate: float | None = None, *, gpu_hour_price: float | None = None
+) -> Table:
+    """One row a stage. What it has cost is shown where a price is given."""
     rows = Table(title=f"run {run}", title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in ("stage", "state", "shards", "images", "bad", "images/s", "left"):
+    priced = ["cost"] if gpu_hour_price is not None else []
+    for heading in ("stage", "state", "shards", "images", "bad", "images/s", "left", *priced):
         rows.add_column(heading, justify="left" if heading in ("stage", "state") else "right", header_style="dim")
     styles = {Phase.COMPLETE: "green", Phase.FAILED: "red", Phase.ACTIVE: "cyan", Phase.SUSPENDED: "yellow"}
     for stage in Stage:
         job = jobs.get(stage)
         if job is None:
-            rows.add_row(stage, "[dim]waiting[/]", "", "", "", "", "")
+            rows.add_row(stage, "[dim]waiting[/]")
             continue
-        about = summary(job, jobs, rate)
+        about = summary(job, jobs, rate, gpu_hour_price=gpu_hour_price)
         rows.add_row(
             stage,
             f"[{styles[job.phase]}]{job.phase}[/]",
-            f"{about['done']}/{about['of']}" if stage is Stage.EMBED else "",
+            _shards(about) if stage is Stage.EMBED else "",
             _of(about["images"], about["images_of"]),
             str(about["bad"]) if about["bad"] else "",
             f"{about['rate']:.1f}" if about["rate"] else "",
             _duration(about["left_seconds"]),
+            *([f"{about['cost']:,.2f}"] if about["cost"] else []),
         )
     return rows
 
 
+def report_table(report: Mapping[str, Any]) -> Table:
+    """What became of a run's images, from `python -m searcher report`."""
+    rows = Table(show_header=False, box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    facts: dict[str, object] = {
+        "run": report["run"],
+        "index": report["index"],
+        "source": report["source"],
+        "model": f"{report['model']} ({report['dim']}-d)",
+        "published": report["published"],
+        "searchable": plural(report["images"], "image"),
+        "bad": plural(report["bad"], "image"),
+        "embedding": f"{report['embed_seconds']:,.1f} s in {plural(report['shards'], 'shard')}"
+        + _stages(report["embed_stages"]),
+        "ingest": f"{report['ingest_seconds']:,.1f} s, {report['vectors_added']:,} vectors added"
+        + _stages(report["ingest_stages"]),
+        "verified": ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report["verified"].items()),
+    }
+    if report["kept"] or report["removed"]:
+        facts["update"] = f"{report['kept']:,} images kept, {report['removed']:,} removed"
+    if report["skipped"]:
+        facts["passed over"] = ", ".join(f"{count} {what}" for what, count in report["skipped"].items())
+    for name, value in facts.items():
+        rows.add_row(f"[dim]{name}[/]", escape(str(value)))
+    for reason, count in report["bad_reasons"].items():
+        rows.add_row(f"[dim]bad: {count:,}[/]", escape(reason))
+    return rows
+
+
+def _stages(seconds: Mapping[str, float]) -> str:
+    return f" ({', '.join(f'{name} {spent:,.1f}' for name, spent in seconds.items())})" if seconds else ""
+
+
 def reasons(jobs: Mapping[Stage, JobState]) -> list[str]:
-    """Why what failed did, a line each: the first few indexes, or the Job itself."""
+    """Why what failed did and what waits does, a line each, with rich's markup: the first few indexes, or the Job."""
     told = []
     for job in jobs.values():
         errors = job.errors()
@@ -103,10 +149,25 @@ def reasons(jobs: Mapping[Stage, JobState]) -> list[str]:
             told.append(f"{job.stage}: {len(errors) - 5} more shards failed; -o json has them all")
         if job.phase is Phase.FAILED and not errors:
             told.append(f"{job.stage}: {job.reason}")
-    return told
+    return [f"[red]{escape(line)}[/]" for line in told] + [f"[yellow]{escape(line)}[/]" for line in _waits(jobs)]
 
 
-def summary(job: JobState, jobs: Mapping[Stage, JobState], rate: float | None = None) -> dict[str, Any]:
+def _waits(jobs: Mapping[Stage, JobState]) -> list[str]:
+    """Why pods do not begin, in the scheduler's or the node's own words."""
+    return [
+        f"{job.stage}: {plural(count, 'pod')} {'waits' if count == 1 else 'wait'}: {reason}"
+        for job in jobs.values()
+        for reason, count in job.waiting.items()
+    ]
+
+
+def summary(
+    job: JobState,
+    jobs: Mapping[Stage, JobState],
+    rate: float | None = None,
+    *,
+    gpu_hour_price: float | None = None,
+) -> dict[str, Any]:
     """One Job in figures, for the table and for `-o json`."""
     planned = jobs[Stage.PLAN].result if Stage.PLAN in jobs else {}
     images_of = int(planned.get("images", 0)) + (int(planned.get("kept", 0)) if job.stage is Stage.INGEST else 0)
@@ -127,12 +188,15 @@ def summary(job: JobState, jobs: Mapping[Stage, JobState], rate: float | None = 
         "started": job.started,
         "finished": job.finished,
         "reason": job.reason,
+        "waiting": dict(job.waiting),
+        "gpu_hours": round(job.gpu_hours, 4),
+        "cost": None if gpu_hour_price is None else round(job.gpu_hours * gpu_hour_price, 4),
         "errors": {str(index): error for index, error in job.errors().items()},
     }
 
 
-def _words(job: JobState, jobs: Mapping[Stage, JobState], rate: float | None) -> str:
-    about = summary(job, jobs, rate)
+def _words(job: JobState, jobs: Mapping[Stage, JobState]) -> str:
+    about = summary(job, jobs)
     words = f"{job.stage} {job.phase}"
     if job.stage is Stage.EMBED:
         words += f", {about['done']}/{about['of']} shards"
@@ -147,6 +211,12 @@ def _words(job: JobState, jobs: Mapping[Stage, JobState], rate: float | None) ->
 
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _shards(about: Mapping[str, Any]) -> str:
+    words = f"{about['done']}/{about['of']}"
+    parts = [f"{about[what]} {what}" for what in ("active", "failed") if about[what]]
+    return f"{words} ({', '.join(parts)})" if parts else words
 
 
 def _of(done: int, total: int) -> str:

@@ -165,7 +165,12 @@ class Report(Document):
     embed_seconds: float
     """Of all shards together, as if one process had done them."""
     embed_stages: dict[str, float]
+    """Seconds of work by stage, summed over all threads of all shards."""
+    embed_bytes: int
+    """Bytes read from the source."""
     ingest_seconds: float
+    ingest_stages: dict[str, float]
+    """Seconds of work by stage (read, store, verify, publish), of the last ingest; read and store overlap."""
     vectors_added: int
     """By the last ingest; fewer than `images` where an earlier one had begun."""
     verified: dict[str, int]

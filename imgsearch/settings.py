@@ -18,9 +18,10 @@ from imgsearch.errors import UsageError
 PREFIX = "IMGSEARCH"
 
 
-def setting(default: Any, doc: str) -> Any:
-    """A field with its documentation, which docs/settings.md shows."""
-    return field(default=default, metadata={"doc": doc})
+def setting(default: Any, doc: str, *, secret: bool = False) -> Any:
+    """A field with its documentation, which docs/settings.md shows. A secret is in no message, and an empty one is an
+    error: it comes from a Secret that was made wrongly, and must not open what it should lock."""
+    return field(default=default, repr=not secret, metadata={"doc": doc, "secret": secret})
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class RunSettings:
 
     id: str = setting("", "The run's id, the name of its folder under `runs/`.")
     index: str = setting("", "The index that the run is published as.")
-    source: str = setting("", "Where the images are: a folder, a `.parquet` file or pattern, or `hf://datasets/…`.")
+    source: str = setting(
+        "",
+        "Where the images are: a folder, `s3://bucket/prefix` (`gs://`, `az://`), a `.parquet` file or pattern, or `hf://datasets/…`.",
+    )
     model: str = setting("", "An OpenCLIP `ARCH/TAG`, or `local-dir:PATH`.")
     base: str | None = setting(None, "For an update: the published run that it starts from; None: index everything.")
     shard_images: int = setting(10_000, "About how many images make a shard.")
@@ -76,8 +80,17 @@ class SearchSettings:
     cache_vectors: int = setting(10_000, "How many query vectors are kept (least recently used go first).")
     batch_texts: int = setting(32, "The most queries in one call of the model.")
     refresh_seconds: float = setting(2.0, "How often newly published indexes are looked for.")
-    drain_seconds: float = setting(20.0, "How long running requests may take to end after SIGTERM.")
-    api_key: str | None = setting(None, "What requests must bring as `Authorization: Bearer …`; None: anyone may ask.")
+    linger_seconds: float = setting(
+        0.0,
+        "How long requests are still taken after SIGTERM, while /readyz says 503 and each answer asks its client to "
+        "connect anew: as long as load balancers need to send them elsewhere.",
+    )
+    drain_seconds: float = setting(20.0, "How long running requests may take to end after that.")
+    api_key: str | None = setting(
+        None,
+        "What requests must bring as `Authorization: Bearer …`; not set: anyone may ask. Empty is an error.",
+        secret=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,8 @@ class Settings:
         groups: dict[str, dict[str, Any]] = {}
         for name, group, spec in _variables():
             if name in env:
+                if spec.metadata["secret"] and not env[name]:
+                    raise UsageError(f"{name} is empty: give it a value, or leave it out")
                 groups.setdefault(group, {})[spec.name] = _parse(name, env[name], _hint(group, spec.name))
         return cls(**{group: _GROUPS[group](**values) for group, values in groups.items()})
 

@@ -57,7 +57,8 @@ def run(stage: Stage, env: Mapping[str, str]) -> ExitCode:
     try:
         settings = Settings.from_env(env)
         index = env.get("JOB_COMPLETION_INDEX")
-        logs.configure(settings.log, run=settings.run.id, **({} if index is None else {"shard": int(index)}))
+        shard = {} if index is None else {"shard": int(index)}
+        logs.configure(settings.log, run=settings.run.id, **shard, **_pod(env))
         stopping = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stopping.set())
         result, code = dict(stage(settings, stopping)), ExitCode.DONE
@@ -78,7 +79,7 @@ def _answer(server: Server, env: Mapping[str, str]) -> ExitCode:
     """Runs a server; its errors are for a person."""
     try:
         settings = Settings.from_env(env)
-        logs.configure(settings.log)
+        logs.configure(settings.log, **_pod(env))
         return server(settings)
     except ImgsearchError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -93,12 +94,26 @@ def completion_index(env: Mapping[str, str]) -> int:
         raise UsageError("JOB_COMPLETION_INDEX must say which shard to embed, counted from 0") from None
 
 
+def size(result: Mapping[str, Any]) -> int:
+    """How many bytes of RESULT_LIMIT a result takes."""
+    return len(_text(result).encode())
+
+
+def _pod(env: Mapping[str, str]) -> dict[str, str]:
+    """In which pod this is, for the log; nothing outside of a cluster."""
+    return {"pod": env["POD_NAME"]} if "POD_NAME" in env else {}
+
+
+def _text(result: Mapping[str, Any]) -> str:
+    return json.dumps(result, ensure_ascii=False)
+
+
 def _leave(result: dict[str, Any], file: str) -> None:
-    if "error" in result:
-        result["error"] = result["error"][:2000]
-    text = json.dumps(result, ensure_ascii=False)
-    if len(text.encode()) > RESULT_LIMIT:
-        raise ValueError(f"a stage's result must stay under {RESULT_LIMIT} bytes, this one has {len(text.encode())}")
+    while "error" in result and size(result) > RESULT_LIMIT:
+        result["error"] = result["error"][: len(result["error"]) * 3 // 4]
+    if size(result) > RESULT_LIMIT:
+        raise ValueError(f"a stage's result must stay under {RESULT_LIMIT} bytes, this one has {size(result)}")
+    text = _text(result)
     print(text, flush=True)
     try:
         with open(file, "w", encoding="utf-8") as sink:

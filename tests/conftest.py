@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+import uuid
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from imgsearch.storage import Storage
 from tests.fakes import COLOURS
 
 ROOT = Path(__file__).resolve().parent.parent
 COCO128 = ROOT.parent / "shared" / "data" / "coco128" / "images"
+S3 = os.environ.get("IMGSEARCH_TEST_S3", "")
+"""`s3://bucket` of an S3 server to test with; AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and so on say where it is."""
 DEMO_MODEL = f"local-dir:{ROOT / 'demo' / 'model'}"
 
 
@@ -49,6 +53,28 @@ def coco128() -> Path:
     if not COCO128.is_dir():
         pytest.skip("COCO128 is not part of this repository; it is looked for in ../shared/data")
     return COCO128
+
+
+@pytest.fixture
+def file_storage(tmp_path: Path) -> Storage:
+    return Storage((tmp_path / "with space").as_uri())
+
+
+@pytest.fixture
+def s3_storage() -> Iterator[Storage]:
+    """A prefix of its own on a real S3 server."""
+    if not S3:
+        pytest.skip("IMGSEARCH_TEST_S3 names no bucket of an S3 server")
+    storage = Storage(f"{S3}/with%20space-{uuid.uuid4().hex}")
+    yield storage
+    storage.delete("")
+
+
+@pytest.fixture(params=["file", "s3"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    """An empty one, on the disk and on a real S3 server."""
+    opened: Storage = request.getfixturevalue(f"{request.param}_storage")
+    return opened
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""A Hugging Face hub on this machine: enough of its HTTP for the real `datasets` and `huggingface_hub`.
+"""A Hugging Face hub on this machine: enough of its HTTP for the real `datasets`, `huggingface_hub` and `open_clip`.
 
 with running() as hub:
     commit = hub.push("acme/cats", {"data/train-00000.parquet": …})
+    hub.push("acme/clip", {"open_clip_model.safetensors": …}, kind="models")
     …                            # in a process that has HF_ENDPOINT=hub.url when it imports huggingface_hub
 """
 
@@ -20,12 +21,13 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Files = Mapping[str, bytes]
+Kind = Literal["datasets", "models"]
 Access = Literal["open", "gated", "private", "down", "files down"]
 """`gated` and `private` need TOKEN; what is `down` is answered with 501, since
 for a 503 the libraries wait and ask again for half a minute."""
 TOKEN = "hf_the_right_one"
 ROUTE = re.compile(
-    r"/(?:api/)?datasets/(?P<name>[^/]+/[^/]+)"
+    r"/(?:api/)?(?P<kind>datasets/|models/|)(?P<name>[^/]+/[^/]+)"
     r"(?:/(?P<what>auth-check|revision|tree|paths-info|resolve)(?:/(?P<revision>[^/]+)(?:/(?P<path>.+))?)?)?"
 )
 
@@ -41,19 +43,24 @@ class Repository:
 
 
 class Hub:
-    """Datasets by name, and what was asked about them."""
+    """Datasets and models by name, and what was asked about them."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.datasets: dict[str, Repository] = {}
+        self.models: dict[str, Repository] = {}
         self.requests: list[str] = []
         """`METHOD path`, with ` bytes=…` where a range was asked for."""
         self.sent_bytes = 0
 
-    def push(self, name: str, files: Files, *, branch: str = "main", access: Access = "open") -> str:
+    def push(
+        self, name: str, files: Files, *, kind: Kind = "datasets", branch: str = "main", access: Access = "open"
+    ) -> str:
         """Makes a commit of all `files`, the only ones on its branch from now on; returns its hash."""
-        repository = self.datasets.setdefault(name, Repository(access=access))
-        commit = _hash(repr((name, branch, len(repository.commits), sorted(files.items()))).encode())
+        repositories = self.datasets if kind == "datasets" else self.models
+        repository = repositories.setdefault(name, Repository(access=access))
+        contents = sorted((path, _hash(data)) for path, data in files.items())
+        commit = _hash(repr((name, branch, len(repository.commits), contents)).encode())
         repository.commits[commit] = files
         repository.branches[branch] = commit
         return commit
@@ -83,7 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         hub.requests.append(" ".join(filter(None, (self.command, url.path, self.headers.get("Range")))))
         route = ROUTE.fullmatch(url.path)
-        repository = hub.datasets.get(route["name"]) if route else None
+        repositories = hub.datasets if route and route["kind"] == "datasets/" else hub.models
+        repository = repositories.get(route["name"]) if route else None
         authorised = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         if not route or not repository or (repository.access == "private" and not authorised):
             return self._refuse(HTTPStatus.UNAUTHORIZED, "RepoNotFound")

@@ -1,4 +1,4 @@
-"""The real programs as a user starts them: the controller's command, and a server on a free port."""
+"""The real programs as a user starts them: the controller's command, a searcher and a Chroma on free ports."""
 
 from __future__ import annotations
 
@@ -39,6 +39,41 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class ChromaServer:
+    """A `chroma run` over one folder, which can be killed and started again on its port. A context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"chroma+http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> ChromaServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        command = [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(self._folder)]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen([*command, "--port", str(self.port)], stdout=log, stderr=log)
+        while True:
+            assert self._process.poll() is None, (self._folder / "log").read_text()
+            try:
+                if httpx.get(f"http://127.0.0.1:{self.port}/api/v2/heartbeat").is_success:
+                    return
+            except httpx.TransportError:
+                pass
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
 
 @contextmanager

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
+from controller.metrics import RunMetrics
 from docs import generate
 from embedder.metrics import EmbedMetrics
+from searcher.ingest_metrics import IngestMetrics
 from searcher.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,9 +41,10 @@ def test_every_command_of_the_controller_has_its_arguments_in_the_docs() -> None
 
 
 def test_the_metrics_page_names_the_metrics_that_exist_and_no_other() -> None:
-    exposed = generate_latest(EmbedMetrics().registry).decode() + Metrics().text().decode()
+    programs = (EmbedMetrics(), IngestMetrics(), RunMetrics("r1", "photos"))
+    exposed = "".join(generate_latest(one.registry).decode() for one in programs) + Metrics().text().decode()
     exist = {name for name in re.findall(r"^# TYPE (\S+)", exposed, re.MULTILINE) if not name.endswith("_created")}
-    told = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    told = re.findall(r"^\| `(imgsearch_\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     assert sorted(told) == sorted(exist)
 
 

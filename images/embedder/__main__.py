@@ -1,18 +1,37 @@
-"""The embedder's two stages as programs: `python -m embedder plan` and `python -m embedder embed`."""
+"""The embedder's stages as programs: `python -m embedder model|plan|embed`."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from imgsearch import machine, stage
+from imgsearch.encoder import LOCAL
 from imgsearch.layout import Plan, RunFolder
+from imgsearch.metrics import exposed
 from imgsearch.settings import Settings
 from imgsearch.sources import open_source
 from imgsearch.storage import Storage
+
+log = logging.getLogger(__name__)
+
+
+def model(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Fills the hub's cache with the model, so that the many processes that need it do not ask the hub at once."""
+    name = settings.run.model
+    start = time.monotonic()
+    if name.startswith(LOCAL):
+        log.info("%s is a folder: there is nothing to download", name)
+    else:
+        from imgsearch.encoder.openclip import download
+
+        download(name)
+    return {"model": name, "seconds": round(time.monotonic() - start, 3)}
 
 
 def plan(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
@@ -41,8 +60,6 @@ def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     storage = Storage(settings.storage.uri)
     name = RunFolder(settings.run.id).plan
     metrics = EmbedMetrics()
-    if settings.metrics.port is not None:
-        metrics.serve(settings.metrics.port)
     embedder = ShardEmbedder(
         plan=Plan.from_json(storage.get(name), name),
         settings=settings.embed,
@@ -52,7 +69,8 @@ def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
         metrics=metrics,
         stopping=stopping,
     )
-    done = embedder.embed(shard)
+    with exposed(metrics.registry, settings.metrics.port):
+        done = embedder.embed(shard)
     return {
         "shard": done.shard,
         "images": done.images,
@@ -62,7 +80,7 @@ def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     }
 
 
-STAGES: dict[str, stage.Stage] = {"plan": plan, "embed": embed}
+STAGES: dict[str, stage.Stage] = {"model": model, "plan": plan, "embed": embed}
 
 
 if __name__ == "__main__":

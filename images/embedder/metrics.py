@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import Counter, Gauge
+
+from imgsearch.metrics import StageMetrics
 
 STAGES = ("read", "decode", "encode", "write")
 
 
-class EmbedMetrics:
+class EmbedMetrics(StageMetrics):
     """Counters of one embedder process. Any thread may call."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        super().__init__("imgsearch_embed", STAGES)
         self.read = Counter("imgsearch_embed_read", "Images read", registry=self.registry)
         self.read_bytes = Counter("imgsearch_embed_read_bytes", "Bytes read", registry=self.registry)
         self.decoded = Counter("imgsearch_embed_decoded", "Images decoded", registry=self.registry)
@@ -26,12 +25,6 @@ class EmbedMetrics:
             "imgsearch_embed_bad",
             "Images that could not be used",
             ["stage", "reason"],
-            registry=self.registry,
-        )
-        self._seconds = Counter(
-            "imgsearch_embed_stage_seconds",
-            "Seconds of work, summed over threads",
-            ["stage"],
             registry=self.registry,
         )
         self._queue = Gauge(
@@ -49,28 +42,8 @@ class EmbedMetrics:
     def queue(self, stage: str, change: int) -> None:
         self._queue.labels(stage).inc(change)
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds.labels(stage).inc(time.perf_counter() - start)
-
-    def stage_seconds(self) -> dict[str, float]:
-        return {
-            stage: round(
-                self.registry.get_sample_value("imgsearch_embed_stage_seconds_total", {"stage": stage}) or 0,
-                3,
-            )
-            for stage in STAGES
-        }
-
     def total(self, counter: Counter) -> int:
         return int(next(iter(counter.collect())).samples[0].value)
-
-    def serve(self, port: int) -> None:
-        start_http_server(port, registry=self.registry)
 
 
 def kind(reason: str) -> str:

@@ -1,33 +1,45 @@
-"""The searcher's programs: `python -m searcher ingest|indexes|rollback|forget|serve`."""
+"""The searcher's programs: `python -m searcher ingest|indexes|runs|report|bad|rollback|forget|serve`."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from imgsearch import stage
-from imgsearch.errors import ExitCode, UsageError
+from imgsearch.errors import ExitCode, NotFound, TemporaryError, UsageError
 from imgsearch.layout import Plan, RunFolder, collection_name
+from imgsearch.metrics import exposed
 from imgsearch.settings import Settings
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, VectorStore, open_store
+from searcher import reports
+
+log = logging.getLogger(__name__)
+
+STORE_SECONDS = 60.0
 
 
 def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Loads the run into the store, verifies and publishes it."""
     from searcher.ingest import Ingest
+    from searcher.ingest_metrics import IngestMetrics
 
+    metrics = IngestMetrics()
     work = Ingest(
         settings.run.id,
         storage=Storage(settings.storage.uri),
-        store=open_store(settings.store.url),
+        store=_store(settings, stopping),
+        metrics=metrics,
         stopping=stopping,
     )
-    report, pointer = work.run()
+    with exposed(metrics.registry, settings.metrics.port):
+        report, pointer = work.run()
     return {
         "index": report.index,
         "collection": report.collection,
@@ -41,13 +53,37 @@ def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 
 def indexes(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Says which indexes are published."""
-    store = open_store(settings.store.url)
+    store = _store(settings, stopping)
     return {"indexes": [_line(pointer) for _, pointer in sorted(store.pointers().items())]}
+
+
+def runs(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Says which runs were published, the last one first."""
+    return reports.newest(reports.read_all(Storage(settings.storage.uri)))
+
+
+def report(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Says what became of the run's images."""
+    return reports.compact(reports.read(Storage(settings.storage.uri), settings.run.id))
+
+
+def bad(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Writes every image of the run that could not be used to stdout, as CSV."""
+    folder = RunFolder(settings.run.id)
+    try:
+        listed = Storage(settings.storage.uri).get(folder.bad_list)
+    except NotFound as error:
+        raise UsageError(
+            f"run {folder.run} has no list of bad images yet: it is written when the run is ingested; "
+            f"`controller status {folder.run}` says how far it is"
+        ) from error
+    sys.stdout.buffer.write(listed)
+    return {"run": folder.run, "bytes": len(listed)}
 
 
 def rollback(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Points the index at the run that was published before; again, and it points forward."""
-    store = open_store(settings.store.url)
+    store = _store(settings, stopping)
     current = _pointer(store, settings.run.index)
     if current.previous is None:
         raise UsageError(f"index {current.index} has no earlier run to go back to")
@@ -58,7 +94,7 @@ def rollback(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
 
 def forget(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Removes the collection and the folder of a run that no index serves, would roll back to, or was updated from."""
-    store = open_store(settings.store.url)
+    store = _store(settings, stopping)
     storage = Storage(settings.storage.uri)
     folder = RunFolder(settings.run.id)
     for pointer in store.pointers().values():
@@ -68,7 +104,11 @@ def forget(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
                     f"run {folder.run} is needed by index {pointer.index}, which serves or can roll back to run "
                     f"{needed.run}: publish newer runs first"
                 )
-    store.drop(collection_name(settings.run.index, folder.run))
+    try:
+        planned = Plan.from_json(storage.get(folder.plan), folder.plan)
+    except NotFound as error:
+        raise UsageError(f"no run is called {folder.run!r}; `controller runs` lists them") from error
+    store.drop(collection_name(planned.index, folder.run))
     return {"run": folder.run, "objects": storage.delete(folder.root)}
 
 
@@ -85,6 +125,24 @@ def serve(settings: Settings) -> ExitCode:
     from searcher.serve import serve as answer
 
     return answer(settings)
+
+
+def _store(settings: Settings, stopping: threading.Event) -> VectorStore:
+    """The store, once it answers: it may just be starting, and a NetworkPolicy takes seconds to let a new pod in.
+
+    Raises TemporaryError where it does not within STORE_SECONDS."""
+    store = open_store(settings.store.url)
+    given_up = time.monotonic() + STORE_SECONDS
+    while True:
+        try:
+            store.collections()
+            return store
+        except TemporaryError as error:
+            if time.monotonic() >= given_up:
+                raise
+            log.info("%s; asking again", error)
+        if stopping.wait(1.0):
+            raise stage.Interrupted
 
 
 def _pointer(store: VectorStore, index: str) -> Pointer:
@@ -109,6 +167,9 @@ def _line(pointer: Pointer) -> dict[str, Any]:
 STAGES: dict[str, stage.Stage] = {
     "ingest": ingest,
     "indexes": indexes,
+    "runs": runs,
+    "report": report,
+    "bad": bad,
     "rollback": rollback,
     "forget": forget,
 }

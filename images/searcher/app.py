@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,7 +28,10 @@ from searcher.batching import Model, VectorCache
 from searcher.catalog import Catalog
 from searcher.finder import Finder
 from searcher.images import Images
+from searcher.keys import Key, KeyCheck
+from searcher.leaving import LastAnswers
 from searcher.metrics import Metrics, RequestMetrics
+from searcher.schemas import LogIn
 from searcher.threads import Threads
 
 WEB = Path(__file__).with_name("web")
@@ -35,6 +40,9 @@ PAGE = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
+LOG_IN = "/v1/login"
+PUBLIC = frozenset({*PAGE, LOG_IN, "/healthz", "/readyz", "/metrics"})
+"""Paths that need no key: nothing of the team's is to be seen there."""
 PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -53,9 +61,12 @@ def create_app(
     storage: Storage,
     load_encoder: Callable[[str], Encoder],
     open_source: Callable[[str], Source],
+    stopping: threading.Event,
 ) -> FastAPI:
-    """The application over what it is given. It listens at once, and is ready when its models are loaded."""
+    """The application over what it is given. It listens at once, is ready when its models are loaded, and is not ready
+    any more once `stopping` is set. Raises UsageError for an API key that no client could send."""
     limits = settings.search
+    key = None if limits.api_key is None else Key(limits.api_key)
     threads = Threads()
     metrics = Metrics()
     cache = VectorCache(limits.cache_vectors)
@@ -90,9 +101,15 @@ def create_app(
         app.add_exception_handler(kind, problems.answer)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_middleware(problems.BodyLimit, limit=limits.max_body_bytes)
+    if key:
+        app.add_middleware(KeyCheck, key=key, public=PUBLIC)
+        _add_log_in(app, key)
+    app.add_middleware(LastAnswers, stopping=stopping)
     app.add_middleware(RequestMetrics, metrics=metrics)  # the last one added is the outermost
-    app.include_router(api.router(catalog, finder, images))
-    _add_health(app, catalog, metrics)
+    # Only so that /docs knows of the key; KeyCheck asks for it, on paths that are no route too.
+    described = [Depends(HTTPBearer(auto_error=False, description="The searcher's API key."))] if key else []
+    app.include_router(api.router(catalog, finder, images), dependencies=described)
+    _add_health(app, catalog, metrics, stopping)
     _add_page(app)
     return app
 
@@ -102,20 +119,29 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return problems.of_validation(error.errors()).response()
 
 
-def _add_health(app: FastAPI, catalog: Catalog, metrics: Metrics) -> None:
+def _add_log_in(app: FastAPI, key: Key) -> None:
+    @app.post(LOG_IN, include_in_schema=False)
+    async def log_in(given: LogIn, request: Request) -> Response:
+        return key.log_in(given.key, origin=request.headers.get("origin", ""))
+
+
+def _add_health(app: FastAPI, catalog: Catalog, metrics: Metrics, stopping: threading.Event) -> None:
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> Response:
         return JSONResponse({"status": "ok"})
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        if reasons := await catalog.not_ready():
+        reasons = ["it is shutting down"] if stopping.is_set() else await catalog.not_ready()
+        metrics.ready(not reasons)
+        if reasons:
             raise problems.Problem(503, "; ".join(reasons), headers={"Retry-After": str(problems.RETRY_SECONDS)})
         serving = {name: index.pointer.run for name, index in catalog.indexes.items()}
         return JSONResponse({"status": "ready", "serving": serving, "problems": catalog.problems})
 
     @app.get("/metrics", include_in_schema=False)
     async def exposition() -> Response:
+        metrics.problems(catalog.problems, store=catalog.store_problem is None)
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -101,7 +101,9 @@ class Catalog:
         """The index of that name, or the only one; raises Problem or TemporaryError with what to do."""
         names = sorted({*self.listed(), *self.problems})
         if not names:
-            raise Problem(404, "there is no index yet; make one with: controller run-pipeline SOURCE --local")
+            raise Problem(
+                404, "there is no index yet; make one: controller run-pipeline SOURCE (on one machine: --local)"
+            )
         if name is None:
             if len(names) > 1:
                 raise Problem(400, f"there are several indexes; name one as `index`: {', '.join(names)}")

@@ -59,6 +59,18 @@ class Metrics:
             registry=registry,
         )
         self._images = Gauge("imgsearch_index_images", "Images in an index.", ["index"], registry=registry)
+        self._problem = Gauge(
+            "imgsearch_index_problem",
+            "1 for an index whose newest run is not served.",
+            ["index"],
+            registry=registry,
+        )
+        self._store_up = Gauge(
+            "imgsearch_store_up", "1 where the vector store answers, 0 where not.", registry=registry
+        )
+        self._ready = Gauge(
+            "imgsearch_ready", "1 where the last look at /readyz found it ready, 0 where not.", registry=registry
+        )
 
     def serving(self, pointers: Iterable[Pointer]) -> None:
         """These and no others are served now."""
@@ -67,6 +79,17 @@ class Metrics:
         for pointer in pointers:
             self._info.labels(pointer.index, pointer.run, pointer.model).set(1)
             self._images.labels(pointer.index).set(pointer.images)
+
+    def problems(self, indexes: Iterable[str], *, store: bool) -> None:
+        """The newest runs of these and no other indexes are not served; `store` is whether the vector store answers."""
+        self._problem.clear()
+        for index in indexes:
+            self._problem.labels(index).set(1)
+        self._store_up.set(store)
+
+    def ready(self, ready: bool) -> None:
+        """What /readyz has just said."""
+        self._ready.set(ready)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

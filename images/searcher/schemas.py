@@ -184,6 +184,12 @@ class EmbedResponse(BaseModel):
     vectors: list[list[float]] = Field(description="In the order of the request, each of length 1.")
 
 
+class LogIn(Strict):
+    """What the page sends for its cookie."""
+
+    key: str
+
+
 class IndexInfo(BaseModel):
     index: str
     run: str

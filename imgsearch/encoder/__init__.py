@@ -13,6 +13,8 @@ Pixels = NDArray[np.uint8]
 """(size, size, 3), RGB: an image cut and scaled to what the model takes."""
 Vectors = NDArray[np.float32]
 """(n, dim), each row of length 1."""
+LOCAL = "local-dir:"
+"""With what the name of a model begins that is a folder, and not from the hub."""
 
 
 class Encoder(Protocol):

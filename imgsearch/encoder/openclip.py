@@ -19,13 +19,11 @@ from torch import Tensor
 from torchvision import transforms
 
 from imgsearch import machine
-from imgsearch.encoder import Encoder, Pixels, Vectors
+from imgsearch.encoder import LOCAL, Encoder, Pixels, Vectors
 from imgsearch.encoder.packed import pack
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
 log = logging.getLogger(__name__)
-
-LOCAL = "local-dir:"
 
 CPU_BATCH = 16
 """Fewer give matrices too small for a core, and the activations of more fall out of its cache: of 8, 16 and 32, 16 was
@@ -40,7 +38,7 @@ def load_encoder(model: str, *, batch: int | None = None, threads: int | None = 
     cores = machine.cpus()
     threads = min(threads or cores, cores)
     torch.set_num_threads(threads)
-    network, preprocess = _create(model)
+    network, preprocess, tokenizer = _create(model)
     fingerprint = _fingerprint(network)
     if torch.cuda.is_available():
         device, dtype = "cuda:0", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -53,7 +51,7 @@ def load_encoder(model: str, *, batch: int | None = None, threads: int | None = 
     return OpenClipEncoder(
         network,
         preprocess,
-        open_clip.get_tokenizer(_name(model)),
+        tokenizer,
         model=model,
         fingerprint=fingerprint,
         device=device,
@@ -62,6 +60,12 @@ def load_encoder(model: str, *, batch: int | None = None, threads: int | None = 
         workers=workers,
         threads=threads,
     )
+
+
+def download(model: str) -> None:
+    """Brings what `ARCH/TAG` needs into the hub's cache, unless it is there, and loads it from there, on the CPU. Many
+    processes with one cache may call it at once. Raises as `load_encoder` does."""
+    _create(model)
 
 
 class OpenClipEncoder:
@@ -185,7 +189,8 @@ def _name(model: str) -> str:
     return model if model.startswith(LOCAL) else model.split("/", 1)[0]
 
 
-def _create(model: str) -> tuple[Any, transforms.Compose]:
+def _create(model: str) -> tuple[Any, transforms.Compose, Any]:
+    """The network, its preprocessing and its tokenizer, which for some models comes from the hub too."""
     if model.startswith(LOCAL):
         tag = None
         folder = Path(model.removeprefix(LOCAL))
@@ -195,9 +200,10 @@ def _create(model: str) -> tuple[Any, transforms.Compose]:
         tag = _checked_tag(model)
     try:
         network, _, preprocess = open_clip.create_model_and_transforms(_name(model), pretrained=tag)
+        tokenizer = open_clip.get_tokenizer(_name(model))
     except Exception as error:  # open_clip, the hub and safetensors each raise their own
         raise _load_failure(model, error) from error
-    return network, preprocess
+    return network, preprocess, tokenizer
 
 
 def _checked_tag(model: str) -> str:

@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl, unquote
 
 from imgsearch.errors import UsageError
 
+PARQUET = re.compile(r"(.+\.parquet)(?:\?(.*))?")
+
 Metadata = Mapping[str, Any]
 """Values are str, int, float, bool or a list of one of those; what else a source has is turned into str."""
 
@@ -64,7 +66,8 @@ class Source(Protocol):
         to list, TemporaryError where the place does not answer."""
 
     def metadata(self) -> Iterator[tuple[str, Metadata]]:
-        """Metadata kept beside the items (metadata.jsonl), by item key; joined to them by the plan."""
+        """Metadata kept beside the items (metadata.jsonl), by item key, once all of `items` was listed; joined to
+        them by the plan."""
 
     def images(self, items: Iterable[Item], skip: int = 0) -> Iterator[SourceImage]:
         """The images of `items` in their order, without the first `skip`; exactly `item.images` for an item,
@@ -80,18 +83,25 @@ def open_source(uri: str) -> Source:
         from imgsearch.sources.hub import open_dataset
 
         return open_dataset(uri)
+    if re.match(r"(s3|gs|az)://", uri):
+        from imgsearch.sources import objects
+
+        if parquet := PARQUET.fullmatch(uri):
+            return objects.open_pattern(parquet[1], **options(uri, parquet[2] or "", {"column"}))
+        return objects.open_prefix(uri)
     path = unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri
     if not path or re.match(r"[a-z0-9+.-]+://", path):
         raise UsageError(
-            f"no source understands {uri!r}; use a folder, a .parquet file or pattern, or hf://datasets/NAME?split=train"
+            f"no source understands {uri!r}; use a folder, a .parquet file or pattern, either of them also in a bucket "
+            "(s3://bucket/prefix, gs://…, az://…), or hf://datasets/NAME?split=train"
         )
-    if parquet := re.fullmatch(r"(.+\.parquet)(?:\?(.*))?", path):
+    if parquet := PARQUET.fullmatch(path):
         from imgsearch.sources.parquet import open_pattern
 
         return open_pattern(parquet[1], **options(uri, parquet[2] or "", {"column"}))
-    from imgsearch.sources.folder import Folder
+    from imgsearch.sources.folder import open_folder
 
-    return Folder(path)
+    return open_folder(path)
 
 
 def options(uri: str, query: str, known: set[str]) -> dict[str, str]:

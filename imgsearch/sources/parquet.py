@@ -29,8 +29,8 @@ BATCH_ROWS = 256
 READ_BYTES = 2**23
 """How much is read at once of a column, so that a row group of any size is a stream."""
 KEY = re.compile(r"([^\0]+)#(0|[1-9][0-9]{0,17})")
-DAMAGED = (pa.ArrowException, OSError, ValueError, IndexError)
-"""What pyarrow raises for bytes that are not what their footer says."""
+DAMAGED = (pa.ArrowException, OSError, ValueError, IndexError, NotFound)
+"""What a file that is gone raises, or pyarrow for bytes that are not what their footer says."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class DataFiles(Protocol):
     def open(self, path: str, etag: str = "") -> AbstractContextManager[Any]:
         """A file object with random access: the version that `etag` names, the newest without one.
 
-        Raises FileNotFoundError; what reading raises is in DAMAGED, or an ImgsearchError."""
+        What it and reading raise is in DAMAGED, or an ImgsearchError."""
 
     def features(self) -> Mapping[str, Any]:
         """The columns as `datasets.Features.to_dict` describes them, for files that do not say so themselves;
@@ -275,8 +275,11 @@ def _list(names: Iterable[str]) -> str:
 def open_pattern(pattern: str, *, column: str | None = None) -> ParquetSource:
     """Parquet files on the disk: a path, or a pattern such as `data/**/*.parquet`."""
     files = LocalFiles(pattern)
-    query = f"?column={quote(column)}" if column else ""
-    return ParquetSource(files.pattern + query, files, column=column)
+    return ParquetSource(with_column(files.pattern, column), files, column=column)
+
+
+def with_column(pattern: str, column: str | None) -> str:
+    return f"{pattern}?column={quote(column)}" if column else pattern
 
 
 class LocalFiles:

@@ -98,7 +98,7 @@ class VectorStore(Protocol):
 
 
 def open_store(url: str) -> VectorStore:
-    """The store behind `url`; raises UsageError for a URL of no known kind, TemporaryError where it is down."""
+    """The store behind `url`, which need not answer yet; raises UsageError for a URL of no known kind."""
     if url.startswith("chroma+"):
         from imgsearch.stores.chroma import ChromaStore
 

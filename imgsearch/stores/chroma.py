@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -25,24 +26,27 @@ from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageErro
 from imgsearch.stores import Filter, Hit, Pointer, Record, Vectors, VectorStore
 
 POINTER = "pointer."
+TIMEOUT = httpx.Timeout(60, connect=5)
+"""Seconds. A server whose node is gone says nothing for ever; one that replays its log after a start is slow."""
 
 
 class ChromaStore:
-    """A VectorStore (see imgsearch.stores) in one Chroma."""
+    """A VectorStore (see imgsearch.stores) in one Chroma. It connects at the first call, so that a program may start
+    before its store does."""
 
     def __init__(self, url: str) -> None:
         """`url` is `chroma+file:///folder` (made if absent) or `chroma+http://host:port`."""
         self._url = url
+        self._connect = _connector(url)
+        self._client: Any = None
+        self._max_batch = 0
         self._handles: dict[str, Any] = {}
         self._opening = threading.Lock()
-        with self._translated("open"):
-            self._client = _connect(url)
-            self._max_batch = self._client.get_max_batch_size()
 
     def create(self, collection: str, *, dim: int) -> None:
         del dim  # Chroma takes it from the first vector and refuses others
         with self._translated(collection):
-            self._client.get_or_create_collection(
+            self._connected().get_or_create_collection(
                 collection, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
             )
 
@@ -50,13 +54,15 @@ class ChromaStore:
         found: set[str] = set()
         with self._translated(collection):
             for chunk in self._chunks(ids):
-                found.update(self._handle(collection).get(ids=list(chunk), include=[])["ids"])
+                found.update(self._call(collection, "get", ids=list(chunk), include=[])["ids"])
         return set(ids) - found
 
     def add(self, collection: str, records: Sequence[Record]) -> None:
         with self._translated(collection):
             for chunk in self._chunks(records):
-                self._handle(collection).add(
+                self._call(
+                    collection,
+                    "add",
                     ids=[record.id for record in chunk],
                     embeddings=np.stack([cast(Vectors, record.vector) for record in chunk]),
                     metadatas=[dict(record.metadata) for record in chunk],
@@ -64,13 +70,13 @@ class ChromaStore:
 
     def count(self, collection: str) -> int:
         with self._translated(collection):
-            return int(self._handle(collection).count())
+            return int(self._call(collection, "count"))
 
     def get(self, collection: str, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         records: dict[str, Record] = {}
         with self._translated(collection):
             for chunk in self._chunks(ids):
-                got = self._handle(collection).get(ids=list(chunk), include=_include(vectors))
+                got = self._call(collection, "get", ids=list(chunk), include=_include(vectors))
                 embeddings = got["embeddings"] if vectors else [None] * len(got["ids"])
                 for id, metadata, vector in zip(got["ids"], got["metadatas"], embeddings, strict=True):
                     records[id] = Record(id, metadata or {}, _vector(vector))
@@ -80,7 +86,9 @@ class ChromaStore:
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
     ) -> list[list[Hit]]:
         with self._translated(collection):
-            got = self._handle(collection).query(
+            got = self._call(
+                collection,
+                "query",
                 query_embeddings=queries,
                 n_results=k,
                 where=dict(where) if where else None,
@@ -99,7 +107,7 @@ class ChromaStore:
         self._handles.pop(collection, None)
         try:
             with self._translated(collection):
-                self._client.delete_collection(collection)
+                self._connected().delete_collection(collection)
         except NotFound:
             pass
 
@@ -111,7 +119,7 @@ class ChromaStore:
         name = POINTER + pointer.index
         with self._translated(name):
             # Made with its pointer in it, so that no reader finds one without; then replaced, if it was there.
-            made = self._client.get_or_create_collection(name, metadata=metadata, embedding_function=None)
+            made = self._connected().get_or_create_collection(name, metadata=metadata, embedding_function=None)
             if made.metadata != metadata:
                 made.modify(metadata=metadata)
 
@@ -120,7 +128,7 @@ class ChromaStore:
         for name in self._names():
             if name.startswith(POINTER):
                 with self._translated(name):
-                    about = self._client.get_collection(name, embedding_function=None).metadata
+                    about = self._connected().get_collection(name, embedding_function=None).metadata
                 pointer = _pointer(json.loads(about["pointer"]))
                 found[pointer.index] = pointer
         return found
@@ -132,25 +140,36 @@ class ChromaStore:
 
     def close(self) -> None:
         self._handles.clear()
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
 
     def _names(self) -> list[str]:
         names: list[str] = []
         with self._translated("the list of collections"):
-            while page := self._client.list_collections(limit=100, offset=len(names)):
+            while page := self._connected().list_collections(limit=100, offset=len(names)):
                 names += [collection.name for collection in page]
         return names
 
-    def _handle(self, collection: str) -> Any:
-        """A collection by name; kept, since to look it up costs a query of the catalogue each time."""
+    def _connected(self) -> Any:
+        with self._opening:
+            if self._client is None:
+                self._client = self._connect()
+        return self._client
+
+    def _call(self, collection: str, method: str, **arguments: Any) -> Any:
+        """A method of a collection. Its handle is kept, since to look it up costs a query of the catalogue each time;
+        one of a collection that was dropped and made anew is of no use, so the name is then looked up again."""
         handle = self._handles.get(collection)
-        if handle is None:
-            with self._opening:
-                handle = self._client.get_collection(collection, embedding_function=None)
-                self._handles[collection] = handle
-        return handle
+        if handle is not None:
+            try:
+                return getattr(handle, method)(**arguments)
+            except NotFoundError:
+                self._handles.pop(collection, None)
+        handle = self._handles[collection] = self._connected().get_collection(collection, embedding_function=None)
+        return getattr(handle, method)(**arguments)
 
     def _chunks(self, values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        self._max_batch = self._max_batch or self._connected().get_max_batch_size()
         for start in range(0, len(values), self._max_batch):
             yield values[start : start + self._max_batch]
 
@@ -170,25 +189,42 @@ class ChromaStore:
             if "disk is full" in reason or "No space left" in reason:
                 raise PermanentError(f"no space left on the disk of {self._url}: free some, then try again") from error
             raise TemporaryError(f"Chroma at {self._url} failed: {reason}") from error
+        except Exception as error:
+            if type(error) is not Exception:
+                raise
+            # That is what chromadb makes of an answer that is not Chroma's, say a proxy's 502.
+            reason = _first_line(error.__context__ or error)
+            raise TemporaryError(f"Chroma at {self._url} does not answer: {reason}") from error
 
 
-def _connect(url: str) -> Any:
-    parts = urlsplit(url)
+def _connector(url: str) -> Callable[[], Any]:
+    """What makes a client; raises UsageError where `url` is none of a Chroma."""
     settings = ChromaSettings(anonymized_telemetry=False)
-    if parts.scheme == "chroma+file" and parts.path.startswith("/"):
-        folder = Path(unquote(parts.path))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
-        return chromadb.PersistentClient(folder, settings=settings)
-    if parts.scheme in ("chroma+http", "chroma+https") and parts.hostname:
-        tls = parts.scheme == "chroma+https"
-        try:
-            return chromadb.HttpClient(parts.hostname, parts.port or (443 if tls else 8000), ssl=tls, settings=settings)
-        except ValueError as error:  # what chromadb raises where nothing answers
-            raise TemporaryError(f"Chroma at {url} does not answer: {_first_line(error)}") from error
+    with suppress(ValueError):  # of a port that is no number, say
+        parts = urlsplit(url)
+        if parts.scheme == "chroma+file" and parts.path.startswith("/"):
+            folder = Path(unquote(parts.path))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
+            return partial(chromadb.PersistentClient, folder, settings=settings)
+        if parts.scheme in ("chroma+http", "chroma+https") and parts.hostname:
+            tls = parts.scheme == "chroma+https"
+            return partial(_http_client, url, parts.hostname, parts.port or (443 if tls else 8000), tls, settings)
     raise UsageError(f"{url!r} is no Chroma; use chroma+file:///folder or chroma+http://host:8000")
+
+
+def _http_client(url: str, host: str, port: int, tls: bool, settings: ChromaSettings) -> Any:
+    address = f"[{host}]" if ":" in host else host
+    # Asked first, since chromadb's client would wait for its answer for ever.
+    httpx.get(f"{'https' if tls else 'http'}://{address}:{port}/api/v2/heartbeat", timeout=TIMEOUT).raise_for_status()
+    try:
+        client = chromadb.HttpClient(address, port, ssl=tls, settings=settings)
+    except ValueError as error:  # what chromadb raises where nothing answers
+        raise TemporaryError(f"Chroma at {url} does not answer: {_first_line(error)}") from error
+    client._server._session.timeout = TIMEOUT  # there is no setting for it
+    return client
 
 
 def _include(vectors: bool) -> list[str]:
@@ -204,5 +240,5 @@ def _pointer(document: Mapping[str, Any]) -> Pointer:
     return Pointer(**{**document, "previous": _pointer(previous) if previous else None})
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).split("\n", 1)[0]

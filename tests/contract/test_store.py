@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
-import subprocess
-import sys
+import re
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from imgsearch.errors import NotFound, TemporaryError, UsageError
 from imgsearch.stores import Pointer, Record, VectorStore, open_store
 from tests.fakes import InMemoryStore
+from tests.programs import ChromaServer
 
 POINTER = Pointer(
     index="photos",
@@ -31,55 +34,29 @@ POINTER = Pointer(
 
 @pytest.fixture(scope="session")
 def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("chroma-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [
-                str(Path(sys.executable).with_name("chroma")),
-                "run",
-                "--path",
-                str(folder),
-                "--port",
-                str(port),
-            ],
-            stdout=log,
-            stderr=log,
-        )
-        url = f"chroma+http://127.0.0.1:{port}"
-        try:
-            _wait_until_it_answers(url, server)
-            yield url
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def _wait_until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
-    while True:
-        assert server.poll() is None, "the Chroma server ended"
-        try:
-            open_store(url).close()
-        except TemporaryError:
-            continue
-        return
+    with ChromaServer(tmp_path_factory.mktemp("chroma-server")) as server:
+        server.start()
+        yield server.url
 
 
 @pytest.fixture(params=["memory", "chroma-embedded", "chroma-http"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
-    opened: VectorStore
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], VectorStore]:
+    """Opens one empty store; again, and it is another client of the same."""
     if request.param == "memory":
-        opened = InMemoryStore()
-    elif request.param == "chroma-embedded":
-        opened = open_store(f"chroma+file://{tmp_path}/chroma")
-    else:
-        opened = open_store(request.getfixturevalue("chroma_server"))
-        for name in opened.collections():
-            opened.drop(name)
-    yield opened
-    opened.close()
+        return InMemoryStore().reopen
+    if request.param == "chroma-embedded":
+        return partial(open_store, f"chroma+file://{tmp_path}/chroma")
+    url = request.getfixturevalue("chroma_server")
+    with closing(open_store(url)) as before:
+        for name in before.collections():
+            before.drop(name)
+    return partial(open_store, url)
+
+
+@pytest.fixture
+def store(opened: Callable[[], VectorStore]) -> Iterator[VectorStore]:
+    with closing(opened()) as store:
+        yield store
 
 
 @pytest.fixture
@@ -215,6 +192,62 @@ def test_a_url_of_no_store_says_which_there_are() -> None:
         open_store("redis://localhost")
 
 
-def test_a_server_that_is_down_is_a_temporary_error() -> None:
-    with pytest.raises(TemporaryError, match="does not answer"):
-        open_store("chroma+http://127.0.0.1:9")
+@pytest.mark.parametrize("url", ["chroma+http://127.0.0.1:port", "chroma+http://", "chroma+file://here"])
+def test_a_wrong_url_is_named(url: str) -> None:
+    with pytest.raises(UsageError, match="is no Chroma"):
+        open_store(url)
+
+
+def test_a_server_that_is_down_is_a_temporary_error_until_it_answers(tmp_path: Path) -> None:
+    with ChromaServer(tmp_path) as server, closing(open_store(server.url)) as store:
+        for call in (store.pointers, store.collections, lambda: store.count("a"), lambda: store.missing("a", ["b"])):
+            with pytest.raises(TemporaryError, match=re.escape(f"{server.url} does not answer")):
+                call()
+        server.start()
+        assert store.pointers() == {}
+
+
+def test_a_server_that_is_killed_and_started_again_is_asked_again(tmp_path: Path) -> None:
+    with ChromaServer(tmp_path) as server, closing(open_store(server.url)) as store:
+        server.start()
+        store.create("photos-r1", dim=4)
+        store.add("photos-r1", RECORDS)
+        server.kill()
+        with pytest.raises(TemporaryError, match="does not answer"):
+            store.search("photos-r1", _vector(1, 0, 0, 0)[None], k=1)
+        server.start()
+        assert store.count("photos-r1") == 3
+        assert store.search("photos-r1", _vector(0, 1, 0, 0)[None], k=1)[0][0].id == "b"
+
+
+def test_a_proxy_that_answers_instead_of_the_server_is_a_temporary_error(tmp_path: Path) -> None:
+    with ChromaServer(tmp_path) as server, closing(open_store(server.url)) as store:
+        server.start()
+        store.create("photos-r1", dim=4)
+        assert store.count("photos-r1") == 0
+        server.kill()
+        with HTTPServer(("127.0.0.1", server.port), BaseHTTPRequestHandler) as proxy:  # says 501 in HTML
+            thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            for client in (store, open_store(server.url)):
+                with pytest.raises(TemporaryError, match="501"):
+                    client.count("photos-r1")
+            proxy.shutdown()
+            thread.join()
+        server.start()
+        assert store.count("photos-r1") == 0
+
+
+def test_a_collection_that_was_made_anew_under_its_name_is_found(
+    store: VectorStore, opened: Callable[[], VectorStore]
+) -> None:
+    """By a client that knew the one before."""
+    store.create("photos-r1", dim=4)
+    store.add("photos-r1", RECORDS)
+    assert store.count("photos-r1") == 3
+    with closing(opened()) as other:
+        other.drop("photos-r1")
+        other.create("photos-r1", dim=4)
+        other.add("photos-r1", RECORDS[:1])
+    assert store.count("photos-r1") == 1
+    assert [record.id for record in store.get("photos-r1", ["a", "b"])] == ["a"]

@@ -15,8 +15,9 @@ import pytest
 from controller import manifests
 from controller.jobs import JobState, Phase, Stage
 from controller.local import RELEASE, LocalCluster
+from controller.output import Answer
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
-from imgsearch.settings import RunSettings, Settings
+from imgsearch.settings import RunSettings, Settings, StorageSettings
 
 SETTINGS = Settings(run=RunSettings(id="r1", index="photos", source="/photos", model="a/b"))
 
@@ -217,11 +218,27 @@ def test_a_call_returns_the_programs_result_or_raises_its_error(cluster: LocalCl
         run=RunSettings(index="photos"),
         store=type(SETTINGS.store)(url=f"chroma+file://{tmp_path}/chroma"),
     )
-    assert cluster.call("searcher", "indexes", store) == {"indexes": []}
+    assert cluster.call("searcher", "indexes", store) == Answer({"indexes": []}, "")
     with pytest.raises(UsageError, match="no index is called 'photos'"):
         cluster.call("searcher", "rollback", store)
     with pytest.raises(TemporaryError, match="ended with 2"):
         cluster.call("searcher", "no-such-verb", store)
+
+
+def test_what_a_call_prints_before_its_result_is_its_text(cluster: LocalCluster, tmp_path: Path) -> None:
+    settings = Settings(run=RunSettings(id="r1"), storage=StorageSettings(uri=tmp_path.as_uri()))
+    listed = tmp_path / "runs" / "r1" / "bad.csv"
+    listed.parent.mkdir(parents=True)
+    listed.write_text("key,stage,reason\nKäse [1].jpg,decode,truncated\n")
+    told = cluster.call("searcher", "bad", settings)
+    assert told.text == listed.read_text()
+    assert told.result == {"run": "r1", "bytes": len(listed.read_bytes())}
+
+
+def test_the_log_of_an_index_is_what_its_process_wrote(cluster: LocalCluster) -> None:
+    cluster.create(job("print('Käse', index, file=sys.stderr)", completions=2))
+    ended(cluster)
+    assert cluster.log("r1", Stage.EMBED, 1) == "Käse 1\n"
 
 
 def test_a_log_that_is_not_there_is_named(cluster: LocalCluster) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from controller.jobs import IndexReport, JobState, Phase, Stage
-from controller.plan import Create, Failed, Finished, Replace, Step, Wait, next_step, run_id
+from controller.plan import Create, Failed, Finished, Replace, Step, Wait, next_step, over, run_id
 from imgsearch.settings import RunSettings
 
 
@@ -79,6 +79,58 @@ def test_a_run_goes_through_its_stages(jobs: list[JobState], step: Step, retry: 
 )
 def test_what_failed_in_an_earlier_command_is_tried_again(jobs: list[JobState], step: Step) -> None:
     assert next_step({each.stage: each for each in jobs}, retry=True) == step
+
+
+LOST = job(Stage.PLAN)
+
+
+@pytest.mark.parametrize("retry", [True, False])
+@pytest.mark.parametrize(
+    ("jobs", "step"),
+    [
+        ([LOST], Replace(Stage.PLAN)),
+        ([LOST, active(EMBED)], Wait(Stage.EMBED)),
+        ([LOST, EMBED], Create(Stage.INGEST)),
+        ([LOST, EMBED, INGEST], Finished()),
+        ([LOST, INGEST], Replace(Stage.PLAN)),
+    ],
+)
+def test_a_plan_whose_result_is_lost_is_made_again_where_it_is_needed(
+    jobs: list[JobState], step: Step, retry: bool
+) -> None:
+    assert next_step({each.stage: each for each in jobs}, retry=retry) == step
+
+
+@pytest.mark.parametrize(
+    ("jobs", "step"),
+    [
+        ([failed(EMBED)], Replace(Stage.PLAN)),
+        ([EMBED, failed(INGEST)], Replace(Stage.PLAN)),
+        ([PLAN, failed(INGEST)], Replace(Stage.EMBED, completions=3)),
+        ([EMBED, INGEST], Create(Stage.PLAN)),
+    ],
+)
+def test_what_failed_before_is_not_met_again_where_an_earlier_job_is_gone(jobs: list[JobState], step: Step) -> None:
+    assert next_step({each.stage: each for each in jobs}, retry=True) == step
+
+
+@pytest.mark.parametrize(
+    ("jobs", "ended"),
+    [
+        ([], False),
+        ([active(PLAN)], False),
+        ([PLAN], False),
+        ([PLAN, replace(EMBED, phase=Phase.SUSPENDED)], False),
+        ([PLAN, EMBED], False),
+        ([PLAN, EMBED, active(INGEST)], False),
+        ([PLAN, EMBED, INGEST], True),
+        ([PLAN, failed(EMBED)], True),
+        ([NOTHING_NEW], True),
+        ([LOST], False),
+    ],
+)
+def test_a_run_is_over_when_nothing_is_left_to_do_or_a_stage_has_failed(jobs: list[JobState], ended: bool) -> None:
+    assert over({each.stage: each for each in jobs}) is ended
 
 
 def test_what_fails_now_fails_the_run_with_its_reason() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ from tests.conftest import DEMO_MODEL
 from tests.programs import controller
 
 
-def mistake(*words: str | Path, code: int, sentence: str) -> None:
-    done = controller(*words)
+def mistake(*words: str | Path, code: int, sentence: str, env: Mapping[str, str] | None = None) -> None:
+    done = controller(*words, env=env)
     assert done.returncode == code, done.stderr
     told = done.stdout + done.stderr
     assert sentence in told
@@ -73,8 +73,26 @@ def test_a_wrong_run_id(home: Path, folder: Path) -> None:
     mistake("run-pipeline", folder, "--local", "--home", home, "--run", "Run_1", code=2, sentence="run id")
 
 
-def test_forgetting_local(home: Path, folder: Path) -> None:
-    mistake("run-pipeline", folder, "--home", home, code=2, sentence="--local")
+@pytest.mark.parametrize("words", [("run-pipeline", "{folder}"), ("status",), ("serve",)])
+def test_forgetting_local_where_there_is_no_cluster(tmp_path: Path, folder: Path, words: tuple[str, ...]) -> None:
+    mistake(
+        *(word.format(folder=folder) for word in words),
+        env={"KUBECONFIG": str(tmp_path / "none")},
+        code=2,
+        sentence="say --local to work on this machine",
+    )
+
+
+def test_leaving_to_a_cluster_what_is_local(home: Path, folder: Path) -> None:
+    mistake("run-pipeline", folder, "--home", home, "--detach", code=2, sentence="leave out --local")
+
+
+def test_a_setting_that_there_is_not(home: Path, folder: Path) -> None:
+    mistake(
+        *("run-pipeline", folder, "--home", home, "--set", "embed.batch=64"),
+        code=2,
+        sentence="no setting is called IMGSEARCH_EMBED_BATCH",
+    )
 
 
 def test_none_of_the_images_can_be_used(home: Path, tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import io
+import json
+import socket
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,11 +21,12 @@ from embedder.shard import ShardEmbedder
 from imgsearch import schema
 from imgsearch.errors import PermanentError, TemporaryError
 from imgsearch.layout import Plan, RunFolder, ShardDone, image_id
-from imgsearch.settings import RunSettings, Settings
+from imgsearch.settings import MetricsSettings, RunSettings, Settings, StorageSettings
 from imgsearch.sources import Item, Source, SourceImage, open_source
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from tests.fakes import FakeEncoder
+from tests.programs import program_env
 
 FOLDER = RunFolder("r1")
 
@@ -236,6 +241,23 @@ def test_a_failing_model_ends_the_process_and_leaves_no_half_part(
     with pytest.raises(RuntimeError, match="the device is gone"):
         bench.embed()
     assert bench.parts() == []
+
+
+def test_the_program_serves_its_metrics_or_says_why_not(tmp_path: Path, photos: Callable[[int], Path]) -> None:
+    bench = Bench(tmp_path, photos(3))
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        settings = replace(
+            bench.settings,
+            storage=StorageSettings(bench.storage.uri),
+            metrics=MetricsSettings(taken.getsockname()[1]),
+        )
+        ended = subprocess.run(
+            [sys.executable, "-m", "embedder", "embed"],
+            env=program_env({**settings.to_env(), "JOB_COMPLETION_INDEX": "0"}),
+            capture_output=True,
+        )
+    assert ended.returncode == 2
+    assert f"cannot serve metrics on port {settings.metrics.port}: it is in use" in json.loads(ended.stdout)["error"]
 
 
 def test_metrics_count_what_happened(tmp_path: Path, photos: Callable[[int], Path]) -> None:

@@ -11,7 +11,9 @@ from imgsearch.settings import EmbedSettings, LogSettings, MetricsSettings, RunS
     [
         Settings(),
         Settings(run=RunSettings(id="r1", source="/fotos/Käse & Co", base="r0", shard_images=5)),
-        Settings(embed=EmbedSettings(batch_images=None), metrics=MetricsSettings(port=9000), log=LogSettings(level="DEBUG")),
+        Settings(
+            embed=EmbedSettings(batch_images=None), metrics=MetricsSettings(port=9000), log=LogSettings(level="DEBUG")
+        ),
         Settings(search=SearchSettings(refresh_seconds=0.25, port=1)),
     ],
 )
@@ -38,6 +40,17 @@ def test_an_empty_value_means_none_where_none_is_allowed() -> None:
 def test_a_wrong_variable_is_named(env: dict[str, str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         Settings.from_env(env)
+
+
+def test_an_empty_secret_is_an_error_and_not_no_secret() -> None:
+    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_API_KEY is empty"):
+        Settings.from_env({"IMGSEARCH_SEARCH_API_KEY": ""})
+
+
+def test_a_secret_is_read_but_never_shown() -> None:
+    settings = Settings.from_env({"IMGSEARCH_SEARCH_API_KEY": "hunter2"})
+    assert settings.search.api_key == "hunter2"
+    assert "hunter2" not in repr(settings)
 
 
 def test_other_programs_variables_are_none_of_ours() -> None:

@@ -74,29 +74,50 @@ def test_sigterm_is_told_to_the_stage(result: Path) -> None:
     assert run(work, result) == ExitCode.INTERRUPTED
 
 
-def test_a_long_error_still_fits(result: Path) -> None:
+@pytest.mark.parametrize("word", ["very ", "sehr schön ", "非常に", '"\n'])
+def test_a_long_error_still_fits(result: Path, word: str) -> None:
     def fail(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
-        raise PermanentError("very " * 5000)
+        raise PermanentError(word * 5000)
 
     assert run(fail, result) == ExitCode.PERMANENT
-    assert len(result.read_bytes()) < stage.RESULT_LIMIT
+    assert stage.RESULT_LIMIT / 2 < len(result.read_bytes()) <= stage.RESULT_LIMIT
+    assert json.loads(result.read_text())["error"].startswith(word)
 
 
-def test_logs_are_json_lines_with_run_and_shard(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_are_json_lines_with_run_shard_and_pod(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def work(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
         logging.getLogger("x").info("embedded %d", 3, extra={"done": 3, "total": 9})
         return {}
 
-    run(work, result, IMGSEARCH_RUN_ID="r1", JOB_COMPLETION_INDEX="7")
+    run(work, result, IMGSEARCH_RUN_ID="r1", JOB_COMPLETION_INDEX="7", POD_NAME="demo-r1-embed-7-x4k2p")
     entry = json.loads(capsys.readouterr().err)
-    assert {name: entry[name] for name in ("message", "run", "shard", "done", "total", "level")} == {
+    assert {name: entry[name] for name in ("message", "run", "shard", "pod", "done", "total", "level")} == {
         "message": "embedded 3",
         "run": "r1",
         "shard": 7,
+        "pod": "demo-r1-embed-7-x4k2p",
         "done": 3,
         "total": 9,
         "level": "info",
     }
+
+
+def test_outside_of_a_pod_the_log_names_none(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+        logging.getLogger("x").info("planned")
+        return {}
+
+    run(work, result)
+    assert "pod" not in json.loads(capsys.readouterr().err)
+
+
+def test_a_servers_log_names_the_pod(capsys: pytest.CaptureFixture[str]) -> None:
+    def serve(settings: Settings) -> ExitCode:
+        logging.getLogger("x").info("serving")
+        return ExitCode.DONE
+
+    assert stage.main("searcher", {}, ["serve"], {"POD_NAME": "demo-searcher-5d8f"}, serve=serve) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().err)["pod"] == "demo-searcher-5d8f"
 
 
 @pytest.mark.parametrize("env", [{}, {"JOB_COMPLETION_INDEX": "x"}])

@@ -16,11 +16,11 @@ from fastapi import FastAPI
 from PIL import Image
 
 from imgsearch.encoder import Encoder
-from imgsearch.errors import UsageError
+from imgsearch.errors import TemporaryError, UsageError
 from imgsearch.layout import RunFolder, collection_name, image_id
 from imgsearch.settings import SearchSettings, Settings
 from imgsearch.storage import Storage
-from imgsearch.stores import Pointer, Record
+from imgsearch.stores import Pointer, Record, VectorStore
 from searcher.app import create_app
 from tests.fakes import COLOURS, FakeEncoder, InMemorySource, InMemoryStore
 
@@ -35,11 +35,33 @@ def picture(colour: str = "red", *, format: str = "PNG", size: tuple[int, int] =
     return sink.getvalue()
 
 
+class Failing(InMemoryStore):
+    """A store that can be down."""
+
+    down = False
+
+    def pointers(self) -> dict[str, Pointer]:
+        self._answer()
+        return super().pointers()
+
+    def count(self, collection: str) -> int:
+        self._answer()
+        return super().count(collection)
+
+    def search(self, *args: Any, **kwargs: Any) -> Any:
+        self._answer()
+        return super().search(*args, **kwargs)
+
+    def _answer(self) -> None:
+        if self.down:
+            raise TemporaryError("the store is down")
+
+
 class Library:
     """The world around one searcher: its store, its storage, its sources and its models."""
 
     def __init__(self, folder: Path) -> None:
-        self.store = InMemoryStore()
+        self.store: VectorStore = InMemoryStore()
         self.storage = Storage(f"file://{folder}")
         self.encoder = FakeEncoder()
         self.encoders: dict[str, FakeEncoder | Exception] = {self.encoder.model: self.encoder}
@@ -48,6 +70,7 @@ class Library:
         """Cleared, a model does not finish to load until it is set."""
         self.loading.set()
         self.sources: dict[str, InMemorySource] = {}
+        self.stopping = threading.Event()
 
     def publish(
         self,
@@ -129,6 +152,7 @@ class Library:
             storage=self.storage,
             load_encoder=self.load_encoder,
             open_source=self.open_source,
+            stopping=self.stopping,
         )
 
     @asynccontextmanager

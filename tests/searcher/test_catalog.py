@@ -11,7 +11,7 @@ import pytest
 from imgsearch.errors import TemporaryError
 from imgsearch.stores import Pointer
 from tests.fakes import FakeEncoder, InMemoryStore
-from tests.searcher.library import Library, found, problem, until
+from tests.searcher.library import Failing, Library, found, problem, until
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ async def test_without_an_index_it_is_ready_and_says_how_to_make_one(library: Li
     async with library.serving() as client:
         assert (await client.get("/readyz")).json()["serving"] == {}
         sentence = problem(await search(client), 404)
-        assert "controller run-pipeline SOURCE --local" in sentence
+        assert "controller run-pipeline SOURCE (on one machine: --local)" in sentence
         assert "controller run-pipeline" in problem(await client.post("/v1/embed", json={"text": ["a"]}), 404)
         library.publish()
         await served(client, "r1")
@@ -213,25 +213,3 @@ class Unpublishing(InMemoryStore):
     def unpublish(self, index: str) -> None:
         with self._lock:
             del self._pointers[index]
-
-
-class Failing(InMemoryStore):
-    """A store that can be down."""
-
-    down = False
-
-    def pointers(self) -> dict[str, Pointer]:
-        self._answer()
-        return super().pointers()
-
-    def count(self, collection: str) -> int:
-        self._answer()
-        return super().count(collection)
-
-    def search(self, *args: Any, **kwargs: Any) -> Any:
-        self._answer()
-        return super().search(*args, **kwargs)
-
-    def _answer(self) -> None:
-        if self.down:
-            raise TemporaryError("the store is down")

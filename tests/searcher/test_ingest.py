@@ -3,6 +3,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,18 +13,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from imgsearch import schema
 from imgsearch.errors import PermanentError
 from imgsearch.layout import Plan, Report, RunFolder, ShardDone, image_id
+from imgsearch.metrics import exposed
+from imgsearch.settings import MetricsSettings, RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
 from searcher.ingest import BATCH_SECONDS, BatchSize, Ingest
+from searcher.ingest_metrics import IngestMetrics
 from searcher.records import filterable
 from tests.fakes import InMemoryStore
+from tests.programs import free_port, program_env
 
 DIM = 8
 
@@ -58,6 +66,7 @@ class World:
         self.storage = Storage(tmp_path.as_uri())
         self.store = CountingStore()
         self.stopping = threading.Event()
+        self.metrics = IngestMetrics()
 
     def embedded(
         self, run: str, keys: Sequence[str], *, bad: Sequence[str] = (), shards: int = 2, part: int = 3, **plan: Any
@@ -120,10 +129,12 @@ class World:
         self.storage.put(folder.bad(shard, number), schema.to_bytes(schema.table(schema.BAD, lost)))
 
     def ingest(self, run: str) -> Report:
+        self.metrics = IngestMetrics()
         return Ingest(
             run,
             storage=self.storage,
             store=self.store,
+            metrics=self.metrics,
             stopping=self.stopping,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
         ).run()[0]
@@ -159,6 +170,68 @@ def test_every_row_is_stored_published_and_reported(world: World) -> None:
     assert Report.from_json(world.storage.get(folder.report), "report") == report
     listed = list(csv.DictReader(io.StringIO(world.storage.get(folder.bad_list).decode())))
     assert [row["key"] for row in listed] == ["x1", "x2"]
+
+
+def value(metrics: IngestMetrics, name: str) -> float | None:
+    return metrics.registry.get_sample_value(f"imgsearch_ingest_{name}")
+
+
+def test_metrics_count_what_happened_and_their_last_figures_are_reported(world: World) -> None:
+    world.embedded("r1", A, bad=["x1", "x2"], part=4)
+    world.store.stop = (3, world.stopping)
+    with pytest.raises(Interrupted):
+        world.ingest("r1")
+    added = len(world.store.added)
+    assert value(world.metrics, "added_total") == added
+    world.stopping.clear()
+    world.store.stop = None
+    report = world.ingest("r1")
+    assert value(world.metrics, "planned") == 20
+    assert value(world.metrics, "parts_total") == 6
+    assert value(world.metrics, "added_total") == 20 - added
+    assert value(world.metrics, "present_total") == added
+    assert value(world.metrics, "batch_vectors") == 2
+    assert value(world.metrics, "batch_seconds") is not None
+    assert report.ingest_stages == world.metrics.stage_seconds()
+    assert list(report.ingest_stages) == ["read", "store", "verify", "publish"]
+    for stage in report.ingest_stages:
+        assert world.metrics.registry.get_sample_value("imgsearch_ingest_stage_seconds_total", {"stage": stage})
+    assert report.embed_bytes == 200
+    assert report.embed_stages == {"encode": 2.0}
+
+
+def test_metrics_are_read_over_http_while_it_runs(world: World) -> None:
+    seen = []
+
+    class Scraped(CountingStore):
+        def add(self, collection: str, records: Sequence[Record]) -> None:
+            super().add(collection, records)
+            seen.append(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+
+    world.store = Scraped()
+    world.embedded("r1", A, shards=1, part=10)
+    port = free_port()
+    work = Ingest("r1", storage=world.storage, store=world.store, metrics=world.metrics, stopping=world.stopping)
+    with exposed(world.metrics.registry, port):
+        work.run()
+    assert len(seen) == 2
+    assert "imgsearch_ingest_planned 20.0" in seen[0]
+    assert "imgsearch_ingest_added_total 10.0" in seen[1]
+
+
+def test_the_program_serves_its_metrics_or_says_why_not(world: World) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        settings = Settings(
+            run=RunSettings(id="r1"),
+            storage=StorageSettings(world.storage.uri),
+            store=StoreSettings(f"chroma+{world.root.as_uri()}/chroma"),
+            metrics=MetricsSettings(taken.getsockname()[1]),
+        )
+        ended = subprocess.run(
+            [sys.executable, "-m", "searcher", "ingest"], env=program_env(settings.to_env()), capture_output=True
+        )
+    assert ended.returncode == 2
+    assert f"cannot serve metrics on port {settings.metrics.port}: it is in use" in ended.stdout.decode()
 
 
 def test_a_record_says_where_its_thumbnail_is_and_keeps_the_sources_metadata(world: World) -> None:
@@ -343,7 +416,7 @@ def test_a_batch_grows_and_shrinks_towards_its_time() -> None:
         size.took(size.records, size.records / 1000)  # 1 000 a second
     assert size.records == pytest.approx(1000 * BATCH_SECONDS, rel=0.05)
     for _ in range(20):
-        size.took(size.records, size.records / 100)
+        size.took(size.records, size.records / 10)
     assert size.records == 50
 
 

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.searcher.library import Library, found, picture, until
+from tests.searcher.library import Failing, Library, found, picture, until
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +61,37 @@ async def test_the_served_runs_are_those_of_now(gallery: Library) -> None:
         counted = await until(lambda: samples(client), told)
     assert "imgsearch_index_info{photos,fake/colours,r1}" not in counted
     assert counted["imgsearch_index_images{photos}"] == 1
+
+
+async def test_readiness_is_what_was_last_said_of_it(library: Library) -> None:
+    store = Failing()
+    library.store = store
+    library.publish()
+    async with library.serving() as client:
+        assert (await samples(client))["imgsearch_ready{}"] == 1
+        store.down = True
+        await client.get("/readyz")
+        assert (await samples(client))["imgsearch_ready{}"] == 0
+
+
+async def test_whether_the_store_answers_is_told(library: Library) -> None:
+    store = Failing()
+    library.store = store
+    async with library.serving() as client:
+        assert (await samples(client))["imgsearch_store_up{}"] == 1
+        store.down = True
+        await until(lambda: samples(client), lambda counted: counted["imgsearch_store_up{}"] == 0)
+        store.down = False
+        await until(lambda: samples(client), lambda counted: counted["imgsearch_store_up{}"] == 1)
+
+
+async def test_an_index_whose_newest_run_is_not_served_is_told(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        assert "imgsearch_index_problem{photos}" not in await samples(client)
+        gallery.publish({"one.png": "red"}, run="r2", fingerprint="other weights")
+        await until(lambda: samples(client), lambda counted: counted.get("imgsearch_index_problem{photos}") == 1)
+        gallery.publish({"one.png": "red"}, run="r3")
+        await until(lambda: samples(client), lambda counted: "imgsearch_index_problem{photos}" not in counted)
 
 
 async def test_two_apps_in_one_process_count_for_themselves(gallery: Library) -> None:

@@ -2,6 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 24;
+const LOGIN = "v1/login";
 
 let query = null; // {text} | {id} | {file}
 let latest = 0; // an answer to an older search than the latest is dropped
@@ -14,8 +15,34 @@ async function api(path, options) {
     throw new Error("The server does not answer; is it running?");
   }
   const body = await answer.json().catch(() => ({}));
+  if (answer.status === 401 && path !== LOGIN) {
+    lock();
+    throw new Error("This searcher is locked. Give its key:");
+  }
   if (!answer.ok) throw new Error(body.detail || `The server answered ${answer.status}.`);
   return body;
+}
+
+function lock() {
+  $("login").hidden = false;
+  $("key").focus();
+}
+
+async function logIn(key) {
+  try {
+    await api(LOGIN, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ key }),
+    });
+  } catch (error) {
+    say(error.message, true);
+    return;
+  }
+  $("login").reset();
+  $("login").hidden = true;
+  say("");
+  await start();
 }
 
 function ask(offset) {
@@ -115,12 +142,23 @@ async function describe() {
     const wrong = Object.entries(problems).map(([index, reason]) => `Index ${index} is not up to date: ${reason}`);
     if (wrong.length) say(wrong.join("\n"), true);
     else if (!indexes.length)
-      say("There is no index yet. Make one with: controller run-pipeline SOURCE --local", true);
+      say("There is no index yet. Make one with: controller run-pipeline SOURCE (on one machine: --local)", true);
   } catch (error) {
     say(error.message, true);
   }
 }
 
+async function start() {
+  await describe();
+  if (!$("login").hidden) return;
+  if (query) search();
+  else words(new URLSearchParams(location.search).get("q") || "");
+}
+
+$("login").onsubmit = (event) => {
+  event.preventDefault();
+  logIn($("key").value);
+};
 $("search").onsubmit = (event) => {
   event.preventDefault();
   words($("text").value);
@@ -145,5 +183,4 @@ document.ondrop = (event) => {
   upload(event.dataTransfer.files[0]);
 };
 
-await describe();
-words(new URLSearchParams(location.search).get("q") || "");
+await start();

@@ -1,0 +1,247 @@
+{{- /*
+What the objects have in common. Everything is called RELEASE-SOMETHING, and every named template below takes either the
+root context or `(list ROOT …)`; its comment says which.
+*/}}
+
+{{- /* Name, namespace and labels of an object: (list ROOT NAME). NAME is what follows the release in its name. */}}
+{{- define "imgsearch.metadata" -}}
+{{- $root := index . 0 -}}
+name: {{ $root.Release.Name }}-{{ index . 1 }}
+namespace: {{ $root.Release.Namespace }}
+labels:
+  helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
+  app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+  app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+  {{- include "imgsearch.selectorLabels" . | nindent 2 }}
+{{- end }}
+
+{{- /* Labels of pods, and of whom selects them: (list ROOT COMPONENT). No version: an upgrade must not restart what it
+does not change. */}}
+{{- define "imgsearch.selectorLabels" -}}
+app.kubernetes.io/name: imgsearch
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- /* A number of the values as an environment variable's value, "" for null: (VALUE). toJson, since Helm reads
+20000000 as a float and would print 2e+07. */}}
+{{- define "imgsearch.number" -}}
+{{- kindIs "invalid" . | ternary "" (toJson .) | quote }}
+{{- end }}
+
+{{- /* Labels and annotations of a pod: (list ROOT COMPONENT). */}}
+{{- define "imgsearch.podMetadata" -}}
+{{- with (index (index . 0).Values (index . 1)).podAnnotations -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+labels:
+  {{- include "imgsearch.selectorLabels" . | nindent 2 }}
+{{- end }}
+
+{{- /* Labels and annotations of a pod that works on runs: (list ROOT COMPONENT). */}}
+{{- define "imgsearch.podMetadata.worker" -}}
+{{- include "imgsearch.podMetadata" . }}
+{{- with (index . 0).Values.storage.workloadIdentity.podLabels }}
+{{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* The head of a pod's spec: (list ROOT VALUES ACCOUNT). VALUES say where it may run, ACCOUNT is the ServiceAccount.
+With the containers' part below it passes Pod Security `restricted`. No service links: a release called imgsearch would
+get IMGSEARCH_SEARCHER_PORT and the like, which are no settings. */}}
+{{- define "imgsearch.pod" -}}
+{{- $root := index . 0 -}}
+{{- $values := index . 1 -}}
+serviceAccountName: {{ $root.Release.Name }}-{{ index . 2 }}
+automountServiceAccountToken: {{ eq (index . 2) "controller" }}
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* Image and security context of a container: (list ROOT IMAGE), IMAGE being a key of `images`. */}}
+{{- define "imgsearch.container" -}}
+{{- $root := index . 0 -}}
+{{- with index $root.Values.images (index . 1) -}}
+image: "{{ .repository }}:{{ .tag | default $root.Chart.AppVersion }}"
+imagePullPolicy: {{ .pullPolicy }}
+{{- end }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end }}
+
+{{- /* Variables of every container; no argument. The root is read-only, so what wants a home gets /tmp. */}}
+{{- define "imgsearch.env" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: HOME
+  value: /tmp
+- name: TMPDIR
+  value: /tmp
+{{- end }}
+
+{{- /* The variable by which a program that ends by itself is scraped; no argument. */}}
+{{- define "imgsearch.metrics.env" -}}
+- name: IMGSEARCH_METRICS_PORT
+  value: "9090"
+{{- end }}
+
+{{- /* Its port; no argument. */}}
+{{- define "imgsearch.metrics.ports" -}}
+ports:
+  - name: metrics
+    containerPort: 9090
+{{- end }}
+
+{{- /* Where runs are: (ROOT). */}}
+{{- define "imgsearch.storageUri" -}}
+{{- .Values.storage.uri | default "file:///storage" }}
+{{- end }}
+
+{{- /* Where vectors are: (ROOT). */}}
+{{- define "imgsearch.storeUrl" -}}
+{{- .Values.store.url | default (printf "chroma+http://%s-chroma:8000" .Release.Name) }}
+{{- end }}
+
+{{- /* Variables of a container that works on runs: (ROOT). */}}
+{{- define "imgsearch.worker.env" -}}
+{{- include "imgsearch.env" . }}
+{{- range $name, $value := .Values.storage.env }}
+- name: {{ $name }}
+  value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
+{{- end }}
+{{- end }}
+
+{{- /* The storage's Secret as variables: (ROOT). Nothing where there is none. */}}
+{{- define "imgsearch.worker.envFrom" -}}
+{{- with .Values.storage.existingSecret -}}
+envFrom:
+  - secretRef:
+      name: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- /* Mounts of a container that works on runs: (list ROOT WRITES), WRITES being whether it writes to them. */}}
+{{- define "imgsearch.worker.mounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- if not (index . 0).Values.storage.uri }}
+- name: storage
+  mountPath: /storage
+  readOnly: {{ not (index . 1) }}
+{{- end }}
+{{- end }}
+
+{{- /* Volumes of a pod that works on runs: (ROOT). */}}
+{{- define "imgsearch.worker.volumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- if not .Values.storage.uri }}
+- name: storage
+  persistentVolumeClaim:
+    claimName: {{ include "imgsearch.claimName" (list . "storage" .Values.storage.claim) }}
+{{- end }}
+{{- end }}
+
+{{- /* Variables of who loads models and reads images: (ROOT). */}}
+{{- define "imgsearch.images.env" -}}
+- name: HF_HOME
+  value: /models/hub
+{{- with .Values.hub.existingSecret }}
+- name: HF_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: HF_TOKEN
+{{- end }}
+{{- end }}
+
+{{- /* Mounts of models and sources: (ROOT). */}}
+{{- define "imgsearch.images.mounts" -}}
+- name: models
+  mountPath: /models
+{{- range .Values.sources }}
+- name: source-{{ .name }}
+  mountPath: /sources/{{ .name }}
+  readOnly: true
+  {{- with .subPath }}
+  subPath: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Volumes of models and sources: (ROOT). */}}
+{{- define "imgsearch.images.volumes" -}}
+- name: models
+  {{- if .Values.models.claim.enabled }}
+  persistentVolumeClaim:
+    claimName: {{ include "imgsearch.claimName" (list . "models" .Values.models.claim) }}
+  {{- else }}
+  emptyDir: {}
+  {{- end }}
+{{- range .Values.sources }}
+- name: source-{{ .name }}
+  persistentVolumeClaim:
+    claimName: {{ .existingClaim }}
+    {{- /* Of the volume too, not of the mount alone: else fsGroup would change the owner of somebody's files. */}}
+    readOnly: true
+{{- end }}
+{{- end }}
+
+{{- /* Name of a claim: (list ROOT NAME CLAIM). */}}
+{{- define "imgsearch.claimName" -}}
+{{- (index . 2).existingClaim | default (printf "%s-%s" (index . 0).Release.Name (index . 1)) }}
+{{- end }}
+
+{{- /* A claim that outlives the release: (list ROOT NAME CLAIM). Its labels and annotations stay too, by which Helm
+knows it for its own when a release of the same name is installed again. */}}
+{{- define "imgsearch.claim" -}}
+{{- with index . 2 -}}
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  {{- include "imgsearch.metadata" $ | nindent 2 }}
+  annotations:
+    helm.sh/resource-policy: keep
+spec:
+  accessModes:
+    {{- toYaml .accessModes | nindent 4 }}
+  {{- with .storageClass }}
+  storageClassName: {{ . }}
+  {{- end }}
+  resources:
+    requests:
+      storage: {{ .size }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,45 @@
+{{- /* Pods, or parts of them, that two objects have in common. */}}
+
+{{- /* The spec of a pod that runs `controller`: (list ROOT ARGS). */}}
+{{- define "imgsearch.controller.podSpec" -}}
+{{- $root := index . 0 -}}
+{{- include "imgsearch.pod" (list $root $root.Values.controller "controller") }}
+restartPolicy: Never
+terminationGracePeriodSeconds: {{ $root.Values.controller.terminationGracePeriodSeconds }}
+containers:
+  - name: controller
+    {{- include "imgsearch.container" (list $root "controller") | nindent 4 }}
+    command: [controller]
+    {{- with index . 1 }}
+    args:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    env:
+      {{- include "imgsearch.env" $root | nindent 6 }}
+      {{- include "imgsearch.metrics.env" . | nindent 6 }}
+    {{- include "imgsearch.metrics.ports" . | nindent 4 }}
+    resources:
+      {{- toYaml $root.Values.controller.resources | nindent 6 }}
+    volumeMounts:
+      - name: tmp
+        mountPath: /tmp
+volumes:
+  - name: tmp
+    emptyDir: {}
+{{- end }}
+
+{{- /* What both containers of a plan pod have, but the command: (ROOT). */}}
+{{- define "imgsearch.plan.container" -}}
+{{- include "imgsearch.container" (list . "embedder") }}
+env:
+  {{- include "imgsearch.worker.env" . | nindent 2 }}
+  {{- include "imgsearch.images.env" . | nindent 2 }}
+{{- with include "imgsearch.worker.envFrom" . }}
+{{- . | nindent 0 }}
+{{- end }}
+resources:
+  {{- toYaml .Values.plan.resources | nindent 2 }}
+volumeMounts:
+  {{- include "imgsearch.worker.mounts" (list . true) | nindent 2 }}
+  {{- include "imgsearch.images.mounts" . | nindent 2 }}
+{{- end }}

@@ -1,0 +1,350 @@
+"""The verbs of the command line: one method each. stdout has the result, stderr the progress and the errors."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from controller import query
+from controller import settings as given
+from controller.jobs import JobState, Phase, Stage
+from controller.manifests import CONTROLLER, job_name
+from controller.metrics import RunMetrics
+from controller.output import Answer
+from controller.pipeline import Pipeline
+from controller.plan import Failed, Finished, over
+from controller.target import Target, target
+from controller.view import RunView, plural, reasons, report_table, summary, table
+from imgsearch.errors import ExitCode, UsageError
+from imgsearch.metrics import exposed
+from imgsearch.settings import RunSettings, Settings
+
+INTERRUPTED = 130
+WATCH_SECONDS = 2.0
+
+
+class Command:
+    """One call of the program: its arguments, where it prints, and the place it works on."""
+
+    def __init__(self, args: argparse.Namespace, *, out: Console, err: Console, env: Mapping[str, str]) -> None:
+        self.args = args
+        self.out = out
+        self.err = err
+        self.env = env
+
+    @cached_property
+    def target(self) -> Target:
+        return target(self.args, self.env)
+
+    def run_pipeline(self) -> int:
+        args, cluster = self.args, self.target.cluster
+        if self.target.local:
+            given.check_paths(args.source, args.model)
+        base = self._published(args.index) if args.update else None
+        settings = given.with_run(
+            given.overridden(self.target.settings, args.set),
+            source=given.source_here(args.source) if self.target.local else given.source_there(args.source),
+            index=args.index,
+            model=args.model,
+            run=args.run,
+            shard_images=args.shard_size,
+            base=base,
+        )
+        if args.detach:
+            return self._detach(settings)
+        view = RunView(settings.run.id, self.err, gpu_hour_price=settings.jobs.gpu_hour_price)
+        parallelism = args.parallelism or settings.jobs.parallelism or cluster.parallelism()
+        metrics = RunMetrics(settings.run.id, settings.run.index)
+
+        def show(jobs: Mapping[Stage, JobState]) -> None:
+            view.show(jobs)
+            metrics.show(jobs)
+
+        pipeline = Pipeline(cluster, settings, release=self.target.release, parallelism=parallelism, show=show)
+        if args.dry_run:
+            # How many shards there will be is known once the plan is made; one stands in for them here.
+            self._dry_run([pipeline.manifest(stage, 1) for stage in Stage])
+            return ExitCode.DONE
+        if self.target.local:
+            _need("torch", "chromadb")
+        fresh = not _all_done(cluster.jobs(settings.run.id))
+        try:
+            with view, exposed(metrics.registry, given.metrics_port(self.env)):
+                end, jobs = pipeline.run()
+        except KeyboardInterrupt:
+            self._note(self._interrupted(settings.run.id))
+            return INTERRUPTED
+        finally:
+            cluster.stop()
+        return self._ended(end, jobs, settings, base, fresh=fresh)
+
+    def status(self) -> int:
+        cluster = self.target.cluster
+        run = self.args.run or next(reversed(cluster.runs()), None)
+        for trouble in cluster.troubles():
+            self._warn(trouble)
+        if run is None:
+            raise UsageError(f"no runs yet; `controller run-pipeline SOURCE{self.target.flags}` makes one")
+        while True:
+            jobs = cluster.jobs(run)
+            if not jobs:
+                raise UsageError(f"no run is called {run!r} here; `controller runs{self.target.flags}` lists them")
+            price = self.target.settings.jobs.gpu_hour_price
+            if self.args.output == "json":
+                stages = [summary(job, jobs, gpu_hour_price=price) for job in jobs.values()]
+                print(json.dumps({"run": run, "stages": stages}), flush=True)
+            else:
+                self.out.print(table(run, jobs, gpu_hour_price=price))
+                for reason in reasons(jobs):
+                    self.out.print(reason, soft_wrap=True)
+            if not self.args.watch or over(jobs):
+                return ExitCode.DONE
+            cluster.wait(WATCH_SECONDS)
+
+    def runs(self) -> int:
+        cluster = self.target.cluster
+        told = self._ask("runs")
+        done = {row["run"]: row for row in told["runs"]}
+        if told["left_out"]:
+            self._warn(f"{plural(told['left_out'], 'earlier run')} more than fit into one answer")
+        rows = []
+        for run in dict.fromkeys([*reversed(done), *cluster.runs()]):
+            about = done.get(run, {})
+            rows.append(
+                {
+                    "run": run,
+                    "index": about.get("index"),
+                    "state": "done" if run in done else _stage_words(cluster.jobs(run)),
+                    "images": about.get("images"),
+                    "bad": about.get("bad"),
+                    "source": about.get("source"),
+                }
+            )
+        return self._list(rows, empty=f"no runs yet; `controller run-pipeline SOURCE{self.target.flags}` makes one")
+
+    def indexes(self) -> int:
+        empty = f"no index yet; `controller run-pipeline SOURCE{self.target.flags}` makes one"
+        return self._list(self._ask("indexes")["indexes"], empty=empty)
+
+    def rollback(self) -> int:
+        told = self._ask("rollback", RunSettings(index=self.args.index))
+        self._say(f"index {told['index']} points to run {told['run']} again ({told['images']:,} images)")
+        return ExitCode.DONE
+
+    def cleanup(self) -> int:
+        cluster = self.target.cluster
+        known = cluster.runs()
+        runs = [self.args.run] if self.args.run else known
+        if self.args.data and not self.args.run:
+            raise UsageError("--data removes a run for good: name the RUN")
+        if self.args.run and not self.args.data and self.args.run not in known:
+            raise UsageError(
+                f"no run is called {self.args.run!r} here; `controller runs{self.target.flags}` lists them"
+            )
+        for run in runs:
+            jobs = cluster.jobs(run)
+            active = [job.stage for job in jobs.values() if job.phase in (Phase.ACTIVE, Phase.SUSPENDED)]
+            if self.args.run and active:
+                raise UsageError(f"run {run} is at work ({active[0]}): stop it first")
+            if not self.args.run and not over(jobs):
+                continue
+            if self.args.data:
+                self._ask("forget", RunSettings(id=run))
+            for part in (*Stage, CONTROLLER):
+                cluster.delete(job_name(self.target.release, run, part))
+            self._say(f"removed {'everything' if self.args.data else 'the Jobs'} of run {run}")
+        return ExitCode.DONE
+
+    def report(self) -> int:
+        run = self.args.run
+        if run is None:
+            done = self._ask("runs")["runs"]
+            if not done:
+                raise UsageError(f"no run is done yet; `controller status{self.target.flags}` says how far they are")
+            run = done[0]["run"]
+        if self.args.bad:
+            sys.stdout.write(self._call("bad", RunSettings(id=run)).text)
+            return ExitCode.DONE
+        report = self._ask("report", RunSettings(id=run))
+        if self.args.output == "json":
+            print(json.dumps(report, ensure_ascii=False, indent=1))
+        else:
+            self.out.print(report_table(report))
+        return ExitCode.DONE
+
+    def logs(self) -> int:
+        sys.stdout.write(self.target.cluster.log(self.args.run, Stage(self.args.stage), self.args.shard))
+        return ExitCode.DONE
+
+    def serve(self) -> int:
+        if self.target.local is None:
+            raise UsageError("say --local: in a cluster the chart serves")
+        _need("torch", "chromadb")
+        settings = given.serving(self.target.settings, host=self.args.host, port=self.args.port)
+        return self.target.local.program("searcher", "serve", settings)
+
+    def search(self) -> int:
+        client = query.connect(self.args.url, key=self.env.get(query.KEY_VARIABLE))
+        found = query.find(client, self.args.query, k=self.args.k, index=self.args.index)
+        if self.args.output == "json":
+            print(json.dumps(found, ensure_ascii=False))
+            return ExitCode.DONE
+        rows = [{"score": f"{hit['score']:.3f}", "image": hit["uri"]} for hit in found["results"]]
+        return self._list(rows, empty="no image found")
+
+    def error(self, sentence: object) -> None:
+        self.err.print(f"[red]error:[/] {escape(str(sentence))}", soft_wrap=True, highlight=False)
+
+    def _say(self, sentence: str) -> None:
+        self.out.print(sentence, soft_wrap=True, markup=False)
+
+    def _note(self, sentence: str) -> None:
+        self.err.print(sentence, soft_wrap=True, markup=False, highlight=False)
+
+    def _warn(self, sentence: str) -> None:
+        self.err.print(f"[yellow]warning:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+
+    def _detach(self, settings: Settings) -> int:
+        cluster = self.target.remote
+        if cluster is None:
+            raise UsageError("--detach runs the controller in the cluster: leave out --local")
+        arguments = self._arguments(settings, parallelism=self.args.parallelism or cluster.parallelism())
+        if self.args.dry_run:
+            self._dry_run([cluster.controller_job(arguments, settings)])
+            return ExitCode.DONE
+        cluster.detach(arguments, settings)
+        self._say(
+            f"run {settings.run.id} goes on in the cluster: "
+            f"controller status {settings.run.id} --watch{self.target.flags}"
+        )
+        return ExitCode.DONE
+
+    def _arguments(self, settings: Settings, *, parallelism: int) -> list[str]:
+        """This command for a controller in a pod: with what only this machine can see, such as the nodes."""
+        run = settings.run
+        told = {
+            "--release": self.target.release,
+            "--index": run.index,
+            "--model": run.model,
+            "--run": run.id,
+            "--shard-size": str(run.shard_images),
+            "--parallelism": str(settings.jobs.parallelism or parallelism),
+        }
+        flags = [word for pair in told.items() for word in pair]
+        overrides = [word for each in self.args.set for word in ("--set", each)]
+        return ["run-pipeline", run.source, *flags, *overrides, *(["--update"] if self.args.update else [])]
+
+    def _dry_run(self, jobs: list[dict[str, Any]]) -> None:
+        print(yaml.safe_dump_all(jobs, sort_keys=False), end="")
+        for job in jobs:
+            self.target.cluster.check(job)
+
+    def _interrupted(self, run: str) -> str:
+        if self.target.local:
+            return "stopping: the parts in hand are being written; the same command goes on from here"
+        return (
+            "its Jobs go on in the cluster, but the next stage begins only with a controller: the same command goes on "
+            f"from here (--detach: in the cluster); controller status {run} --watch{self.target.flags} looks on"
+        )
+
+    def _ended(
+        self,
+        end: Finished | Failed,
+        jobs: Mapping[Stage, JobState],
+        settings: Settings,
+        base: str | None,
+        *,
+        fresh: bool,
+    ) -> int:
+        run, flags = settings.run.id, self.target.flags
+        if isinstance(end, Failed):
+            shard = "SHARD" if end.stage is Stage.EMBED else f"0 --stage {end.stage}"
+            self.error(f"{end.stage}: {end.reason}")
+            self._note(
+                f"the same command tries again what is missing; controller status {run}{flags} and "
+                f"controller logs {run} {shard}{flags} say more"
+            )
+            return ExitCode.FAILED
+        if not end.changed:
+            self._say(f"nothing has changed since run {base}: index {settings.run.index} stays as it is")
+        elif fresh:
+            # Where its pod went before anyone had read what it said, its report says the same.
+            self._tell(jobs[Stage.INGEST].result or self._reported(settings), settings)
+        else:
+            self._say(
+                f"run {run} is done already, nothing was changed; "
+                "--update indexes what is new or changed in the source since"
+            )
+            self._tell_if_another_serves(self._published(settings.run.index), settings)
+        return ExitCode.DONE
+
+    def _call(self, verb: str, run: RunSettings) -> Answer:
+        known = self.target.settings
+        return self.target.cluster.call("searcher", verb, Settings(run=run, storage=known.storage, store=known.store))
+
+    def _ask(self, verb: str, run: RunSettings | None = None) -> Mapping[str, Any]:
+        return self._call(verb, run or RunSettings()).result
+
+    def _published(self, index: str) -> str | None:
+        return next((each["run"] for each in self._ask("indexes")["indexes"] if each["index"] == index), None)
+
+    def _reported(self, settings: Settings) -> Mapping[str, Any]:
+        serving = self._published(settings.run.index)
+        return {**self._ask("report", RunSettings(id=settings.run.id)), "published": serving}
+
+    def _tell(self, result: Mapping[str, Any], settings: Settings) -> None:
+        run = settings.run.id
+        bad = (
+            f", {result['bad']:,} could not be used (controller report {run} --bad{self.target.flags})"
+            if result["bad"]
+            else ""
+        )
+        self._say(f"index {result['index']}: {plural(result['images'], 'image')} searchable{bad}")
+        self._tell_if_another_serves(result["published"], settings)
+
+    def _tell_if_another_serves(self, serving: str | None, settings: Settings) -> None:
+        """After a rollback, say, or where a later run has been published."""
+        if serving not in (None, settings.run.id):
+            self._say(f"index {settings.run.index} goes on serving run {serving}")
+
+    def _list(self, rows: list[dict[str, Any]], *, empty: str) -> int:
+        if self.args.output == "json":
+            print(json.dumps(rows, ensure_ascii=False))
+        elif not rows:
+            self._note(empty)
+        else:
+            shown = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+            for heading in rows[0]:
+                shown.add_column(heading, overflow="fold")
+            for row in rows:
+                shown.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+            self.out.print(shown)
+        return ExitCode.DONE
+
+
+def _all_done(jobs: Mapping[Stage, JobState]) -> bool:
+    return Stage.INGEST in jobs and all(job.phase is Phase.COMPLETE for job in jobs.values())
+
+
+def _stage_words(jobs: Mapping[Stage, JobState]) -> str:
+    last = next(reversed(list(jobs.values())), None)
+    return f"{last.stage} {last.phase}" if last else "no Jobs"
+
+
+def _need(*packages: str) -> None:
+    absent = [package for package in packages if importlib.util.find_spec(package) is None]
+    if absent:
+        raise UsageError(
+            f"to work on this machine, {' and '.join(absent)} must be installed: "
+            "pip install 'imgsearch[embedder,searcher]'"
+        )

@@ -1,0 +1,52 @@
+"""Where a command works: on this machine, or on a release of the chart in a cluster."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controller import settings as given
+from controller.local import RELEASE, LocalCluster
+from controller.pipeline import Cluster
+from imgsearch.settings import Settings
+
+if TYPE_CHECKING:
+    from controller.remote import RemoteCluster
+
+HOME = Path("~/.imgsearch")
+RELEASE_NAME = "imgsearch"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place that runs Jobs, what it says of storage and store, and how to name it again."""
+
+    cluster: Cluster
+    settings: Settings
+    release: str
+    flags: str
+    """What a person adds to the next command to mean the same place; begins with a space, or is empty."""
+    local: LocalCluster | None = None
+    """The cluster, where it is this machine."""
+    remote: RemoteCluster | None = None
+    """The cluster, where it is a Kubernetes."""
+
+
+def target(args: argparse.Namespace, env: Mapping[str, str]) -> Target:
+    """What the flags of a verb choose; raises UsageError where there is no such cluster or release."""
+    if args.local or args.home is not None:
+        here = LocalCluster((args.home or HOME).expanduser(), env=env)
+        flags = f" --home {args.home}" if args.home else " --local"
+        return Target(here, given.local_settings(args.home or HOME), RELEASE, flags, local=here)
+    from controller.cluster import connect  # half a second, which work on this machine does not pay
+    from controller.remote import RemoteCluster
+
+    api = connect(kubeconfig=env.get("KUBECONFIG"), context=args.context, namespace=args.namespace)
+    there = RemoteCluster(api, args.release)
+    release = None if args.release == RELEASE_NAME else args.release
+    told = (("--release", release), ("--namespace", args.namespace), ("--context", args.context))
+    flags = "".join(f" {flag} {value}" for flag, value in told if value)
+    return Target(there, there.settings(), args.release, flags, remote=there)

@@ -1,0 +1,36 @@
+"""What ingest counts and times while it runs: for Prometheus, and for the run's report.json."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+from imgsearch.metrics import StageMetrics
+
+STAGES = ("read", "store", "verify", "publish")
+
+
+class IngestMetrics(StageMetrics):
+    """Counters of one ingest process. Any thread may call."""
+
+    def __init__(self) -> None:
+        super().__init__("imgsearch_ingest", STAGES)
+        self.planned = Gauge(
+            "imgsearch_ingest_planned", "Vectors that the collection will hold.", registry=self.registry
+        )
+        self.parts = Counter("imgsearch_ingest_parts", "Parts read.", registry=self.registry)
+        self.added = Counter("imgsearch_ingest_added", "Vectors added to the store.", registry=self.registry)
+        self.present = Counter(
+            "imgsearch_ingest_present", "Vectors that an earlier ingest had added.", registry=self.registry
+        )
+        self._batch_vectors = Gauge(
+            "imgsearch_ingest_batch_vectors", "Vectors in the last call of the store.", registry=self.registry
+        )
+        self._batch_seconds = Gauge(
+            "imgsearch_ingest_batch_seconds", "Seconds of the last call of the store.", registry=self.registry
+        )
+
+    def batch(self, vectors: int, seconds: float) -> None:
+        """The store has taken this many in so long."""
+        self.added.inc(vectors)
+        self._batch_vectors.set(vectors)
+        self._batch_seconds.set(seconds)

@@ -1,0 +1,74 @@
+"""What metadata.jsonl and metadata.csv say of the image files beside them, wherever they are kept."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from imgsearch.errors import UsageError
+from imgsearch.sources import Metadata, plain
+
+NAMES = ("metadata.jsonl", "metadata.csv")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+"""No leading zeros: 00501 is a zip code. No nan or inf: they are words. No more digits than 64 bits hold."""
+
+
+def rows(path: str, lines: Iterable[bytes]) -> Iterator[tuple[str, Metadata]]:
+    """The `file_name` of each row of the file at `path`, and its other values.
+
+    Raises UsageError, naming file and line, for a row that cannot be read."""
+    return (_json_rows if path.endswith(".jsonl") else _csv_rows)(path, _decoded(path, lines))
+
+
+def _json_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[str, Metadata]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            values = plain(row) if isinstance(row, dict) else None
+        except (ValueError, RecursionError) as error:
+            raise _bad_line(path, number, f"is not JSON ({error})") from error
+        if values is None:
+            raise _bad_line(path, number, "is not a JSON object")
+        yield _file_name(path, number, values), values
+
+
+def _csv_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[str, Metadata]]:
+    reader = csv.DictReader(lines, strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise _bad_line(path, reader.line_num, "has not as many values as the first line has names")
+            name = _file_name(path, reader.line_num, row)
+            yield name, plain({column: _parse(value) for column, value in row.items()})
+    except csv.Error as error:
+        raise _bad_line(path, reader.reader.line_num, f"is not CSV ({error})") from error
+
+
+def _decoded(path: str, lines: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise _bad_line(path, number, "is not UTF-8") from error
+
+
+def _file_name(path: str, number: int, row: dict[str, Any]) -> str:
+    name = row.pop("file_name", None)
+    if not isinstance(name, str) or not name:
+        raise _bad_line(path, number, "names no image in `file_name`")
+    return name
+
+
+def _parse(value: str) -> str | int | float | None:
+    if number := NUMBER.fullmatch(value):
+        return float(value) if number[2] or number[3] else int(value)
+    return value or None
+
+
+def _bad_line(path: str, number: int, wrong: str) -> UsageError:
+    return UsageError(f"{path}, line {number}, {wrong}: correct it")

@@ -1,0 +1,113 @@
+"""The programs `helm` and `helm-docs`, as the tests of the chart call them, and the objects that a chart makes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "imgsearch"
+RELEASE, NAMESPACE = "team", "search"
+KUBERNETES = "1.29"
+"""The oldest that the chart supports; without a cluster, helm would take the one that it was built with."""
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod that an object makes, or would."""
+
+    owner: str
+    """The object, as `Kind/name`."""
+    labels: Mapping[str, str]
+    spec: Mapping[str, Any]
+
+    @property
+    def component(self) -> str:
+        return self.labels["app.kubernetes.io/component"]
+
+    @property
+    def containers(self) -> list[dict[str, Any]]:
+        return [*self.spec.get("initContainers", []), *self.spec["containers"]]
+
+    @property
+    def env(self) -> dict[str, Any]:
+        """Variables of the first container: the value, or where it comes from."""
+        return {each["name"]: each.get("value", each.get("valueFrom")) for each in self.spec["containers"][0]["env"]}
+
+
+class Objects:
+    """What `helm template` made."""
+
+    def __init__(self, text: str) -> None:
+        self.all: list[Object] = [one for one in yaml.safe_load_all(text) if one]
+
+    def named(self, kind: str, name: str) -> Object:
+        (found,) = [one for one in self.of(kind) if one["metadata"]["name"] == f"{RELEASE}-{name}"]
+        return found
+
+    def of(self, kind: str) -> list[Object]:
+        return [one for one in self.all if one["kind"] == kind]
+
+    def pods(self) -> list[Pod]:
+        """Every pod of every object: also those of Jobs to be, and that of `helm test`."""
+        return [pod for one in self.all for pod in _pods(one)]
+
+    def pod(self, component: str) -> Pod:
+        return next(pod for pod in self.pods() if pod.component == component)
+
+    def env(self, component: str) -> dict[str, Any]:
+        return self.pod(component).env
+
+
+def _pods(owner: Object) -> Iterator[Pod]:
+    match owner["kind"]:
+        case "Pod":
+            template = owner
+        case "PodTemplate":
+            template = owner["template"]
+        case "CronJob":
+            template = owner["spec"]["jobTemplate"]["spec"]["template"]
+        case "Deployment" | "StatefulSet":
+            template = owner["spec"]["template"]
+        case _:
+            return
+    yield Pod(f"{owner['kind']}/{owner['metadata']['name']}", template["metadata"]["labels"], template["spec"])
+
+
+class Helm:
+    """One `helm` binary."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+
+    def template(self, values: Path | Mapping[str, Any] | None = None, *, chart: Path = CHART) -> Objects:
+        """The objects of a release with these values."""
+        done = self.try_template(values, chart=chart)
+        assert done.returncode == 0, done.stderr
+        return Objects(done.stdout)
+
+    def try_template(
+        self, values: Path | Mapping[str, Any] | None = None, *, chart: Path = CHART, release: str = RELEASE
+    ) -> subprocess.CompletedProcess[str]:
+        return self._run("template", release, chart, "--namespace", NAMESPACE, values=values)
+
+    def lint(self, values: Path) -> subprocess.CompletedProcess[str]:
+        return self._run("lint", "--strict", CHART, values=values)
+
+    def _run(self, *words: str | Path, values: Path | Mapping[str, Any] | None) -> subprocess.CompletedProcess[str]:
+        given: Sequence[str | Path] = (
+            () if values is None else ("--values", values if isinstance(values, Path) else "-")
+        )
+        return subprocess.run(
+            [self._program, *words, "--kube-version", KUBERNETES, *given],
+            input=yaml.safe_dump(values) if isinstance(values, Mapping) else None,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )

@@ -1,0 +1,60 @@
+"""The program of `helm test`, asking a real searcher."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from searcher.serve import listen
+from tests.chart.helm import CHART
+from tests.searcher.library import Library
+
+
+@contextmanager
+def searcher(folder: Path, **limits: str) -> Iterator[str]:
+    """The address of one that serves a small index."""
+    library = Library(folder)
+    library.publish()
+    server = uvicorn.Server(uvicorn.Config(library.app(**limits), log_config=None))
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+
+def check(url: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """As the pod runs it: the text of the program on the command line."""
+    return subprocess.run(
+        [sys.executable, "-c", (CHART / "files" / "check.py").read_text()],
+        env={"SEARCHER_URL": url, **env},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+
+def test_it_prints_what_is_served(tmp_path: Path) -> None:
+    with searcher(tmp_path) as url:
+        done = check(url)
+    assert done.returncode == 0, done.stderr
+    assert 'ready: {"status": "ready"' in done.stdout
+    assert "index photos: run r1, 4 images" in done.stdout
+
+
+@pytest.mark.parametrize(("key", "code"), [("right", 0), ("wrong", 1)])
+def test_it_brings_the_key(tmp_path: Path, key: str, code: int) -> None:
+    with searcher(tmp_path, api_key="right") as url:
+        done = check(url, SEARCHER_API_KEY=key)
+    assert done.returncode == code, done.stderr
+    assert ("refuses the API key" in done.stderr) is (key == "wrong")

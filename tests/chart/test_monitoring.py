@@ -1,0 +1,562 @@
+"""What is scraped and under which labels, when each alert fires and when not, and that all of it is about metrics that
+exist. The rules of Prometheus are applied by Prometheus itself, with promtool."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controller import manifests
+from controller.jobs import Stage
+from controller.manifests import CONTROLLER
+from imgsearch.settings import RunSettings, Settings
+from tests.chart.helm import CHART, NAMESPACE, RELEASE, Helm, Object, Objects
+from tests.monitors import scrape_config, selects
+
+DOCS = (CHART.parents[1] / "docs" / "metrics.md").read_text()
+DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
+RUN, INDEX = "r1", "photos"
+METRIC = re.compile(r"\b(imgsearch_\w+|up)\b")
+VALUES: dict[str, Any] = {
+    "enabled": True,
+    "interval": "30s",
+    "labels": {"prometheus": "team"},
+    "dashboardLabels": {"dashboards": "search"},
+    "searchSeconds": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def monitored(helm: Helm) -> Objects:
+    return helm.template({"monitoring": VALUES})
+
+
+class Promtool:
+    """The checks of Prometheus, on files below a folder."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self._program = program
+        self._folder = folder
+
+    def write(self, name: str, content: Any) -> Path:
+        file = self._folder / name
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    def check(self, *words: str | Path) -> str:
+        done = subprocess.run([self._program, *words], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def tool(promtool: str, tmp_path: Path) -> Promtool:
+    return Promtool(promtool, tmp_path)
+
+
+def test_nothing_of_it_is_made_unless_it_is_asked_for(default: Objects) -> None:
+    assert not [one for one in default.all if one["apiVersion"].startswith("monitoring.coreos.com/")]
+    assert [one["metadata"]["name"] for one in default.of("ConfigMap")] == [f"{RELEASE}-pipeline"]
+
+
+def test_what_is_made_has_the_labels_that_it_is_found_by(monitored: Objects) -> None:
+    for one in (*monitors(monitored), monitored.named("PrometheusRule", "alerts")):
+        assert one["metadata"]["labels"]["prometheus"] == "team"
+    dashboard = monitored.named("ConfigMap", "dashboard")
+    assert dashboard["metadata"]["labels"]["dashboards"] == "search"
+    assert json.loads(dashboard["data"]["imgsearch.json"]) == DASHBOARD
+
+
+def monitors(chart: Objects) -> list[Object]:
+    return [chart.named("ServiceMonitor", "searcher"), chart.named("PodMonitor", "pipeline")]
+
+
+def test_the_searcher_is_scraped_through_its_service(monitored: Objects) -> None:
+    spec = monitored.named("ServiceMonitor", "searcher")["spec"]
+    (service,) = [one for one in monitored.of("Service") if selects(spec["selector"], one["metadata"]["labels"])]
+    assert service["metadata"]["name"] == f"{RELEASE}-searcher"
+    assert [port["name"] for port in service["spec"]["ports"]] == [spec["endpoints"][0]["port"]]
+    assert spec["endpoints"][0]["interval"] == "30s"
+
+
+def test_each_program_that_opens_a_port_is_scraped_at_it(monitored: Objects) -> None:
+    spec = monitored.named("PodMonitor", "pipeline")["spec"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    scraped = {
+        pod.component
+        for pod in monitored.pods()
+        if selects(spec["selector"], pod.labels)
+        and {"name": endpoint["port"], "containerPort": 9090} in pod.spec["containers"][0]["ports"]
+    }
+    assert scraped == {pod.component for pod in monitored.pods() if "IMGSEARCH_METRICS_PORT" in pod.env}
+    assert endpoint["interval"] == "30s"
+
+
+def test_an_errand_is_not_scraped(monitored: Objects) -> None:
+    """Its pod is made of ingest's template, but opens no port: it would be a target that is down."""
+    template = monitored.named("PodTemplate", "ingest")["template"]
+    job = manifests.errand("searcher", "runs", Settings(), template, release=RELEASE, name="errand")
+    selector = monitored.named("PodMonitor", "pipeline")["spec"]["selector"]
+    assert not selects(selector, job["spec"]["template"]["metadata"]["labels"])
+
+
+def pod_labels(chart: Objects, component: str) -> dict[str, str]:
+    """Those of a pod of a run, as the controller and Kubernetes set them."""
+    template = chart.named("PodTemplate", component)["template"]
+    settings = Settings(run=RunSettings(id=RUN, index=INDEX))
+    if component == CONTROLLER:
+        made = manifests.detached([], settings, template, release=RELEASE)
+    else:
+        made = manifests.job(Stage(component), settings, template, release=RELEASE, completions=8, parallelism=2)
+        # https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode
+        made["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = "3"
+    return dict(made["spec"]["template"]["metadata"]["labels"])
+
+
+def target_labels(tool: Promtool, monitor: Object, found: Mapping[str, str]) -> dict[str, str]:
+    """What Prometheus makes of a target that Kubernetes describes so: the labels of its series, or none."""
+    config = scrape_config(monitor)
+    del config["kubernetes_sd_configs"]
+    described = {f"__meta_kubernetes_{name}": value for name, value in found.items()}
+    config["static_configs"] = [{"targets": ["10.0.0.7:9090"], "labels": described}]
+    file = tool.write("prometheus.yaml", {"scrape_configs": [config]})
+    tool.check("check", "config", file)
+    (target,) = json.loads(tool.check("check", "service-discovery", "--timeout", "1s", file, config["job_name"]))
+    return {name: value for name, value in (target["labels"] or {}).items() if not name.startswith("__")}
+
+
+def described(labels: Mapping[str, str], **more: str) -> dict[str, str]:
+    """A pod as Prometheus' discovery describes it, without `__meta_kubernetes_`."""
+    return {
+        "namespace": NAMESPACE,
+        "pod_name": "pod-0",
+        "pod_phase": "Running",
+        **{"pod_label_" + re.sub(r"\W", "_", name): value for name, value in labels.items()},
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("component", "own"),
+    [
+        ("embed", {"run": RUN, "index": INDEX, "shard": "3"}),
+        ("ingest", {"run": RUN, "index": INDEX}),
+        # Its metrics have run and index themselves.
+        ("controller", {}),
+    ],
+)
+def test_a_series_says_which_run_and_shard_it_is_of(
+    tool: Promtool, monitored: Objects, component: str, own: dict[str, str]
+) -> None:
+    monitor = monitored.named("PodMonitor", "pipeline")
+    here = described(pod_labels(monitored, component), pod_container_name=component, pod_container_port_name="metrics")
+    assert target_labels(tool, monitor, here) == {
+        "job": f"{NAMESPACE}/{RELEASE}-pipeline",
+        "instance": "10.0.0.7:9090",
+        "endpoint": "metrics",
+        "namespace": NAMESPACE,
+        "release": RELEASE,
+        "pod": "pod-0",
+        "container": component,
+        **own,
+    }
+    assert target_labels(tool, monitor, {**here, "pod_phase": "Succeeded"}) == {}
+
+
+def test_a_series_of_the_searcher_says_which_release_and_pod_it_is_of(tool: Promtool, monitored: Objects) -> None:
+    here = described(
+        monitored.pod("searcher").labels,
+        service_name=f"{RELEASE}-searcher",
+        endpoint_port_name="http",
+        pod_container_name="searcher",
+    )
+    assert target_labels(tool, monitored.named("ServiceMonitor", "searcher"), here) == {
+        "job": f"{RELEASE}-searcher",
+        "instance": "10.0.0.7:9090",
+        "endpoint": "http",
+        "namespace": NAMESPACE,
+        "release": RELEASE,
+        "service": f"{RELEASE}-searcher",
+        "pod": "pod-0",
+        "container": "searcher",
+    }
+
+
+def spec(chart: Objects) -> dict[str, Any]:
+    """The rule groups, as Prometheus reads them."""
+    return dict(chart.named("PrometheusRule", "alerts")["spec"])
+
+
+def alerts(chart: Objects) -> dict[str, dict[str, Any]]:
+    return {rule["alert"]: rule for group in spec(chart)["groups"] for rule in group["rules"]}
+
+
+def test_the_rules_pass_the_check(tool: Promtool, chart: Objects, monitored: Objects) -> None:
+    for objects in (chart, monitored):
+        for rules in objects.of("PrometheusRule"):
+            tool.check("check", "rules", "--lint-fatal", tool.write("rules.yaml", rules["spec"]))
+
+
+def test_each_alert_has_its_time_its_severity_and_a_command(monitored: Objects) -> None:
+    for name, alert in alerts(monitored).items():
+        assert alert["for"], name
+        assert alert["labels"] == {
+            "severity": alert["labels"]["severity"],
+            "namespace": NAMESPACE,
+            "release": RELEASE,
+        }
+        assert alert["labels"]["severity"] in ("warning", "critical")
+        told = alert["annotations"]
+        assert told.keys() == {"summary", "description"}
+        assert told["summary"].endswith("."), name
+        assert re.search(
+            rf"(kubectl --namespace {NAMESPACE}|controller \w+ .*--release {RELEASE}) ", told["description"]
+        )
+
+
+def test_with_a_store_elsewhere_no_pod_of_it_is_named(helm: Helm) -> None:
+    chart = helm.template({"monitoring": VALUES, "store": {"url": "chroma+http://vectors:8000"}})
+    description = alerts(chart)["ImgsearchStoreDown"]["annotations"]["description"]
+    assert "chroma+http://vectors:8000" in description
+    assert "component=chroma" not in description
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series that somebody scraped each minute, and the alerts that fire at one."""
+
+    about: str
+    series: Mapping[str, str]
+    at: str
+    fires: tuple[str, ...] = ()
+    """As Prometheus writes labels, without those that every alert has."""
+
+
+def of(metric: str, **labels: str) -> str:
+    """A series of the release."""
+    here = {"namespace": NAMESPACE, "release": RELEASE, **labels}
+    return f"{metric}{{{','.join(f'{name}={json.dumps(value)}' for name, value in here.items())}}}"
+
+
+searcher = partial(of, pod="s1")
+controller = partial(of, pod="c1", run=RUN, index=INDEX)
+embed = partial(controller, stage="embed")
+WELL = {searcher("imgsearch_ready"): "1x900", searcher("imgsearch_store_up"): "1x900"}
+"""A searcher with nothing to do."""
+ROUTE = {"route": "/v1/search", "method": "POST"}
+
+
+def latency(slow: int, route: str = "/v1/search") -> dict[str, str]:
+    """100 requests a minute, so many of them slower than half a second."""
+    bucket = partial(searcher, "imgsearch_request_seconds_bucket", route=route)
+    return {
+        bucket(le="0.25"): "0x30",
+        bucket(le="0.5"): f"0+{100 - slow}x30",
+        bucket(le="1.0"): "0+100x30",
+        bucket(le="+Inf"): "0+100x30",
+    }
+
+
+def requests(failed: int, route: str = "/v1/search", status: str = "503", minutes: int = 30) -> dict[str, str]:
+    """100 requests a minute, so many of them answered with the status."""
+    count = partial(searcher, "imgsearch_requests_total", route=route, method="POST")
+    return {count(status="200"): f"0+{100 - failed}x30", count(status=status): f"0+{failed}x{minutes} _x900"}
+
+
+def stage(name: str, state: str, values: str = "1x60", pod: str = "c1") -> dict[str, str]:
+    return {of("imgsearch_run_state", pod=pod, run=RUN, index=INDEX, stage=name, state=state): values}
+
+
+def shards(name: str, *, active: int, waiting: int, failed: int = 0) -> dict[str, str]:
+    return {
+        controller("imgsearch_run_shards", stage=name, state="active"): f"{active}x60",
+        controller("imgsearch_run_shards", stage=name, state="failed"): f"{failed}x60",
+        controller("imgsearch_run_waiting_pods", stage=name): f"{waiting}x60",
+    }
+
+
+def images(finished: str, bad: str = "0x60") -> dict[str, str]:
+    return {
+        controller("imgsearch_run_images", state="finished"): finished,
+        controller("imgsearch_run_images", state="bad"): bad,
+    }
+
+
+ENDED = "1x3 stale"
+"""Said by a controller that ended after it."""
+EVENT = f'run="{RUN}", index="{INDEX}"'
+CASES = [
+    Case("all is well", WELL, "30m"),
+    Case(
+        "the store is down, and so the searcher",
+        {searcher("imgsearch_ready"): "0x9", searcher("imgsearch_store_up"): "0x9"},
+        "5m",
+        ('alertname="ImgsearchStoreDown", severity="critical"',),
+    ),
+    Case("it restarts", {searcher("imgsearch_ready"): "0 1x9", searcher("imgsearch_store_up"): "0 1x9"}, "5m"),
+    Case(
+        "one searcher does not reach the store",
+        WELL | {of("imgsearch_ready", pod="s2"): "0x9", of("imgsearch_store_up", pod="s2"): "0x9"},
+        "5m",
+    ),
+    Case(
+        "no searcher is ready",
+        {searcher("imgsearch_ready"): "0x9", searcher("imgsearch_store_up"): "1x9"},
+        "5m",
+        ('alertname="ImgsearchSearcherDown", severity="critical"',),
+    ),
+    Case("there is none", {}, "5m", ('alertname="ImgsearchSearcherDown", severity="critical"',)),
+    Case(
+        "another release's is no help",
+        {'imgsearch_ready{namespace="search",release="other"}': "1x9"},
+        "5m",
+        ('alertname="ImgsearchSearcherDown", severity="critical"',),
+    ),
+    Case("a tenth fails", WELL | requests(10), "12m", ('alertname="ImgsearchSearchErrors", severity="critical"',)),
+    Case("a tenth failed for a minute", WELL | requests(10, minutes=1), "8m"),
+    Case("a twenty-fifth fails", WELL | requests(4), "12m"),
+    Case("a tenth asks for what is not there", WELL | requests(10, status="404"), "12m"),
+    Case("not ready again and again", WELL | requests(50, route="/readyz"), "12m"),
+    Case("a tenth is slow", WELL | latency(10), "20m", ('alertname="ImgsearchSearchSlow", severity="warning"',)),
+    Case("a tenth is slow, but not yet for long", WELL | latency(10), "9m"),
+    Case("a fiftieth is slow", WELL | latency(2), "20m"),
+    Case("embedding is slow, which it may be", WELL | latency(10, route="/v1/embed"), "20m"),
+    Case(
+        "the model answers nobody",
+        WELL
+        | {searcher("imgsearch_encode_queue"): "3x30", searcher("imgsearch_encode_seconds_count", kind="text"): "7x30"},
+        "10m",
+        ('alertname="ImgsearchModelStuck", severity="critical", pod="s1"',),
+    ),
+    Case(
+        "it never has",
+        WELL | {searcher("imgsearch_encode_queue"): "3x30"},
+        "10m",
+        ('alertname="ImgsearchModelStuck", severity="critical", pod="s1"',),
+    ),
+    Case(
+        "the model is busy",
+        WELL
+        | {
+            searcher("imgsearch_encode_queue"): "9x30",
+            searcher("imgsearch_encode_seconds_count", kind="text"): "0+9x30",
+        },
+        "10m",
+    ),
+    Case(
+        "nobody asks the model",
+        WELL
+        | {searcher("imgsearch_encode_queue"): "0x30", searcher("imgsearch_encode_seconds_count", kind="text"): "7x30"},
+        "10m",
+    ),
+    Case(
+        "a run is not served",
+        WELL | {searcher("imgsearch_index_problem", index=INDEX): "1x30"},
+        "17m",
+        (f'alertname="ImgsearchIndexNotServed", severity="warning", index="{INDEX}"',),
+    ),
+    Case("its model is loaded", WELL | {searcher("imgsearch_index_problem", index=INDEX): "1x5 stale"}, "17m"),
+    Case(
+        "a run has failed, hours ago",
+        WELL | stage("plan", "complete", ENDED) | stage("embed", "failed", ENDED),
+        "6h",
+        (f'alertname="ImgsearchRunFailed", severity="warning", stage="embed", {EVENT}',),
+    ),
+    Case("long ago", WELL | stage("embed", "failed", ENDED), "13h"),
+    Case(
+        "and was started again",
+        WELL | stage("embed", "failed", ENDED) | stage("embed", "active", "_x20 1x60", pod="c2"),
+        "30m",
+    ),
+    Case(
+        "and has succeeded then",
+        WELL | stage("embed", "failed", ENDED) | stage("ingest", "complete", "_x20 1x3 stale", pod="c2"),
+        "2h",
+    ),
+    Case(
+        "shards have failed, the others go on",
+        WELL | stage("embed", "active") | shards("embed", active=2, waiting=0, failed=3),
+        "5m",
+        (f'alertname="ImgsearchShardFailed", severity="warning", stage="embed", state="failed", pod="c1", {EVENT}',),
+    ),
+    Case("no shard has failed", WELL | stage("embed", "active") | shards("embed", active=2, waiting=0), "5m"),
+    Case(
+        "no pod finds its node",
+        WELL | stage("embed", "active") | shards("embed", active=2, waiting=2) | images("50x60"),
+        "50m",
+        (f'alertname="ImgsearchRunWaits", severity="warning", stage="embed", pod="c1", {EVENT}',),
+    ),
+    Case(
+        "none could even be made",
+        WELL | stage("plan", "active") | shards("plan", active=0, waiting=1),
+        "20m",
+        (f'alertname="ImgsearchRunWaits", severity="warning", stage="plan", pod="c1", {EVENT}',),
+    ),
+    Case("one of two does", WELL | stage("embed", "active") | shards("embed", active=2, waiting=1), "20m"),
+    Case("a node is coming", WELL | stage("embed", "active") | shards("embed", active=2, waiting=2), "10m"),
+    Case(
+        "embedding hangs",
+        WELL | stage("embed", "active") | shards("embed", active=2, waiting=1) | images("0+9x10 90x60"),
+        "50m",
+        (f'alertname="ImgsearchRunStalled", severity="warning", stage="embed", state="finished", pod="c1", {EVENT}',),
+    ),
+    Case(
+        "embedding is slow",
+        WELL | stage("embed", "active") | shards("embed", active=2, waiting=0) | images("0+1x60"),
+        "50m",
+    ),
+    Case(
+        "embedding is done",
+        WELL | stage("ingest", "active") | shards("embed", active=0, waiting=0) | images("90x60"),
+        "50m",
+    ),
+    Case(
+        "ingest hangs",
+        WELL | stage("ingest", "active") | {controller("imgsearch_ingest_parts_total", pod="i1"): "4x60"},
+        "40m",
+        (f'alertname="ImgsearchRunStalled", severity="warning", stage="ingest", pod="i1", {EVENT}',),
+    ),
+    Case("ingest has begun anew", WELL | {controller("imgsearch_ingest_parts_total", pod="i1"): "_x20 4x60"}, "40m"),
+    Case("ingest goes on", WELL | {controller("imgsearch_ingest_parts_total", pod="i1"): "0+1x60"}, "40m"),
+    Case(
+        "a fifth is bad",
+        WELL | images("0+100x20", "0+20x20"),
+        "10m",
+        (f'alertname="ImgsearchBadImages", severity="warning", pod="c1", {EVENT}',),
+    ),
+    Case("a twentieth is bad", WELL | images("0+100x20", "0+5x20"), "10m"),
+    Case("nothing is finished yet", WELL | images("0x20", "0x20"), "10m"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.about)
+def test_an_alert_fires_when_it_should_and_no_other_does(tool: Promtool, monitored: Objects, case: Case) -> None:
+    same = f'alertstate="firing", namespace="{NAMESPACE}", release="{RELEASE}"'
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
+        "promql_expr_test": [
+            {
+                "expr": 'ALERTS{alertstate="firing"}',
+                "eval_time": case.at,
+                "exp_samples": [{"labels": f"ALERTS{{{same}, {labels}}}", "value": 1} for labels in case.fires],
+            }
+        ],
+    }
+    rules = tool.write("rules.yaml", spec(monitored))
+    tool.check("test", "rules", tool.write("test.yaml", {"rule_files": [str(rules)], "tests": [test]}))
+
+
+def test_each_alert_has_a_case_and_finds_the_labels_that_it_speaks_of(monitored: Objects) -> None:
+    fired = [dict(re.findall(r'(\w+)="(.*?)"', labels)) for case in CASES for labels in case.fires]
+    assert {labels["alertname"] for labels in fired} == alerts(monitored).keys()
+    for labels in fired:
+        told = alerts(monitored)[labels["alertname"]]["annotations"]
+        assert set(re.findall(r"\$labels\.(\w+)", str(told))) <= labels.keys()
+
+
+def test_an_alert_says_what_has_happened_in_figures(tool: Promtool, monitored: Objects) -> None:
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in (WELL | requests(10)).items()],
+        "alert_rule_test": [
+            {
+                "alertname": "ImgsearchSearchErrors",
+                "eval_time": "12m",
+                "exp_alerts": [
+                    {
+                        "exp_labels": {"severity": "critical", "namespace": NAMESPACE, "release": RELEASE},
+                        "exp_annotations": {
+                            "summary": "10% of the requests to the searcher fail.",
+                            "description": "They are answered with 5xx. The reasons: kubectl --namespace search logs "
+                            "deployment/team-searcher --since 10m",
+                        },
+                    }
+                ],
+            }
+        ],
+    }
+    rules = tool.write("rules.yaml", spec(monitored))
+    tool.check("test", "rules", tool.write("test.yaml", {"rule_files": [str(rules)], "tests": [test]}))
+
+
+def panels() -> list[dict[str, Any]]:
+    """Those with something in them."""
+    return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Each panel's queries."""
+    for panel in panels():
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+
+
+def test_the_dashboards_queries_are_promql(tool: Promtool) -> None:
+    filled = {"$__rate_interval": "1m", "$__range": "1h"}
+    rules = []
+    for number, (_, query) in enumerate(queries()):
+        for name, value in filled.items():
+            query = query.replace(name, value)
+        rules.append({"record": f"query:{number}", "expr": query})
+    tool.check("check", "rules", tool.write("queries.yaml", {"groups": [{"name": "queries", "rules": rules}]}))
+
+
+def test_the_dashboards_queries_are_of_what_a_person_has_chosen() -> None:
+    variables = {each["name"] for each in DASHBOARD["templating"]["list"]}
+    assert variables == {"datasource", "namespace", "release", "run"}
+    for title, query in queries():
+        for metric, selector in re.findall(r"\b(imgsearch_\w+)(\{.*?\})?", query):
+            assert selector.startswith('{namespace="$namespace",release="$release"'), (title, metric)
+            about_a_run = re.match("imgsearch_(run|embed|ingest)_", metric)
+            assert ('run=~"$run"' in selector) is bool(about_a_run), (title, metric)
+    for panel in panels():
+        assert panel["datasource"] == {"type": "prometheus", "uid": "$datasource"}, panel["title"]
+
+
+def test_the_dashboards_panels_lie_beside_each_other() -> None:
+    taken = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def documented() -> dict[str, str]:
+    """Each metric of docs/metrics.md with its type."""
+    return dict(re.findall(r"^\| `(imgsearch_\w+)` \| (\w+) \|", DOCS, re.MULTILINE))
+
+
+def series() -> set[str]:
+    """The names under which the documented metrics are found."""
+    suffixes = {"histogram": ("_bucket", "_sum", "_count")}
+    return {name + suffix for name, kind in documented().items() for suffix in suffixes.get(kind, ("",))}
+
+
+def metric_of(name: str) -> str:
+    return name if name in documented() else re.sub("_(bucket|sum|count)$", "", name)
+
+
+def test_alerts_and_dashboard_use_metrics_that_there_are_and_show_all_of_them(monitored: Objects) -> None:
+    shown = {name for _, query in queries() for name in METRIC.findall(query)}
+    variables = {name for each in DASHBOARD["templating"]["list"] for name in METRIC.findall(str(each["query"]))}
+    alerted = {name for alert in alerts(monitored).values() for name in METRIC.findall(alert["expr"])}
+    assert shown | variables | alerted <= series() | {"up"}
+    assert {metric_of(name) for name in shown} == documented().keys()
+
+
+def test_the_docs_list_the_alerts(monitored: Objects) -> None:
+    listed = re.findall(r"^\| `(Imgsearch\w+)` \| (\w+) \|", DOCS, re.MULTILINE)
+    assert dict(listed) == {name: alert["labels"]["severity"] for name, alert in alerts(monitored).items()}

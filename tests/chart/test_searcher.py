@@ -1,0 +1,128 @@
+"""The searcher and Chroma: what serves, how it is watched, and how it scales and goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imgsearch.settings import SearchSettings, Settings
+from tests.chart.helm import Helm, Objects
+
+
+def searcher(chart: Objects) -> dict[str, Any]:
+    return chart.named("Deployment", "searcher")["spec"]  # type: ignore[no-any-return]
+
+
+def settings(chart: Objects) -> SearchSettings:
+    env = {name: value for name, value in chart.env("searcher").items() if isinstance(value, str)}
+    return Settings.from_env(env).search
+
+
+def test_the_searcher_has_the_settings_of_the_values(default: Objects, everything: Objects) -> None:
+    assert settings(default) == SearchSettings(host="0.0.0.0", linger_seconds=5)
+    assert settings(everything) == SearchSettings(
+        host="0.0.0.0",
+        max_k=500,
+        max_body_bytes=50_000_000,
+        refresh_seconds=0.5,
+        linger_seconds=5,
+        drain_seconds=30,
+    )
+
+
+def test_the_searcher_and_the_pipeline_work_on_the_same(chart: Objects) -> None:
+    pipeline = chart.named("ConfigMap", "pipeline")["data"]
+    env = chart.env("searcher")
+    for name in ("IMGSEARCH_STORAGE_URI", "IMGSEARCH_STORE_URL", "IMGSEARCH_LOG_LEVEL"):
+        assert env[name] == pipeline[name]
+
+
+def test_the_api_key_comes_from_its_secret(default: Objects, everything: Objects) -> None:
+    reference = {"secretKeyRef": {"name": "search-key", "key": "api-key"}}
+    assert everything.env("searcher")["IMGSEARCH_SEARCH_API_KEY"] == reference
+    assert everything.env("test")["SEARCHER_API_KEY"] == reference
+    assert "IMGSEARCH_SEARCH_API_KEY" not in default.env("searcher")
+    assert "SEARCHER_API_KEY" not in default.env("test")
+
+
+def test_there_is_time_to_linger_and_to_drain(chart: Objects) -> None:
+    limits = settings(chart)
+    grace = searcher(chart)["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace == limits.linger_seconds + limits.drain_seconds + 10
+
+
+def test_a_rollout_takes_no_pod_away_before_its_successor_is_ready(chart: Objects) -> None:
+    assert searcher(chart)["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_the_searchers_probes_mean_something(default: Objects) -> None:
+    (container,) = searcher(default)["template"]["spec"]["containers"]
+    paths = {
+        name: container[f"{name}Probe"]["httpGet"] | {"port": None} for name in ("startup", "liveness", "readiness")
+    }
+    assert {name: get["path"] for name, get in paths.items()} == {
+        "startup": "/healthz",
+        "liveness": "/healthz",
+        "readiness": "/readyz",
+    }
+    start = container["startupProbe"]
+    assert start["periodSeconds"] * start["failureThreshold"] == 300
+
+
+def test_an_autoscaled_deployment_has_no_replicas_of_its_own(default: Objects, everything: Objects) -> None:
+    assert searcher(default)["replicas"] == 1
+    assert default.of("HorizontalPodAutoscaler") == []
+    assert "replicas" not in searcher(everything)
+    scaler = everything.named("HorizontalPodAutoscaler", "searcher")["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 8)
+    assert [metric["type"] for metric in scaler["metrics"]] == ["Resource", "Pods"]
+    assert scaler["metrics"][0]["resource"]["target"]["averageUtilization"] == 60
+    assert scaler["behavior"]["scaleUp"]["stabilizationWindowSeconds"] == 0
+    assert scaler["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 120
+
+
+def test_a_disruption_budget_is_for_more_than_one_pod(helm: Helm, default: Objects, external_store: Objects) -> None:
+    assert default.of("PodDisruptionBudget") == []
+    assert external_store.named("PodDisruptionBudget", "searcher")["spec"]["maxUnavailable"] == 1
+    off = helm.template({"searcher": {"replicas": 3, "pdb": {"enabled": False}}})
+    assert off.of("PodDisruptionBudget") == []
+    scaled = helm.template({"searcher": {"autoscaling": {"enabled": True, "maxReplicas": 1}}})
+    assert scaled.of("PodDisruptionBudget") == []
+
+
+def test_pods_are_spread_where_possible(helm: Helm, default: Objects) -> None:
+    spread = searcher(default)["template"]["spec"]["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    assert {each["whenUnsatisfiable"] for each in spread} == {"ScheduleAnyway"}
+    nowhere = helm.template({"searcher": {"topologyKeys": []}})
+    assert "topologySpreadConstraints" not in searcher(nowhere)["template"]["spec"]
+
+
+def test_tls_is_the_secret_of_the_host(everything: Objects, helm: Helm) -> None:
+    spec = everything.named("Ingress", "searcher")["spec"]
+    assert spec["tls"] == [{"hosts": ["search.example.com"], "secretName": "search-tls"}]
+    plain = helm.template({"searcher": {"ingress": {"enabled": True, "host": "a.example.com"}}})
+    assert "tls" not in plain.named("Ingress", "searcher")["spec"]
+
+
+def test_chroma_is_one_writer_on_one_volume(default: Objects) -> None:
+    chroma = default.named("StatefulSet", "chroma")["spec"]
+    assert chroma["replicas"] == 1
+    assert "volumeClaimTemplates" not in chroma
+    (container,) = chroma["template"]["spec"]["containers"]
+    assert [*container["command"], *container["args"]] == [
+        *("chroma", "run", "--host", "0.0.0.0", "--port", "8000", "--path", "/data"),
+    ]
+    claim = default.named("PersistentVolumeClaim", "chroma")["spec"]
+    assert claim == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "20Gi"}}}
+    probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("liveness", "readiness")}
+    assert probes["liveness"] == "/api/v2/heartbeat"
+    assert probes["readiness"].endswith("/collections_count")
+
+
+def test_an_upgrade_restarts_only_what_it_changes(helm: Helm, default: Objects) -> None:
+    """Chroma above all: while it starts, nobody can search."""
+    changed = helm.template({"searcher": {"settings": {"maxK": 300}}, "pipeline": {"retries": 1}})
+    assert changed.named("StatefulSet", "chroma") == default.named("StatefulSet", "chroma")
+    assert changed.named("Deployment", "searcher") != default.named("Deployment", "searcher")
+    retried = helm.template({"pipeline": {"retries": 1}})
+    assert retried.named("Deployment", "searcher") == default.named("Deployment", "searcher")

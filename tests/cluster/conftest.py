@@ -1,0 +1,128 @@
+"""The namespace that the cluster tests share: `restricted`, closed by default, with photos and a model on volumes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo import __main__ as demo
+from imgsearch.sources import open_source
+from tests.cluster.inspector import Inspector
+from tests.cluster.load import pod
+from tests.cluster.world import World
+from tests.conftest import COCO128, ROOT
+
+REGISTRY = os.environ.get("IMGSEARCH_TEST_REGISTRY", "localhost")
+CLIENT = f"{REGISTRY}/imgsearch-controller:0.1.0"
+"""An image with Python, for pods of the tests."""
+VALUES = Path(__file__).with_name("values.yaml")
+COPIES = 20
+"""Of each photo, for runs that must last until something has been killed."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(1200))  # nodes die, come back, and load 6 GB of torch
+
+
+@pytest.fixture(scope="session")
+def values() -> dict[str, Any]:
+    """Values of the release under test."""
+    text = VALUES.read_text().replace("REGISTRY", REGISTRY)
+    read: dict[str, Any] = yaml.safe_load(text)
+    return read
+
+
+@pytest.fixture(scope="session")
+def world(values: dict[str, Any]) -> Iterator[World]:
+    """The release installed in a namespace of its own; no run yet."""
+    made = World(f"imgsearch-test-{int(time.time()) % 100_000}")
+    made.kubectl("create", "namespace", made.namespace)
+    try:
+        made.kubectl("label", "namespace", made.namespace, "pod-security.kubernetes.io/enforce=restricted")
+        made.apply(DENY, claim("photos"), claim("models"))
+        fill(made)
+        made.install(values)
+        yield made
+    finally:
+        made.kubectl("delete", "namespace", made.namespace, "--wait=false", check=False)
+
+
+@pytest.fixture(scope="session")
+def inspector(world: World) -> Inspector:
+    return Inspector(world, CLIENT)
+
+
+@pytest.fixture(scope="session")
+def gpu_node(world: World) -> str:
+    """The node with GPUs."""
+    return next(
+        str(node["metadata"]["name"])
+        for node in world.get("nodes")["items"]
+        if int(node["status"]["allocatable"].get("nvidia.com/gpu", 0))
+    )
+
+
+@pytest.fixture(scope="session")
+def photos() -> int:
+    """How many there are at /sources/photos/few."""
+    return sum(1 for _ in open_source(str(_photos())).items())
+
+
+def fill(world: World) -> None:
+    """Puts the photos and the model onto the volumes, through a pod."""
+    world.apply(FILLER)
+    world.kubectl("wait", "--for=condition=Ready", "pod/filler", "--timeout=300s", seconds=310)
+    world.kubectl("cp", str(_photos()), "filler:/sources/photos/few")
+    world.kubectl("cp", str(ROOT / "demo" / "model"), "filler:/models/litecl-small")
+    world.python(
+        "filler",
+        "import pathlib, shutil\n"
+        "many = pathlib.Path('/sources/photos/many'); many.mkdir()\n"
+        "for file in pathlib.Path('/sources/photos/few').iterdir():\n"
+        f"    for copy in range({COPIES}): shutil.copyfile(file, many / f'{{copy:02}}-{{file.name}}')\n",
+    )
+
+
+def _photos() -> Path:
+    """COCO128 where it is at hand, or else the demo's."""
+    return COCO128 if COCO128.is_dir() else Path(demo.photos())
+
+
+def photo_files() -> list[Path]:
+    """The files at /sources/photos/few."""
+    return sorted(file for file in _photos().iterdir() if file.is_file())
+
+
+def claim(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+
+
+DENY = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "default-deny"},
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+}
+
+FILLER = pod("filler", CLIENT, ["sleep", "infinity"], labels={"app": "filler"})
+FILLER["spec"]["securityContext"] = {"fsGroup": 10001}
+FILLER["spec"]["volumes"] = [
+    {"name": name, "persistentVolumeClaim": {"claimName": name}} for name in ("photos", "models")
+]
+FILLER["spec"]["containers"][0]["volumeMounts"] = [
+    {"name": "photos", "mountPath": "/sources/photos"},
+    {"name": "models", "mountPath": "/models"},
+]

@@ -1,0 +1,105 @@
+"""Clients that search in a loop from inside the cluster, through the Service, as an application does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.cluster.world import RELEASE, World, until
+
+SCRIPT = """
+import itertools, json, sys, threading, time, urllib.error, urllib.request
+url, key, clients, cached = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "cached"
+numbers = itertools.count()
+
+def search():
+    while True:
+        text = "a cat" if cached else f"a photo of thing {next(numbers)}"
+        request = urllib.request.Request(
+            url + "/v1/search", json.dumps({"text": text, "k": 5}).encode(),
+            {"Content-Type": "application/json", **({"Authorization": "Bearer " + key} if key else {})},
+        )
+        start = time.time()
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                body = json.load(answer)
+            told = {"status": 200, "run": body["run"], "hits": len(body["results"])}
+        except urllib.error.HTTPError as error:
+            told = {"status": error.code, "said": error.read().decode()[:300]}
+        except Exception as error:
+            told = {"status": 0, "said": repr(error)}
+        print(json.dumps({**told, "seconds": round(time.time() - start, 3)}), flush=True)
+
+for _ in range(clients):
+    threading.Thread(target=search).start()
+"""
+
+
+class Load:
+    """A pod that searches while the block runs. Each line of its log is one answer."""
+
+    def __init__(self, world: World, image: str, *, clients: int = 1, cached: bool = True, key: str = "") -> None:
+        self._world = world
+        self._name = f"load-{clients}"
+        words = ["python", "-c", SCRIPT, f"http://{RELEASE}-searcher", key, str(clients), "cached" if cached else ""]
+        self._pod = pod(self._name, image, words, labels={"app": "load"})
+
+    def __enter__(self) -> Load:
+        self._world.apply(EGRESS, self._pod)
+        self.more()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._world.kubectl("delete", "pod", self._name, "--wait=true", check=False)
+
+    def answers(self) -> list[dict[str, Any]]:
+        """What was answered so far."""
+        return [
+            json.loads(line)
+            for line in self._world.kubectl("logs", self._name, check=False).splitlines()
+            if line[:1] == "{"
+        ]
+
+    def failures(self) -> list[dict[str, Any]]:
+        return [answer for answer in self.answers() if answer["status"] != 200 or not answer["hits"]]
+
+    def more(self, count: int = 20) -> None:
+        """Waits until that many more have been answered."""
+        before = len(self.answers())
+        until(lambda: len(self.answers()) >= before + count, f"{count} more answers", seconds=180)
+
+
+def pod(name: str, image: str, command: list[str], *, labels: dict[str, str]) -> dict[str, Any]:
+    """A pod that the `restricted` standard lets in."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "restartPolicy": "Never",
+            "containers": [
+                {
+                    "name": "main",
+                    "image": image,
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": command,
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                        "runAsNonRoot": True,
+                        "runAsUser": 10001,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                }
+            ],
+        },
+    }
+
+
+EGRESS = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "load"},
+    "spec": {"podSelector": {"matchLabels": {"app": "load"}}, "policyTypes": ["Egress"], "egress": [{}]},
+}

@@ -1,0 +1,87 @@
+"""Who may do what: Chroma's and the searcher's doors, and the controller's account."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from tests.cluster.conftest import CLIENT
+from tests.cluster.load import EGRESS, pod
+from tests.cluster.world import COMPONENT, INSTANCE, NAME, RELEASE, World, until
+
+KNOCK = """
+import socket, sys, time
+host, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+given_up = time.monotonic() + seconds  # a network plugin takes a while to know a new pod
+while True:
+    try:
+        socket.create_connection((host, port), timeout=5)
+        break
+    except OSError:
+        if time.monotonic() > given_up:
+            raise
+        time.sleep(0.5)
+"""
+
+
+def test_only_the_searcher_and_ingest_reach_chroma(world: World) -> None:
+    world.apply(EGRESS)
+    assert reaches(world, "friend", {NAME: "imgsearch", INSTANCE: RELEASE, COMPONENT: "ingest"}, seconds=90)
+    assert not reaches(world, "stranger", {"app": "load"}, seconds=20)
+
+
+def test_the_searcher_wants_its_key(world: World, values: dict[str, Any]) -> None:
+    key = secrets.token_urlsafe()
+    world.kubectl("create", "secret", "generic", "door", f"--from-literal=api-key={key}")
+    world.install({**values, "searcher": {**values["searcher"], "apiKey": {"existingSecret": "door"}}})
+    try:
+        with world.searcher() as client:
+            refused = client.post("/v1/search", json={"text": "a cat"})
+            assert refused.status_code == 401
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert refused.headers["www-authenticate"].startswith("Bearer")
+            assert client.get("/readyz").status_code == 200
+        with world.searcher(key) as client:
+            assert client.post("/v1/search", json={"text": "a cat", "index": "photos"}).status_code in (200, 404)
+    finally:
+        world.install(values)
+
+
+def test_the_controllers_account_may_do_its_work_and_nothing_else(world: World) -> None:
+    assert may(world, "create", "jobs.batch")
+    assert may(world, "get", "pods", "--subresource=log")
+    assert may(world, "get", f"podtemplates/{RELEASE}-embed")
+    for verb, what in (
+        ("get", "secrets"),
+        ("list", "secrets"),
+        ("create", "pods"),
+        ("create", "deployments.apps"),
+        ("get", "podtemplates/another"),
+        ("get", "configmaps/another"),
+    ):
+        assert not may(world, verb, what), f"{verb} {what}"
+    for verb, what in (("list", "jobs.batch"), ("create", "jobs.batch"), ("list", "pods")):
+        assert not may(world, verb, what, namespace="default"), f"{verb} {what} in another namespace"
+
+
+def may(world: World, verb: str, what: str, *words: str, namespace: str | None = None) -> bool:
+    account = f"system:serviceaccount:{world.namespace}:{RELEASE}-controller"
+    where = ["--namespace", namespace] if namespace else []
+    said = world.kubectl("auth", "can-i", verb, what, "--as", account, *words, *where, check=False)
+    return said.strip().startswith("yes")
+
+
+def reaches(world: World, name: str, labels: dict[str, str], *, seconds: int) -> bool:
+    """Whether a pod with these labels gets through to Chroma, tried for so long."""
+    words = ["python", "-c", KNOCK, f"{RELEASE}-chroma", "8000", str(seconds)]
+    world.apply(pod(name, CLIENT, words, labels=labels))
+    try:
+        ended = until(lambda: _phase(world, name), f"pod {name} has ended")
+        return ended == "Succeeded"
+    finally:
+        world.kubectl("delete", "pod", name)
+
+
+def _phase(world: World, name: str) -> str | None:
+    phase = world.get("pod", name)["status"]["phase"]
+    return phase if phase in ("Succeeded", "Failed") else None

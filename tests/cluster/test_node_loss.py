@@ -1,0 +1,81 @@
+"""What a killed GPU node costs: at most a part of each pod that ran there, and nobody's attention."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.cluster.inspector import Inspector
+from tests.cluster.world import World, command, ids, pause, until
+
+SOURCE = "/sources/photos/many"
+SHARD, PART = 640, 40
+FAILURES = "batch.kubernetes.io/job-index-failure-count"
+"""Annotation of a pod: how much of its index's retry budget is used up."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run as it ended."""
+
+    ids: list[str]
+    report: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: World) -> Outcome:
+    with running(world, "calm") as process:
+        return ended(world, process, "calm")
+
+
+@pytest.mark.parametrize(("away_seconds", "retries_used"), [(120, 0), (5, 1)])
+def test_a_killed_node_costs_at_most_a_part_of_each_pod(
+    world: World,
+    inspector: Inspector,
+    gpu_node: str,
+    undisturbed: Outcome,
+    away_seconds: int,
+    retries_used: int,
+) -> None:
+    run = f"away-{away_seconds}"
+    with running(world, run) as process:
+        until(lambda: len(inspector.half_done(run)) == 2, "two shards half done", seconds=300)
+        command("IMGSEARCH_TEST_KILL", gpu_node)
+        before = inspector.parts(run)
+        pause(away_seconds)
+        command("IMGSEARCH_TEST_START", gpu_node)
+        outcome = ended(world, process, run)
+    assert outcome.ids == undisturbed.ids
+    assert (outcome.report["images"], outcome.report["bad"]) == (
+        undisturbed.report["images"],
+        undisturbed.report["bad"],
+    )
+    # Whole parts were not written again, so a pod has lost at most the one it had in hand.
+    assert {name: written for name, written in inspector.parts(run).items() if name in before} == before
+    # Away for long, the pods carry DisruptionTarget and cost no retry; back at once, they have simply failed.
+    used = max(int(pod["metadata"]["annotations"].get(FAILURES, 0)) for pod in of_run(world, run))
+    assert used == retries_used
+
+
+@contextmanager
+def running(world: World, run: str) -> Iterator[subprocess.Popen[str]]:
+    words = ["--run", run, "--shard-size", str(SHARD), "--index", "many", "--set", f"run.part_images={PART}"]
+    with world.controlling("run-pipeline", SOURCE, *words) as process:
+        yield process
+
+
+def ended(world: World, process: subprocess.Popen[str], run: str) -> Outcome:
+    told, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, told
+    report = world.ask("report", run)
+    with world.searcher() as client:
+        return Outcome(ids(client, "many", run), report)
+
+
+def of_run(world: World, run: str) -> list[dict[str, Any]]:
+    return [pod for pod in world.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]

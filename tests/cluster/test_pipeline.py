@@ -1,0 +1,130 @@
+"""From nothing to a search: install, index on the GPU node, search, upgrade under load, uninstall, install again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.conftest import CLIENT
+from tests.cluster.load import Load
+from tests.cluster.world import RELEASE, World, ids, until
+
+SOURCE = "/sources/photos/few"
+
+
+@pytest.fixture(scope="module")
+def indexed(world: World, photos: int) -> str:
+    """The id of a run of 8 shards."""
+    done = world.controller("run-pipeline", SOURCE, "--run", "first", "--shard-size", str(-(-photos // 8)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "searchable" in done.stdout
+    return "first"
+
+
+def test_every_image_of_the_source_is_searchable_or_bad(world: World, indexed: str, photos: int) -> None:
+    report = world.ask("report", indexed)
+    assert report["images"] + report["bad"] == photos
+    assert report["shards"] == 8
+    with world.searcher() as client:
+        assert len(ids(client, "photos", indexed)) == report["images"]
+
+
+def test_the_shards_ran_two_at_a_time_on_the_gpu_node(world: World, indexed: str) -> None:
+    job = world.job(indexed, "embed")
+    assert job is not None
+    assert job["spec"]["completions"] == 8
+    assert job["spec"]["parallelism"] == 2  # as many as the cluster has GPUs
+    nodes = {pod["spec"]["nodeName"] for pod in world.pods("embed")}
+    gpu = {
+        node["metadata"]["name"]
+        for node in world.get("nodes")["items"]
+        if int(node["status"]["allocatable"].get("nvidia.com/gpu", 0))
+    }
+    assert nodes == gpu
+
+
+def test_a_person_searches_by_text_and_by_image(world: World, indexed: str) -> None:
+    with world.searcher() as client:
+        by_text = client.post("/v1/search", json={"text": "a cat", "k": 5}).raise_for_status().json()
+        first = by_text["results"][0]
+        image = client.get(first["image"]).raise_for_status().content
+        by_image = client.post("/v1/search/image", files={"file": image}, data={"k": 1}).raise_for_status().json()
+        assert by_image["results"][0]["id"] == first["id"]
+        assert client.get(first["thumbnail"]).raise_for_status().headers["content-type"] == "image/webp"
+        page = client.get("/").raise_for_status()
+        assert "<html" in page.text
+
+
+def test_status_tells_stages_shards_and_cost(world: World, indexed: str, photos: int) -> None:
+    told = world.ask("status", indexed)
+    stages = {stage["stage"]: stage for stage in told["stages"]}
+    assert [stage["state"] for stage in told["stages"]] == ["complete"] * 3
+    assert stages["embed"]["done"] == stages["embed"]["of"] == 8
+    assert stages["embed"]["images"] + stages["embed"]["bad"] >= photos
+    assert stages["embed"]["cost"] > 0
+    table = world.controller("status", indexed).stdout
+    assert "8/8" in table
+    assert "cost" in table
+
+
+def test_the_same_command_again_changes_nothing(world: World, indexed: str, photos: int) -> None:
+    before = world.job(indexed, "embed")
+    again = world.controller("run-pipeline", SOURCE, "--run", indexed, "--shard-size", str(-(-photos // 8)))
+    assert again.returncode == 0
+    assert "done already" in again.stdout
+    assert world.job(indexed, "embed") == before
+
+
+def test_other_options_under_the_same_name_are_refused(world: World, indexed: str) -> None:
+    other = world.controller("run-pipeline", SOURCE, "--run", indexed, "--shard-size", "7")
+    assert other.returncode == 3
+    assert "other options" in other.stderr
+
+
+def test_runs_indexes_logs_and_events_are_there(world: World, indexed: str) -> None:
+    runs = world.ask("runs")
+    assert [(row["run"], row["state"]) for row in runs] == [(indexed, "done")]
+    indexes = world.ask("indexes")
+    assert [row["index"] for row in indexes] == ["photos"]
+    log = [json.loads(line) for line in world.controller("logs", indexed, "3").stdout.splitlines() if line[:1] == "{"]
+    assert any(entry.get("run") == indexed and entry.get("shard") == 3 and entry.get("pod") for entry in log)
+    events = world.get("events", "--field-selector", "reason=RunPublished")["items"]
+    assert events
+    assert "searchable" in events[0]["message"]
+
+
+def test_a_dry_run_prints_what_the_cluster_accepts(world: World, indexed: str) -> None:
+    dry = world.controller("run-pipeline", SOURCE, "--run", "dry", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    jobs = list(yaml.safe_load_all(dry.stdout))
+    assert [job["kind"] for job in jobs] == ["Job"] * 3
+    world.kubectl("apply", "--dry-run=server", "--filename", "-", input=dry.stdout)
+    assert world.job("dry", "plan") is None
+
+
+def test_helm_test_passes(world: World, indexed: str) -> None:
+    done = world.helm("test", RELEASE, "--logs")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_upgrade_with_other_values_fails_no_search(world: World, indexed: str, values: dict[str, Any]) -> None:
+    changed = {**values, "searcher": {**values["searcher"], "settings": {"drainSeconds": 15}}, "logLevel": "WARNING"}
+    with Load(world, CLIENT) as load:
+        world.install(changed)
+        load.more()
+        assert not load.failures()
+    world.install(values)
+
+
+def test_the_index_outlives_the_release(world: World, indexed: str, values: dict[str, Any]) -> None:
+    with world.searcher() as client:
+        before = ids(client, "photos", indexed)
+    done = world.helm("uninstall", RELEASE, "--wait")
+    assert done.returncode == 0, done.stderr
+    until(lambda: not world.pods("searcher"), "the searcher's pods are gone")
+    world.install(values)
+    with world.searcher() as client:
+        assert ids(client, "photos", indexed) == before

@@ -1,0 +1,33 @@
+"""Searchers come with the load and go with it, and nobody waits in vain meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.cluster.conftest import CLIENT
+from tests.cluster.load import Load
+from tests.cluster.world import RELEASE, World, until
+
+
+def test_load_brings_searchers_from_one_to_three_and_back(world: World, values: dict[str, Any]) -> None:
+    scaling = {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "cpuUtilization": 60, "scaleDownSeconds": 15}
+    world.install({**values, "searcher": {**values["searcher"], "autoscaling": scaling}})
+    try:
+        with Load(world, CLIENT) as trickle:
+            with Load(world, CLIENT, clients=8, cached=False) as flood:
+                until(lambda: ready(world) >= 3, "three searchers", seconds=300)
+                flood.more(50)
+                failed = flood.failures()
+            until(lambda: wanted(world) == 1 and len(world.pods("searcher")) == 1, "one searcher again", seconds=300)
+            trickle.more()
+            assert not failed + trickle.failures()
+    finally:
+        world.install(values)
+
+
+def ready(world: World) -> int:
+    return int(world.get("deployment", f"{RELEASE}-searcher")["status"].get("readyReplicas", 0))
+
+
+def wanted(world: World) -> int:
+    return int(world.get("hpa", f"{RELEASE}-searcher")["status"].get("desiredReplicas", 0))

@@ -1,0 +1,188 @@
+"""A cluster as the tests use it: kubectl, helm and the controller as programs, and one namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import httpx
+import yaml
+
+from tests.programs import CONTROLLER, ROOT, WIDE, free_port
+
+T = TypeVar("T")
+
+CHART = ROOT / "charts" / "imgsearch"
+RELEASE = "imgsearch"
+POLL_SECONDS = 0.5
+NAME, INSTANCE, COMPONENT = (f"app.kubernetes.io/{key}" for key in ("name", "instance", "component"))
+
+
+class NotYet(Exception):
+    """What was waited for has not come."""
+
+
+def until(look: Callable[[], T | None], what: str, *, seconds: float = 120) -> T:
+    """What `look` returns once it is something; raises NotYet, naming `what`, when the time is over."""
+    given_up = time.monotonic() + seconds
+    while time.monotonic() < given_up:
+        if found := look():
+            return found
+        time.sleep(POLL_SECONDS)
+    raise NotYet(f"{what}: not within {seconds:.0f} s")
+
+
+def pause(seconds: float) -> None:
+    """Lets time pass that is the test's subject: a node's absence."""
+    time.sleep(seconds)
+
+
+def command(name: str, *words: str) -> str:
+    """Runs the command that the environment variable `name` holds, with `words` behind it; returns its output."""
+    if name not in os.environ:
+        raise LookupError(f"{name} is not set; tests/cluster/README.md says what it must do")
+    return subprocess.run(
+        [*shlex.split(os.environ[name]), *words], check=True, capture_output=True, text=True, timeout=300
+    ).stdout
+
+
+class World:
+    """One namespace, and one release of the chart in it."""
+
+    def __init__(self, namespace: str, release: str = RELEASE) -> None:
+        self.namespace = namespace
+        self.release = release
+
+    def kubectl(self, *words: str, input: str | None = None, check: bool = True, seconds: float = 180) -> str:
+        done = subprocess.run(
+            ["kubectl", "--namespace", self.namespace, *words],
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout if done.returncode == 0 or not check else done.stderr
+
+    def get(self, *words: str) -> Any:
+        return json.loads(self.kubectl("get", *words, "--output", "json"))
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        self.kubectl("apply", "--filename", "-", input=yaml.safe_dump_all(objects))
+
+    def helm(self, *words: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["helm", "--namespace", self.namespace, *words], capture_output=True, text=True, timeout=seconds
+        )
+
+    def install(self, values: Mapping[str, Any], *, verb: str = "upgrade") -> str:
+        """`helm upgrade --install --wait`; returns NOTES."""
+        done = self._helm_with(values, verb, *(["--install"] if verb == "upgrade" else []), "--wait", "--timeout", "5m")
+        assert done.returncode == 0, done.stderr + self.kubectl("get", "pods,events", check=False)
+        return done.stdout
+
+    def _helm_with(self, values: Mapping[str, Any], verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["helm", "--namespace", self.namespace, verb, self.release, str(CHART), "--values", "-", *words],
+            input=yaml.safe_dump(dict(values)),
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+
+    def controller(self, *words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        """Runs `controller WORDS` against this namespace to its end."""
+        return subprocess.run(
+            [*CONTROLLER, *words, "--namespace", self.namespace, "--release", self.release],
+            env={**os.environ, **WIDE},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+
+    def ask(self, *words: str) -> Any:
+        """What `controller WORDS --output json` prints."""
+        done = self.controller(*words, "--output", "json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    @contextmanager
+    def controlling(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """`controller WORDS` while the block runs; killed at its end if it has not ended by itself."""
+        with subprocess.Popen(
+            [*CONTROLLER, *words, "--namespace", self.namespace, "--release", self.release],
+            env={**os.environ, **WIDE},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @contextmanager
+    def searcher(self, key: str | None = None) -> Iterator[httpx.Client]:
+        """A client of the searcher through `kubectl port-forward`, as a person at a desk has it."""
+        with self.forwarded(f"svc/{self.release}-searcher", 80) as url:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            with httpx.Client(base_url=url, timeout=30, headers=headers) as client:
+                yield client
+
+    @contextmanager
+    def forwarded(self, target: str, port: int) -> Iterator[str]:
+        here = free_port()
+        with subprocess.Popen(
+            ["kubectl", "--namespace", self.namespace, "port-forward", target, f"{here}:{port}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()  # it says when it listens
+                assert "Forwarding from" in line, line + process.stdout.read()
+                yield f"http://127.0.0.1:{here}"
+            finally:
+                process.kill()
+
+    def job(self, run: str, stage: str) -> dict[str, Any] | None:
+        chosen = f"{INSTANCE}={self.release},imgsearch.dev/run={run},{COMPONENT}={stage}"
+        found = self.get("jobs", "--selector", chosen)["items"]
+        return found[0] if found else None
+
+    def pods(self, component: str, *, phase: str | None = None) -> list[dict[str, Any]]:
+        found = self.get("pods", "--selector", f"{INSTANCE}={self.release},{COMPONENT}={component}")["items"]
+        return [pod for pod in found if phase in (None, pod["status"].get("phase"))]
+
+    def python(self, pod: str, script: str) -> str:
+        """Runs a script in a pod."""
+        return self.kubectl("exec", "--stdin", pod, "--", "python", "-", input=script)
+
+
+def serves(client: httpx.Client, index: str, run: str) -> bool:
+    """Whether the searcher has noticed that the index points to the run, and has loaded its model."""
+    answer = client.post("/v1/search", json={"text": "a photo", "k": 1, "index": index})
+    return answer.is_success and bool(answer.json()["run"] == run)
+
+
+def ids(client: httpx.Client, index: str, run: str) -> list[str]:
+    """Every id of an index of up to a few thousand images, by paging through a search, once it serves the run."""
+    until(lambda: serves(client, index, run), f"the searcher serves {run}")
+    found: list[str] = []
+    offset: int | None = 0
+    while offset is not None:
+        answer = client.post("/v1/search", json={"text": "a photo", "k": 200, "offset": offset, "index": index})
+        answer.raise_for_status()
+        found += [hit["id"] for hit in answer.json()["results"]]
+        offset = answer.json()["next_offset"]
+    return sorted(found)

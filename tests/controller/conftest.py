@@ -1,0 +1,50 @@
+"""An API server and a door to it, with a clock that moves only when somebody sleeps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from controller.cluster import Api
+from tests.controller.apiserver import NAMESPACE, ApiServer
+
+
+class Clock:
+    """Seconds that pass at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    made = ApiServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def api(server: ApiServer, clock: Clock) -> Iterator[Api]:
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        yield Api(http, NAMESPACE, where=server.url, sleep=clock.sleep, clock=clock)
+        server.close()
+        for thread in threading.enumerate():
+            if thread.name.startswith("watch-"):
+                thread.join(30)
+                assert not thread.is_alive(), f"{thread.name} was not stopped"

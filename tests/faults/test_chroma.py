@@ -1,0 +1,112 @@
+"""A searcher over a real Chroma that is killed and started again: it says so meanwhile, and goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from imgsearch.stores import open_store
+from tests.programs import ChromaServer
+from tests.searcher.library import Library, found, problem, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def chroma(tmp_path: Path) -> Iterator[ChromaServer]:
+    (tmp_path / "chroma").mkdir()
+    with ChromaServer(tmp_path / "chroma") as server:
+        yield server
+
+
+@pytest.fixture
+def library(tmp_path: Path, chroma: ChromaServer) -> Iterator[Library]:
+    library = Library(tmp_path / "storage")
+    with closing(open_store(chroma.url)) as library.store:
+        yield library
+
+
+async def ready(client: httpx.AsyncClient) -> None:
+    await until(lambda: client.get("/readyz"), lambda answer: answer.status_code == 200)
+
+
+async def test_a_searcher_without_its_store_says_so_and_recovers(chroma: ChromaServer, library: Library) -> None:
+    chroma.start()
+    library.publish()
+    async with library.serving() as client:
+        assert await found(client, text="red", k=1) == ["red"]
+        thumbnail = (await client.post("/v1/search", json={"text": "red"})).json()["results"][0]["thumbnail"]
+        chroma.kill()
+        for call in [
+            client.post("/v1/search", json={"text": "red"}),
+            client.post("/v1/search", json={"text": "a text that it does not know"}),
+            client.get(thumbnail),
+            client.get("/readyz"),
+        ]:
+            answer = await call
+            assert f"{chroma.url} does not answer" in problem(answer, 503)
+            assert int(answer.headers["Retry-After"]) > 0
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.post("/v1/embed", json={"text": ["red"]})).status_code == 200
+        await asyncio.to_thread(chroma.start)
+        await ready(client)
+        assert await found(client, text="red", k=1) == ["red"]
+        assert (await client.get(thumbnail)).status_code == 200
+        library.publish({"new.png": "white"}, run="r2")
+        served = lambda answer: answer.json()["serving"] == {"photos": "r2"}  # noqa: E731
+        await until(lambda: client.get("/readyz"), served)
+        assert await found(client, text="red") == ["white"]
+    assert library.loaded == [library.encoder.model], "the model was loaded again"
+
+
+async def test_a_searcher_that_starts_before_its_store_waits_for_it(chroma: ChromaServer, library: Library) -> None:
+    chroma.start()
+    library.publish()
+    chroma.kill()
+    with closing(open_store(chroma.url)) as library.store:  # one that has never had an answer
+        async with library.serving(ready=False) as client:
+            told = lambda answer: "does not answer" in answer.text  # noqa: E731
+            problem(await until(lambda: client.get("/readyz"), told), 503)
+            assert "does not answer" in problem(await client.post("/v1/search", json={"text": "red"}), 503)
+            await asyncio.to_thread(chroma.start)
+            await ready(client)
+            assert await found(client, text="red", k=1) == ["red"]
+
+
+async def test_searches_through_two_restarts_are_right_or_are_told_to_come_again(
+    chroma: ChromaServer, library: Library
+) -> None:
+    chroma.start()
+    library.publish()
+    answers: list[httpx.Response] = []
+    async with library.serving() as client:
+
+        async def keep_searching() -> None:
+            while not done:
+                answers.append(await client.post("/v1/search", json={"text": "red", "k": 1}))
+
+        done = False
+        clients = [asyncio.create_task(keep_searching()) for _ in range(4)]
+        for _ in range(2):
+            chroma.kill()
+            await until(lambda: client.get("/readyz"), lambda answer: answer.status_code == 503)
+            await asyncio.to_thread(chroma.start)
+            await ready(client)
+        done = True
+        await asyncio.gather(*clients)
+    assert {answer.status_code for answer in answers} == {200, 503}
+    for answer in answers:
+        if answer.status_code == 503:
+            assert "does not answer" in problem(answer, 503)
+        else:
+            assert [result["metadata"]["colour"] for result in answer.json()["results"]] == ["red"]

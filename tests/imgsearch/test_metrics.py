@@ -1,0 +1,91 @@
+"""Metrics of programs that end: read over HTTP while they run, from a port that they take and give back."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from imgsearch.errors import UsageError
+from imgsearch.metrics import StageMetrics, exposed
+from tests.programs import free_port
+
+
+def test_the_seconds_of_a_stage_add_up_whether_it_ends_well_or_not() -> None:
+    metrics = StageMetrics("imgsearch_test", ["read", "write"])
+    with metrics.timed("read"):
+        socket.getaddrinfo("127.0.0.1", None)
+    before = metrics.registry.get_sample_value("imgsearch_test_stage_seconds_total", {"stage": "read"})
+    assert before
+    with pytest.raises(ZeroDivisionError), metrics.timed("read"):
+        1 / 0  # noqa: B018
+    after = metrics.registry.get_sample_value("imgsearch_test_stage_seconds_total", {"stage": "read"})
+    assert after
+    assert after > before
+    assert metrics.stage_seconds() == {"read": round(after, 3), "write": 0}
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Counter("imgsearch_test", "A test.", registry=registry).inc(3)
+    return registry
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_registry_is_read_over_http_until_the_block_ends(registry: CollectorRegistry, host: str) -> None:
+    if host == "[::1]" and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    port = free_port()
+    with exposed(registry, port):
+        assert "imgsearch_test_total 3.0" in httpx.get(f"http://{host}:{port}/metrics").text
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://{host}:{port}/metrics")
+    with exposed(registry, port):
+        assert httpx.get(f"http://{host}:{port}/metrics").is_success
+
+
+def test_without_a_port_none_is_opened(registry: CollectorRegistry) -> None:
+    with exposed(registry, None):
+        pass
+
+
+def test_the_last_figures_stay_until_they_have_been_read(registry: CollectorRegistry) -> None:
+    port = free_port()
+    figure = Gauge("imgsearch_last", "A test.", registry=registry)
+
+    def work() -> None:
+        with exposed(registry, port, last_read=60):
+            figure.set(7)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    seen = ""
+    while worker.is_alive():
+        try:
+            seen = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        except httpx.TransportError:  # not yet, or not any more
+            continue
+    assert "imgsearch_last 7.0" in seen
+
+
+def test_nobody_waits_for_a_reader_of_what_has_failed(registry: CollectorRegistry) -> None:
+    with pytest.raises(ZeroDivisionError), exposed(registry, free_port(), last_read=1e6):
+        1 / 0  # noqa: B018
+
+
+def test_a_port_in_use_is_one_clear_sentence(registry: CollectorRegistry) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError) as refused, exposed(registry, port):
+            pytest.fail("it was served")
+    sentence = f"cannot serve metrics on port {port}: it is in use; choose another with IMGSEARCH_METRICS_PORT"
+    assert str(refused.value) == sentence
+
+
+def test_a_port_that_does_not_exist_is_one_clear_sentence(registry: CollectorRegistry) -> None:
+    with pytest.raises(UsageError, match="cannot serve metrics on port 99999"), exposed(registry, 99999):
+        pytest.fail("it was served")

@@ -1,0 +1,81 @@
+"""A searcher over fakes in a process of its own, for what only a process shows: sockets, signals, its end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import json, sys, threading
+from pathlib import Path
+from imgsearch.settings import SearchSettings
+from searcher.serve import listen, run
+from tests.searcher.library import Library
+
+library = Library(Path(sys.argv[1]))
+library.publish()
+library.encoder.gate.clear()
+listener = listen("127.0.0.1", 0)
+print(listener.getsockname()[1], flush=True)
+
+
+def finish_when_told():
+    sys.stdin.readline()
+    library.encoder.gate.set()
+
+
+threading.Thread(target=finish_when_told, daemon=True).start()
+limits = json.loads(sys.argv[2])
+run(library.app(**limits), listener, SearchSettings(**limits), library.stopping)
+print("done", flush=True)
+"""
+
+
+class SearcherProcess:
+    """A searcher whose model waits, in a process of its own."""
+
+    def __init__(self, folder: Path, **limits: float | str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(folder), json.dumps(limits)],
+            cwd=ROOT,
+            env={"PYTHONPATH": f"{ROOT}:{ROOT / 'images'}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout
+        self.url = f"http://127.0.0.1:{self.process.stdout.readline().strip()}"
+
+    def __enter__(self) -> SearcherProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def finish(self) -> None:
+        """Lets the model answer."""
+        assert self.process.stdin
+        self.process.stdin.write("finish\n")
+        self.process.stdin.flush()
+
+    def ended(self) -> bool:
+        """Waits for its end; whether that was in order."""
+        assert self.process.stdout
+        return self.process.stdout.read() == "done\n" and self.process.wait() == 0
+
+
+def answers(url: str, path: str, text: str) -> None:
+    """Returns once it answers with the text."""
+    while True:
+        try:
+            if text in httpx.get(url + path, timeout=30).text:
+                return
+        except httpx.ConnectError:
+            pass
