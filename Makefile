@@ -24,10 +24,10 @@ export BUILDAH_LAYERS := true
 # Two builds at a time would both install torch.
 .NOTPARALLEL:
 
-.PHONY: help install demo test test-cluster lint check docs bench lock clean images $(IMAGES:%=image-%) image-chroma
+.PHONY: help install demo test test-cluster lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Make .venv with everything in it (TORCH=cpu for the small build of torch)
 
@@ -61,6 +61,9 @@ docs: install ## Write what the docs say about the code
 
 bench: install ## Measure speed and memory into bench/results and docs/benchmarks.md
 	@$(BIN)/python -m bench
+
+bench-cluster: install ## Run the cluster tests, and keep the times that they see for docs/benchmarks.md
+	@$(BIN)/python -m pytest --no-skips --save-times tests/cluster
 
 images: $(IMAGES:%=image-%) ## Build the container images with docker, podman or buildah (docs/images.md)
 

@@ -28,7 +28,7 @@ def benchmark(name: str) -> Work:
             name=name,
             title=module.TITLE,
             about=module.ABOUT,
-            machine=_machine(),
+            machine=machine(),
             date=datetime.now(UTC).date().isoformat(),
             quick=quick,
             tables=tables,
@@ -37,7 +37,8 @@ def benchmark(name: str) -> Work:
     return run
 
 
-def _machine() -> str:
+def machine() -> str:
+    """What was measured on: cores and their make."""
     names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0))
     return f"{cores} cores of {names[0] if names else platform.processor()}"

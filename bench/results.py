@@ -12,6 +12,9 @@ from typing import Any, Self
 FOLDER = Path(__file__).with_name("results")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 ORDER = ("embed", "memory", "ingest", "search", "gpu")
+"""What `python -m bench` measures."""
+SECTIONS = (*ORDER, "cluster")
+"""Of the page; the last one's times come from the cluster tests."""
 
 HEAD = """\
 # Benchmarks
@@ -92,7 +95,7 @@ class Result:
 
 def page() -> str:
     """docs/benchmarks.md, made of the results that are there."""
-    results = [Result.load(file) for name in ORDER if (file := FOLDER / f"{name}.json").exists()]
+    results = [Result.load(file) for name in SECTIONS if (file := FOLDER / f"{name}.json").exists()]
     return "\n".join([HEAD, _targets(results), *map(_section, results)])
 
 

@@ -31,6 +31,8 @@ from imgsearch.settings import RunSettings, Settings
 
 INTERRUPTED = 130
 WATCH_SECONDS = 2.0
+LAST_READ_SECONDS = 60.0
+"""A controller that has ended is scraped once more within this time: how its run ended would not be known else."""
 
 
 class Command:
@@ -79,7 +81,7 @@ class Command:
             _need("torch", "chromadb")
         fresh = not _all_done(cluster.jobs(settings.run.id))
         try:
-            with view, exposed(metrics.registry, given.metrics_port(self.env)):
+            with view, exposed(metrics.registry, given.metrics_port(self.env), last_read=LAST_READ_SECONDS):
                 end, jobs = pipeline.run()
         except KeyboardInterrupt:
             self._note(self._interrupted(settings.run.id))

@@ -12,7 +12,7 @@ from typing import Any
 from controller.jobs import Stage
 from imgsearch import labels
 from imgsearch.errors import ExitCode
-from imgsearch.settings import JobSettings, Settings
+from imgsearch.settings import JobSettings, LogSettings, MetricsSettings, Settings
 
 CONTROLLER = "controller"
 DISRUPTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
@@ -37,7 +37,6 @@ def job(
     about = settings.jobs
     names = _names(release, str(stage)) | {labels.RUN: settings.run.id, labels.INDEX: settings.run.index}
     queued = about.queue is not None and stage is Stage.EMBED
-    env = _env(settings)
     spec = {
         "completions": completions,
         "parallelism": min(parallelism, completions),
@@ -50,7 +49,7 @@ def job(
         "podFailurePolicy": {"rules": [DISRUPTED, _final("FailIndex")]},
         **_limits(about),
         **({"suspend": True} if queued else {}),
-        "template": _pod(template, names, env),
+        "template": _pod(template, names, _env(settings)),
     }
     return {
         "apiVersion": "batch/v1",
@@ -62,7 +61,7 @@ def job(
                 labels.MANAGED_BY: "imgsearch-controller",
                 **({labels.QUEUE: str(about.queue)} if queued else {}),
             },
-            "annotations": {labels.SPEC_HASH: spec_hash(completions, env)},
+            "annotations": {labels.SPEC_HASH: spec_hash(completions, settings)},
         },
         "spec": spec,
     }
@@ -98,7 +97,7 @@ def detached(
         "metadata": {
             "name": job_name(release, settings.run.id, CONTROLLER),
             "labels": {**names, labels.MANAGED_BY: "imgsearch-controller"},
-            "annotations": {labels.SPEC_HASH: spec_hash(1, _env(settings))},
+            "annotations": {labels.SPEC_HASH: spec_hash(1, settings)},
         },
         "spec": {
             "backoffLimit": settings.jobs.retries,
@@ -109,10 +108,11 @@ def detached(
     }
 
 
-def spec_hash(completions: int, env: Mapping[str, str]) -> str:
-    """Same work, same hash: what the run is. How many pods work at once, and what these look like after an upgrade of
-    the release, does not make another run."""
-    return hashlib.sha256(json.dumps([completions, env], sort_keys=True).encode()).hexdigest()[:16]
+def spec_hash(completions: int, settings: Settings) -> str:
+    """Same work, same hash: what the run is. How many pods work at once, what these look like after an upgrade of the
+    release, and what they log, does not make another run."""
+    work = replace(settings, jobs=JobSettings(), log=LogSettings(), metrics=MetricsSettings()).to_env()
+    return hashlib.sha256(json.dumps([completions, work], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _names(release: str, component: str) -> dict[str, str]:

@@ -47,7 +47,7 @@ def main() -> None:
             screen.print()
 
         show("run-pipeline", "photos", "--local", "--model", "local-dir:model")
-        show("status")
+        show("status", "--local")
         serve: list[str | Path] = [CONTROLLER, "serve", "--local"]
         with subprocess.Popen(serve, cwd=place, env=env, start_new_session=True) as serving:
             _wait()

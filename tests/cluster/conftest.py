@@ -15,6 +15,7 @@ from demo import __main__ as demo
 from imgsearch.sources import open_source
 from tests.cluster.inspector import Inspector
 from tests.cluster.load import pod
+from tests.cluster.times import Times
 from tests.cluster.world import World
 from tests.conftest import COCO128, ROOT
 
@@ -24,6 +25,10 @@ CLIENT = f"{REGISTRY}/imgsearch-controller:0.1.0"
 VALUES = Path(__file__).with_name("values.yaml")
 COPIES = 20
 """Of each photo, for runs that must last until something has been killed."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--save-times", action="store_true", help="write bench/results/cluster.json")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,6 +58,14 @@ def world(values: dict[str, Any]) -> Iterator[World]:
         yield made
     finally:
         made.kubectl("delete", "namespace", made.namespace, "--wait=false", check=False)
+
+
+@pytest.fixture(scope="session")
+def times(request: pytest.FixtureRequest) -> Iterator[Times]:
+    noted = Times()
+    yield noted
+    if request.config.getoption("--save-times"):
+        noted.save()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.inspector import Inspector
+from tests.cluster.times import Stopwatch, Times
 from tests.cluster.world import World, command, ids, pause, until
 
 SOURCE = "/sources/photos/many"
@@ -39,6 +40,7 @@ def test_a_killed_node_costs_at_most_a_part_of_each_pod(
     inspector: Inspector,
     gpu_node: str,
     undisturbed: Outcome,
+    times: Times,
     away_seconds: int,
     retries_used: int,
 ) -> None:
@@ -46,9 +48,13 @@ def test_a_killed_node_costs_at_most_a_part_of_each_pod(
     with running(world, run) as process:
         until(lambda: len(inspector.half_done(run)) == 2, "two shards half done", seconds=300)
         command("IMGSEARCH_TEST_KILL", gpu_node)
+        watch = Stopwatch()
+        killed = {pod["metadata"]["name"] for pod in of_run(world, run)}
         before = inspector.parts(run)
         pause(away_seconds)
         command("IMGSEARCH_TEST_START", gpu_node)
+        until(lambda: embeds_anew(world, run, killed), "a pod that embeds anew", seconds=400)
+        times.note(f"a killed node that was away for {away_seconds} s", "s", watch.seconds)
         outcome = ended(world, process, run)
     assert outcome.ids == undisturbed.ids
     assert (outcome.report["images"], outcome.report["bad"]) == (
@@ -79,3 +85,9 @@ def ended(world: World, process: subprocess.Popen[str], run: str) -> Outcome:
 
 def of_run(world: World, run: str) -> list[dict[str, Any]]:
     return [pod for pod in world.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]
+
+
+def embeds_anew(world: World, run: str, killed: set[str]) -> bool:
+    return any(
+        pod["status"].get("phase") == "Running" and pod["metadata"]["name"] not in killed for pod in of_run(world, run)
+    )

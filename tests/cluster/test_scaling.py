@@ -6,19 +6,24 @@ from typing import Any
 
 from tests.cluster.conftest import CLIENT
 from tests.cluster.load import Load
+from tests.cluster.times import Stopwatch, Times
 from tests.cluster.world import RELEASE, World, until
 
 
-def test_load_brings_searchers_from_one_to_three_and_back(world: World, values: dict[str, Any]) -> None:
+def test_load_brings_searchers_from_one_to_three_and_back(world: World, values: dict[str, Any], times: Times) -> None:
     scaling = {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "cpuUtilization": 60, "scaleDownSeconds": 15}
     world.install({**values, "searcher": {**values["searcher"], "autoscaling": scaling}})
     try:
         with Load(world, CLIENT) as trickle:
             with Load(world, CLIENT, clients=8, cached=False) as flood:
+                watch = Stopwatch()
                 until(lambda: ready(world) >= 3, "three searchers", seconds=300)
+                times.note("from one searcher to three", "s", watch.seconds)
                 flood.more(50)
                 failed = flood.failures()
+            watch = Stopwatch()
             until(lambda: wanted(world) == 1 and len(world.pods("searcher")) == 1, "one searcher again", seconds=300)
+            times.note("from three searchers to one", "s", watch.seconds)
             trickle.more()
             assert not failed + trickle.failures()
     finally:

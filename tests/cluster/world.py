@@ -82,13 +82,14 @@ class World:
             ["helm", "--namespace", self.namespace, *words], capture_output=True, text=True, timeout=seconds
         )
 
-    def install(self, values: Mapping[str, Any], *, verb: str = "upgrade") -> str:
+    def install(self, values: Mapping[str, Any]) -> str:
         """`helm upgrade --install --wait`; returns NOTES."""
-        done = self._helm_with(values, verb, *(["--install"] if verb == "upgrade" else []), "--wait", "--timeout", "5m")
+        done = self.chart("upgrade", values, "--install", "--wait", "--timeout", "5m")
         assert done.returncode == 0, done.stderr + self.kubectl("get", "pods,events", check=False)
         return done.stdout
 
-    def _helm_with(self, values: Mapping[str, Any], verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def chart(self, verb: str, values: Mapping[str, Any], *words: str) -> subprocess.CompletedProcess[str]:
+        """`helm VERB` of the chart with these values."""
         return subprocess.run(
             ["helm", "--namespace", self.namespace, verb, self.release, str(CHART), "--values", "-", *words],
             input=yaml.safe_dump(dict(values)),

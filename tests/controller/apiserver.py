@@ -138,7 +138,7 @@ class ApiServer:
     def until(self, met: Callable[[], bool]) -> None:
         """Waits for what clients or tests do here."""
         with self.changed:
-            assert self.changed.wait_for(met, 30), "what the test waits for did not happen"
+            assert self.changed.wait_for(met, 100), "what the test waits for did not happen"
 
     def trouble(self, verb: str, kind: str, trouble: Trouble, times: int = 1) -> None:
         """The next `times` such requests are answered so."""

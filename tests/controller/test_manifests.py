@@ -7,7 +7,15 @@ from typing import Any
 from controller import manifests
 from controller.jobs import Stage
 from imgsearch import labels
-from imgsearch.settings import EmbedSettings, JobSettings, RunSettings, Settings, StorageSettings
+from imgsearch.settings import (
+    EmbedSettings,
+    JobSettings,
+    LogSettings,
+    MetricsSettings,
+    RunSettings,
+    Settings,
+    StorageSettings,
+)
 
 SETTINGS = Settings(
     run=RunSettings(id="r1", index="photos", source="/photos", model="a/b"), storage=StorageSettings(uri="file:///s")
@@ -118,6 +126,7 @@ def test_the_hash_is_not_of_who_does_the_work_and_how_many() -> None:
         job(parallelism=5),
         job(template=image),
         job(settings=replace(SETTINGS, jobs=JobSettings(retries=9, queue="gpus", gpu_hour_price=2.5))),
+        job(settings=replace(SETTINGS, log=LogSettings(level="DEBUG"), metrics=MetricsSettings(port=9090))),
     ]
     assert {spec_hash(each) for each in same} == {spec_hash(job())}
 

@@ -190,13 +190,16 @@ def test_a_pod_that_is_gone_without_a_word_is_asked_for_once(cluster: RemoteClus
     assert server.count("list") == lists
 
 
-def test_a_create_whose_answer_was_lost_ends_well(cluster: RemoteCluster, server: ApiServer) -> None:
+def test_a_create_whose_answer_was_lost_ends_well(
+    cluster: RemoteCluster, server: ApiServer, caplog: pytest.LogCaptureFixture
+) -> None:
     for verb, kind in (("create", "jobs"), ("patch", "jobs"), ("create", "events")):
         server.trouble(verb, kind, losing)
     with Workers(server):
         assert pipeline(cluster).run()[0] == Finished()
     assert len(server.added("jobs")) == 3
     assert len(server.all("events")) == 1
+    assert not [message for message in caplog.messages if "no Event" in message]
 
 
 def test_a_name_that_another_spec_has_is_an_error(connected: Made, server: ApiServer) -> None:

@@ -1,0 +1,124 @@
+"""A Prometheus in the release's namespace, which scrapes what the release's own monitors say and knows its alerts."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.cluster.load import pod
+from tests.cluster.world import World
+from tests.monitors import scrape_config
+
+NAME = "prometheus"
+PORT = 9090
+
+
+class Prometheus:
+    """Its HTTP API."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self._begun = time.time()
+
+    def get(self, path: str, **params: str | float) -> Any:
+        """What `/api/v1/PATH` answers; raises AssertionError with Prometheus' reason where it refuses."""
+        answer = self._client.get(f"/api/v1/{path}", params=params)
+        assert answer.is_success, f"{params}: {answer.text}"
+        return answer.json()["data"]
+
+    def now(self, query: str) -> list[dict[str, Any]]:
+        """Each series of the answer."""
+        found: list[dict[str, Any]] = self.get("query", query=query)["result"]
+        return found
+
+    def ever(self, query: str) -> list[dict[str, Any]]:
+        """Each series of the answers since the test began, looked at every second."""
+        found: list[dict[str, Any]] = self.get("query_range", query=query, start=self._begun, end=time.time(), step=1)[
+            "result"
+        ]
+        return found
+
+
+@contextmanager
+def prometheus(world: World, image: str, chart: Sequence[Mapping[str, Any]]) -> Iterator[Prometheus]:
+    """One that lives while the block runs. `chart`: the objects of the release with monitoring; `image` has Python."""
+    program = shutil.which("prometheus")
+    assert program, "prometheus is not on the PATH; tests/cluster/README.md says what must be"
+    world.apply(*_objects(image, chart))
+    try:
+        world.kubectl("wait", "--for=jsonpath={.status.phase}=Running", f"pod/{NAME}", "--timeout=120s")
+        # The program of this machine: so no image of Prometheus is needed.
+        world.kubectl("cp", program, f"{NAME}:/tmp/copy")
+        world.kubectl("exec", NAME, "--", "mv", "/tmp/copy", "/tmp/prometheus")
+        world.kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", "--timeout=120s")
+        with world.forwarded(f"pod/{NAME}", PORT) as url, httpx.Client(base_url=url, timeout=30) as client:
+            yield Prometheus(client)
+    finally:
+        world.kubectl("delete", "pod", NAME, "--wait=true")
+
+
+def _objects(image: str, chart: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    monitors = [one for one in chart if one["kind"] in ("ServiceMonitor", "PodMonitor")]
+    (rules,) = [one["spec"] for one in chart if one["kind"] == "PrometheusRule"]
+    config = {
+        "global": {"evaluation_interval": "5s"},
+        "rule_files": ["/etc/prometheus/rules.yaml"],
+        "scrape_configs": [scrape_config(monitor) for monitor in monitors],
+    }
+    made = pod(NAME, image, ["sh", "-c", RUN], labels={"app": NAME})
+    made["spec"]["serviceAccountName"] = NAME
+    made["spec"]["volumes"] = [{"name": "config", "configMap": {"name": NAME}}]
+    made["spec"]["containers"][0] |= {
+        "volumeMounts": [{"name": "config", "mountPath": "/etc/prometheus"}],
+        "readinessProbe": {"exec": {"command": ["python", "-c", READY]}, "periodSeconds": 1, "timeoutSeconds": 5},
+    }
+    names = {"name": NAME}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": names},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": names,
+            "rules": [
+                {
+                    "apiGroups": [""],
+                    "resources": ["pods", "services", "endpoints"],
+                    "verbs": ["get", "list", "watch"],
+                }
+            ],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": names,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME},
+            "subjects": [{"kind": "ServiceAccount", **names}],
+        },
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": names,
+            "spec": {"podSelector": {"matchLabels": {"app": NAME}}, "policyTypes": ["Egress"], "egress": [{}]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": names,
+            "data": {"prometheus.yaml": yaml.safe_dump(config), "rules.yaml": yaml.safe_dump(rules)},
+        },
+        made,
+    ]
+
+
+READY = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}/-/ready')"
+RUN = f"""
+until test -x /tmp/prometheus; do sleep 0.2; done
+exec /tmp/prometheus --config.file /etc/prometheus/prometheus.yaml --storage.tsdb.path /tmp/data \
+  --web.listen-address 127.0.0.1:{PORT}
+"""

@@ -1,0 +1,148 @@
+"""What a Prometheus sees of the release through the chart's own monitors: each query of the dashboard has an answer,
+each alert can be evaluated, and the one that matters most comes although its pod is gone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.conftest import CLIENT
+from tests.cluster.prometheus import Prometheus, prometheus
+from tests.cluster.world import World, serves, until
+
+RUN = "watched"
+SOURCE = f"/sources/photos/{RUN}"
+COPIES = 8
+"""Of each photo: enough for Prometheus, which looks for new pods every 5 seconds."""
+MAKE = f"""
+import pathlib, shutil
+watched = pathlib.Path('{SOURCE}'); watched.mkdir()
+for file in pathlib.Path('/sources/photos/few').iterdir():
+    for copy in range({COPIES}): shutil.copyfile(file, watched / f'{{copy}}-{{file.name}}')
+(watched / 'broken.jpg').write_bytes(b'<html>')
+"""
+
+
+@pytest.fixture(scope="module")
+def chart(world: World, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The release's objects with monitoring. They are not installed: the cluster need not know their kinds."""
+    monitored = {**values, "monitoring": {"enabled": True, "interval": "1s"}}
+    done = world.chart("template", monitored, "--kube-version", "1.29")
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+@pytest.fixture(scope="module")
+def seen(world: World, chart: list[dict[str, Any]], photos: int) -> Iterator[Prometheus]:
+    """A Prometheus that has watched a run, and some searches in what came of it."""
+    world.python("filler", MAKE)
+    with prometheus(world, CLIENT, chart) as watching:
+        # Small parts, so that ingest lasts.
+        shards = ("--shard-size", str(photos * COPIES // 2 + 1), "--set", "run.part_images=10")
+        detached = world.controller("run-pipeline", SOURCE, "--run", RUN, "--index", RUN, *shards, "--detach")
+        assert detached.returncode == 0, detached.stderr
+        until(lambda: ended(world, RUN), "the run has ended", seconds=900)
+        with world.searcher() as client:
+            until(lambda: serves(client, RUN, RUN), "the run is served")
+            first = client.post("/v1/search", json={"text": "a photo", "index": RUN}).raise_for_status().json()
+            image = client.get(first["results"][0]["image"]).raise_for_status().content
+            client.post("/v1/search/image", files={"file": image}, data={"index": RUN}).raise_for_status()
+            assert client.get("/v1/images/none", params={"index": RUN}).status_code == 404
+            # A rate needs two looks at a counter, the second after the event.
+            until(lambda: watching.now('rate(imgsearch_encode_seconds_count{kind="image"}[1m]) > 0'), "it was scraped")
+        yield watching
+
+
+def ended(world: World, run: str) -> bool:
+    job = world.job(run, "controller")
+    return bool(job and job["status"].get("conditions"))
+
+
+def panels(chart: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The dashboard's queries by the titles of their panels, as Grafana sends them."""
+    (config,) = [one for one in chart if one["kind"] == "ConfigMap" and one["metadata"]["name"].endswith("-dashboard")]
+    dashboard = json.loads(config["data"]["imgsearch.json"])
+    about = config["metadata"]
+    chosen = {
+        "$namespace": about["namespace"],
+        "$release": about["labels"]["app.kubernetes.io/instance"],
+        "$run": RUN,
+        "$__rate_interval": "30s",
+        "$__range": "1h",
+    }
+    found = {}
+    for panel in dashboard["panels"]:
+        queries = [target["expr"] for target in panel.get("targets", [])]
+        for name, value in chosen.items():
+            queries = [query.replace(name, value) for query in queries]
+        found[panel["title"]] = queries
+    return found
+
+
+def test_searcher_embedder_ingest_and_controller_are_scraped(seen: Prometheus) -> None:
+    scraped = {series["metric"]["container"] for series in seen.ever("up == 1")}
+    assert scraped == {"searcher", "embed", "ingest", "controller"}
+
+
+def test_no_label_of_a_metric_clashes_with_one_of_its_target(seen: Prometheus) -> None:
+    assert not [name for name in seen.get("labels") if name.startswith("exported_")]
+    (shards,) = seen.ever(f'count(count by (shard) (imgsearch_embed_encoded_total{{run="{RUN}",index="{RUN}"}}))')
+    assert max(int(count) for _, count in shards["values"]) == 2
+
+
+def test_each_query_of_the_dashboard_has_an_answer(seen: Prometheus, chart: list[dict[str, Any]]) -> None:
+    empty = {
+        f"{title}: {query}"
+        for title, queries in panels(chart).items()
+        for query in queries
+        if not any(math.isfinite(float(value)) for series in seen.ever(query) for _, value in series["values"])
+    }
+    assert empty == set()
+
+
+def test_what_a_person_can_choose_on_the_dashboard_is_there(world: World, seen: Prometheus) -> None:
+    about = f'namespace="{world.namespace}",release="{world.release}"'
+    assert seen.get("label/namespace/values", **{"match[]": "imgsearch_ready"}) == [world.namespace]
+    assert seen.get("label/release/values", **{"match[]": "imgsearch_ready"}) == [world.release]
+    assert seen.get("label/run/values", **{"match[]": f'up{{{about},run!=""}}'}) == [RUN]
+
+
+def test_the_figures_are_those_of_the_run(world: World, seen: Prometheus) -> None:
+    report = world.ask("report", RUN)
+    total = report["images"] + report["bad"]
+    assert last(seen, 'imgsearch_run_images{state="planned"}') == total
+    assert last(seen, 'imgsearch_run_images{state="finished"}') == total
+    assert last(seen, 'imgsearch_run_images{state="bad"}') == report["bad"] == 1
+    assert last(seen, 'imgsearch_run_state{stage="ingest",state="complete"}') == 1
+    assert last(seen, f'imgsearch_index_images{{index="{RUN}"}}') == report["images"]
+
+
+def last(seen: Prometheus, query: str) -> float:
+    """The last figure that a series of one controller or one searcher had."""
+    (series,) = seen.ever(query)
+    return float(series["values"][-1][1])
+
+
+def test_each_alert_is_evaluated_and_none_fires_where_all_is_well(seen: Prometheus) -> None:
+    rules = [rule for group in seen.get("rules")["groups"] for rule in group["rules"]]
+    assert {(rule["name"], rule["health"]) for rule in rules if rule["health"] != "ok"} == set()
+    assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
+
+
+def test_a_run_that_has_failed_is_told_of_although_its_controller_is_gone(world: World, seen: Prometheus) -> None:
+    failing = world.controller("run-pipeline", "/sources/photos/none", "--run", "failing", "--detach")
+    assert failing.returncode == 0, failing.stderr
+    until(lambda: ended(world, "failing"), "the run has ended", seconds=300)
+    until(lambda: not seen.now('imgsearch_run_state{run="failing"}'), "its series have ended", seconds=400)
+    alert = until(lambda: told(seen, "ImgsearchRunFailed"), "an alert")
+    assert alert["annotations"]["summary"] == "Run failing has failed in plan."
+    assert f"controller status failing --release {world.release}" in alert["annotations"]["description"]
+
+
+def told(seen: Prometheus, name: str) -> dict[str, Any] | None:
+    return next((alert for alert in seen.get("alerts")["alerts"] if alert["labels"]["alertname"] == name), None)
