@@ -14,23 +14,13 @@ ENDED = {"action": "drop", "source_labels": ["__meta_kubernetes_pod_phase"], "re
 
 
 def scrape_config(monitor: Object) -> dict[str, Any]:
-    """The entry of `scrape_configs` for a monitor with one endpoint."""
+    """The entry of `scrape_configs` for a monitor with one endpoint, without how its targets are discovered."""
     about = monitor["metadata"]
     pods = monitor["kind"] == "PodMonitor"
     (endpoint,) = monitor["spec"]["podMetricsEndpoints" if pods else "endpoints"]
-    chosen = selector_text(monitor["spec"]["selector"])
     return {
         "job_name": f"{'podMonitor' if pods else 'serviceMonitor'}/{about['namespace']}/{about['name']}/0",
         "scrape_interval": endpoint["interval"],
-        "kubernetes_sd_configs": [
-            {
-                "role": "pod" if pods else "endpoints",
-                "namespaces": {"names": [about["namespace"]]},
-                "selectors": [
-                    {"role": role, "label": chosen} for role in (["pod"] if pods else ["endpoints", "service"])
-                ],
-            }
-        ],
         "relabel_configs": [
             *(_of_pods if pods else _of_endpoints)(about, endpoint["port"]),
             {"target_label": "endpoint", "replacement": endpoint["port"]},

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from demo.__main__ import photos
 
-WIDTH = 96
+WIDTH = 100
 URL = "http://127.0.0.1:8000"
 PICTURE = Path(__file__).with_suffix(".svg")
 CONTROLLER = Path(sys.executable).with_name("controller")

@@ -125,7 +125,6 @@ def pod_labels(chart: Objects, component: str) -> dict[str, str]:
 def target_labels(tool: Promtool, monitor: Object, found: Mapping[str, str]) -> dict[str, str]:
     """What Prometheus makes of a target that Kubernetes describes so: the labels of its series, or none."""
     config = scrape_config(monitor)
-    del config["kubernetes_sd_configs"]
     described = {f"__meta_kubernetes_{name}": value for name, value in found.items()}
     config["static_configs"] = [{"targets": ["10.0.0.7:9090"], "labels": described}]
     file = tool.write("prometheus.yaml", {"scrape_configs": [config]})

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
 
+from tests.cluster import discovery
 from tests.cluster.load import pod
 from tests.cluster.world import World
-from tests.monitors import scrape_config
+from tests.monitors import scrape_config, selector_text
 
 NAME = "prometheus"
 PORT = 9090
+CONFIG = "/etc/prometheus"
 
 
 class Prometheus:
@@ -66,59 +70,56 @@ def prometheus(world: World, image: str, chart: Sequence[Mapping[str, Any]]) -> 
 def _objects(image: str, chart: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     monitors = [one for one in chart if one["kind"] in ("ServiceMonitor", "PodMonitor")]
     (rules,) = [one["spec"] for one in chart if one["kind"] == "PrometheusRule"]
+    files = [f"/tmp/targets-{number}.json" for number in range(len(monitors))]
     config = {
         "global": {"evaluation_interval": "5s"},
-        "rule_files": ["/etc/prometheus/rules.yaml"],
-        "scrape_configs": [scrape_config(monitor) for monitor in monitors],
+        "rule_files": [f"{CONFIG}/rules.yaml"],
+        "scrape_configs": [
+            {**scrape_config(monitor), "file_sd_configs": [{"files": [file]}]}
+            for monitor, file in zip(monitors, files, strict=True)
+        ],
     }
-    made = pod(NAME, image, ["sh", "-c", RUN], labels={"app": NAME})
+    wanted = [
+        (monitor["kind"], selector_text(monitor["spec"]["selector"]), file)
+        for monitor, file in zip(monitors, files, strict=True)
+    ]
+    made = pod(NAME, image, ["sh", "-c", RUN, NAME, json.dumps(wanted)], labels={"app": NAME})
     made["spec"]["serviceAccountName"] = NAME
     made["spec"]["volumes"] = [{"name": "config", "configMap": {"name": NAME}}]
     made["spec"]["containers"][0] |= {
-        "volumeMounts": [{"name": "config", "mountPath": "/etc/prometheus"}],
+        "volumeMounts": [{"name": "config", "mountPath": CONFIG}],
         "readinessProbe": {"exec": {"command": ["python", "-c", READY]}, "periodSeconds": 1, "timeoutSeconds": 5},
     }
     names = {"name": NAME}
+    reads = {"apiGroups": [""], "resources": ["pods", "endpoints"], "verbs": ["list"]}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME}
+    egress = {"podSelector": {"matchLabels": {"app": NAME}}, "policyTypes": ["Egress"], "egress": [{}]}
+    texts = {
+        "prometheus.yaml": yaml.safe_dump(config),
+        "rules.yaml": yaml.safe_dump(rules),
+        "discovery.py": Path(discovery.__file__).read_text(),
+    }
+    access = "rbac.authorization.k8s.io/v1"
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": names},
+        {"apiVersion": access, "kind": "Role", "metadata": names, "rules": [reads]},
         {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": names,
-            "rules": [
-                {
-                    "apiGroups": [""],
-                    "resources": ["pods", "services", "endpoints"],
-                    "verbs": ["get", "list", "watch"],
-                }
-            ],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "apiVersion": access,
             "kind": "RoleBinding",
             "metadata": names,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME},
+            "roleRef": role,
             "subjects": [{"kind": "ServiceAccount", **names}],
         },
-        {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": names,
-            "spec": {"podSelector": {"matchLabels": {"app": NAME}}, "policyTypes": ["Egress"], "egress": [{}]},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": names,
-            "data": {"prometheus.yaml": yaml.safe_dump(config), "rules.yaml": yaml.safe_dump(rules)},
-        },
+        {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": names, "spec": egress},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": names, "data": texts},
         made,
     ]
 
 
 READY = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}/-/ready')"
 RUN = f"""
+python {CONFIG}/discovery.py "$1" &
 until test -x /tmp/prometheus; do sleep 0.2; done
-exec /tmp/prometheus --config.file /etc/prometheus/prometheus.yaml --storage.tsdb.path /tmp/data \
+exec /tmp/prometheus --config.file {CONFIG}/prometheus.yaml --storage.tsdb.path /tmp/data \
   --web.listen-address 127.0.0.1:{PORT}
 """

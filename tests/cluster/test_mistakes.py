@@ -24,7 +24,7 @@ def second(world: World, values: dict[str, Any]) -> Iterator[Callable[[Mapping[s
 
     yield install
     made.helm("uninstall", made.release, "--wait")
-    made.kubectl("delete", "pvc", "--selector", f"app.kubernetes.io/instance={made.release}", "--wait=false")
+    made.kubectl("delete", "pvc", "--selector", f"app.kubernetes.io/instance={made.release}")
 
 
 def says(world: World, sentence: str, *words: str) -> bool:

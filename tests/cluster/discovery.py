@@ -1,0 +1,113 @@
+"""Runs beside Prometheus and writes down where the targets of each monitor are, as Prometheus itself would say it.
+
+Debian's is built without https://prometheus.io/docs/prometheus/latest/configuration/configuration/#kubernetes_sd_config.
+Standard library only: the file goes into a pod by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import ssl
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Object = dict[str, Any]
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+META = "__meta_kubernetes_"
+
+
+class Api:
+    """The namespace of this pod."""
+
+    def __init__(self) -> None:
+        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+        self.namespace = (ACCOUNT / "namespace").read_text()
+        self._url = f"https://{host}:{port}/api/v1/namespaces/{self.namespace}"
+        self._trust = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+
+    def list(self, kind: str, selector: str = "") -> list[Object]:
+        token = (ACCOUNT / "token").read_text()
+        request = urllib.request.Request(
+            f"{self._url}/{kind}?{urllib.parse.urlencode({'labelSelector': selector})}",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        with urllib.request.urlopen(request, context=self._trust, timeout=10) as answer:
+            found: list[Object] = json.load(answer)["items"]
+            return found
+
+
+def pods(api: Api, selector: str) -> Iterator[Object]:
+    """A target for each port of each container, as the role `pod`."""
+    for pod in api.list("pods", selector):
+        for container in pod["spec"]["containers"]:
+            for port in container.get("ports", []):
+                if ip := pod["status"].get("podIP"):
+                    yield target(ip, port["containerPort"], _of_pod(pod, container, port))
+
+
+def endpoints(api: Api, selector: str) -> Iterator[Object]:
+    """A target for each address of each port of a Service, as the role `endpoints`."""
+    known = {pod["metadata"]["name"]: pod for pod in api.list("pods")}
+    for one in api.list("endpoints", selector):
+        about = {"namespace": api.namespace, "service_name": one["metadata"]["name"]}
+        for subset in one.get("subsets", []):
+            for address in subset.get("addresses", []) + subset.get("notReadyAddresses", []):
+                pod = known[address["targetRef"]["name"]]
+                for port in subset["ports"]:
+                    of_pod = next(
+                        _of_pod(pod, container, each)
+                        for container in pod["spec"]["containers"]
+                        for each in container.get("ports", [])
+                        if each["containerPort"] == port["port"]
+                    )
+                    yield target(address["ip"], port["port"], {**of_pod, **about, "endpoint_port_name": port["name"]})
+
+
+def target(ip: str, port: int, about: dict[str, str]) -> Object:
+    return {
+        "targets": [f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"],
+        "labels": {META + name: value for name, value in about.items()},
+    }
+
+
+def _of_pod(pod: Object, container: Object, port: Object) -> dict[str, str]:
+    about = pod["metadata"]
+    return {
+        "namespace": about["namespace"],
+        "pod_name": about["name"],
+        "pod_phase": pod["status"]["phase"],
+        "pod_container_name": container["name"],
+        "pod_container_port_name": port["name"],
+        **{"pod_label_" + re.sub(r"\W", "_", name): value for name, value in about["labels"].items()},
+    }
+
+
+ROLES = {"PodMonitor": pods, "ServiceMonitor": endpoints}
+
+
+def main() -> None:
+    """`discovery.py '[[KIND OF MONITOR, SELECTOR, FILE], …]'`: for ever, every second."""
+    api = Api()
+    while True:
+        for kind, selector, file in json.loads(sys.argv[1]):
+            try:
+                found = list(ROLES[kind](api, selector))
+            except (OSError, KeyError) as error:  # the API is away, or a pod has just come or gone
+                print(f"{kind}: {error!r}", file=sys.stderr, flush=True)
+                continue
+            written = Path(f"{file}.new")
+            written.write_text(json.dumps(found))
+            written.rename(file)
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()
