@@ -57,7 +57,7 @@ class Command:
             given.overridden(self.target.settings, args.set),
             source=given.source_here(args.source) if self.target.local else given.source_there(args.source),
             index=args.index,
-            model=args.model,
+            model=args.model if self.target.local else given.model_there(args.model),
             run=args.run,
             shard_images=args.shard_size,
             base=base,

@@ -114,6 +114,13 @@ def source_there(source: str) -> str:
     return source
 
 
+def model_there(model: str | None) -> str | None:
+    """A model as pods find it; raises UsageError for a folder that only means something on this machine."""
+    if model and model.startswith("local-dir:") and not model.startswith("local-dir:/"):
+        raise UsageError(f"{model!r} is a folder on this machine: in a cluster, name it as pods see it (/models/NAME)")
+    return model
+
+
 def source_here(source: str) -> str:
     """A path made absolute, so that the same folder is the same run from wherever the command is given."""
     if "://" in source:

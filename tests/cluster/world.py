@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 CHART = ROOT / "charts" / "imgsearch"
 RELEASE = "imgsearch"
+COMMANDS = {name: value for name, value in os.environ.items() if name.startswith("IMGSEARCH_TEST_")}
+"""Read here, since a test's own environment is clean of them."""
 POLL_SECONDS = 0.5
 NAME, INSTANCE, COMPONENT = (f"app.kubernetes.io/{key}" for key in ("name", "instance", "component"))
 
@@ -45,10 +47,10 @@ def pause(seconds: float) -> None:
 
 def command(name: str, *words: str) -> str:
     """Runs the command that the environment variable `name` holds, with `words` behind it; returns its output."""
-    if name not in os.environ:
+    if name not in COMMANDS:
         raise LookupError(f"{name} is not set; tests/cluster/README.md says what it must do")
     return subprocess.run(
-        [*shlex.split(os.environ[name]), *words], check=True, capture_output=True, text=True, timeout=300
+        [*shlex.split(COMMANDS[name]), *words], check=True, capture_output=True, text=True, timeout=300
     ).stdout
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.settings import local_settings, overridden, source_here, source_there, with_run
+from controller.settings import local_settings, model_there, overridden, source_here, source_there, with_run
 from imgsearch.errors import UsageError
 from imgsearch.settings import EmbedSettings, JobSettings, LogSettings, RunSettings, Settings
 
@@ -89,3 +89,13 @@ def test_on_this_machine_all_is_below_the_home(tmp_path: Path) -> None:
     settings = local_settings(tmp_path / "with space")
     assert settings.storage.uri == f"file://{tmp_path}/with%20space/storage"
     assert settings.store.url == f"chroma+file://{tmp_path}/with%20space/chroma"
+
+
+@pytest.mark.parametrize("model", [None, "ViT-B-32/openai", "local-dir:/models/mine"])
+def test_a_model_that_pods_find_is_taken_as_it_is(model: str | None) -> None:
+    assert model_there(model) == model
+
+
+def test_a_models_folder_on_this_machine_is_none_in_a_cluster() -> None:
+    with pytest.raises(UsageError, match="name it as pods see it"):
+        model_there("local-dir:demo/model")
