@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from demo import __main__ as demo
 from imgsearch.sources import open_source
 from tests.cluster.inspector import Inspector
 from tests.cluster.load import pod
-from tests.cluster.times import Times
+from tests.cluster.times import Stopwatch, Times
 from tests.cluster.world import World
 from tests.conftest import COCO128, ROOT
 
@@ -23,6 +24,7 @@ REGISTRY = os.environ.get("IMGSEARCH_TEST_REGISTRY", "localhost")
 CLIENT = f"{REGISTRY}/imgsearch-controller:0.1.0"
 """An image with Python, for pods of the tests."""
 VALUES = Path(__file__).with_name("values.yaml")
+FEW = "/sources/photos/few"
 COPIES = 20
 """Of each photo, for runs that must last until something has been killed."""
 
@@ -71,6 +73,20 @@ def times(request: pytest.FixtureRequest) -> Iterator[Times]:
 @pytest.fixture(scope="session")
 def inspector(world: World) -> Inspector:
     return Inspector(world, CLIENT)
+
+
+@pytest.fixture(scope="session")
+def indexed(world: World, photos: int, times: Times) -> str:
+    """The id of a run of 8 shards, published as `photos`."""
+    watch = Stopwatch()
+    done = world.controller("run-pipeline", FEW, "--run", "first", "--shard-size", str(-(-photos // 8)))
+    taken = watch.seconds
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "searchable" in done.stdout
+    stages = world.ask("status", "first")["stages"]
+    jobs = sum(_seconds(stage["started"], stage["finished"]) for stage in stages)
+    times.note("the controller's share of a run of 8 shards", "s", taken - jobs)
+    return "first"
 
 
 @pytest.fixture(scope="session")
@@ -139,3 +155,7 @@ FILLER["spec"]["containers"][0]["volumeMounts"] = [
     {"name": "photos", "mountPath": "/sources/photos"},
     {"name": "models", "mountPath": "/models"},
 ]
+
+
+def _seconds(started: str, finished: str) -> float:
+    return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()

@@ -16,7 +16,7 @@ def search():
     while True:
         text = "a cat" if cached else f"a photo of thing {next(numbers)}"
         request = urllib.request.Request(
-            url + "/v1/search", json.dumps({"text": text, "k": 5}).encode(),
+            url + "/v1/search", json.dumps({"text": text, "k": 5, "index": "photos"}).encode(),
             {"Content-Type": "application/json", **({"Authorization": "Bearer " + key} if key else {})},
         )
         start = time.time()
@@ -36,7 +36,7 @@ for _ in range(clients):
 
 
 class Load:
-    """A pod that searches while the block runs. Each line of its log is one answer."""
+    """A pod that searches the index `photos` while the block runs. Each line of its log is one answer."""
 
     def __init__(self, world: World, image: str, *, clients: int = 1, cached: bool = True, key: str = "") -> None:
         self._world = world

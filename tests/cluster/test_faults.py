@@ -37,7 +37,7 @@ def test_a_damaged_shard_fails_alone_and_is_mended_alone(world: World, inspector
     assert len(after) == 4
 
 
-def test_chroma_may_die_while_it_is_filled_and_while_it_is_searched(world: World) -> None:
+def test_chroma_may_die_while_it_is_filled_and_while_it_is_searched(world: World, indexed: str) -> None:
     with (
         world.controlling("run-pipeline", MANY, "--run", "refilled", "--index", "refilled") as process,
         Load(world, CLIENT) as load,
@@ -54,7 +54,7 @@ def test_chroma_may_die_while_it_is_filled_and_while_it_is_searched(world: World
         assert all(answer["status"] == 200 for answer in load.answers()[recovered + 5 :])
 
 
-def test_searchers_may_be_killed_one_by_one_under_load(world: World) -> None:
+def test_searchers_may_be_killed_one_by_one_under_load(world: World, indexed: str) -> None:
     world.kubectl("scale", f"deployment/{RELEASE}-searcher", "--replicas=2")
     world.kubectl("rollout", "status", f"deployment/{RELEASE}-searcher", "--timeout=180s")
     with Load(world, CLIENT, clients=2) as load:

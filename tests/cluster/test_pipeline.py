@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.cluster.conftest import CLIENT
 from tests.cluster.load import Load
-from tests.cluster.times import Stopwatch, Times
 from tests.cluster.world import RELEASE, World, ids, until
 
 SOURCE = "/sources/photos/few"
-
-
-@pytest.fixture(scope="module")
-def indexed(world: World, photos: int, times: Times) -> str:
-    """The id of a run of 8 shards."""
-    watch = Stopwatch()
-    done = world.controller("run-pipeline", SOURCE, "--run", "first", "--shard-size", str(-(-photos // 8)))
-    taken = watch.seconds
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "searchable" in done.stdout
-    stages = world.ask("status", "first")["stages"]
-    jobs = sum(_seconds(stage["started"], stage["finished"]) for stage in stages)
-    times.note("the controller's share of a run of 8 shards", "s", taken - jobs)
-    return "first"
 
 
 def test_every_image_of_the_source_is_searchable_or_bad(world: World, indexed: str, photos: int) -> None:
@@ -93,9 +76,8 @@ def test_other_options_under_the_same_name_are_refused(world: World, indexed: st
 
 def test_runs_indexes_logs_and_events_are_there(world: World, indexed: str) -> None:
     runs = world.ask("runs")
-    assert [(row["run"], row["state"]) for row in runs] == [(indexed, "done")]
-    indexes = world.ask("indexes")
-    assert [row["index"] for row in indexes] == ["photos"]
+    assert (indexed, "done") in {(row["run"], row["state"]) for row in runs}
+    assert "photos" in {row["index"] for row in world.ask("indexes")}
     log = [json.loads(line) for line in world.controller("logs", indexed, "3").stdout.splitlines() if line[:1] == "{"]
     assert any(entry.get("run") == indexed and entry.get("shard") == 3 and entry.get("pod") for entry in log)
     events = world.get("events", "--field-selector", "reason=RunPublished")["items"]
@@ -135,7 +117,3 @@ def test_the_index_outlives_the_release(world: World, indexed: str, values: dict
     world.install(values)
     with world.searcher() as client:
         assert ids(client, "photos", indexed) == before
-
-
-def _seconds(started: str, finished: str) -> float:
-    return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()

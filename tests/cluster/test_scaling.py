@@ -10,7 +10,9 @@ from tests.cluster.times import Stopwatch, Times
 from tests.cluster.world import RELEASE, World, until
 
 
-def test_load_brings_searchers_from_one_to_three_and_back(world: World, values: dict[str, Any], times: Times) -> None:
+def test_load_brings_searchers_from_one_to_three_and_back(
+    world: World, indexed: str, values: dict[str, Any], times: Times
+) -> None:
     scaling = {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "cpuUtilization": 60, "scaleDownSeconds": 15}
     world.install({**values, "searcher": {**values["searcher"], "autoscaling": scaling}})
     try:
