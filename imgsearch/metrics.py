@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Metric, start_http_server
@@ -46,18 +46,23 @@ class StageMetrics:
         }
 
 
-class _Reads(Collector):
-    """Has nothing to show; notices that its registry is read."""
+class _Watched(Collector):
+    """A registry that notices when it has been read."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._final = threading.Event()
         self._read = threading.Event()
 
-    def collect(self) -> Iterable[Metric]:
-        self._read.set()
-        return ()
+    def collect(self) -> Iterator[Metric]:
+        final = self._final.is_set()  # a read that has begun before may miss what came last
+        yield from self._registry.collect()
+        if final:
+            self._read.set()
 
-    def await_next(self, seconds: float) -> None:
-        self._read.clear()
+    def await_read(self, seconds: float) -> None:
+        """Returns when somebody has read what is in it now, after `seconds` at the latest."""
+        self._final.set()
         self._read.wait(seconds)
 
 
@@ -71,24 +76,22 @@ def exposed(registry: CollectorRegistry, port: int | None, *, last_read: float =
     if port is None:
         yield
         return
+    watched = _Watched(registry)
     address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # `::` takes IPv4 too
     try:
-        server, thread = start_http_server(port, address, registry)
+        server, thread = start_http_server(port, address, watched)
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         reason = "it is in use" if taken else getattr(error, "strerror", None) or error
         raise UsageError(
             f"cannot serve metrics on port {port}: {reason}; choose another with IMGSEARCH_METRICS_PORT"
         ) from error
-    reads = _Reads()
-    registry.register(reads)
     try:
         yield
         if last_read:
             log.info("going on for at most %.0f s, for the last metrics to be read", last_read)
-            reads.await_next(last_read)
+            watched.await_read(last_read)
     finally:
-        registry.unregister(reads)
         server.shutdown()
         thread.join()
         server.server_close()

@@ -10,6 +10,7 @@ from tests.cluster.world import RELEASE, World, until
 SCRIPT = """
 import itertools, json, sys, threading, time, urllib.error, urllib.request
 url, key, clients, cached = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "cached"
+pause = float(sys.argv[5])
 numbers = itertools.count()
 
 def search():
@@ -28,7 +29,10 @@ def search():
             told = {"status": error.code, "said": error.read().decode()[:300]}
         except Exception as error:
             told = {"status": 0, "said": repr(error)}
-        print(json.dumps({**told, "seconds": round(time.time() - start, 3)}), flush=True)
+        # In one piece: the threads share the log.
+        sys.stdout.write(json.dumps({**told, "seconds": round(time.time() - start, 3)}) + "\\n")
+        sys.stdout.flush()
+        time.sleep(pause)
 
 for _ in range(clients):
     threading.Thread(target=search).start()
@@ -38,10 +42,14 @@ for _ in range(clients):
 class Load:
     """A pod that searches the index `photos` while the block runs. Each line of its log is one answer."""
 
-    def __init__(self, world: World, image: str, *, clients: int = 1, cached: bool = True, key: str = "") -> None:
+    def __init__(
+        self, world: World, image: str, *, clients: int = 1, cached: bool = True, key: str = "", pause: float = 0
+    ) -> None:
+        """`pause`: seconds between two searches of a client."""
         self._world = world
         self._name = f"load-{clients}"
-        words = ["python", "-c", SCRIPT, f"http://{RELEASE}-searcher", key, str(clients), "cached" if cached else ""]
+        words = ["python", "-c", SCRIPT, f"http://{RELEASE}-searcher", key, str(clients)]
+        words += ["cached" if cached else "", str(pause)]
         self._pod = pod(self._name, image, words, labels={"app": "load"})
 
     def __enter__(self) -> Load:

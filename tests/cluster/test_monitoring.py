@@ -26,7 +26,7 @@ import pathlib, shutil
 watched = pathlib.Path('{SOURCE}'); watched.mkdir()
 for file in pathlib.Path('/sources/photos/few').iterdir():
     for copy in range({COPIES}): shutil.copyfile(file, watched / f'{{copy}}-{{file.name}}')
-(watched / 'broken.jpg').write_bytes(b'<html>')
+(watched / '0-broken.jpg').write_bytes(b'<html>')
 """
 
 
@@ -133,10 +133,10 @@ def test_the_figures_are_those_of_the_run(world: World, seen: Prometheus) -> Non
     assert last(seen, f'imgsearch_index_images{{index="{RUN}"}}') == report["images"]
 
 
-def last(seen: Prometheus, query: str) -> float:
-    """The last figure that a series of one controller or one searcher had."""
-    (series,) = seen.ever(query)
-    return float(series["values"][-1][1])
+def last(seen: Prometheus, series: str) -> float:
+    """The last figure of a series, also of one that has ended."""
+    (found,) = seen.now(f"last_over_time({series}[1h])")
+    return float(found["value"][1])
 
 
 def test_each_alert_is_evaluated_and_none_fires_where_all_is_well(seen: Prometheus) -> None:

@@ -16,7 +16,7 @@ def test_load_brings_searchers_from_one_to_three_and_back(
     scaling = {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "cpuUtilization": 60, "scaleDownSeconds": 15}
     world.install({**values, "searcher": {**values["searcher"], "autoscaling": scaling}})
     try:
-        with Load(world, CLIENT) as trickle:
+        with Load(world, CLIENT, pause=0.5) as trickle:
             with Load(world, CLIENT, clients=8, cached=False) as flood:
                 watch = Stopwatch()
                 until(lambda: ready(world) >= 3, "three searchers", seconds=300)
