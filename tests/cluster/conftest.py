@@ -17,7 +17,7 @@ from imgsearch.sources import open_source
 from tests.cluster.inspector import Inspector
 from tests.cluster.load import pod
 from tests.cluster.times import Stopwatch, Times
-from tests.cluster.world import World
+from tests.cluster.world import World, serves, until
 from tests.conftest import COCO128, ROOT
 
 REGISTRY = os.environ.get("IMGSEARCH_TEST_REGISTRY", "localhost")
@@ -86,6 +86,8 @@ def indexed(world: World, photos: int, times: Times) -> str:
     stages = world.ask("status", "first")["stages"]
     jobs = sum(_seconds(stage["started"], stage["finished"]) for stage in stages)
     times.note("the controller's share of a run of 8 shards", "s", taken - jobs)
+    with world.searcher() as client:
+        until(lambda: serves(client, "photos", "first"), "the searcher has loaded the model")
     return "first"
 
 
