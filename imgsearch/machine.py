@@ -7,10 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-SETTLING = 24
-"""Batches after which a process has seen what it needs; and the fewest between two releases."""
-SLACK_BYTES = 16_000_000
-
 
 def cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
     """How many threads can compute at once: the cgroup's CPU limit (v2, then v1) or the allowed cores, at least 1.
@@ -38,36 +34,12 @@ def tune_for_throughput() -> None:
         libc.mallopt(-8, 1)  # M_ARENA_MAX
 
 
-class FreedMemory:
-    """Gives back to the kernel what `tune_for_throughput` has kept, once the process grows beyond what it needed at
-    first: the holes that batches leave in the heap would else add up. Seldom, since each page that is touched anew
-    costs time."""
-
-    def __init__(self) -> None:
-        self._limit = 0
-        self._calls = 0
-        self._released = 0
-
-    def look(self) -> None:
-        """Called after each batch; without Linux's /proc or without glibc nothing is done."""
-        self._calls += 1
-        now = _resident()
-        if self._calls <= SETTLING:
-            self._limit = max(self._limit, now + SLACK_BYTES)
-        elif now > self._limit and self._calls >= self._released + SETTLING:
-            self._released = self._calls
-            libc = ctypes.CDLL(None)
-            if hasattr(libc, "malloc_trim"):
-                libc.malloc_trim(0)
-            self._limit = max(self._limit, _resident())  # what is in use can't be given back
-
-
-def _resident() -> int:
-    """Bytes of this process in memory (https://man7.org/linux/man-pages/man5/proc_pid_statm.5.html)."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
+def release_freed_memory() -> None:
+    """Gives back to the kernel what `tune_for_throughput` has kept: every few hundred images, so that the holes which
+    they left in the heap do not add up."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _quota(root: Path) -> float:
