@@ -65,7 +65,7 @@ class Command:
         if args.detach:
             return self._detach(settings)
         view = RunView(settings.run.id, self.err, gpu_hour_price=settings.jobs.gpu_hour_price)
-        parallelism = args.parallelism or settings.jobs.parallelism or cluster.parallelism()
+        parallelism = self._parallelism(settings)
         metrics = RunMetrics(settings.run.id, settings.run.index)
 
         def show(jobs: Mapping[Stage, JobState]) -> None:
@@ -220,7 +220,7 @@ class Command:
         cluster = self.target.remote
         if cluster is None:
             raise UsageError("--detach runs the controller in the cluster: leave out --local")
-        arguments = self._arguments(settings, parallelism=self.args.parallelism or cluster.parallelism())
+        arguments = self._arguments(settings)
         if self.args.dry_run:
             self._dry_run([cluster.controller_job(arguments, settings)])
             return ExitCode.DONE
@@ -231,7 +231,11 @@ class Command:
         )
         return ExitCode.DONE
 
-    def _arguments(self, settings: Settings, *, parallelism: int) -> list[str]:
+    def _parallelism(self, settings: Settings) -> int:
+        """What was asked for, or else what the release says, or else what the place has room for."""
+        return self.args.parallelism or settings.jobs.parallelism or self.target.cluster.parallelism()
+
+    def _arguments(self, settings: Settings) -> list[str]:
         """This command for a controller in a pod: with what only this machine can see, such as the nodes."""
         run = settings.run
         told = {
@@ -240,7 +244,7 @@ class Command:
             "--model": run.model,
             "--run": run.id,
             "--shard-size": str(run.shard_images),
-            "--parallelism": str(settings.jobs.parallelism or parallelism),
+            "--parallelism": str(self._parallelism(settings)),
         }
         flags = [word for pair in told.items() for word in pair]
         overrides = [word for each in self.args.set for word in ("--set", each)]

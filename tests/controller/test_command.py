@@ -147,6 +147,15 @@ def test_detach_leaves_the_run_to_a_controller_in_the_cluster(cli: Cli, server: 
     assert "--detach" not in args
 
 
+def test_detach_runs_as_many_shards_as_were_asked_for(cli: Cli, server: ApiServer) -> None:
+    """The release's own number is for those who ask for none."""
+    words = ("run-pipeline", SOURCE, "--detach", "--dry-run", "--set", "jobs.parallelism=8")
+    for asked, parallelism in (((), "8"), (("--parallelism", "3"), "3")):
+        (job,) = yaml.safe_load_all(cli(*words, *asked).stdout)
+        args = job["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert args[args.index("--parallelism") + 1] == parallelism
+
+
 def test_status_says_what_pods_wait_for_and_what_it_has_cost(cli: Cli, server: ApiServer) -> None:
     made = job(server, Stage.PLAN, **DONE)
     server.put("pods", pod(0, "Succeeded", uid=made["metadata"]["uid"], message={"shards": 2, "images": 20}, gpus=1))
