@@ -10,11 +10,11 @@ from typing import Protocol
 import pytest
 
 from imgsearch.errors import BadImage, NotFound, PermanentError, UsageError
-from imgsearch.sources import Item, Source
 from imgsearch.sources.files import MAX_REASONS, ImageFiles
 from imgsearch.sources.folder import Folder
 from imgsearch.sources.objects import Prefix
 from imgsearch.storage import Storage
+from tests.sources import keys, refusal
 
 TREE = {
     "one.png": b"1",
@@ -95,19 +95,6 @@ def tree(place: Place) -> Place:
     for key, data in TREE.items():
         place.write(key, data)
     return place
-
-
-def keys(source: Source) -> list[str]:
-    return sorted(item.key for item in source.items())
-
-
-def refusal(source: Source, key: str, etag: str = "listed") -> str:
-    """Why the image cannot be loaded."""
-    [image] = source.images([Item(key, size=1, etag=etag)])
-    with pytest.raises(BadImage) as caught:
-        image.load()
-    assert caught.value.stage == "read"
-    return caught.value.reason
 
 
 class TestListing:

@@ -9,26 +9,13 @@ import pytest
 from controller.jobs import IndexReport, JobState, Phase, Stage
 from controller.plan import Create, Failed, Finished, Replace, Step, Wait, next_step, over, run_id
 from imgsearch.settings import RunSettings
+from tests.controller import states
 
 
 def job(
     stage: Stage, phase: Phase = Phase.COMPLETE, result: Mapping[str, Any] | None = None, **fields: Any
 ) -> JobState:
-    plain = JobState(
-        name=f"local-r1-{stage}",
-        spec_hash="",
-        stage=stage,
-        phase=phase,
-        completions=1,
-        succeeded=frozenset(),
-        failed=frozenset(),
-        active=0,
-        reason="",
-        started="",
-        finished="",
-        indexes={0: IndexReport(result)} if result else {},
-    )
-    return replace(plain, **fields)
+    return states.job(stage, phase, **{"indexes": {0: IndexReport(result)} if result else {}, **fields})
 
 
 PLAN = job(Stage.PLAN, result={"shards": 3, "images": 30, "removed": 0})

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,26 +10,9 @@ from rich.console import Console
 from controller.jobs import IndexReport, JobState, Phase, Stage
 from controller.view import RunView, reasons, report_table, summary, table
 from tests.controller.conftest import Clock
+from tests.controller.states import job
 
 SCHEDULER = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu [no such tag], dial tcp [fd00::1]:10250."
-
-
-def job(stage: Stage, phase: Phase = Phase.COMPLETE, **fields: Any) -> JobState:
-    plain = JobState(
-        name=f"team-r1-{stage}",
-        spec_hash="",
-        stage=stage,
-        phase=phase,
-        completions=1,
-        succeeded=frozenset(),
-        failed=frozenset(),
-        active=0,
-        reason="",
-        started="",
-        finished="",
-    )
-    return replace(plain, **fields)
-
 
 PLAN = job(Stage.PLAN, indexes={0: IndexReport({"shards": 8, "images": 80})})
 EMBED = job(

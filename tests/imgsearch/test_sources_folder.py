@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from imgsearch.errors import BadImage, PermanentError, UsageError
-from imgsearch.sources import Item, Source, open_source
+from imgsearch.sources import Item, open_source
 from imgsearch.sources.folder import open_folder
+from tests.sources import keys, refusal
 
 
 @pytest.fixture
@@ -49,19 +50,6 @@ def draw(path: Path, colour: str = "red") -> bytes:
 def huge(path: Path) -> None:
     path.touch()
     os.truncate(path, 2**31)
-
-
-def keys(source: Source) -> list[str]:
-    return sorted(item.key for item in source.items())
-
-
-def refusal(source: Source, key: str, etag: str = "listed") -> str:
-    """Why the image cannot be loaded."""
-    [image] = source.images([Item(key, size=1, etag=etag)])
-    with pytest.raises(BadImage) as caught:
-        image.load()
-    assert caught.value.stage == "read"
-    return caught.value.reason
 
 
 class TestListing:
