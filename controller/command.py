@@ -6,7 +6,9 @@ import argparse
 import importlib.util
 import json
 import sys
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +26,7 @@ from controller.output import Answer
 from controller.pipeline import Pipeline
 from controller.plan import Failed, Finished, over
 from controller.target import Target, target
-from controller.view import RunView, plural, reasons, report_table, summary, table
+from controller.view import Rate, RunView, average, plural, reasons, report_table, summary, table
 from imgsearch.errors import ExitCode, UsageError
 from imgsearch.metrics import exposed
 from imgsearch.settings import RunSettings, Settings
@@ -97,16 +99,20 @@ class Command:
             self._warn(trouble)
         if run is None:
             raise UsageError(f"no runs yet; `controller run-pipeline SOURCE{self.target.flags}` makes one")
+        window = Rate(time.monotonic)
         while True:
             jobs = cluster.jobs(run)
             if not jobs:
                 raise UsageError(f"no run is called {run!r} here; `controller runs{self.target.flags}` lists them")
+            rate = None
+            if embed := jobs.get(Stage.EMBED):
+                rate = window.update(embed.images_done) or average(embed, datetime.now(UTC))
             price = self.target.settings.jobs.gpu_hour_price
             if self.args.output == "json":
-                stages = [summary(job, jobs, gpu_hour_price=price) for job in jobs.values()]
+                stages = [summary(job, jobs, rate, gpu_hour_price=price) for job in jobs.values()]
                 print(json.dumps({"run": run, "stages": stages}), flush=True)
             else:
-                self.out.print(table(run, jobs, gpu_hour_price=price))
+                self.out.print(table(run, jobs, rate, gpu_hour_price=price))
                 for reason in reasons(jobs):
                     self.out.print(reason, soft_wrap=True)
             if not self.args.watch or over(jobs):

@@ -14,6 +14,10 @@ from typing import Any
 
 from imgsearch import labels
 
+ERRORS_KEPT = 100
+ERROR_LENGTH = 500
+"""So many indexes' reasons outlive their pods, and so many characters of each."""
+
 
 class Stage(StrEnum):
     """The stages of a run that are Jobs, in their order."""
@@ -62,33 +66,58 @@ class JobState:
     indexes: Mapping[int, IndexReport] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)
     """Why pods of it have not begun, and how many for each reason."""
-    gpu_hours: float = 0.0
-    """What its pods have held so far, as far as they can still be seen."""
+    pods_gpu_hours: float = 0.0
+    """What the pods that can still be seen have held."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What was kept of it when it ended; empty before, and where nobody looked at it in time."""
 
     @property
     def result(self) -> Mapping[str, Any]:
         """Of a Job with one completion: its result; empty where its pod went before anyone had read it."""
-        return self.indexes[0].result or {} if 0 in self.indexes else {}
+        said = self.indexes.get(0, IndexReport()).result if self.completions == 1 else None
+        return said or self.record.get("result", {})
 
     @property
     def images_done(self) -> int:
         """Images that finished indexes counted and running ones have reported."""
-        return sum(
+        seen = sum(
             _counted(report.result) if index in self.succeeded and report.result else report.done
             for index, report in self.indexes.items()
         )
+        return max(seen, int(self.record.get("images", 0)))
 
     @property
     def images_bad(self) -> int:
-        return sum(int(report.result.get("bad", 0)) for report in self.indexes.values() if report.result)
+        seen = sum(int(report.result.get("bad", 0)) for report in self.indexes.values() if report.result)
+        return max(seen, int(self.record.get("bad", 0)))
+
+    @property
+    def gpu_hours(self) -> float:
+        """What its pods have held so far, as far as somebody has seen it."""
+        return max(self.pods_gpu_hours, float(self.record.get("gpu_hours", 0)))
 
     def errors(self) -> dict[int, str]:
         """The sentence of each failed index."""
-        found = {}
-        for index in sorted(self.failed):
-            report = self.indexes.get(index, IndexReport())
-            found[index] = str((report.result or {}).get("error", "it ended without a word; its log may tell"))
-        return found
+        kept = self.record.get("errors", {})
+        unknown = "it ended without a word; its log may tell"
+        return {
+            index: str(
+                (self.indexes.get(index, IndexReport()).result or {}).get("error") or kept.get(str(index), unknown)
+            )
+            for index in sorted(self.failed)
+        }
+
+    def to_record(self) -> dict[str, Any]:
+        """What is to be kept of a Job that has ended, since its pods go with their nodes: an annotation, and a short
+        one (https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/: 256 KiB for all)."""
+        errors = list(self.errors().items())[:ERRORS_KEPT]
+        return {
+            "result": self.result,
+            "images": self.images_done,
+            "bad": self.images_bad,
+            "gpu_hours": round(self.gpu_hours, 6),
+            "errors": {str(index): error[:ERROR_LENGTH] for index, error in errors},
+        }
 
 
 def job_state(
@@ -99,9 +128,7 @@ def job_state(
     gpu_hours: float = 0.0,
 ) -> JobState:
     """Reads a batch/v1 Job with its status."""
-    kept = job["metadata"]["annotations"].get(labels.RESULT)
-    if kept and indexes.get(0, IndexReport()).result is None:
-        indexes = {0: IndexReport(json.loads(kept))}
+    annotations = job["metadata"]["annotations"]
     status = job.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
     # FailureTarget and SuccessCriteriaMet announce an end while pods still run: not finished yet.
@@ -116,7 +143,7 @@ def job_state(
         phase, reason = Phase.ACTIVE, ""
     return JobState(
         name=job["metadata"]["name"],
-        spec_hash=job["metadata"]["annotations"][labels.SPEC_HASH],
+        spec_hash=annotations[labels.SPEC_HASH],
         stage=Stage(job["metadata"]["labels"][labels.COMPONENT]),
         phase=phase,
         completions=job["spec"]["completions"],
@@ -128,7 +155,8 @@ def job_state(
         finished=status.get("completionTime", "") or conditions.get("Failed", {}).get("lastTransitionTime", ""),
         indexes=indexes,
         waiting=waiting or {},
-        gpu_hours=gpu_hours,
+        pods_gpu_hours=gpu_hours,
+        record=json.loads(annotations.get(labels.RECORD, "{}")),
     )
 
 

@@ -30,9 +30,10 @@ PODS = ("v1", "pods")
 LOGS = 5
 LOG_LINES = 50
 LOG_SECONDS = 5.0
-"""So many running pods are asked how far they are, so often: a look costs the same for a run of any size."""
+"""So many running pods are asked how far they are, so often, in turn: a look costs the same for a run of any size."""
 ERRAND_SECONDS = 300.0
 POLL_SECONDS = 1.0
+ENDED = (Phase.COMPLETE, Phase.FAILED)
 
 
 class RunMirror:
@@ -46,8 +47,11 @@ class RunMirror:
         changed: threading.Event,
         clock: Callable[[], float],
         now: Callable[[], datetime],
+        records: bool,
     ) -> None:
         self._api = api
+        self._records = records
+        self._following = False
         self._clock = clock
         self._now = now
         self._jobs: Mirror[Object] = Mirror(api, *JOBS, labels=selector, read=lambda job: job, changed=changed)
@@ -56,12 +60,13 @@ class RunMirror:
             api, *PODS, labels=selector, read=pods.facts, changed=changed, keep=lambda pod: pod.result is not None
         )
         self._progress: dict[str, tuple[int, int]] = {}
+        self._asked_of: dict[str, float] = {}
         self._refused: dict[str, dict[str, int]] = {}
         self._heard: set[str] = set()
         self._asked = self._looked = -LOG_SECONDS
 
     def states(self) -> dict[Stage, JobState]:
-        """By stage, in their order. The result of a Job with one pod is kept on the Job: pods go with their nodes."""
+        """By stage, in their order. Whoever follows a run keeps on its Jobs what their pods have said."""
         found = {}
         for job in self._jobs.values():
             if "deletionTimestamp" in job["metadata"] or job["metadata"]["labels"][labels.COMPONENT] not in list(Stage):
@@ -69,8 +74,8 @@ class RunMirror:
             state = self._state(job)
             if job["metadata"]["uid"] not in self._heard and _unheard(state):
                 state = self._hear(job)
-            if state.phase is Phase.COMPLETE and state.completions == 1 and state.result:
-                self._keep_result(job, state)
+            if self._records and self._following and state.phase in ENDED and not _unheard(state):
+                self._record(job, state)
             found[state.stage] = state
         return {stage: found[stage] for stage in Stage if stage in found}
 
@@ -78,6 +83,7 @@ class RunMirror:
         self._jobs.put(job)
 
     def follow(self) -> None:
+        self._following = True
         self._jobs.follow()
         self._pods.follow()
 
@@ -116,7 +122,8 @@ class RunMirror:
         if not running or self._clock() - self._asked < LOG_SECONDS:
             return
         self._asked = self._clock()
-        for pod in running[:LOGS]:
+        for pod in sorted(running, key=lambda pod: self._asked_of.get(pod.name, -LOG_SECONDS))[:LOGS]:
+            self._asked_of[pod.name] = self._asked
             try:
                 self._progress[pod.name] = progress(self._api.tail(pod.name, LOG_LINES).splitlines())
             except TemporaryError as error:  # its node does not answer, and so may those of the others
@@ -137,9 +144,14 @@ class RunMirror:
             self._refused[uid] = {refused[-1]: job["spec"]["parallelism"]} if refused else {}
         return self._refused.get(uid, {})
 
-    def _keep_result(self, job: Object, state: JobState) -> None:
-        if labels.RESULT not in job["metadata"]["annotations"]:
-            self.put(self._api.annotate(*JOBS, state.name, {labels.RESULT: json.dumps(state.result)}))
+    def _record(self, job: Object, state: JobState) -> None:
+        if labels.RECORD in job["metadata"]["annotations"]:
+            return
+        try:
+            self.put(self._api.annotate(*JOBS, state.name, {labels.RECORD: json.dumps(state.to_record())}))
+        except PermanentError as error:  # `status --watch` of somebody who may only read
+            self._records = False
+            log.info("nothing is kept on the Jobs: %s", error)
 
 
 class RemoteCluster:
@@ -324,14 +336,18 @@ class RemoteCluster:
     def _view(self, run: str) -> RunMirror:
         if run not in self._views:
             selector = f"{labels.INSTANCE}={self._release},{labels.RUN}={run}"
-            self._views[run] = RunMirror(self._api, selector, changed=self._changed, clock=self._clock, now=self._now)
+            self._views[run] = RunMirror(
+                self._api, selector, changed=self._changed, clock=self._clock, now=self._now, records=True
+            )
         return self._views[run]
 
     def _ended(self, errand: str) -> str:
         """The pod of an errand once it has ended; raises what it says went wrong, TemporaryError where it does not
         begin."""
         changed = threading.Event()
-        view = RunMirror(self._api, f"{labels.ERRAND}={errand}", changed=changed, clock=self._clock, now=self._now)
+        view = RunMirror(
+            self._api, f"{labels.ERRAND}={errand}", changed=changed, clock=self._clock, now=self._now, records=False
+        )
         given_up = self._clock() + ERRAND_SECONDS
         with closing(view):
             view.follow()
@@ -361,5 +377,5 @@ class RemoteCluster:
 
 def _unheard(state: JobState) -> bool:
     """Whether it has ended with an index that nothing is known of."""
-    ended = state.succeeded | state.failed if state.phase in (Phase.COMPLETE, Phase.FAILED) else frozenset()
+    ended = state.succeeded | state.failed if state.phase in ENDED else frozenset()
     return any(state.indexes.get(index, IndexReport()).result is None for index in ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -34,6 +35,14 @@ class Rate:
             self._seen.popleft()
         (then, before), seconds = self._seen[0], now - self._seen[0][0]
         return (done - before) / seconds if done > before and seconds > 0 and then < now else None
+
+
+def average(job: JobState, until: datetime) -> float | None:
+    """Images a second since a Job began; None before the first."""
+    if not job.started or not job.images_done:
+        return None
+    seconds = (until - datetime.fromisoformat(job.started)).total_seconds()
+    return job.images_done / seconds if seconds > 0 else None
 
 
 class RunView:
@@ -168,11 +177,14 @@ def summary(
     *,
     gpu_hour_price: float | None = None,
 ) -> dict[str, Any]:
-    """One Job in figures, for the table and for `-o json`."""
+    """One Job in figures, for the table and for `-o json`. `rate` is that of an embedding that goes on."""
     planned = jobs[Stage.PLAN].result if Stage.PLAN in jobs else {}
     images_of = int(planned.get("images", 0)) + (int(planned.get("kept", 0)) if job.stage is Stage.INGEST else 0)
     done = int(planned.get("images", 0)) if job.stage is Stage.PLAN else job.images_done
-    embedding = job.stage is Stage.EMBED and job.phase is Phase.ACTIVE and rate
+    embedding = job.stage is Stage.EMBED and job.phase is Phase.ACTIVE
+    if not embedding:
+        ended = job.stage is Stage.EMBED and job.phase is Phase.COMPLETE
+        rate = average(job, datetime.fromisoformat(job.finished)) if ended and job.finished else None
     return {
         "stage": str(job.stage),
         "state": str(job.phase),
@@ -183,7 +195,7 @@ def summary(
         "images": done,
         "images_of": images_of,
         "bad": job.images_bad,
-        "rate": rate if embedding else None,
+        "rate": rate,
         "left_seconds": (images_of - done) / rate if embedding and rate else None,
         "started": job.started,
         "finished": job.finished,

@@ -7,13 +7,16 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Metric, start_http_server
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, make_wsgi_app, start_http_server
 
 from imgsearch.errors import UsageError
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -46,24 +49,43 @@ class StageMetrics:
         }
 
 
-class _Watched(Collector):
-    """A registry that notices when it has been read."""
+class _Watched:
+    """A WSGI application that notices when an answer of it has been sent, and in time: a Prometheus says how long it
+    waits, and takes nothing later
+    (https://github.com/prometheus/docs/blob/main/docs/instrumenting/writing_exporters.md#scheduling)."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
         self._final = threading.Event()
         self._read = threading.Event()
 
-    def collect(self) -> Iterator[Metric]:
-        final = self._final.is_set()  # a read that has begun before may miss what came last
-        yield from self._registry.collect()
-        if final:
-            self._read.set()
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        final = self._final.is_set()  # an answer that was begun before may miss what came last
+        late = time.monotonic() + float(environ.get("HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS", "inf"))
+
+        def sent() -> None:
+            if final and time.monotonic() < late:
+                self._read.set()
+
+        return _Answer(self._app(environ, start_response), sent=sent)
 
     def await_read(self, seconds: float) -> None:
-        """Returns when somebody has read what is in it now, after `seconds` at the latest."""
+        """Returns when somebody has read what is there now, after `seconds` at the latest."""
         self._final.set()
+        log.info("going on for at most %.0f s, for the last metrics to be read", seconds)
         self._read.wait(seconds)
+
+
+class _Answer:
+    """The body of an answer. Its server calls `close` when all of it is sent, which for a program that then ends is
+    what counts (https://peps.python.org/pep-3333/#specification-details)."""
+
+    def __init__(self, body: Iterable[bytes], *, sent: Callable[[], None]) -> None:
+        self._body = body
+        self.close = sent
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
 
 
 @contextmanager
@@ -76,20 +98,20 @@ def exposed(registry: CollectorRegistry, port: int | None, *, last_read: float =
     if port is None:
         yield
         return
-    watched = _Watched(registry)
     address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # `::` takes IPv4 too
     try:
-        server, thread = start_http_server(port, address, watched)
+        server, thread = start_http_server(port, address, registry)
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         reason = "it is in use" if taken else getattr(error, "strerror", None) or error
         raise UsageError(
             f"cannot serve metrics on port {port}: {reason}; choose another with IMGSEARCH_METRICS_PORT"
         ) from error
+    watched = _Watched(make_wsgi_app(registry))
+    server.set_app(watched)
     try:
         yield
         if last_read:
-            log.info("going on for at most %.0f s, for the last metrics to be read", last_read)
             watched.await_read(last_read)
     finally:
         server.shutdown()

@@ -38,10 +38,14 @@ def test_the_shards_ran_two_at_a_time_on_the_gpu_node(world: World, indexed: str
 
 def test_a_person_searches_by_text_and_by_image(world: World, indexed: str) -> None:
     with world.searcher() as client:
-        by_text = client.post("/v1/search", json={"text": "a cat", "k": 5}).raise_for_status().json()
+        by_text = client.post("/v1/search", json={"text": "a cat", "k": 5, "index": "photos"}).raise_for_status().json()
         first = by_text["results"][0]
         image = client.get(first["image"]).raise_for_status().content
-        by_image = client.post("/v1/search/image", files={"file": image}, data={"k": 1}).raise_for_status().json()
+        by_image = (
+            client.post("/v1/search/image", files={"file": image}, data={"k": 1, "index": "photos"})
+            .raise_for_status()
+            .json()
+        )
         assert by_image["results"][0]["id"] == first["id"]
         assert client.get(first["thumbnail"]).raise_for_status().headers["content-type"] == "image/webp"
         page = client.get("/").raise_for_status()

@@ -32,7 +32,7 @@ def job(
         finished="",
         indexes=indexes or {},
         waiting=waiting or {},
-        gpu_hours=gpu_hours,
+        pods_gpu_hours=gpu_hours,
     )
 
 

@@ -148,14 +148,29 @@ def test_a_controller_that_comes_later_goes_on(connected: Made, server: ApiServe
     assert len(server.added("jobs")) == 3
 
 
-def test_a_result_is_kept_on_its_job_since_pods_go(connected: Made, server: ApiServer) -> None:
-    first = connected()
+def test_what_pods_have_said_is_kept_on_their_jobs_since_they_go(connected: Made, server: ApiServer) -> None:
+    def play(command: list[str], index: int) -> Said | Stays:
+        if command[-1] != "embed":
+            return well(command, index)
+        return Said({"error": "its file is damaged"}, 4) if index == 1 else Said({"images": 9, "bad": 1})
+
+    with Workers(server, play):
+        end, before = pipeline(connected()).run()
+    assert isinstance(end, Failed)
+    for each in server.all("pods"):
+        server.remove("pods", each["metadata"]["name"])
+    after = connected().jobs("r1")
+    assert after[Stage.PLAN].result == RESULTS["plan"]
+    embed = after[Stage.EMBED]
+    assert (embed.images_done, embed.images_bad) == (20, 2)
+    assert embed.errors() == {1: "its file is damaged"} == before[Stage.EMBED].errors()
+    assert server.count("patch") == 2  # once a Job, and by nobody who only looks
+
+
+def test_a_person_who_may_only_look_can_watch_all_the_same(cluster: RemoteCluster, server: ApiServer) -> None:
+    server.trouble("patch", "jobs", refusing(403, "jobs is forbidden", reason="Forbidden"), times=99)
     with Workers(server):
-        first.create(job(first, Stage.PLAN, 1))
-        until(first, lambda jobs: jobs[Stage.PLAN].phase is Phase.COMPLETE)
-    server.remove("pods", "team-r1-plan-0-x")
-    assert first.jobs("r1")[Stage.PLAN].result == RESULTS["plan"]
-    assert connected().jobs("r1")[Stage.PLAN].result == RESULTS["plan"]
+        assert pipeline(cluster).run()[0] == Finished()
     assert server.count("patch") == 1
 
 
@@ -421,6 +436,8 @@ def test_a_look_costs_the_same_for_a_run_of_any_size(
         clock.now += 1.0
         cluster.jobs("r1")
     assert len(server.requests) - before == LOGS * 100 / LOG_SECONDS
+    asked = LOGS * (1 + 100 / LOG_SECONDS)
+    assert cluster.jobs("r1")[Stage.EMBED].images_done == 7 * min(size, asked), "they are asked in turn"
     assert {each.verb for each in server.requests[before:]} == {"log"}
 
 

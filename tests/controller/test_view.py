@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from controller.jobs import IndexReport, JobState, Phase, Stage
-from controller.view import RunView, reasons, report_table, summary, table
+from controller.view import RunView, average, reasons, report_table, summary, table
 from tests.controller.conftest import Clock
 from tests.controller.states import job
 
@@ -29,7 +31,7 @@ EMBED = job(
         5: IndexReport({"error": "a[b].parquet [/red] is damaged"}),
     },
     waiting={SCHEDULER: 3},
-    gpu_hours=1.5,
+    pods_gpu_hours=1.5,
 )
 RUN = {Stage.PLAN: PLAN, Stage.EMBED: EMBED}
 
@@ -81,6 +83,14 @@ def test_a_summary_says_how_the_indexes_stand_and_why_pods_wait() -> None:
     assert (about["images"], about["images_of"], about["bad"]) == (25, 80, 1)
     assert about["waiting"] == {SCHEDULER: 3}
     assert about["errors"] == {"5": "a[b].parquet [/red] is damaged"}
+
+
+def test_the_rate_is_that_of_the_whole_time_where_none_was_watched() -> None:
+    began = replace(EMBED, started="2026-01-01T00:00:00Z")
+    assert average(began, datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC)) == 2.5
+    assert average(EMBED, datetime(2026, 1, 1, tzinfo=UTC)) is None, "it has not begun"
+    done = replace(began, phase=Phase.COMPLETE, finished="2026-01-01T00:00:50Z")
+    assert row(printed(table("r1", {Stage.PLAN: PLAN, Stage.EMBED: done})), "embed")[-1] == "0.5"
 
 
 def test_a_suspended_job_is_shown_as_such() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -70,6 +73,56 @@ def test_the_last_figures_stay_until_they_have_been_read(registry: CollectorRegi
         except httpx.TransportError:  # not yet, or not any more
             continue
     assert "imgsearch_last 7.0" in seen
+
+
+def test_a_reader_that_is_slow_gets_all_of_them(registry: CollectorRegistry) -> None:
+    gauge = Gauge("imgsearch_many", "More than the buffers of a socket take.", ["one"], registry=registry)
+    for one in range(100_000):
+        gauge.labels(f"{one:0100}")
+    with lingering(registry) as (port, worker), socket.create_connection(("127.0.0.1", port)) as reader:
+        reader.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert reader.recv(10)
+        worker.join(1)
+        assert worker.is_alive()
+        while reader.recv(1 << 20):
+            pass
+
+
+def test_an_answer_that_came_too_late_for_its_reader_does_not_count(registry: CollectorRegistry) -> None:
+    with lingering(registry) as (port, worker):
+        httpx.get(f"http://127.0.0.1:{port}/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": "0"})
+        worker.join(1)
+        assert worker.is_alive()
+        httpx.get(f"http://127.0.0.1:{port}/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": "60"})
+
+
+@contextmanager
+def lingering(registry: CollectorRegistry) -> Iterator[tuple[int, threading.Thread]]:
+    """The port of something that has ended and waits to be read, and who waits; it ends with the block."""
+    port = free_port()
+    lingers = threading.Event()
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lingers.set()
+
+    def work() -> None:
+        with exposed(registry, port, last_read=60):
+            pass
+
+    logger, heard = logging.getLogger("imgsearch.metrics"), Heard(logging.INFO)
+    logger.addHandler(heard)
+    logger.setLevel(logging.INFO)
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        assert lingers.wait(60)
+        yield port, worker
+        worker.join(30)
+        assert not worker.is_alive()
+    finally:
+        logger.removeHandler(heard)
+        logger.setLevel(logging.NOTSET)
 
 
 def test_nobody_waits_for_a_reader_of_what_has_failed(registry: CollectorRegistry) -> None:
