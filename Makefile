@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
+SKY_VENV := .venv-sky
 BIN := $(VENV)/bin
 SOURCE ?=
 MODEL ?=
@@ -24,7 +25,7 @@ export BUILDAH_LAYERS := true
 # Two builds at a time would both install torch.
 .NOTPARALLEL:
 
-.PHONY: help install demo test test-cluster lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma
+.PHONY: help install install-sky demo test test-cluster lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -37,6 +38,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(TORCH_BACKEND) \
 	  --editable '.[embedder,searcher,demo]' --group dev
+	@touch $@
+
+install-sky: $(SKY_VENV)/.installed ## Make .venv-sky: the controller with SkyPilot, for GPU pools (docs/gpu-pools.md)
+
+$(SKY_VENV)/.installed: pyproject.toml constraints-sky.txt | install
+	@$(PYTHON) -m venv $(SKY_VENV)
+	$(BIN)/uv pip install --quiet --python $(SKY_VENV)/bin/python --constraint constraints-sky.txt --editable '.[sky]' --group sky
 	@touch $@
 
 demo: install ## Index the demo photos and serve the search page (SOURCE=~/Pictures MODEL=ViT-B-32/laion2b_s34b_b79k for your own)
@@ -76,7 +84,10 @@ $(IMAGES:%=image-%) image-chroma: image-%:
 
 lock: install ## Resolve constraints.txt anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-find-links --all-extras --group dev pyproject.toml constraints.in --output-file constraints.txt
+	  --no-emit-find-links --extra embedder --extra searcher --extra demo --group dev pyproject.toml constraints.in \
+	  --output-file constraints.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-find-links --extra sky --group sky pyproject.toml --output-file constraints-sky.txt
 
 clean: ## Remove .venv and the demo's data
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) $(SKY_VENV) .demo
