@@ -25,7 +25,7 @@ export BUILDAH_LAYERS := true
 # Two builds at a time would both install torch.
 .NOTPARALLEL:
 
-.PHONY: help install install-sky demo test test-cluster lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma
+.PHONY: help install install-sky demo test test-cluster test-sky lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ test: install ## Run every test that needs no cluster
 
 test-cluster: install ## Run the tests that need a Kubernetes (tests/cluster/README.md says what they need)
 	@$(BIN)/python -m pytest --no-skips tests/cluster
+
+test-sky: install-sky ## Run the tests that need SkyPilot
+	@$(SKY_VENV)/bin/python -m pytest tests/skypilot
 
 lint: install ## Check formatting, style, types and import rules
 	@$(BIN)/ruff format --check .

@@ -87,17 +87,23 @@ class Api:
         """The cluster's nodes; raises PermanentError where this account may not see them."""
         return self._pages("/api/v1/nodes", {})[0]
 
+    def all_pods(self) -> list[Object]:
+        """Those of every namespace that have not ended; raises PermanentError where this account may not see them."""
+        active = "status.phase!=Succeeded,status.phase!=Failed"
+        return self._pages("/api/v1/pods", _selectors("", active))[0]
+
     def create(self, group: str, kind: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Object:
         """Raises AlreadyExists, UsageError where the server refuses what is in it."""
         return self._json(
             "POST", self._path(group, kind), params={"dryRun": "All"} if dry_run else {}, content=json.dumps(body)
         )
 
-    def annotate(self, group: str, kind: str, name: str, annotations: Mapping[str, str]) -> Object:
+    def patch(self, group: str, kind: str, name: str, changes: Mapping[str, Any]) -> Object:
+        """Merges `changes` into an object (https://www.rfc-editor.org/rfc/rfc7386)."""
         return self._json(
             "PATCH",
             self._path(group, kind, name),
-            content=json.dumps({"metadata": {"annotations": dict(annotations)}}),
+            content=json.dumps(changes),
             headers={"Content-Type": "application/merge-patch+json"},
         )
 

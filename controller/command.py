@@ -17,21 +17,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from controller import query
+from controller import query, skypilot
 from controller import settings as given
+from controller.capacity import Capacity
 from controller.jobs import JobState, Phase, Stage
 from controller.manifests import CONTROLLER, job_name
 from controller.metrics import RunMetrics
 from controller.output import Answer
 from controller.pipeline import Pipeline
+from controller.placement import Offer, kinds, placed
 from controller.plan import Failed, Finished, over
-from controller.target import Target, target
+from controller.pools import find, finder, room
+from controller.target import Target, door, target
 from controller.view import Rate, RunView, average, plural, reasons, report_table, summary, table
-from imgsearch.errors import ExitCode, UsageError
+from imgsearch.errors import ExitCode, PermanentError, UsageError
+from imgsearch.layout import RunFolder
 from imgsearch.metrics import exposed
 from imgsearch.settings import RunSettings, Settings
 
 INTERRUPTED = 130
+DOWN = (
+    "This ends the Kubernetes on the machines of pool {}, with all that runs there, and removes /etc/rancher, "
+    "/var/lib/rancher, /var/lib/kubelet, /etc/kubernetes and ~/.kube from them. Go on?"
+)
 WATCH_SECONDS = 2.0
 LAST_READ_SECONDS = 60.0
 """A controller that has ended is scraped once more within this time: how its run ended would not be known else."""
@@ -67,14 +75,14 @@ class Command:
         if args.detach:
             return self._detach(settings)
         view = RunView(settings.run.id, self.err, gpu_hour_price=settings.jobs.gpu_hour_price)
-        parallelism = self._parallelism(settings)
+        capacity = self._capacity(settings)
         metrics = RunMetrics(settings.run.id, settings.run.index)
 
         def show(jobs: Mapping[Stage, JobState]) -> None:
             view.show(jobs)
             metrics.show(jobs)
 
-        pipeline = Pipeline(cluster, settings, release=self.target.release, parallelism=parallelism, show=show)
+        pipeline = Pipeline(cluster, settings, release=self.target.release, capacity=capacity, show=show)
         if args.dry_run:
             # How many shards there will be is known once the plan is made; one stands in for them here.
             self._dry_run([pipeline.manifest(stage, 1) for stage in Stage])
@@ -181,7 +189,13 @@ class Command:
                 raise UsageError(f"no run is done yet; `controller status{self.target.flags}` says how far they are")
             run = done[0]["run"]
         if self.args.bad:
-            sys.stdout.write(self._call("bad", RunSettings(id=run)).text)
+            told = self._call("bad", RunSettings(id=run))
+            if len(told.text.encode()) != told.result["bytes"]:
+                raise PermanentError(
+                    f"the list has {told.result['bytes']:,} bytes, more than the log of a pod keeps: read "
+                    f"{RunFolder(run).bad_list} in {self.target.settings.storage.uri}"
+                )
+            sys.stdout.write(told.text)
             return ExitCode.DONE
         report = self._ask("report", RunSettings(id=run))
         if self.args.output == "json":
@@ -193,6 +207,31 @@ class Command:
     def logs(self) -> int:
         sys.stdout.write(self.target.cluster.log(self.args.run, Stage(self.args.stage), self.args.shard))
         return ExitCode.DONE
+
+    def pools(self) -> int:
+        args = self.args
+        if args.local or args.home is not None:
+            raise UsageError("a pool is one of a cluster: leave out --local")
+        if args.action and not args.name:
+            raise UsageError(f"name the pool: controller pools {args.action} NAME")
+        config = self.env.get("KUBECONFIG")
+        if args.action == "up":
+            if args.file is None:
+                raise UsageError("name the machines: --file ssh_node_pools.yaml (sky/ssh_node_pools.example.yaml)")
+            made = skypilot.ensure_pool(args.name, args.file, kubeconfig=config, tell=self._note)
+            self._say(f"pool {args.name} is ready: --pool {args.name}, or --context {made}")
+            return ExitCode.DONE
+        if args.action == "down":
+            if not args.yes and not self._agreed(DOWN.format(args.name)):
+                raise UsageError("nothing was changed: say --yes where nobody can be asked")
+            skypilot.remove_pool(args.name, kubeconfig=config, tell=self._note)
+            self._say(f"pool {args.name} is gone")
+            return ExitCode.DONE
+        api, context = door(args, self.env)
+        rows = [self._offer(offer) for offer in finder(api, context, None).offers()]
+        if not skypilot.installed():
+            self._warn(f"no prices: {skypilot.INSTALL}")
+        return self._list(rows, empty="no node has a GPU")
 
     def serve(self) -> int:
         if self.target.local is None:
@@ -213,6 +252,24 @@ class Command:
     def error(self, sentence: object) -> None:
         self.err.print(f"[red]error:[/] {escape(str(sentence))}", soft_wrap=True, highlight=False)
 
+    def _offer(self, offer: Offer) -> dict[str, Any]:
+        """A row of `pools`. Prices are the cheapest cloud's: what the cluster's own nodes cost, its owner knows."""
+        prices = skypilot.prices(offer.accelerator) if skypilot.installed() else []
+        spot = [price.spot_hour for price in prices if price.spot_hour is not None]
+        return {
+            "accelerator": offer.accelerator,
+            "nodes": offer.nodes,
+            "gpus": offer.total,
+            "free": offer.free,
+            "on spot nodes": offer.spot,
+            "USD an hour": prices[0].hour if prices else None,
+            "on spot": min(spot, default=None),
+            "cheapest at": prices[0].cloud if prices else None,
+        }
+
+    def _agreed(self, question: str) -> bool:
+        return sys.stdin.isatty() and self.err.input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
     def _say(self, sentence: str) -> None:
         self.out.print(sentence, soft_wrap=True, markup=False)
 
@@ -226,7 +283,7 @@ class Command:
         cluster = self.target.remote
         if cluster is None:
             raise UsageError("--detach runs the controller in the cluster: leave out --local")
-        arguments = self._arguments(settings)
+        arguments = self._arguments(settings, self._capacity(settings))
         if self.args.dry_run:
             self._dry_run([cluster.controller_job(arguments, settings)])
             return ExitCode.DONE
@@ -237,22 +294,48 @@ class Command:
         )
         return ExitCode.DONE
 
-    def _parallelism(self, settings: Settings) -> int:
-        """What was asked for, or else what the release says, or else what the place has room for."""
-        return self.args.parallelism or settings.jobs.parallelism or self.target.cluster.parallelism()
+    def _capacity(self, settings: Settings) -> Capacity:
+        """As many shards at a time as were asked for, or as the release says, or as the place has room for."""
+        args, jobs = self.args, settings.jobs
+        patience, most = jobs.capacity_seconds, args.max_parallelism
+        if not (args.accelerator or args.spot or most):
+            return Capacity(
+                args.parallelism or jobs.parallelism or self.target.cluster.parallelism(), patience=patience
+            )
+        cluster, finds = self.target.remote, self.target.finder
+        if cluster is None or finds is None:
+            raise UsageError("--accelerator, --spot and --max-parallelism choose nodes of a cluster: leave out --local")
+        if most and not args.accelerator:
+            raise UsageError("--max-parallelism counts free GPUs: say which with --accelerator")
+        where = finds(jobs.autoscaler)
+        wanted = kinds(args.accelerator) if args.accelerator else ()
+        placements = find(where, wanted) if wanted else []
+        cluster.place(lambda template: placed(template, placements, spot=args.spot))
+        asked = args.parallelism or (None if most else jobs.parallelism)
+        if asked is None and most and jobs.autoscaler:
+            asked = most  # pods that wait are what an autoscaler goes by
+        if asked is None:
+            asked = room(placements) if wanted else cluster.parallelism()
+        start = max(1, min(asked, most or asked))
+        return Capacity(start, most=most, room=lambda: room(find(where, wanted)), patience=patience)
 
-    def _arguments(self, settings: Settings) -> list[str]:
+    def _arguments(self, settings: Settings, capacity: Capacity) -> list[str]:
         """This command for a controller in a pod: with what only this machine can see, such as the nodes."""
         run = settings.run
-        told = {
+        told: dict[str, str | None] = {
             "--release": self.target.release,
             "--index": run.index,
             "--model": run.model,
             "--run": run.id,
             "--shard-size": str(run.shard_images),
-            "--parallelism": str(self._parallelism(settings)),
+            "--accelerator": self.args.accelerator,
+            "--spot": self.args.spot,
         }
-        flags = [word for pair in told.items() for word in pair]
+        if self.args.max_parallelism:
+            told["--max-parallelism"] = str(self.args.max_parallelism)
+        else:
+            told["--parallelism"] = str(capacity.parallelism)
+        flags = [word for flag, value in told.items() if value for word in (flag, value)]
         overrides = [word for each in self.args.set for word in ("--set", each)]
         return ["run-pipeline", run.source, *flags, *overrides, *(["--update"] if self.args.update else [])]
 

@@ -64,8 +64,11 @@ class JobState:
     started: str
     finished: str
     indexes: Mapping[int, IndexReport] = field(default_factory=dict)
+    parallelism: int = 1
     waiting: Mapping[str, int] = field(default_factory=dict)
     """Why pods of it have not begun, and how many for each reason."""
+    waiting_since: str = ""
+    """Since when it has no node at all although its pods want one; empty where it has."""
     pods_gpu_hours: float = 0.0
     """What the pods that can still be seen have held."""
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -125,6 +128,7 @@ def job_state(
     indexes: Mapping[int, IndexReport],
     *,
     waiting: Mapping[str, int] | None = None,
+    waiting_since: str = "",
     gpu_hours: float = 0.0,
 ) -> JobState:
     """Reads a batch/v1 Job with its status."""
@@ -154,7 +158,9 @@ def job_state(
         started=status.get("startTime", ""),
         finished=status.get("completionTime", "") or conditions.get("Failed", {}).get("lastTransitionTime", ""),
         indexes=indexes,
+        parallelism=job["spec"]["parallelism"],
         waiting=waiting or {},
+        waiting_since=waiting_since,
         pods_gpu_hours=gpu_hours,
         record=json.loads(annotations.get(labels.RECORD, "{}")),
     )

@@ -19,6 +19,7 @@ from rich.console import Console
 from controller import settings as given
 from controller.command import INTERRUPTED, Command
 from controller.jobs import Stage
+from controller.placement import Spot
 from controller.target import HOME, RELEASE_NAME
 from imgsearch.errors import ExitCode, ImgsearchError, UsageError
 
@@ -35,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
                 "--release", default=RELEASE_NAME, metavar="R", help=f"the chart's release ({RELEASE_NAME})"
             )
             where.add_argument("-n", "--namespace", metavar="N", help="its namespace; the context's own if not given")
-            where.add_argument("--context", metavar="C", help="of the kubeconfig; the current one if not given")
+            chosen = where.add_mutually_exclusive_group()
+            chosen.add_argument("--context", metavar="C", help="of the kubeconfig; the current one if not given")
+            chosen.add_argument("--pool", metavar="NAME", help="the pool of machines that `pools up` has made")
             where.add_argument("--local", action="store_true", help="this machine: Jobs are processes")
             where.add_argument(
                 "--home", type=Path, metavar="DIR", help=f"this machine, with runs and vectors in DIR ({HOME})"
@@ -55,11 +58,20 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--run", metavar="ID", help="the run's id; computed from source, model and options if not given")
     run.add_argument("--update", action="store_true", help="embed only what is new or changed since the published run")
     run.add_argument("--shard-size", type=int, metavar="N", help="images a shard (the release's, or 10000)")
-    run.add_argument(
+    run.add_argument("--accelerator", metavar="L4:1,…", help="GPUs of a pod, any of these (the release's)")
+    run.add_argument("--spot", type=Spot, choices=[*Spot], help="spot nodes first, only, or not at all")
+    at_a_time = run.add_mutually_exclusive_group()
+    at_a_time.add_argument(
         "--parallelism",
         type=int,
         metavar="N",
         help="shards at a time (as many as the cluster has GPUs for; 1 on this machine: it uses every core)",
+    )
+    at_a_time.add_argument(
+        "--max-parallelism",
+        type=int,
+        metavar="N",
+        help="with --accelerator: as many as there are free GPUs for, up to N",
     )
     run.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="a setting, as embed.batch_images=64"
@@ -84,6 +96,11 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("run", metavar="RUN", help="its id")
     logs.add_argument("shard", metavar="SHARD", type=int, help="its number, from 0")
     logs.add_argument("--stage", choices=[*Stage], default=Stage.EMBED, help="of which stage (embed)")
+    pools = verb("pools", "Show the GPUs of a cluster; `up` makes one out of machines, `down` ends it.", output=True)
+    pools.add_argument("action", nargs="?", choices=("up", "down"), help="with a NAME")
+    pools.add_argument("name", nargs="?", metavar="NAME", help="of the pool, as its file has it")
+    pools.add_argument("--file", type=Path, metavar="YAML", help="the machines (~/.sky/ssh_node_pools.yaml)")
+    pools.add_argument("--yes", action="store_true", help="do not ask before `down`")
     serve = verb("serve", "Serve the search page and the API.")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")

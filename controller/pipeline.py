@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from controller import manifests
+from controller.capacity import Capacity
 from controller.jobs import JobState, Phase, Stage
 from controller.output import Answer
 from controller.plan import Create, Failed, Finished, Replace, Wait, next_step
@@ -36,6 +37,9 @@ class Cluster(Protocol):
 
     def check(self, job: Mapping[str, Any]) -> None:
         """Raises UsageError where the cluster would refuse this Job; nothing is made."""
+
+    def widen(self, job: JobState, parallelism: int) -> None:
+        """Lets a Job at work have more pods at a time."""
 
     def wait(self, seconds: float) -> None:
         """Returns when a Job may have changed, after `seconds` at the latest."""
@@ -71,13 +75,13 @@ class Pipeline:
         settings: Settings,
         *,
         release: str,
-        parallelism: int,
+        capacity: Capacity,
         show: Callable[[Mapping[Stage, JobState]], None],
     ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._release = release
-        self._parallelism = parallelism
+        self._capacity = capacity
         self._show = show
 
     def manifest(self, stage: Stage, completions: int) -> dict[str, Any]:
@@ -88,7 +92,7 @@ class Pipeline:
             self._cluster.template(stage),
             release=self._release,
             completions=completions,
-            parallelism=self._parallelism,
+            parallelism=self._capacity.parallelism,
         )
 
     def run(self) -> tuple[Finished | Failed, Mapping[Stage, JobState]]:
@@ -109,7 +113,14 @@ class Pipeline:
                         self._cluster.delete(manifests.job_name(self._release, self._settings.run.id, later))
                     self._cluster.create(self.manifest(stage, completions))
                     retry, created = False, True
-                case Wait():
+                case Wait(stage):
+                    if reason := self._capacity.given_up(jobs[stage]):
+                        # Its pods would wake an autoscaler later, when nobody waits for them any more.
+                        self._cluster.tell(jobs[stage], "NoCapacity", reason, warning=True)
+                        self._cluster.delete(jobs[stage].name)
+                        return Failed(stage, reason), jobs
+                    if wider := self._capacity.wider(jobs[stage]):
+                        self._cluster.widen(jobs[stage], wider)
                     self._cluster.wait(POLL_SECONDS)
                 case Finished(changed=False):
                     # No run came of it, and the next update shall look again.

@@ -70,6 +70,15 @@ def waiting(pods: Iterable[PodFacts]) -> dict[str, int]:
     return dict(Counter(pod.waits_for for pod in pods if pod.waits_for).most_common())
 
 
+def waiting_since(pods: Iterable[PodFacts]) -> str:
+    """Since when no node has had a pod of these while some wait for one; empty where one has, or none waits."""
+    known = list(pods)
+    waits = [pod.created for pod in known if pod.phase == "Pending" and not pod.started]
+    if not waits or any(pod.started and pod.phase not in ENDED for pod in known):
+        return ""
+    return max([min(waits), *(pod.ended for pod in known)])
+
+
 def gpu_hours(pods: Iterable[PodFacts], now: datetime) -> float:
     """What the pods have held: from the moment that a node took them, whether they then computed or not."""
     seconds = 0.0

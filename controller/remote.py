@@ -105,6 +105,7 @@ class RunMirror:
             job,
             reports,
             waiting=pods.waiting(own) or self._refusals(job, own),
+            waiting_since=pods.waiting_since(own),
             gpu_hours=pods.gpu_hours(own, self._now()),
         )
 
@@ -148,7 +149,8 @@ class RunMirror:
         if labels.RECORD in job["metadata"]["annotations"]:
             return
         try:
-            self.put(self._api.annotate(*JOBS, state.name, {labels.RECORD: json.dumps(state.to_record())}))
+            record = {labels.RECORD: json.dumps(state.to_record())}
+            self.put(self._api.patch(*JOBS, state.name, {"metadata": {"annotations": record}}))
         except PermanentError as error:  # `status --watch` of somebody who may only read
             self._records = False
             log.info("nothing is kept on the Jobs: %s", error)
@@ -171,6 +173,7 @@ class RemoteCluster:
         self._now = now
         self._changed = threading.Event()
         self._views: dict[str, RunMirror] = {}
+        self._place: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda template: template
 
     def settings(self) -> Settings:
         """What the release says of storage, store and model. Raises UsageError where there is no such release."""
@@ -181,7 +184,12 @@ class RemoteCluster:
             raise self._no_release(f"ConfigMap {name}") from error
 
     def template(self, stage: Stage) -> Mapping[str, Any]:
-        return self._template(str(stage))
+        template = self._template(str(stage))
+        return self._place(template) if stage is Stage.EMBED else template
+
+    def place(self, place: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Where the pods of the next embed Jobs may run: `place` makes their template from the release's."""
+        self._place = place
 
     def jobs(self, run: str) -> dict[Stage, JobState]:
         return self._view(run).states()
@@ -226,6 +234,10 @@ class RemoteCluster:
     def delete(self, name: str) -> None:
         self._api.delete(*JOBS, name)
         self._await_gone(name)
+
+    def widen(self, job: JobState, parallelism: int) -> None:
+        made = self._api.patch(*JOBS, job.name, {"spec": {"parallelism": parallelism}})
+        self._views[made["metadata"]["labels"][labels.RUN]].put(made)
 
     def wait(self, seconds: float) -> None:
         for view in self._views.values():

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller import settings as given
+from controller import skypilot
 from controller.local import RELEASE, LocalCluster
 from controller.pipeline import Cluster
 from imgsearch.settings import Settings
 
 if TYPE_CHECKING:
+    from controller.cluster import Api
+    from controller.placement import Finder
     from controller.remote import RemoteCluster
 
 HOME = Path("~/.imgsearch")
@@ -33,6 +37,8 @@ class Target:
     """The cluster, where it is this machine."""
     remote: RemoteCluster | None = None
     """The cluster, where it is a Kubernetes."""
+    finder: Callable[[str | None], Finder] | None = None
+    """What finds its GPUs, and those that the named autoscaler can add."""
 
 
 def target(args: argparse.Namespace, env: Mapping[str, str]) -> Target:
@@ -41,12 +47,23 @@ def target(args: argparse.Namespace, env: Mapping[str, str]) -> Target:
         here = LocalCluster((args.home or HOME).expanduser(), env=env)
         flags = f" --home {args.home}" if args.home else " --local"
         return Target(here, given.local_settings(args.home or HOME), RELEASE, flags, local=here)
-    from controller.cluster import connect  # half a second, which work on this machine does not pay
+    from controller.pools import finder
     from controller.remote import RemoteCluster
 
-    api = connect(kubeconfig=env.get("KUBECONFIG"), context=args.context, namespace=args.namespace)
+    api, context = door(args, env)
     there = RemoteCluster(api, args.release)
+    settings = there.settings()
     release = None if args.release == RELEASE_NAME else args.release
-    told = (("--release", release), ("--namespace", args.namespace), ("--context", args.context))
-    flags = "".join(f" {flag} {value}" for flag, value in told if value)
-    return Target(there, there.settings(), args.release, flags, remote=there)
+    told = {"release": release, "namespace": args.namespace, "context": args.context, "pool": args.pool}
+    flags = "".join(f" --{flag} {value}" for flag, value in told.items() if value)
+    gpus = partial(finder, api, context)
+    return Target(there, settings, args.release, flags, remote=there, finder=gpus)
+
+
+def door(args: argparse.Namespace, env: Mapping[str, str]) -> tuple[Api, str | None]:
+    """The API that the flags choose, and its context; raises UsageError where there is none."""
+    from controller.cluster import connect  # half a second, which work on this machine does not pay
+
+    config = env.get("KUBECONFIG")
+    context = skypilot.ensure_pool(args.pool, kubeconfig=config) if args.pool else args.context
+    return connect(kubeconfig=config, context=context, namespace=args.namespace), context

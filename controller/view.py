@@ -162,12 +162,13 @@ def reasons(jobs: Mapping[Stage, JobState]) -> list[str]:
 
 
 def _waits(jobs: Mapping[Stage, JobState]) -> list[str]:
-    """Why pods do not begin, in the scheduler's or the node's own words."""
-    return [
-        f"{job.stage}: {plural(count, 'pod')} {'waits' if count == 1 else 'wait'}: {reason}"
-        for job in jobs.values()
-        for reason, count in job.waiting.items()
-    ]
+    """Why pods do not begin, in the scheduler's or the node's own words, and since when none of a Job has a node."""
+    told = []
+    for job in jobs.values():
+        since = f" (since {job.waiting_since})" if job.waiting_since else ""
+        for reason, count in job.waiting.items():
+            told.append(f"{job.stage}: {plural(count, 'pod')} {'waits' if count == 1 else 'wait'}{since}: {reason}")
+    return told
 
 
 def summary(
@@ -201,6 +202,7 @@ def summary(
         "finished": job.finished,
         "reason": job.reason,
         "waiting": dict(job.waiting),
+        "waiting_since": job.waiting_since,
         "gpu_hours": round(job.gpu_hours, 4),
         "cost": None if gpu_hour_price is None else round(job.gpu_hours * gpu_hour_price, 4),
         "errors": {str(index): error for index, error in job.errors().items()},

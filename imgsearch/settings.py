@@ -101,6 +101,14 @@ class JobSettings:
     retries: int = setting(3, "How often a shard may fail with what a retry can mend; a lost node does not count.")
     deadline_seconds: int | None = setting(None, "A stage that takes longer is ended; None: it may take its time.")
     ttl_seconds: int | None = setting(604_800, "Ended Jobs are removed after so long; None: `cleanup` removes them.")
+    autoscaler: str | None = setting(
+        None,
+        "What adds GPU nodes when pods wait for them: `gke`, `karpenter`, `coreweave`, `nebius` or `generic`; None: "
+        "the nodes that exist are all there will be.",
+    )
+    capacity_seconds: int | None = setting(
+        None, "An embedding that no node has had room for so long is given up; None: it may wait for ever."
+    )
     queue: str | None = setting(None, "The Kueue LocalQueue that admits the embed Job; None: it starts at once.")
     gpu_hour_price: float | None = setting(None, "What a GPU costs an hour; `status` then says what a run has cost.")
 

@@ -31,14 +31,14 @@ def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     from searcher.ingest_metrics import IngestMetrics
 
     metrics = IngestMetrics()
-    work = Ingest(
-        settings.run.id,
-        storage=Storage(settings.storage.uri),
-        store=_store(settings, stopping),
-        metrics=metrics,
-        stopping=stopping,
-    )
     with exposed(metrics.registry, settings.metrics.port):
+        work = Ingest(
+            settings.run.id,
+            storage=Storage(settings.storage.uri),
+            store=_store(settings, stopping),
+            metrics=metrics,
+            stopping=stopping,
+        )
         report, pointer = work.run()
     return {
         "index": report.index,

@@ -15,7 +15,11 @@ def test_everything_is_called_after_the_release(chart: Objects) -> None:
     for one in chart.all:
         about = one["metadata"]
         assert about["name"].startswith(f"{RELEASE}-")
-        assert about["namespace"] == NAMESPACE
+        if one["kind"].startswith("Cluster"):  # of no namespace, so its name says which
+            about = {**about, "name": about["name"].removesuffix(f"-{NAMESPACE}")}
+            assert about["name"] != one["metadata"]["name"]
+        else:
+            assert about["namespace"] == NAMESPACE
         assert {name: value for name, value in about["labels"].items() if name not in GIVEN} == {
             "helm.sh/chart": "imgsearch-0.1.0",
             "app.kubernetes.io/name": "imgsearch",

@@ -54,6 +54,8 @@ def test_each_value_reaches_its_setting(everything: Objects) -> None:
             retries=5,
             deadline_seconds=86_400,
             ttl_seconds=None,
+            autoscaler="gke",
+            capacity_seconds=7_200,
             queue="gpus",
             gpu_hour_price=0.7,
         ),
@@ -244,6 +246,15 @@ def test_the_controller_may_do_what_it_does_and_no_more(default: Objects) -> Non
     assert not {one["kind"] for one in default.all} & {"ClusterRole", "ClusterRoleBinding"}
 
 
+def test_the_controller_lists_nodes_and_pods_everywhere_where_it_is_let(everything: Objects) -> None:
+    (role,) = everything.of("ClusterRole")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list"]}]
+    (binding,) = everything.of("ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    (subject,) = binding["subjects"]
+    assert subject["name"] == everything.pod("controller").spec["serviceAccountName"]
+
+
 def test_the_cron_job_is_a_run_pipeline_that_updates(everything: Objects) -> None:
     cron = everything.named("CronJob", "reindex")["spec"]
     assert (cron["schedule"], cron["timeZone"], cron["suspend"]) == ("30 2 * * 1-5", "Europe/Berlin", False)
@@ -251,6 +262,6 @@ def test_the_cron_job_is_a_run_pipeline_that_updates(everything: Objects) -> Non
     (container,) = cron["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert container.pop("args") == [
         *("run-pipeline", "/sources/photos", "--index", "team.photos", "--update"),
-        *("--release", RELEASE, "--namespace", "search", "--parallelism", "2"),
+        *("--release", RELEASE, "--namespace", "search", "--accelerator", "L4:1,T4:1", "--max-parallelism", "8"),
     ]
     assert container == everything.named("PodTemplate", "controller")["template"]["spec"]["containers"][0]

@@ -44,10 +44,13 @@ def seen(world: World, chart: list[dict[str, Any]], photos: int) -> Iterator[Pro
     """A Prometheus that has watched a run, and some searches in what came of it."""
     world.python("filler", MAKE)
     with prometheus(world, CLIENT, chart) as watching:
-        # Small parts, so that ingest lasts long enough.
         shards = ("--shard-size", str(photos * COPIES // 2 + 1), "--set", "run.part_images=4")
+        chroma = f"statefulset/{world.release}-chroma"
+        world.kubectl("scale", chroma, "--replicas=0")  # ingest waits for it, until Prometheus has found ingest
         detached = world.controller("run-pipeline", SOURCE, "--run", RUN, "--index", RUN, *shards, "--detach")
         assert detached.returncode == 0, detached.stderr
+        until(lambda: watching.now('up{container="ingest"} == 1'), "ingest is scraped", seconds=400)
+        world.kubectl("scale", chroma, "--replicas=1")
         until(lambda: ended(world, RUN), "the run has ended", seconds=900)
         with world.searcher() as client:
             until(lambda: serves(client, RUN, RUN), "the run is served")

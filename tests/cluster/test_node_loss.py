@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.inspector import Inspector
 from tests.cluster.times import Stopwatch, Times
-from tests.cluster.world import World, command, ids, pause, until
+from tests.cluster.world import World, command, pause, stored, until
 
 SOURCE = "/sources/photos/many"
 SHARD, PART = 640, 40
@@ -31,7 +31,9 @@ class Outcome:
 @pytest.fixture(scope="module")
 def undisturbed(world: World) -> Outcome:
     with running(world, "calm") as process:
-        return ended(world, process, "calm")
+        calm = ended(world, process, "calm")
+    assert len(calm.ids) == calm.report["images"]
+    return calm
 
 
 @pytest.mark.parametrize(("away_seconds", "retries_used"), [(120, 0), (5, 1)])
@@ -78,9 +80,7 @@ def running(world: World, run: str) -> Iterator[subprocess.Popen[str]]:
 def ended(world: World, process: subprocess.Popen[str], run: str) -> Outcome:
     told, _ = process.communicate(timeout=900)
     assert process.returncode == 0, told
-    report = world.ask("report", run)
-    with world.searcher() as client:
-        return Outcome(ids(client, "many", run), report)
+    return Outcome(stored(world, "many", run), world.ask("report", run))
 
 
 def of_run(world: World, run: str) -> list[dict[str, Any]]:

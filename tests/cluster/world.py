@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import chromadb
 import httpx
 import yaml
 
+from imgsearch.layout import collection_name
 from tests.programs import CONTROLLER, ROOT, WIDE, free_port
 
 T = TypeVar("T")
@@ -170,6 +172,15 @@ class World:
     def python(self, pod: str, script: str) -> str:
         """Runs a script in a pod."""
         return self.kubectl("exec", "--stdin", pod, "--", "python", "-", input=script)
+
+
+def stored(world: World, index: str, run: str) -> list[str]:
+    """Every id of a run's collection, as Chroma has it: pages of a search overlap where photos are alike."""
+    with world.forwarded(f"svc/{world.release}-chroma", 8000) as url:
+        quiet = chromadb.Settings(anonymized_telemetry=False)
+        client = chromadb.HttpClient(host="127.0.0.1", port=int(url.rpartition(":")[2]), settings=quiet)
+        collection = client.get_collection(collection_name(index, run), embedding_function=None)
+        return sorted(collection.get(include=[])["ids"])
 
 
 def serves(client: httpx.Client, index: str, run: str) -> bool:

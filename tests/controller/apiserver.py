@@ -168,7 +168,8 @@ class ApiServer:
 
     def answer(self, request: Request, handler: Handler) -> None:
         """What a server in good health answers; raises Refused."""
-        if request.namespace != ("" if request.kind == "nodes" else NAMESPACE):
+        everywhere = {"nodes": {""}, "pods": {"", NAMESPACE}}
+        if request.namespace not in everywhere.get(request.kind, {NAMESPACE}):
             raise Refused(403, "Forbidden", f"{request.kind} is forbidden in the namespace {request.namespace!r}")
         match request.verb:
             case "watch":
@@ -254,9 +255,7 @@ class ApiServer:
     def _patch(self, request: Request) -> Object:
         if request.headers["Content-Type"] != "application/merge-patch+json":
             raise Refused(415, "UnsupportedMediaType", "the body of the request was in an unknown format")
-        changed = copy.deepcopy(self._get(request))
-        changed["metadata"].setdefault("annotations", {}).update(request.body["metadata"]["annotations"])
-        return self._put(request.kind, changed)
+        return self._put(request.kind, _merged(self._get(request), request.body))
 
     def _delete(self, request: Request) -> Object:
         there = copy.deepcopy(self._get(request))
@@ -426,6 +425,13 @@ def ending(handler: Handler, _: Callable[[], None]) -> None:
     handler.chunk(b"")
 
 
+def _merged(there: Any, changes: Any) -> Any:
+    """A JSON merge patch (https://www.rfc-editor.org/rfc/rfc7386)."""
+    if not isinstance(there, dict) or not isinstance(changes, dict):
+        return copy.deepcopy(changes)
+    return {**there, **{name: _merged(there.get(name), value) for name, value in changes.items()}}
+
+
 def _selected(request: Request, object: Object) -> bool:
     labels = object["metadata"].get("labels", {})
     for term in filter(None, request.query.get("labelSelector", "").split(",")):
@@ -435,7 +441,7 @@ def _selected(request: Request, object: Object) -> bool:
             return False
     for term in filter(None, request.query.get("fieldSelector", "").split(",")):
         path, _, value = term.partition("=")
-        if _at(object, path) != value:
+        if (_at(object, path.removesuffix("!")) == value) == path.endswith("!"):
             return False
     return True
 

@@ -31,17 +31,18 @@ from tests.controller.conftest import Clock
 from tests.programs import free_port
 
 JOBS = ("batch/v1", "jobs")
+SAID = {"metadata": {"annotations": {"said": "hello"}}}
 
 
 def named(name: str, **labels: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": labels}}
 
 
-def test_what_is_created_can_be_read_annotated_and_deleted(api: Api, server: ApiServer) -> None:
+def test_what_is_created_can_be_read_changed_and_deleted(api: Api, server: ApiServer) -> None:
     made = api.create(*JOBS, named("a"))
     assert made["metadata"]["resourceVersion"]
     assert api.get(*JOBS, "a") == made
-    assert api.annotate(*JOBS, "a", {"said": "hello"})["metadata"]["annotations"] == {"said": "hello"}
+    assert api.patch(*JOBS, "a", SAID)["metadata"]["annotations"] == {"said": "hello"}
     api.delete(*JOBS, "a")
     assert server.all("jobs") == []
     assert server.requests[-1].query == {"propagationPolicy": "Foreground"}
@@ -221,7 +222,7 @@ def test_a_change_whose_answer_was_lost_is_made_once_more(api: Api, server: ApiS
     server.put("jobs", named("a"))
     server.trouble(verb, "jobs", losing)
     if verb == "patch":
-        assert api.annotate(*JOBS, "a", {"said": "hello"})["metadata"]["annotations"] == {"said": "hello"}
+        assert api.patch(*JOBS, "a", SAID)["metadata"]["annotations"] == {"said": "hello"}
     else:
         api.delete(*JOBS, "a")
         assert server.all("jobs") == []
@@ -237,7 +238,7 @@ def test_a_watch_tells_what_happens(api: Api, server: ApiServer) -> None:
     events = watched(api)
     first = next(events)
     assert (first["type"], first["object"]["metadata"]["name"]) == ("ADDED", "a")
-    api.annotate(*JOBS, "a", {"said": "hello"})
+    api.patch(*JOBS, "a", SAID)
     assert next(events)["type"] == "MODIFIED"
     server.remove("jobs", "a")
     assert next(events)["type"] == "DELETED"

@@ -115,6 +115,22 @@ def test_a_failed_run_says_what_to_do_next(cli: Cli, server: ApiServer) -> None:
     assert f"controller logs r1 SHARD {FLAGS} say more" in done.stderr
 
 
+@pytest.mark.parametrize("length", [27, 20_000_000])
+def test_a_list_of_bad_images_is_whole_or_refused(cli: Cli, server: ApiServer, length: int) -> None:
+    def printing(command: list[str], index: int) -> Said | Stays:
+        return Said({"run": "r1", "bytes": length}, printed="key,stage,reason\na,read,é\n")
+
+    with Workers(server, printing):
+        done = cli("report", "r1", "--bad")
+    if length == 27:
+        assert done.stdout == "key,stage,reason\na,read,é\n"
+    else:
+        assert done.returncode == 3
+        assert done.stdout == ""
+        sentence = "has 20,000,000 bytes, more than the log of a pod keeps: read runs/r1/bad.csv in file:///storage"
+        assert sentence in done.stderr
+
+
 def test_dry_run_prints_what_the_cluster_has_checked(cli: Cli, server: ApiServer) -> None:
     done = cli("run-pipeline", SOURCE, "--run", "r1", "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -127,6 +143,80 @@ def test_dry_run_prints_what_the_cluster_has_checked(cli: Cli, server: ApiServer
     refused = cli("run-pipeline", SOURCE, "--run", "r1", "--dry-run")
     assert refused.returncode == 2
     assert "nodeSelector: Invalid value" in refused.stderr
+
+
+def gpu_node(name: str, gpu: str, gpus: int) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "labels": {"cloud.google.com/gke-accelerator": gpu}},
+        "status": {"allocatable": {"nvidia.com/gpu": str(gpus)}, "conditions": [condition("Ready")]},
+    }
+
+
+def made_for(cli: Cli, *words: str) -> dict[str, Any]:
+    """The embed Job that a dry run prints."""
+    done = cli("run-pipeline", SOURCE, "--run", "r1", "--dry-run", *words)
+    assert done.returncode == 0, done.stderr
+    _, embed, _ = yaml.safe_load_all(done.stdout)
+    return dict(embed)
+
+
+def test_pods_go_to_the_gpus_that_were_asked_for(cli: Cli, server: ApiServer) -> None:
+    server.put("nodes", gpu_node("a", "nvidia-l4", 2))
+    server.put("nodes", gpu_node("b", "nvidia-tesla-t4", 4))
+    pod = made_for(cli, "--accelerator", "L4,T4,A10G", "--spot", "never")["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    key = "cloud.google.com/gke-accelerator"
+    assert term["matchExpressions"][0] == {"key": key, "operator": "In", "values": ["nvidia-l4", "nvidia-tesla-t4"]}
+    assert "karpenter.sh/capacity-type" in {each["key"] for each in term["matchExpressions"]}
+
+
+def test_a_gpu_that_no_node_has_is_told_at_once(cli: Cli, server: ApiServer) -> None:
+    server.put("nodes", gpu_node("a", "nvidia-l4", 2))
+    done = cli("run-pipeline", SOURCE, "--accelerator", "H100:8")
+    assert done.returncode == 2
+    assert "no node has 8 H100; the cluster has L4 (2 on the largest node)" in done.stderr
+    assert server.all("jobs") == []
+
+
+def test_an_autoscaler_may_add_what_no_node_has(cli: Cli, server: ApiServer) -> None:
+    words = ("--accelerator", "H100:8", "--set", "jobs.autoscaler=gke", "--max-parallelism", "3")
+    told = cli("run-pipeline", SOURCE, "--run", "r1", "--detach", "--dry-run", *words)
+    args = yaml.safe_load(told.stdout)["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[args.index("--accelerator") + 1] == "H100:8"
+    assert args[args.index("--max-parallelism") + 1] == "3"
+    assert "--parallelism" not in args
+    pod = made_for(cli, *words)["spec"]["template"]["spec"]
+    assert "nvidia-h100-80gb" in json.dumps(pod["affinity"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--max-parallelism", "3"), "say which with --accelerator"),
+        (("--accelerator", "L4:0"), "'L4:0' is no accelerator"),
+        (("--max-parallelism", "3", "--parallelism", "2"), "not allowed with argument"),
+        (("--accelerator", "L4", "--local"), "leave out --local"),
+    ],
+)
+def test_wishes_that_cannot_be_are_told(cli: Cli, words: tuple[str, ...], sentence: str) -> None:
+    done = cli("run-pipeline", "." if "--local" in words else SOURCE, *words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+def test_pools_lists_gpus_and_how_many_are_free(cli: Cli, server: ApiServer) -> None:
+    server.put("nodes", gpu_node("a", "nvidia-l4", 2))
+    held = pod(name="held", gpus=1)
+    server.put("pods", {**held, "spec": {**held["spec"], "nodeName": "a"}})
+    done = cli("pools", "-o", "json")
+    (row,) = json.loads(done.stdout)
+    assert (row["accelerator"], row["nodes"], row["gpus"], row["free"]) == ("L4", 1, 2, 1)
+    assert "make install-sky" in done.stderr
+    server.trouble("list", "nodes", refusing(403, "nodes is forbidden"))
+    refused = cli("pools")
+    assert refused.returncode == 3
+    assert "may not list nodes" in refused.stderr
 
 
 def test_detach_leaves_the_run_to_a_controller_in_the_cluster(cli: Cli, server: ApiServer) -> None:

@@ -15,7 +15,7 @@ def job(status: dict[str, Any], completions: int = 4) -> dict[str, Any]:
             "labels": {labels.COMPONENT: "embed"},
             "annotations": {labels.SPEC_HASH: "abc"},
         },
-        "spec": {"completions": completions},
+        "spec": {"completions": completions, "parallelism": 2},
         "status": status,
     }
 

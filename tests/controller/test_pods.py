@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from controller import pods
-from controller.pods import PodFacts, facts, gpu_hours, latest, trouble, waiting
+from controller.pods import PodFacts, facts, gpu_hours, latest, trouble, waiting, waiting_since
 from tests.controller.objects import condition, pod
 
 TAKEN = condition("DisruptionTarget", reason="DeletionByTaintManager", lastTransitionTime="2026-01-01T00:40:10Z")
@@ -159,6 +159,18 @@ def test_the_last_pod_speaks_for_its_index_unless_one_has_succeeded() -> None:
         ]
     )
     assert {index: each.name for index, each in found.items()} == {0: "0-third", 1: "1-done"}
+
+
+def test_since_when_pods_wait_for_a_node_is_known_while_none_has_one() -> None:
+    early = facts(pod(1, "Pending", started=None, created="2026-01-01T00:01:00Z"))
+    late = facts(pod(2, "Pending", started=None, created="2026-01-01T00:02:00Z"))
+    ended = facts(pod(0, "Succeeded", message={}))  # at 01:00:10
+    assert waiting_since([late, early]) == "2026-01-01T00:01:00Z"
+    assert waiting_since([ended, early]) == "2026-01-01T01:00:10Z", "before, one of them had a node"
+    assert waiting_since([early, facts(pod(0, "Running"))]) == ""
+    assert waiting_since([early, facts(pod(0, "Pending"))]) == "", "its node fetches the image"
+    assert waiting_since([ended]) == ""
+    assert waiting_since([]) == ""
 
 
 def test_gpu_hours_are_those_that_nodes_were_held() -> None:

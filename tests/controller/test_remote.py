@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from controller.capacity import Capacity
 from controller.cluster import PAGE, Api
 from controller.jobs import JobState, Phase, Stage
 from controller.pipeline import Pipeline
@@ -60,7 +61,7 @@ def settings(cluster: RemoteCluster) -> Settings:
 
 
 def pipeline(cluster: RemoteCluster, show: Callable[[Mapping[Stage, JobState]], None] = lambda _: None) -> Pipeline:
-    return Pipeline(cluster, settings(cluster), release=RELEASE, parallelism=2, show=show)
+    return Pipeline(cluster, settings(cluster), release=RELEASE, capacity=Capacity(2), show=show)
 
 
 def job(cluster: RemoteCluster, stage: Stage = Stage.EMBED, completions: int = 3) -> dict[str, Any]:
@@ -235,7 +236,7 @@ def test_a_run_of_other_options_is_refused_before_anything_is_made(connected: Ma
     cluster.create(job(cluster, Stage.PLAN, 1))
     other = replace(settings(cluster), run=replace(RUN, source="/sources/other"))
     with pytest.raises(PermanentError, match="run r1 exists with other options"):
-        Pipeline(cluster, other, release=RELEASE, parallelism=2, show=lambda _: None).run()
+        Pipeline(cluster, other, release=RELEASE, capacity=Capacity(2), show=lambda _: None).run()
     assert len(server.added("jobs")) == 1
 
 
@@ -419,6 +420,56 @@ def test_why_a_job_gets_no_pods_is_told(cluster: RemoteCluster, server: ApiServe
     for _ in range(10):
         assert cluster.jobs("r1")[Stage.EMBED].waiting == {"exceeded quota: gpus": 2}
     assert server.count("list", "events") == 2
+
+
+def test_a_job_gets_more_pods_when_gpus_become_free(cluster: RemoteCluster, server: ApiServer, clock: Clock) -> None:
+    def play(command: list[str], index: int) -> Said | Stays:
+        return Stays() if command[-1] == "embed" else well(command, index)
+
+    looks: list[int] = []
+
+    def room() -> int:
+        looks.append(0)
+        return 5
+
+    def soon(jobs: Mapping[Stage, JobState]) -> None:
+        clock.now += 10.0
+        if Stage.EMBED not in jobs or jobs[Stage.EMBED].phase is not Phase.ACTIVE:
+            return
+        there = server.get("jobs", "team-r1-embed")
+        done = {"completedIndexes": "0-2", "conditions": [condition("Complete")]}
+        server.put("jobs", {**there, "status": done if there["spec"]["parallelism"] == 3 else {"active": 1}})
+
+    with Workers(server, play):
+        capacity = Capacity(1, most=9, room=room, clock=clock)
+        end, _ = Pipeline(cluster, settings(cluster), release=RELEASE, capacity=capacity, show=soon).run()
+    assert end == Finished()
+    assert server.count("patch", "jobs") >= 1
+    assert looks == [0]
+
+
+def test_an_embedding_that_gets_no_node_is_given_up_and_leaves_no_pods(
+    cluster: RemoteCluster, server: ApiServer
+) -> None:
+    waits = condition("PodScheduled", "False", reason="Unschedulable", message="0/2 nodes are available: 2 busy.")
+
+    def play(command: list[str], index: int) -> Said | Stays:
+        return Stays("Pending", conditions=[waits]) if command[-1] == "embed" else well(command, index)
+
+    with Workers(server, play):
+        capacity = Capacity(2, patience=600, now=lambda: NOW)
+        end, _ = Pipeline(cluster, settings(cluster), release=RELEASE, capacity=capacity, show=lambda _: None).run()
+    assert isinstance(end, Failed)
+    assert "no node has had room for it in" in end.reason
+    assert "0/2 nodes are available: 2 busy." in end.reason
+    assert [each["metadata"]["name"] for each in server.all("jobs")] == ["team-r1-plan"]
+    assert [event["reason"] for event in server.all("events")] == ["NoCapacity"]
+
+
+def test_pods_of_the_embedding_go_where_they_are_placed(cluster: RemoteCluster) -> None:
+    cluster.place(lambda template: {**template, "spec": {**template["spec"], "nodeSelector": {"gpu": "l4"}}})
+    assert job(cluster)["spec"]["template"]["spec"]["nodeSelector"] == {"gpu": "l4"}
+    assert "nodeSelector" not in job(cluster, Stage.PLAN, 1)["spec"]["template"]["spec"]
 
 
 @pytest.mark.parametrize("size", [10, 10_000])

@@ -108,6 +108,8 @@ def test_reasons_are_in_the_words_of_kubernetes_brackets_and_all(terminal: bool)
 def test_one_pod_waits() -> None:
     waiting = {Stage.PLAN: job(Stage.PLAN, Phase.ACTIVE, waiting={"ErrImagePull": 1})}
     assert printed(*reasons(waiting)) == "plan: 1 pod waits: ErrImagePull\n"
+    since = {Stage.PLAN: job(Stage.PLAN, Phase.ACTIVE, waiting={"no room": 2}, waiting_since="2026-01-01T00:00:00Z")}
+    assert printed(*reasons(since)) == "plan: 2 pods wait (since 2026-01-01T00:00:00Z): no room\n"
 
 
 def test_only_the_first_of_many_errors_are_shown() -> None:

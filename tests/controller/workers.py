@@ -92,7 +92,8 @@ class Workers(threading.Thread):
             made = self._pod(job, index, "Pending")
             if isinstance(act, Stays):
                 self._server.logs[made["metadata"]["name"]] = act.log
-                self._server.put("pods", self._pod(job, index, act.phase, conditions=act.conditions))
+                bound = {} if act.phase == "Running" else {"started": None}
+                self._server.put("pods", self._pod(job, index, act.phase, conditions=act.conditions, **bound))
                 continue
             self._server.put("pods", made)
             self._server.logs[made["metadata"]["name"]] = f"{act.printed}{json.dumps(act.result)}\n"

@@ -9,10 +9,16 @@ root context or `(list ROOT …)`; its comment says which.
 name: {{ $root.Release.Name }}-{{ index . 1 }}
 namespace: {{ $root.Release.Namespace }}
 labels:
-  helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
-  app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-  app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-  {{- include "imgsearch.selectorLabels" . | nindent 2 }}
+  {{- include "imgsearch.labels" . | nindent 2 }}
+{{- end }}
+
+{{- /* Labels of every object: (list ROOT COMPONENT). */}}
+{{- define "imgsearch.labels" -}}
+{{- $root := index . 0 -}}
+helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{ include "imgsearch.selectorLabels" . }}
 {{- end }}
 
 {{- /* Labels of pods, and of whom selects them: (list ROOT COMPONENT). No version: an upgrade must not restart what it
