@@ -20,12 +20,13 @@ from rich.table import Table
 from controller import query, skypilot
 from controller import settings as given
 from controller.capacity import Capacity
+from controller.cost import cost
 from controller.jobs import JobState, Phase, Stage
 from controller.manifests import CONTROLLER, job_name
 from controller.metrics import RunMetrics
 from controller.output import Answer
 from controller.pipeline import Pipeline
-from controller.placement import Offer, kinds, placed
+from controller.placement import Offer, kinds, noted, placed
 from controller.plan import Failed, Finished, over
 from controller.pools import find, finder, room
 from controller.target import Target, door, target
@@ -197,7 +198,7 @@ class Command:
                 )
             sys.stdout.write(told.text)
             return ExitCode.DONE
-        report = self._ask("report", RunSettings(id=run))
+        report = {**self._ask("report", RunSettings(id=run)), "cost": self._cost(run)}
         if self.args.output == "json":
             print(json.dumps(report, ensure_ascii=False, indent=1))
         else:
@@ -251,6 +252,14 @@ class Command:
 
     def error(self, sentence: object) -> None:
         self.err.print(f"[red]error:[/] {escape(str(sentence))}", soft_wrap=True, highlight=False)
+
+    def _cost(self, run: str) -> dict[str, Any] | None:
+        """What the run has cost, as long as its Jobs are there."""
+        embed = self.target.cluster.jobs(run).get(Stage.EMBED)
+        if embed is None:
+            return None
+        prices = skypilot.prices(embed.accelerator) if embed.accelerator and skypilot.installed() else []
+        return cost(embed, hour_price=self.target.settings.jobs.gpu_hour_price, prices=prices)
 
     def _offer(self, offer: Offer) -> dict[str, Any]:
         """A row of `pools`. Prices are the cheapest cloud's: what the cluster's own nodes cost, its owner knows."""
@@ -310,7 +319,7 @@ class Command:
         where = finds(jobs.autoscaler)
         wanted = kinds(args.accelerator) if args.accelerator else ()
         placements = find(where, wanted) if wanted else []
-        cluster.place(lambda template: placed(template, placements, spot=args.spot))
+        cluster.place(lambda template: noted(placed(template, placements, spot=args.spot), placements, spot=args.spot))
         asked = args.parallelism or (None if most else jobs.parallelism)
         if asked is None and most and jobs.autoscaler:
             asked = most  # pods that wait are what an autoscaler goes by

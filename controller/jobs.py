@@ -69,6 +69,10 @@ class JobState:
     """Why pods of it have not begun, and how many for each reason."""
     waiting_since: str = ""
     """Since when it has no node at all although its pods want one; empty where it has."""
+    accelerator: str = ""
+    """The one kind of GPU that its pods asked for; empty where there was none, or more than one."""
+    spot: str = ""
+    """What they asked for of spot nodes."""
     pods_gpu_hours: float = 0.0
     """What the pods that can still be seen have held."""
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -133,6 +137,7 @@ def job_state(
 ) -> JobState:
     """Reads a batch/v1 Job with its status."""
     annotations = job["metadata"]["annotations"]
+    pods_annotations = job["spec"].get("template", {}).get("metadata", {}).get("annotations") or {}
     status = job.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
     # FailureTarget and SuccessCriteriaMet announce an end while pods still run: not finished yet.
@@ -161,6 +166,8 @@ def job_state(
         parallelism=job["spec"]["parallelism"],
         waiting=waiting or {},
         waiting_since=waiting_since,
+        accelerator=pods_annotations.get(labels.ACCELERATOR, ""),
+        spot=pods_annotations.get(labels.SPOT, ""),
         pods_gpu_hours=gpu_hours,
         record=json.loads(annotations.get(labels.RECORD, "{}")),
     )

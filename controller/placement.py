@@ -17,6 +17,7 @@ from enum import StrEnum
 from itertools import product
 from typing import Any, Protocol
 
+from imgsearch import labels
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
 
 Object = Mapping[str, Any]
@@ -279,6 +280,14 @@ def placed(template: Object, placements: Sequence[Placement], *, spot: Spot | No
         if value:
             spec[name] = value
     return made
+
+
+def noted(template: Object, placements: Sequence[Placement], *, spot: Spot | None) -> dict[str, Any]:
+    """The PodTemplateSpec with annotations that say what was asked for: its price depends on it."""
+    notes = {labels.ACCELERATOR: placements[0].kind.name if len(placements) == 1 else None, labels.SPOT: spot}
+    about = template.get("metadata") or {}
+    told = {**(about.get("annotations") or {}), **{key: str(note) for key, note in notes.items() if note}}
+    return {**template, "metadata": {**about, "annotations": told}}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -86,7 +86,9 @@ except Exception as error:
 """
 """`sky ssh up` and `sky ssh down` as the API server does them: so none is needed."""
 NOISE = re.compile(r"<sky-payload.*?</sky-payload>|\x1b\[[0-9;]*m|[➜✔✗]")
-COMMAND = re.compile(r"Error executing command .* on \S+: ")
+FAILED = re.compile(r"Error executing command(?!:).*?(?: on \S+: ?(?P<words>.*))?")
+WORDS = re.compile(r"on \S+: ?(?P<words>.*)")
+"""A command of several lines, on another machine: what it says stands after its last one."""
 
 
 def installed() -> bool:
@@ -389,7 +391,9 @@ def ensure_pool(
     scratch = Kubeconfig.of(str(home / ".kube" / "config"))
     scratch.begin(config.servers())
     tell(f"SkyPilot makes a Kubernetes of {len(hosts)} machines")
-    _ssh(home, name, "up", tell)
+    for line in _ssh(home, name, "up", tell):
+        if line.startswith("Failed to") and "Prometheus" not in line:  # which nothing here needs
+            log.warning("pool %s: %s", name, line)
     config.adopt(context, scratch, {"HOME": str(home)})
     return context
 
@@ -547,10 +551,10 @@ def _ssh(home: Path, name: str, action: str, tell: Callable[[str], None]) -> lis
         "SKY_RUNTIME_DIR": str(home),
         "KUBECONFIG": str(home / ".kube" / "config"),
         # Its last step is a `sky check`, whose answer it does not use.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]),
         "SKYPILOT_DISABLE_LOCAL_API_SERVER": "1",
     }
-    said: list[str] = []
+    said: list[Line] = []
     with tempfile.TemporaryFile("w+") as ended:
         # -P: a folder called sky may be in the working directory.
         command = [sys.executable, "-P", "-c", CHILD, name, action]
@@ -564,28 +568,50 @@ def _ssh(home: Path, name: str, action: str, tell: Callable[[str], None]) -> lis
             errors="replace",
         ) as process:
             assert process.stdout is not None
-            for line in process.stdout:
-                if text := NOISE.sub("", line).strip():
-                    said.append(text)
-                    tell(text)
+            for line in spoken(process.stdout):
+                said.append(line)
+                tell(line.text)
         ended.seek(0)
-        told = [text for line in ended if (text := NOISE.sub("", line).strip())]
+        told = [line.text for line in spoken(ended)]
     if process.returncode:
         raise ProvisioningFailed(f"`sky ssh {action}` of {name} has failed: {failure(name, said, told)}")
-    return said
+    return [line.text for line in said]
 
 
-def failure(name: str, said: Sequence[str], told: Sequence[str]) -> str:
-    """Why a pool has failed, from the lines of SkyPilot's log and from those of its last error: that names the step,
-    and the log has the words of the program that failed in it."""
+@dataclass(frozen=True)
+class Line:
+    """What SkyPilot has said, for a person to read."""
+
+    text: str
+    failed: bool = False
+    """They are the words of a program that has failed."""
+
+
+def spoken(log: Iterable[str]) -> Iterator[Line]:
+    """What there is to read in a log of SkyPilot: no colours, no payloads, and no commands, which may have a password in
+    them."""
+    hidden = failed = False
+    for line in log:
+        text = NOISE.sub("", line).strip()
+        if found := FAILED.fullmatch(text):
+            failed, hidden = True, found["words"] is None
+            text = found["words"] or ""
+        elif hidden:
+            found = WORDS.fullmatch(text)
+            hidden = found is None
+            text = found["words"] if found else ""
+        elif not text:
+            failed = False
+        if text:
+            yield Line(text, failed)
+
+
+def failure(name: str, said: Iterable[Line], told: Sequence[str]) -> str:
+    """Why a pool has failed, from SkyPilot's log and from the lines of its last error: that names the step, and the log
+    has the words of the program that failed in it."""
     step = (told[-1] if told else "it gave no reason").removeprefix(f"{name}: ").split(". ")[0].rstrip(".")
-    words = ""
-    for line in said:
-        if line.startswith("Successfully"):  # the sum of it, in which the step is
-            break
-        if words or COMMAND.match(line):
-            words = COMMAND.sub("", line)
-    return f"{step} ({words})" if words else step
+    words = [line.text for line in said if line.failed and not line.text.startswith("Successfully")]
+    return f"{step} ({words[-1]})" if words else step
 
 
 @functools.cache

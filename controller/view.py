@@ -136,6 +136,13 @@ def report_table(report: Mapping[str, Any]) -> Table:
         facts["update"] = f"{report['kept']:,} images kept, {report['removed']:,} removed"
     if report["skipped"]:
         facts["passed over"] = ", ".join(f"{count} {what}" for what, count in report["skipped"].items())
+    if cost := report.get("cost"):
+        facts["cost"] = f"{cost['total']:,.2f}: {cost['gpu_hours']:,.2f} GPU hours at {cost['hour_price']:,.2f}" + (
+            f", {cost['million_images']:,.2f} for a million images" if cost["million_images"] else ""
+        )
+        for each in cost["elsewhere"]:
+            spot = "" if each["on_spot"] is None else f", {each['on_spot']:,.2f} on spot"
+            facts[f"at {each['cloud']}"] = f"{each['total']:,.2f}{spot}"
     for name, value in facts.items():
         rows.add_row(f"[dim]{name}[/]", escape(str(value)))
     for reason, count in report["bad_reasons"].items():

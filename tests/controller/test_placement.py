@@ -25,6 +25,7 @@ from controller.placement import (
     Placement,
     Spot,
     kinds,
+    noted,
     offers,
     placed,
     placement,
@@ -783,3 +784,15 @@ def test_no_part_of_a_pod_is_a_reference_to_another_when_it_is_printed() -> None
     release = affine(required(term(ZONE_A), term(ZONE_B)))
     for spot in (None, *Spot):
         assert "&id" not in yaml.safe_dump(placed(release, found, spot=spot))
+
+
+def test_what_was_asked_for_is_noted_at_the_pods() -> None:
+    template = {"metadata": {"annotations": {"a": "b"}}, "spec": {}}
+    one, other = (Placement(Kind(name, 1), "nvidia.com/gpu", {}, 1, None) for name in ("L4", "T4"))
+    assert noted(template, [one], spot=Spot.ONLY)["metadata"]["annotations"] == {
+        "a": "b",
+        "imgsearch.dev/accelerator": "L4",
+        "imgsearch.dev/spot": "only",
+    }
+    assert noted(template, [one, other], spot=None) == template, "which of them it was is not known"
+    assert template == {"metadata": {"annotations": {"a": "b"}}, "spec": {}}
