@@ -53,7 +53,7 @@ demo: install ## Index the demo photos and serve the search page (SOURCE=~/Pictu
 test: install ## Run every test that needs no cluster
 	@$(BIN)/python -m pytest
 
-test-cluster: install ## Run the tests that need a Kubernetes (tests/cluster/README.md says what they need)
+test-cluster: install install-sky ## Run the tests that need a Kubernetes (tests/cluster/README.md says what they need)
 	@$(BIN)/python -m pytest --no-skips tests/cluster
 
 test-sky: install-sky ## Run the tests that need SkyPilot
@@ -73,7 +73,7 @@ docs: install ## Write what the docs say about the code
 bench: install ## Measure speed and memory into bench/results and docs/benchmarks.md
 	@$(BIN)/python -m bench
 
-bench-cluster: install ## Run the cluster tests, and keep the times that they see for docs/benchmarks.md
+bench-cluster: install install-sky ## Run the cluster tests, and keep the times that they see for docs/benchmarks.md
 	@$(BIN)/python -m pytest --no-skips --save-times tests/cluster
 
 images: $(IMAGES:%=image-%) ## Build the container images with docker, podman or buildah (docs/images.md)

@@ -23,6 +23,8 @@ from tests.conftest import COCO128, ROOT
 REGISTRY = os.environ.get("IMGSEARCH_TEST_REGISTRY", "localhost")
 CLIENT = f"{REGISTRY}/imgsearch-controller:0.1.0"
 """An image with Python, for pods of the tests."""
+EMBEDDER = f"{REGISTRY}/imgsearch-embedder:0.1.0"
+"""The image that the GPU node has."""
 VALUES = Path(__file__).with_name("values.yaml")
 FEW = "/sources/photos/few"
 COPIES = 20

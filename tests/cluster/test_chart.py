@@ -25,9 +25,9 @@ def empty(world: World) -> Iterator[World]:
     made.kubectl("delete", "namespace", made.namespace, "--wait=false")
 
 
-@pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
-def test_the_api_server_takes_every_object(empty: World, values: Path) -> None:
-    done = empty.chart("template", yaml.safe_load(values.read_text()) or {}, "--kube-version", "1.29")
+@pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)
+def test_the_api_server_takes_every_object(empty: World, file: Path) -> None:
+    done = empty.chart("template", yaml.safe_load(file.read_text()) or {}, "--kube-version", "1.29")
     assert done.returncode == 0, done.stderr
     objects = [one for one in yaml.safe_load_all(done.stdout) if one]
     # A pod is only taken where its account is.

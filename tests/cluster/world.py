@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -57,11 +57,20 @@ def command(name: str, *words: str) -> str:
 
 
 class World:
-    """One namespace, and one release of the chart in it."""
+    """One namespace, and one release of the chart in it. `program` is the controller, which `env` is told too."""
 
-    def __init__(self, namespace: str, release: str = RELEASE) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        release: str = RELEASE,
+        *,
+        program: Sequence[str] = CONTROLLER,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.namespace = namespace
         self.release = release
+        self.program = program
+        self.env = dict(env or {})
 
     def kubectl(self, *words: str, input: str | None = None, check: bool = True, seconds: float = 180) -> str:
         done = subprocess.run(
@@ -105,8 +114,8 @@ class World:
     def controller(self, *words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
         """Runs `controller WORDS` against this namespace to its end."""
         return subprocess.run(
-            [*CONTROLLER, *words, "--namespace", self.namespace, "--release", self.release],
-            env={**os.environ, **WIDE},
+            [*self.program, *words, "--namespace", self.namespace, "--release", self.release],
+            env={**os.environ, **WIDE, **self.env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -123,8 +132,8 @@ class World:
     def controlling(self, *words: str) -> Iterator[subprocess.Popen[str]]:
         """`controller WORDS` while the block runs; killed at its end if it has not ended by itself."""
         with subprocess.Popen(
-            [*CONTROLLER, *words, "--namespace", self.namespace, "--release", self.release],
-            env={**os.environ, **WIDE},
+            [*self.program, *words, "--namespace", self.namespace, "--release", self.release],
+            env={**os.environ, **WIDE, **self.env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,154 @@
+"""GPU pools on a real cluster, found by SkyPilot and by our own look at nodes: what there is, what is free, who may
+know it, and that pods go there, now or when the capacity comes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.conftest import EMBEDDER, FEW
+from tests.cluster.load import pod as pod_of
+from tests.cluster.world import World, until
+from tests.programs import CONTROLLER, ROOT
+
+LABEL = "cloud.google.com/gke-accelerator"
+SKY = [str(ROOT / ".venv-sky" / "bin" / "python"), *CONTROLLER[1:]]
+NO_NODE = ("--accelerator", "H100:1", "--set", "jobs.autoscaler=gke")
+
+
+@pytest.fixture(params=["skypilot", "nodes"])
+def finder(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> World:
+    """The release, with a controller that finds GPUs in either way."""
+    if request.param == "nodes":
+        return world
+    return World(world.namespace, program=SKY, env={"SKY_RUNTIME_DIR": str(tmp_path)})
+
+
+def l4(world: World) -> dict[str, Any]:
+    """The row of `pools` for the test cluster's GPUs."""
+    (row,) = [row for row in world.ask("pools") if row["accelerator"] == "L4"]
+    return dict(row)
+
+
+def test_pools_tells_what_there_is_and_follows_what_is_free(finder: World) -> None:
+    before = l4(finder)
+    assert (before["nodes"], before["gpus"], before["free"]) == (1, 2, 2)
+    holder = pod_of("holder", EMBEDDER, ["sleep", "infinity"], labels={"app": "holder"})
+    holder["spec"]["tolerations"] = [{"operator": "Exists"}]
+    holder["spec"]["containers"][0].setdefault("resources", {})["limits"] = {"nvidia.com/gpu": "1", "memory": "64Mi"}
+    finder.apply(holder)
+    try:
+        until(lambda: l4(finder)["free"] == 1, "one GPU is held")
+    finally:
+        finder.kubectl("delete", "pod", "holder", "--grace-period=1")
+    until(lambda: l4(finder)["free"] == 2, "it is free again")
+
+
+@pytest.mark.parametrize("rights", [[], ["nodes"], ["nodes", "pods"]], ids=" and ".join)
+def test_who_may_not_look_is_told_which_right_is_missing(finder: World, tmp_path: Path, rights: list[str]) -> None:
+    with account(finder, tmp_path, rights) as env:
+        looker = World(finder.namespace, program=finder.program, env={**finder.env, **env})
+        told = looker.controller("pools", "--output", "json")
+    if "nodes" not in rights:
+        assert told.returncode == 3
+        assert "may not list nodes" in told.stderr
+        return
+    (row,) = [row for row in json.loads(told.stdout) if row["accelerator"] == "L4"]
+    assert (row["gpus"], row["free"]) == (2, 2 if "pods" in rights else None)
+
+
+@contextmanager
+def account(world: World, folder: Path, rights: list[str]) -> Iterator[dict[str, str]]:
+    """A kubeconfig of an account that may list these, as the environment that names it."""
+    name = f"{world.namespace}-looker"
+    cluster_wide = {"apiVersion": "rbac.authorization.k8s.io/v1"}
+    world.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "looker"}},
+        {
+            **cluster_wide,
+            "kind": "ClusterRole",
+            "metadata": {"name": name},
+            "rules": [{"apiGroups": [""], "resources": rights, "verbs": ["list"]}] if rights else [],
+        },
+        {
+            **cluster_wide,
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": "looker", "namespace": world.namespace}],
+        },
+    )
+    config = yaml.safe_load(world.kubectl("config", "view", "--raw", "--minify", "--flatten"))
+    config["users"][0]["user"] = {"token": world.kubectl("create", "token", "looker").strip()}
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    try:
+        yield {"KUBECONFIG": str(file)}
+    finally:
+        world.kubectl("delete", "clusterrole,clusterrolebinding", name)
+
+
+def test_every_index_runs_on_the_gpus_that_were_asked_for(finder: World, gpu_node: str, run: str) -> None:
+    words = ("--run", run, "--index", "pools", "--shard-size", "32", "--accelerator", "L4:1,A10G:1")
+    done = finder.controller("run-pipeline", FEW, *words, "--max-parallelism", "2", "--spot", "prefer")
+    assert done.returncode == 0, done.stderr
+    mine = [pod for pod in finder.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]
+    assert {pod["spec"]["nodeName"] for pod in mine} == {gpu_node}
+    job = finder.job(run, "embed")
+    assert job is not None
+    assert job["spec"]["parallelism"] == 2
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> str:
+    return f"pools-{request.node.callspec.id}"
+
+
+def test_a_gpu_that_no_node_has_is_told_at_once(finder: World) -> None:
+    for wanted in ("H100:8", "L4:3"):
+        done = finder.controller("run-pipeline", FEW, "--run", "never", "--accelerator", wanted)
+        assert done.returncode == 2
+        assert finder.job("never", "plan") is None
+    assert "no node has 3 L4" in done.stderr
+
+
+def test_capacity_that_arrives_later_is_used(world: World, gpu_node: str) -> None:
+    with world.controlling("run-pipeline", FEW, "--run", "late", "--index", "late", *NO_NODE) as process:
+        until(lambda: waits(world, "late"), "status says since when the pods wait", seconds=200)
+        world.kubectl("label", "node", gpu_node, f"{LABEL}=nvidia-h100-80gb", "--overwrite")
+        try:
+            told, _ = process.communicate(timeout=400)
+        finally:
+            world.kubectl("label", "node", gpu_node, f"{LABEL}=nvidia-l4", "--overwrite")
+    assert process.returncode == 0, told
+
+
+def waits(world: World, run: str) -> bool:
+    stages = {stage["stage"]: stage for stage in world.ask("status", run)["stages"]} if world.job(run, "embed") else {}
+    return "embed" in stages and bool(stages["embed"]["waiting_since"] and stages["embed"]["waiting"])
+
+
+def test_capacity_that_does_not_come_is_given_up_and_leaves_nothing_pending(world: World) -> None:
+    words = ("--run", "gone", "--index", "gone", *NO_NODE, "--set", "jobs.capacity_seconds=10")
+    done = world.controller("run-pipeline", FEW, *words)
+    assert done.returncode == 1
+    assert "no node has had room for it in" in done.stderr
+    assert world.job("gone", "embed") is None
+    assert not [pod for pod in world.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == "gone"]
+
+
+def test_a_context_is_a_pool_that_is_there(world: World) -> None:
+    context = subprocess.run(
+        ["kubectl", "config", "current-context"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    assert world.controller("pools", "--pool", context).returncode == 0
+    unknown = world.controller("pools", "--pool", "nowhere")
+    assert unknown.returncode == 2
+    assert "has no context nowhere" in unknown.stderr
