@@ -263,14 +263,18 @@ class Command:
 
     def _offer(self, offer: Offer) -> dict[str, Any]:
         """A row of `pools`. Prices are the cheapest cloud's: what the cluster's own nodes cost, its owner knows."""
-        prices = skypilot.prices(offer.accelerator) if skypilot.installed() else []
-        spot = [price.spot_hour for price in prices if price.spot_hour is not None]
-        return {
+        row = {
             "accelerator": offer.accelerator,
             "nodes": offer.nodes,
             "gpus": offer.total,
             "free": offer.free,
             "on spot nodes": offer.spot,
+        }
+        if not skypilot.installed():
+            return row
+        prices = skypilot.prices(offer.accelerator)
+        spot = [price.spot_hour for price in prices if price.spot_hour is not None]
+        return row | {
             "USD an hour": prices[0].hour if prices else None,
             "on spot": min(spot, default=None),
             "cheapest at": prices[0].cloud if prices else None,
