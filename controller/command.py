@@ -275,8 +275,8 @@ class Command:
         prices = skypilot.prices(offer.accelerator)
         spot = [price.spot_hour for price in prices if price.spot_hour is not None]
         return row | {
-            "USD an hour": prices[0].hour if prices else None,
-            "on spot": min(spot, default=None),
+            "USD an hour": round(prices[0].hour, 4) if prices else None,
+            "on spot": round(min(spot), 4) if spot else None,
             "cheapest at": prices[0].cloud if prices else None,
         }
 

@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     pools = verb("pools", "Show the GPUs of a cluster; `up` makes one out of machines, `down` ends it.", output=True)
     pools.add_argument("action", nargs="?", choices=("up", "down"), help="with a NAME")
     pools.add_argument("name", nargs="?", metavar="NAME", help="of the pool, as its file has it")
-    pools.add_argument("--file", type=Path, metavar="YAML", help="the machines (~/.sky/ssh_node_pools.yaml)")
+    pools.add_argument("--file", type=Path, metavar="YAML", help="the machines, for `up`")
     pools.add_argument("--yes", action="store_true", help="do not ask before `down`")
     serve = verb("serve", "Serve the search page and the API.")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")

@@ -217,6 +217,13 @@ def test_each_pod_goes_where_the_values_say(helm: Helm, component: str) -> None:
     assert [one for one in chart.all if "note: here" in str(one).replace("'", "")]
 
 
+def test_only_embedding_gets_the_gpus_runtime(helm: Helm) -> None:
+    chart = helm.template({"embed": {"runtimeClassName": "nvidia"}})
+    assert {
+        pod.component: pod.spec.get("runtimeClassName") for pod in chart.pods() if "runtimeClassName" in pod.spec
+    } == {"embed": "nvidia"}
+
+
 def test_the_controller_may_do_what_it_does_and_no_more(default: Objects) -> None:
     role = default.named("Role", "controller")
     assert role["rules"] == [
