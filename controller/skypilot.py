@@ -3,9 +3,9 @@
 What is called of it is documented nowhere (sky/provision/kubernetes/utils.py, sky/catalog and sky/ssh_node_pools of
 0.14.1), so all of it is here and has contract tests. SkyPilot does not create node pools in a cloud account.
 
-It has an environment of its own (`make install-sky`), and keeps what it reads and writes in `~/.imgsearch/sky`, or where
-SKY_RUNTIME_DIR says: the person's own `~/.sky` is left alone. No API server of SkyPilot is started here. It phones home
-only where SKYPILOT_DISABLE_USAGE_COLLECTION is set to 0.
+It has an environment of its own (`make install-sky`), and what it reads and writes is in `~/.imgsearch/sky`: the
+person's own `~/.sky` is left alone. No API server of SkyPilot is started here. It phones home only where
+SKYPILOT_DISABLE_USAGE_COLLECTION is set to 0.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "StrictHos
 UNREACHABLE = 255
 """The exit status of ssh where it is not that of the command."""
 LOOK = (
-    "cat /proc/[0-9]*/comm 2>/dev/null | sort -u; "
-    "ls -d /etc/kubernetes/*.conf /etc/kubernetes/manifests/* /var/lib/rancher/rke2 2>/dev/null; true"
+    "sh -c 'cat /proc/[0-9]*/comm 2>/dev/null | sort -u; "
+    "ls -d /etc/kubernetes/*.conf /etc/kubernetes/manifests/* /var/lib/rancher/rke2 2>/dev/null; true'"
 )
 """Prints the names of all processes and the files that a Kubernetes leaves where it has been stopped."""
 KUBERNETES = {"kubelet", "kubelite", "k0s", "rke2"}
@@ -167,10 +167,10 @@ class SkyFinder:
             key, values, _, _ = utils.get_accelerator_label_key_values(self._context, kind.name, kind.count)
             # The label is found for any count.
             pod = f"{SMALLEST_POD}--{kind.name}:{kind.count}"
-            fits, reason = utils.check_instance_fits(self._context, pod)
+            _, reason = utils.check_instance_fits(self._context, pod)
             resource = utils.get_gpu_resource_key(self._context)
         fitting = [node for node in nodes if node.labels.get(key) in values and node.gpus >= kind.count]
-        if self._autoscaler is None and not (fits and fitting):
+        if self._autoscaler is None and not fitting:
             raise self._no_such_shape(kind, reason or "All nodes that have it are cordoned")
         return Placement(
             kind=kind,
@@ -306,10 +306,10 @@ def prices(accelerator: str) -> list[Price]:
     Raises UsageError where SkyPilot is not installed."""
     wanted = SAME.get(accelerator.upper(), accelerator).upper()
     found = []
-    for cloud, rows in price_lists().items():
-        each = [row for name, rows in rows.items() if name.upper() == wanted for row in rows if row.accelerator_count]
-        hours = [row.price / row.accelerator_count for row in each if not math.isnan(row.price)]
-        spots = [row.spot_price / row.accelerator_count for row in each if not math.isnan(row.spot_price)]
+    for cloud, listed in price_lists().items():
+        rows = [row for name, rows in listed.items() if name.upper() == wanted for row in rows if row.accelerator_count]
+        hours = [row.price / row.accelerator_count for row in rows if not math.isnan(row.price)]
+        spots = [row.spot_price / row.accelerator_count for row in rows if not math.isnan(row.spot_price)]
         if hours:
             found.append(Price(cloud, min(hours), min(spots, default=None)))
     return sorted(found, key=lambda price: (price.hour, price.cloud))
@@ -331,21 +331,22 @@ def price_lists() -> Mapping[str, Mapping[str, Sequence[Any]]]:
             answers.put((cloud, error))
 
     clouds = [cloud for cloud in constants.ALL_CLOUDS if cloud not in UNPRICED]
-    for cloud in clouds:
-        threading.Thread(target=ask, args=(cloud,), name=f"prices-{cloud}", daemon=True).start()
     found: dict[str, Mapping[str, Sequence[Any]]] = {}
     failed: dict[str, object] = dict.fromkeys(clouds, "no answer in time")
     deadline = time.monotonic() + CATALOGUE_SECONDS
-    for _ in clouds:
-        try:
-            cloud, answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            break
-        if isinstance(answer, Exception):
-            failed[cloud] = answer
-        else:
-            del failed[cloud]
-            found[cloud] = answer
+    with _whole_tracebacks():
+        for cloud in clouds:
+            threading.Thread(target=ask, args=(cloud,), name=f"prices-{cloud}", daemon=True).start()
+        for _ in clouds:
+            try:
+                cloud, answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if isinstance(answer, Exception):
+                failed[cloud] = answer
+            else:
+                del failed[cloud]
+                found[cloud] = answer
     if failed:
         cloud, why = next(iter(failed.items()))
         log.warning("no prices of %s: SkyPilot's price lists cannot be had (%s: %s)", ", ".join(failed), cloud, why)
@@ -545,14 +546,16 @@ def _kubernetes(host: Mapping[str, Any], *, but: set[str], must_answer: bool = F
 
 def _ssh(home: Path, name: str, action: str, tell: Callable[[str], None]) -> list[str]:
     """Runs `sky ssh` and returns what it has said. Raises ProvisioningFailed."""
+    # Its last step is a `sky check`, for an API server that is not there, or is another's. Its answer is not used.
+    nothing = home / "bin" / "sky"
+    nothing.parent.mkdir(exist_ok=True)
+    nothing.write_text("#!/bin/sh\n")
+    nothing.chmod(0o755)
     env = {
         **os.environ,
         "HOME": str(home),
-        "SKY_RUNTIME_DIR": str(home),
         "KUBECONFIG": str(home / ".kube" / "config"),
-        # Its last step is a `sky check`, whose answer it does not use.
-        "PATH": os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]),
-        "SKYPILOT_DISABLE_LOCAL_API_SERVER": "1",
+        "PATH": os.pathsep.join([str(nothing.parent), os.environ.get("PATH", os.defpath)]),
     }
     said: list[Line] = []
     with tempfile.TemporaryFile("w+") as ended:
@@ -588,8 +591,8 @@ class Line:
 
 
 def spoken(log: Iterable[str]) -> Iterator[Line]:
-    """What there is to read in a log of SkyPilot: no colours, no payloads, and no commands, which may have a password in
-    them."""
+    """What there is to read in a log of SkyPilot: no colours, no payloads, and no commands for other machines: they may
+    have a password in them."""
     hidden = failed = False
     for line in log:
         text = NOISE.sub("", line).strip()
@@ -600,6 +603,8 @@ def spoken(log: Iterable[str]) -> Iterator[Line]:
             found = WORDS.fullmatch(text)
             hidden = found is None
             text = found["words"] if found else ""
+        elif text.startswith("STDERR:"):  # of a command on this machine
+            failed, text = True, text.removeprefix("STDERR:").strip()
         elif not text:
             failed = False
         if text:
@@ -616,14 +621,15 @@ def failure(name: str, said: Iterable[Line], told: Sequence[str]) -> str:
 
 @functools.cache
 def load() -> Path:
-    """Imports SkyPilot, which writes to its home as it is imported, and returns that home. Raises UsageError where it
-    is not installed."""
+    """Imports SkyPilot, which writes to its home as it is imported and keeps the paths of that time, and returns the
+    home that it has here. One that is imported already (controller.skyjobs) keeps that of the person.
+
+    Raises UsageError where it is not installed."""
     if not installed():
         raise UsageError(INSTALL)
-    home = Path(os.environ.setdefault("SKY_RUNTIME_DIR", str(HOME.expanduser())))
+    home = HOME.expanduser()
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("SKYPILOT_DISABLE_USAGE_COLLECTION", "1")
-    os.environ.setdefault("SKYPILOT_DISABLE_LOCAL_API_SERVER", "1")
     # Only while it is imported: credential plugins of the kubeconfig look for their files in HOME.
     own = os.environ.get("HOME")
     os.environ["HOME"] = str(home)
@@ -639,11 +645,8 @@ def load() -> Path:
             os.environ["HOME"] = own
     # Or it prints `<sky-payload>` lines to stdout, for a client of its own to read.
     sky.utils.annotations.is_on_api_server = False
-    # It logs to stdout, what it also raises.
-    logger = logging.getLogger("sky")
-    logger.handlers.clear()
-    logger.propagate = True
-    logger.setLevel(logging.CRITICAL)
+    # It logs to stdout, and raises what matters of it.
+    logging.getLogger("sky").setLevel(logging.CRITICAL)
     return home
 
 

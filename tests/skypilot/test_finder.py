@@ -1,0 +1,369 @@
+"""SkyPilot's look at a cluster, and our own at the same nodes and pods: where they agree, and where they do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from controller import placement
+from controller.placement import Kind, NoSuchShape, NotAllowed, Placement
+from controller.skypilot import SkyFinder
+from imgsearch.errors import PermanentError, TemporaryError, UsageError
+from tests.skypilot.cluster import CONTEXT, GFD, GKE, GPU, KARPENTER, SKYPILOT, Cluster, Object, kubeconfig, node, pod
+
+L4 = Kind("L4", 1)
+ROOT = Path(__file__).resolve().parents[2]
+LOOK = """
+from controller.skypilot import SkyFinder
+assert [offer.accelerator for offer in SkyFinder().offers()] == ["unknown"]
+from sky.utils import rich_utils
+with rich_utils.safe_status("looking"):
+    pass
+"""
+SPOT = {"cloud.google.com/gke-spot": "true"}
+
+
+def gke() -> list[Object]:
+    return [
+        node("a", {GKE: "nvidia-l4"}, 2),
+        node("b", {GKE: "nvidia-l4", **SPOT}, 1),
+        node("c", {GKE: "nvidia-tesla-t4"}, 4),
+        node("d", {GKE: "nvidia-a100-80gb"}, 8),
+        node("e", {}, 0),
+    ]
+
+
+def gfd() -> list[Object]:
+    return [
+        node("a", {GFD: "NVIDIA-L4"}, 2),
+        node("b", {GFD: "NVIDIA-L4"}, 1),
+        node("c", {GFD: "Tesla-T4"}, 4),
+        node("d", {GFD: "NVIDIA-A100-SXM4-80GB"}, 8),
+        node("e", {}, 0),
+    ]
+
+
+def karpenter() -> list[Object]:
+    return [
+        node("a", {KARPENTER: "l4"}, 2),
+        node("b", {KARPENTER: "l4", "karpenter.sh/capacity-type": "spot"}, 1),
+        node("c", {KARPENTER: "t4"}, 4),
+        node("d", {KARPENTER: "a100-80gb"}, 8),
+        node("e", {}, 0),
+    ]
+
+
+def skypilot() -> list[Object]:
+    return [
+        node("a", {SKYPILOT: "l4"}, 2),
+        node("b", {SKYPILOT: "l4"}, 1),
+        node("c", {SKYPILOT: "t4"}, 4),
+        node("d", {SKYPILOT: "a100-80gb"}, 8),
+        node("e", {}, 0),
+    ]
+
+
+PODS = [
+    pod("one", "a", 1),
+    pod("done", "a", 1, phase="Succeeded"),
+    pod("starting", "c", 3, phase="Pending"),
+    pod("waiting", None, 8, phase="Pending"),
+    pod("unlike", "e", 0),
+]
+
+
+@pytest.mark.parametrize("nodes", [gke(), gfd(), karpenter(), skypilot()], ids=["gke", "gfd", "karpenter", "skypilot"])
+class TestParity:
+    """Clusters whose nodes are all labelled in the same way."""
+
+    def test_both_see_the_same_gpus(self, cluster: Cluster, nodes: list[Object]) -> None:
+        cluster.nodes, cluster.pods = nodes, PODS
+        assert SkyFinder().offers() == placement.offers(nodes, PODS)
+        assert [offer.accelerator for offer in SkyFinder().offers()] == ["A100-80GB", "L4", "T4"]
+
+    def test_both_see_the_same_gpus_where_pods_may_not_be_listed(self, cluster: Cluster, nodes: list[Object]) -> None:
+        cluster.nodes, cluster.refused = nodes, {"pods": 403}
+        assert SkyFinder().offers() == placement.offers(nodes, None)
+
+    @pytest.mark.parametrize("kind", [L4, Kind("l4", 2), Kind("T4", 4), Kind("A100-80GB", 8), Kind("A100", 1)])
+    def test_both_place_alike(self, cluster: Cluster, nodes: list[Object], kind: Kind) -> None:
+        cluster.nodes, cluster.pods = nodes, PODS
+        assert SkyFinder().placement(kind) == placement.placement(nodes, PODS, kind)
+
+    @pytest.mark.parametrize("kind", [Kind("L4", 3), Kind("H100", 1), Kind("A100-40GB", 16), Kind("FOO", 1)])
+    def test_both_know_what_is_not_there(self, cluster: Cluster, nodes: list[Object], kind: Kind) -> None:
+        cluster.nodes = nodes
+        with pytest.raises(NoSuchShape):
+            placement.placement(nodes, [], kind)
+        with pytest.raises(NoSuchShape):
+            SkyFinder().placement(kind)
+
+    def test_both_leave_out_nodes_that_take_no_pods(self, cluster: Cluster, nodes: list[Object]) -> None:
+        """Trap 9: SkyPilot lists nodes that are not Ready as well, and calls cordoned ones large enough."""
+        labels = nodes[0]["metadata"]["labels"]
+        cluster.nodes = [node("a", labels, 2, ready=False), node("b", labels, 4, cordoned=True), node("c", labels, 1)]
+        assert SkyFinder().offers() == placement.offers(cluster.nodes, [])
+        assert SkyFinder().placement(L4) == placement.placement(cluster.nodes, [], L4)
+        for count in (2, 4):
+            with pytest.raises(NoSuchShape):
+                placement.placement(cluster.nodes, [], Kind("L4", count))
+            with pytest.raises(NoSuchShape):
+                SkyFinder().placement(Kind("L4", count))
+
+    def test_both_count_what_is_free_on_a_tainted_node(self, cluster: Cluster, nodes: list[Object]) -> None:
+        """SkyPilot's node info calls it busy; the pods of a run may tolerate what SkyPilot's do not."""
+        labels = nodes[0]["metadata"]["labels"]
+        taint = {"key": "dedicated", "value": "search", "effect": "NoSchedule"}
+        cluster.nodes = [node("a", labels, 2, taints=[taint])]
+        assert SkyFinder().offers() == placement.offers(cluster.nodes, [])
+        assert SkyFinder().offers()[0].free == 2
+
+
+class TestDifferences:
+    """Where SkyPilot 0.14.1 is known to see something else: a test that fails here is good news."""
+
+    def test_of_two_kinds_of_labels_skypilot_reads_one(self, cluster: Cluster) -> None:
+        """Trap 2."""
+        cluster.nodes = [node("a", {SKYPILOT: "l4"}), node("b", {GFD: "NVIDIA-A100-SXM4-40GB"})]
+        assert [offer.accelerator for offer in placement.offers(cluster.nodes, [])] == ["A100", "L4"]
+        assert [offer.accelerator for offer in SkyFinder().offers()] == ["L4", "unknown"]
+        assert placement.placement(cluster.nodes, [], Kind("A100", 1)).total == 1
+        with pytest.raises(NoSuchShape):
+            SkyFinder().placement(Kind("A100", 1))
+
+    def test_of_two_products_that_are_one_accelerator_skypilot_takes_the_first(self, cluster: Cluster) -> None:
+        """Trap 3."""
+        cluster.nodes = [node("a", {GFD: "NVIDIA-L40S"}, 2), node("b", {GFD: "NVIDIA-L40S-PCIe"}, 4)]
+        ours = placement.placement(cluster.nodes, [], Kind("L40S", 1))
+        theirs = SkyFinder().placement(Kind("L40S", 1))
+        assert (ours.labels, ours.total) == ({GFD: ("NVIDIA-L40S", "NVIDIA-L40S-PCIe")}, 6)
+        assert (theirs.labels, theirs.total) == ({GFD: ("NVIDIA-L40S",)}, 2)
+
+    def test_skypilot_takes_slices_for_gpus(self, cluster: Cluster) -> None:
+        """Trap 4."""
+        cluster.nodes = [
+            node("whole", {GFD: "NVIDIA-H100-80GB-HBM3"}, 8),
+            node("sliced", {GFD: "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb"}, 7),
+        ]
+        assert [(offer.accelerator, offer.total) for offer in placement.offers(cluster.nodes, [])] == [("H100", 8)]
+        assert [(offer.accelerator, offer.total) for offer in SkyFinder().offers()] == [("H100-80GB", 15)]
+
+    def test_a_name_with_more_memory_in_it_is_found_all_the_same(self, cluster: Cluster) -> None:
+        """Trap 4: SkyPilot reads H100-80GB from the label of GPU feature discovery, and finds it as H100, too."""
+        cluster.nodes = [node("a", {GFD: "NVIDIA-H100-80GB-HBM3"}, 8)]
+        for name in ("H100", "H100-80GB"):
+            assert SkyFinder().placement(Kind(name, 8)) == placement.placement(cluster.nodes, [], Kind(name, 8))
+
+    def test_with_one_amd_gpu_skypilot_sees_none_of_nvidia(self, cluster: Cluster) -> None:
+        """Trap 5."""
+        cluster.nodes = [
+            node("a", {SKYPILOT: "l4"}, 2),
+            node("b", {SKYPILOT: "mi300"}, 8, resource="amd.com/gpu"),
+        ]
+        ours = [(offer.accelerator, offer.total, offer.resource) for offer in placement.offers(cluster.nodes, [])]
+        theirs = [(offer.accelerator, offer.total, offer.resource) for offer in SkyFinder().offers()]
+        assert ours == [("L4", 2, GPU), ("MI300", 8, "amd.com/gpu")]
+        assert theirs == [("MI300", 8, "amd.com/gpu")]
+
+    def test_with_an_autoscaler_skypilot_knows_its_label_alone(self, cluster: Cluster) -> None:
+        cluster.nodes = [node("a", {GKE: "nvidia-l4"}, 2)]
+        ours = placement.placement(cluster.nodes, [], L4, autoscaler="karpenter")
+        theirs = SkyFinder(autoscaler="karpenter").placement(L4)
+        assert (ours.labels, ours.total) == ({GKE: ("nvidia-l4",), KARPENTER: ("l4",)}, 2)
+        assert (theirs.labels, theirs.total) == ({KARPENTER: ("l4",)}, 0)
+
+
+class TestAutoscalers:
+    @pytest.mark.parametrize("autoscaler", list(placement.AUTOSCALERS))
+    @pytest.mark.parametrize("name", ["H100", "A100-80GB", "L4", "T4"])
+    def test_both_write_a_label_that_no_node_has_yet_alike(self, cluster: Cluster, autoscaler: str, name: str) -> None:
+        kind = Kind(name, 8)
+        found = SkyFinder(autoscaler=autoscaler).placement(kind)
+        assert found == placement.placement([], [], kind, autoscaler=autoscaler)
+        assert found.total == found.free == 0
+
+    def test_with_one_any_number_of_gpus_may_come(self, cluster: Cluster) -> None:
+        cluster.nodes = [node("a", {GKE: "nvidia-l4"}, 2)]
+        found = SkyFinder(autoscaler="gke").placement(Kind("L4", 4))
+        assert found == Placement(Kind("L4", 4), GPU, {GKE: ("nvidia-l4",)}, total=0, free=0)
+        assert SkyFinder(autoscaler="gke").placement(L4).free == 2
+
+    def test_it_holds_for_its_own_finder(self, cluster: Cluster) -> None:
+        SkyFinder(autoscaler="gke").placement(L4)
+        with pytest.raises(NoSuchShape):
+            SkyFinder().placement(L4)
+
+    def test_one_that_is_not_known_is_refused_at_once(self, cluster: Cluster) -> None:
+        with pytest.raises(UsageError, match="there is no autoscaler 'magic': it is one of gke, karpenter"):
+            SkyFinder(autoscaler="magic")
+        assert not cluster.asked
+
+
+class TestLooks:
+    def test_each_question_is_a_look_of_its_own(self, cluster: Cluster) -> None:
+        """Trap 1: SkyPilot would answer from its cache for ever."""
+        cluster.nodes = [node("a", {GKE: "nvidia-l4"}, 2)]
+        finder = SkyFinder()
+        assert finder.offers()[0].free == finder.placement(L4).free == 2
+        cluster.pods = [pod("one", "a", 2)]
+        assert finder.offers()[0].free == finder.placement(L4).free == 0
+        cluster.nodes = []
+        assert finder.offers() == []
+
+    def test_that_all_gpus_are_busy_is_no_error(self, cluster: Cluster) -> None:
+        cluster.nodes, cluster.pods = [node("a", {GKE: "nvidia-l4"}, 2)], [pod("one", "a", 2)]
+        found = SkyFinder().placement(Kind("L4", 2))
+        assert (found.total, found.free) == (2, 0)
+
+    def test_a_gpu_that_no_label_names_is_shown(self, cluster: Cluster) -> None:
+        cluster.nodes = [node("a", {}, 2)]
+        assert SkyFinder().offers() == placement.offers(cluster.nodes, [])
+        with pytest.raises(NoSuchShape, match="Could not detect GPU labels"):
+            SkyFinder().placement(L4)
+
+    def test_a_named_context_is_looked_at_and_not_the_current_one(
+        self, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = Cluster()
+        other.nodes = [node("a", {GKE: "nvidia-tesla-t4"}, 1)]
+        servers = {CONTEXT: cluster.url, "other": other.url}
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "two", servers, current=CONTEXT)))
+        assert [offer.accelerator for offer in SkyFinder("other").offers()] == ["T4"]
+        assert SkyFinder().offers() == []
+        other.close()
+
+    def test_nothing_is_printed(self, cluster: Cluster) -> None:
+        """Trap 7: `<sky-payload>` lines; and SkyPilot logs to stdout."""
+        cluster.nodes = [node("a", {SKYPILOT: "L4"})]  # which would have to be l4
+        ran = subprocess.run([sys.executable, "-c", LOOK], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (ran.stdout, ran.stderr, ran.returncode) == ("", "", 0)
+
+    def test_a_label_that_skypilot_cannot_read_is_a_clear_error(self, cluster: Cluster) -> None:
+        cluster.nodes = [node("a", {GKE: "nvidia-l4"}), node("b", {GKE: "strange"})]
+        with pytest.raises(
+            PermanentError, match=f"cannot read the nodes of {CONTEXT}: Invalid accelerator name .*strange"
+        ):
+            SkyFinder().offers()
+
+    def test_home_is_left_clean(self, cluster: Cluster, home: Path) -> None:
+        cluster.nodes, cluster.pods = gke(), PODS
+        SkyFinder().offers()
+        SkyFinder().placement(L4)
+        assert [path.name for path in home.iterdir()] == [".imgsearch"]
+        assert (home / ".imgsearch" / "sky" / ".sky" / "user_hash").exists()
+        assert os.environ["HOME"] == str(home)
+
+    def test_settings_of_skypilot_in_the_persons_home_have_no_say(self, cluster: Cluster, home: Path) -> None:
+        own = home / ".sky" / "config.yaml"
+        own.parent.mkdir()
+        try:
+            own.write_text("kubernetes: {autoscaler: gke}\n")
+            with pytest.raises(NoSuchShape):
+                SkyFinder().placement(L4)
+            assert own.read_text() == "kubernetes: {autoscaler: gke}\n"
+        finally:
+            own.unlink()
+            own.parent.rmdir()
+
+    def test_it_does_not_phone_home(self, cluster: Cluster) -> None:
+        from sky.utils import env_options
+
+        SkyFinder()
+        assert env_options.Options.DISABLE_LOGGING.get()
+
+    def test_no_api_server_of_skypilot_is_started(self, cluster: Cluster, home: Path) -> None:
+        cluster.nodes = gke()
+        SkyFinder().offers()
+        SkyFinder().placement(L4)
+        assert not [*home.rglob("api_server")]
+
+
+class TestErrors:
+    def test_an_account_that_may_not_list_nodes_hears_which_right_is_missing(self, cluster: Cluster) -> None:
+        cluster.refused = {"nodes": 403}
+        with pytest.raises(NotAllowed, match=f"may not list the nodes of {CONTEXT}: .* ClusterRole .* list on nodes"):
+            SkyFinder().offers()
+        with pytest.raises(NotAllowed, match="list on nodes"):
+            SkyFinder().placement(L4)
+
+    def test_without_the_right_to_list_pods_only_the_free_gpus_are_not_known(
+        self, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        cluster.nodes, cluster.refused = [node("a", {GKE: "nvidia-l4"}, 2)], {"pods": 403}
+        finder = SkyFinder()
+        assert [(offer.total, offer.free) for offer in finder.offers()] == [(2, None)]
+        found = finder.placement(L4)
+        assert (found.total, found.free) == (2, None)
+        told = [record.message for record in caplog.records if record.name == "controller.skypilot"]
+        assert len(told) == 1
+        assert "may not list the pods of all namespaces" in told[0]
+        assert "list on pods" in told[0]
+
+    def test_a_stranger_is_told_to_log_in(self, cluster: Cluster) -> None:
+        cluster.refused = {"nodes": 401}
+        with pytest.raises(UsageError, match="does not know who asks: log in again"):
+            SkyFinder().offers()
+
+    @pytest.mark.parametrize("kind", ["nodes", "pods"])
+    def test_a_cluster_in_trouble_is_a_temporary_error(self, cluster: Cluster, kind: str) -> None:
+        cluster.nodes, cluster.refused = [node("a", {GKE: "nvidia-l4"})], {kind: 503}
+        with pytest.raises(TemporaryError, match=f"the cluster {CONTEXT} does not answer .*Service Unavailable"):
+            SkyFinder().placement(L4)
+
+    def test_a_cluster_that_is_not_there_is_a_temporary_error(self, cluster: Cluster) -> None:
+        """Not NoSuchShape: SkyPilot's error for it is a kind of `no resources`."""
+        cluster.close()
+        with pytest.raises(TemporaryError, match=r"does not answer .*refused.*try again when it is back"):
+            SkyFinder().placement(L4)
+
+    def test_an_answer_that_breaks_off_is_a_temporary_error(self, cluster: Cluster) -> None:
+        cluster.nodes, cluster.broken = gke(), True
+        with pytest.raises(TemporaryError, match="has broken off its answer"):
+            SkyFinder().offers()
+
+    def test_a_gpu_that_no_node_has_is_named(self, cluster: Cluster) -> None:
+        cluster.nodes = gke()
+        with pytest.raises(NoSuchShape, match=r"no node for 1 H100 \(Could not find any node .* with H100\): "):
+            SkyFinder().placement(Kind("H100", 1))
+
+    def test_more_gpus_than_a_node_has_are_named(self, cluster: Cluster) -> None:
+        cluster.nodes = gke()
+        with pytest.raises(NoSuchShape, match=r"no node for 3 L4 \(No GPU nodes found with 3 or more GPUs\): "):
+            SkyFinder().placement(Kind("L4", 3))
+
+    def test_a_cluster_without_gpus_says_so(self, cluster: Cluster) -> None:
+        cluster.nodes = [node("a", {}, 0)]
+        with pytest.raises(NoSuchShape, match="Could not detect GPU/TPU resources"):
+            SkyFinder().placement(L4)
+
+    def test_a_context_that_is_not_there_is_named(self, cluster: Cluster) -> None:
+        with pytest.raises(UsageError, match=f"no context 'nowhere': it has {CONTEXT}"):
+            SkyFinder("nowhere")
+
+    def test_without_a_kubeconfig_there_is_no_cluster(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+        with pytest.raises(UsageError, match="there is no cluster to look at"):
+            SkyFinder()
+
+    def test_tracebacks_stay_whole(self, cluster: Cluster) -> None:
+        cluster.nodes = gke()
+        with pytest.raises(NoSuchShape):
+            SkyFinder().placement(Kind("H100", 1))
+        assert not hasattr(sys, "tracebacklimit")
+
+
+def test_what_the_fake_cluster_lists_is_json(cluster: Cluster) -> None:
+    """A pod that has ended is not selected: SkyPilot leaves that to the server."""
+    cluster.pods = PODS
+    _, listed = cluster.list("pods", "status.phase!=Succeeded,status.phase!=Failed")
+    assert [each["metadata"]["name"] for each in json.loads(json.dumps(listed))["items"]] == [
+        "one",
+        "starting",
+        "waiting",
+        "unlike",
+    ]
