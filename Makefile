@@ -25,7 +25,7 @@ export BUILDAH_LAYERS := true
 # Two builds at a time would both install torch.
 .NOTPARALLEL:
 
-.PHONY: help install install-sky demo test test-cluster test-sky lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma
+.PHONY: help install install-sky demo test test-cluster test-sky lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma image-sky
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -80,7 +80,8 @@ images: $(IMAGES:%=image-%) ## Build the container images with docker, podman or
 
 $(IMAGES:%=image-%): BUILD_ARGS += VERSION=$(VERSION) REVISION=$(REVISION)
 image-embedder image-searcher: BUILD_ARGS += TORCH=$(TORCH)
-$(IMAGES:%=image-%) image-chroma: image-%:
+image-sky: BUILD_ARGS += EMBEDDER=$(REGISTRY:%=%/)imgsearch-embedder:$(TAG)
+$(IMAGES:%=image-%) image-chroma image-sky: image-%:
 	@test -n '$(BUILDER)' || { echo "no docker, podman or buildah is there; install one, or name one with BUILDER=" >&2; exit 2; }
 	$(BUILDER) build $(BUILD_FLAGS) $(addprefix --build-arg ,$(BUILD_ARGS)) \
 	  --tag $(REGISTRY:%=%/)imgsearch-$*:$(TAG) --file $(wildcard images/$*/Dockerfile tests/cluster/$*/Dockerfile) .

@@ -236,7 +236,11 @@ class Command:
 
     def serve(self) -> int:
         if self.target.local is None:
-            raise UsageError("say --local: in a cluster the chart serves")
+            raise UsageError(
+                "with SkyPilot, `sky serve up sky/serve.yaml` serves (sky/README.md)"
+                if self.target.sky
+                else "say --local: in a cluster the chart serves"
+            )
         _need("torch", "chromadb")
         settings = given.serving(self.target.settings, host=self.args.host, port=self.args.port)
         return self.target.local.program("searcher", "serve", settings)
@@ -295,7 +299,7 @@ class Command:
     def _detach(self, settings: Settings) -> int:
         cluster = self.target.remote
         if cluster is None:
-            raise UsageError("--detach runs the controller in the cluster: leave out --local")
+            raise UsageError(f"--detach runs the controller in a cluster: leave out{self.target.flags}")
         arguments = self._arguments(settings, self._capacity(settings))
         if self.args.dry_run:
             self._dry_run([cluster.controller_job(arguments, settings)])
@@ -311,6 +315,13 @@ class Command:
         """As many shards at a time as were asked for, or as the release says, or as the place has room for."""
         args, jobs = self.args, settings.jobs
         patience, most = jobs.capacity_seconds, args.max_parallelism
+        if self.target.sky:
+            if most:
+                raise UsageError(
+                    "--max-parallelism counts the GPUs of a cluster: with --backend sky, say --parallelism"
+                )
+            self.target.sky.choose(kinds(args.accelerator) if args.accelerator else (), args.spot)
+            return Capacity(args.parallelism or jobs.parallelism or self.target.sky.parallelism(), patience=patience)
         if not (args.accelerator or args.spot or most):
             return Capacity(
                 args.parallelism or jobs.parallelism or self.target.cluster.parallelism(), patience=patience
@@ -358,6 +369,8 @@ class Command:
             self.target.cluster.check(job)
 
     def _interrupted(self, run: str) -> str:
+        if self.target.sky:
+            return "its machines go on and end by themselves; the same command goes on from here"
         if self.target.local:
             return "stopping: the parts in hand are being written; the same command goes on from here"
         return (

@@ -20,7 +20,7 @@ from controller import settings as given
 from controller.command import INTERRUPTED, Command
 from controller.jobs import Stage
 from controller.placement import Spot
-from controller.target import HOME, RELEASE_NAME
+from controller.target import BACKENDS, HOME, RELEASE_NAME
 from imgsearch.errors import ExitCode, ImgsearchError, UsageError
 
 
@@ -41,7 +41,19 @@ def parser() -> argparse.ArgumentParser:
             chosen.add_argument("--pool", metavar="NAME", help="the pool of machines that `pools up` has made")
             where.add_argument("--local", action="store_true", help="this machine: Jobs are processes")
             where.add_argument(
-                "--home", type=Path, metavar="DIR", help=f"this machine, with runs and vectors in DIR ({HOME})"
+                "--backend",
+                choices=BACKENDS,
+                default=BACKENDS[0],
+                help="sky: machines that SkyPilot rents, without a Kubernetes (sky/README.md)",
+            )
+            where.add_argument(
+                "--sky-tasks", type=Path, metavar="DIR", help="what those machines are (sky/ of the repository)"
+            )
+            where.add_argument(
+                "--home",
+                type=Path,
+                metavar="DIR",
+                help=f"this machine, with runs and vectors in DIR ({HOME}); of --backend sky, its state",
             )
         if output:
             made.add_argument("-o", "--output", choices=("table", "json"), default="table", help="how to print it")

@@ -191,7 +191,7 @@ class SkyFinder:
         annotations.clear_request_level_cache()  # SkyPilot does that for each request of its API server
         ours = {"kubernetes": {"autoscaler": self._autoscaler}} if self._autoscaler else {}
         try:
-            with _whole_tracebacks(), skypilot_config.override_skypilot_config(ours):
+            with whole_tracebacks(), skypilot_config.override_skypilot_config(ours):
                 yield
         except exceptions.KubeAPIUnreachableError as error:  # first: it is a ResourcesUnavailableError, too
             raise self._unreachable(error, "nodes") from error
@@ -334,7 +334,7 @@ def price_lists() -> Mapping[str, Mapping[str, Sequence[Any]]]:
     found: dict[str, Mapping[str, Sequence[Any]]] = {}
     failed: dict[str, object] = dict.fromkeys(clouds, "no answer in time")
     deadline = time.monotonic() + CATALOGUE_SECONDS
-    with _whole_tracebacks():
+    with whole_tracebacks():
         for cloud in clouds:
             threading.Thread(target=ask, args=(cloud,), name=f"prices-{cloud}", daemon=True).start()
         for _ in clouds:
@@ -501,7 +501,7 @@ class _Pools:
         """One pool of a file, its paths made absolute, and its machines. Raises UsageError."""
         from sky.ssh_node_pools import utils
 
-        with _whole_tracebacks():
+        with whole_tracebacks():
             try:
                 pool = utils.get_cluster_config(utils.load_ssh_targets(str(file)), name, file_path=str(file))[name]
                 hosts: list[dict[str, str]] = utils.prepare_hosts_info(name, pool)
@@ -651,7 +651,7 @@ def load() -> Path:
 
 
 @contextmanager
-def _whole_tracebacks() -> Iterator[None]:
+def whole_tracebacks() -> Iterator[None]:
     """SkyPilot sets sys.tracebacklimit to 0 as it raises, and leaves it there."""
     before = getattr(sys, "tracebacklimit", None)
     try:

@@ -13,15 +13,18 @@ from controller import settings as given
 from controller import skypilot
 from controller.local import RELEASE, LocalCluster
 from controller.pipeline import Cluster
+from imgsearch.errors import UsageError
 from imgsearch.settings import Settings
 
 if TYPE_CHECKING:
+    from controller.clouds import SkyCluster
     from controller.cluster import Api
     from controller.placement import Finder
     from controller.remote import RemoteCluster
 
 HOME = Path("~/.imgsearch")
 RELEASE_NAME = "imgsearch"
+BACKENDS = ("kubernetes", "sky")
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,16 @@ class Target:
     """The cluster, where it is this machine."""
     remote: RemoteCluster | None = None
     """The cluster, where it is a Kubernetes."""
+    sky: SkyCluster | None = None
+    """The cluster, where it is machines that SkyPilot rents."""
     finder: Callable[[str | None], Finder] | None = None
     """What finds its GPUs, and those that the named autoscaler can add."""
 
 
 def target(args: argparse.Namespace, env: Mapping[str, str]) -> Target:
     """What the flags of a verb choose; raises UsageError where there is no such cluster or release."""
+    if args.backend == "sky":
+        return _rented(args, env)
     if args.local or args.home is not None:
         here = LocalCluster((args.home or HOME).expanduser(), env=env)
         flags = f" --home {args.home}" if args.home else " --local"
@@ -58,6 +65,19 @@ def target(args: argparse.Namespace, env: Mapping[str, str]) -> Target:
     flags = "".join(f" --{flag} {value}" for flag, value in told.items() if value)
     gpus = partial(finder, api, context)
     return Target(there, settings, args.release, flags, remote=there, finder=gpus)
+
+
+def _rented(args: argparse.Namespace, env: Mapping[str, str]) -> Target:
+    from controller import clouds
+    from controller.skyjobs import SkyTasks
+
+    if args.local or args.context or args.pool or args.namespace:
+        raise UsageError("--backend sky has no cluster and is not this machine: leave out the other flags of the place")
+    home = args.home or HOME
+    there = clouds.SkyCluster(home.expanduser(), SkyTasks(), env=env, files=args.sky_tasks or clouds.TASKS)
+    told = {"home": args.home, "sky-tasks": args.sky_tasks}
+    flags = " --backend sky" + "".join(f" --{flag} {value}" for flag, value in told.items() if value)
+    return Target(there, there.settings(env), clouds.RELEASE, flags, sky=there)
 
 
 def door(args: argparse.Namespace, env: Mapping[str, str]) -> tuple[Api, str | None]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -109,6 +111,32 @@ def gpu_node(world: World) -> str:
 def photos() -> int:
     """How many there are at /sources/photos/few."""
     return sum(1 for _ in open_source(str(_photos())).items())
+
+
+@contextmanager
+def in_bucket(
+    world: World, values: Mapping[str, Any], release: str, uri: str, policy: Mapping[str, Any] | None = None
+) -> Iterator[World]:
+    """Another release in the namespace, which keeps its runs at `uri` in the bucket; `policy` opens its network."""
+    made = World(world.namespace, release)
+    secret = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    words = [f"--from-literal={name}={value}" for name, value in secret.items()]
+    made.kubectl("create", "secret", "generic", release, *words)
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    made.install(
+        {
+            **values,
+            "sources": [],
+            "storage": {
+                "uri": uri,
+                "existingSecret": release,
+                "env": {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": os.environ["AWS_DEFAULT_REGION"]},
+            },
+            "networkPolicy": {"egressPorts": [443, 80, urlsplit(endpoint).port], **(policy or {})},
+        }
+    )
+    yield made
+    made.helm("uninstall", made.release, "--wait")
 
 
 def fill(world: World) -> None:

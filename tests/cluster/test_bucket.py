@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from imgsearch.storage import Storage
-from tests.cluster.conftest import photo_files
+from tests.cluster.conftest import in_bucket, photo_files
 from tests.cluster.world import World, ids
 from tests.conftest import S3
 
@@ -20,25 +18,8 @@ def bucket_world(world: World, values: dict[str, Any]) -> Iterator[World]:
     """A second release in the namespace, which keeps its runs in the bucket."""
     if not S3:
         pytest.skip("IMGSEARCH_TEST_S3 names no bucket of an S3 server")
-    made = World(world.namespace, "bucket")
-    secret = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    words = [f"--from-literal={name}={value}" for name, value in secret.items()]
-    made.kubectl("create", "secret", "generic", "bucket", *words)
-    endpoint = os.environ["AWS_ENDPOINT_URL"]
-    made.install(
-        {
-            **values,
-            "sources": [],
-            "storage": {
-                "uri": f"{S3}/index",
-                "existingSecret": "bucket",
-                "env": {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": os.environ["AWS_DEFAULT_REGION"]},
-            },
-            "networkPolicy": {"egressPorts": [443, 80, urlsplit(endpoint).port]},
-        }
-    )
-    yield made
-    made.helm("uninstall", made.release, "--wait")
+    with in_bucket(world, values, "bucket", f"{S3}/index") as made:
+        yield made
 
 
 def test_a_prefix_of_a_bucket_is_indexed_into_a_bucket(bucket_world: World, photos: int) -> None:

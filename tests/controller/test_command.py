@@ -205,6 +205,13 @@ def test_wishes_that_cannot_be_are_told(cli: Cli, words: tuple[str, ...], senten
     assert sentence in done.stderr
 
 
+def test_without_skypilot_its_backend_says_how_to_get_it(env: dict[str, str]) -> None:
+    done = controller("run-pipeline", "s3://photos/new", "--backend", "sky", env=env)
+    assert done.returncode == 2
+    assert "SkyPilot is not installed here" in done.stderr
+    assert "make install-sky" in done.stderr
+
+
 def test_pools_lists_gpus_and_how_many_are_free(cli: Cli, server: ApiServer) -> None:
     server.put("nodes", gpu_node("a", "nvidia-l4", 2))
     held = pod(name="held", gpus=1)
@@ -339,6 +346,7 @@ def test_what_the_store_knows_is_asked_in_the_cluster(cli: Cli, server: ApiServe
         (("run-pipeline", "photos"), "'photos' is a path on this machine"),
         (("run-pipeline", SOURCE, "--release", "other"), "has no release 'other' of the chart"),
         (("serve",), "say --local: in a cluster the chart serves"),
+        (("runs", "--backend", "sky"), "leave out the other flags of the place"),
         (("status",), f"no runs yet; `controller run-pipeline SOURCE {FLAGS}` makes one"),
         (("status", "r9"), "no run is called 'r9' here"),
         (("logs", "r9", "0"), "run r9 has no pod of embed 0 any more"),

@@ -84,7 +84,7 @@ def test_forgetting_local_where_there_is_no_cluster(tmp_path: Path, folder: Path
 
 
 def test_leaving_to_a_cluster_what_is_local(home: Path, folder: Path) -> None:
-    mistake("run-pipeline", folder, "--home", home, "--detach", code=2, sentence="leave out --local")
+    mistake("run-pipeline", folder, "--home", home, "--detach", code=2, sentence="leave out --home")
 
 
 def test_a_setting_that_there_is_not(home: Path, folder: Path) -> None:

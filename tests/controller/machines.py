@@ -1,0 +1,146 @@
+"""Machines that somebody rents by name, each of them a process here: what SkyPilot is to a SkyCluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from controller.clouds import LOOK_SECONDS, PYTHON
+from controller.tries import Look, Seen
+from imgsearch.errors import TemporaryError
+from tests.programs import program_env
+
+
+class Machines:
+    """Runs the scripts of tasks for real. Tests say what else becomes of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.submitted: list[tuple[str, Mapping[str, Any]]] = []
+        self.returned: list[str] = []
+        self.looks = 0
+        self.most = 0
+        """So many there were at a time."""
+        self.nowhere = ""
+        """Why no place has a machine; empty: there is one."""
+        self.refused = ""
+        """Why none ever will."""
+        self.silent = False
+        """It does not answer."""
+        self.booting = False
+        """Machines are made ready, and are never done with it."""
+        self.lingering = False
+        """What is given back is still there."""
+        self._failed: dict[str, Look] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.submitted]
+
+    @property
+    def there(self) -> list[str]:
+        return [*self._processes]
+
+    def submit(self, name: str, task: Mapping[str, Any]) -> None:
+        self._answer()
+        assert name not in self._processes, f"{name} has a machine already"
+        self.submitted.append((name, task))
+        self._failed.pop(name, None)
+        if self.nowhere:
+            self._failed[name] = Look(Seen.NOWHERE, self.nowhere)
+        elif self.refused:
+            self._failed[name] = Look(Seen.REFUSED, self.refused)
+        else:
+            self._begin(name, task)
+        self.most = max(self.most, len(self._processes))
+
+    def look(self, names: Sequence[str]) -> Mapping[str, Look]:
+        self._answer()
+        self.looks += 1
+        return {name: self._look(name) for name in names}
+
+    def log(self, name: str, lines: int | None = None) -> str:
+        self._answer()
+        file = self._folder / name / "log"
+        if name not in self._processes or not file.exists():
+            return ""
+        return "".join(file.read_text().splitlines(keepends=True)[-(lines or 0) :])
+
+    def down(self, name: str) -> None:
+        self._answer()
+        self.returned.append(name)
+        if not self.lingering:
+            self.take_away(name)
+
+    def take_away(self, name: str) -> None:
+        """As a cloud does with a spot machine."""
+        if process := self._processes.pop(name, None):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def wait(self) -> None:
+        """Until a task has ended, if there is one that does."""
+        for process in [*self._processes.values()]:
+            if process.poll() is None:
+                try:
+                    process.wait(0.05)
+                except subprocess.TimeoutExpired:
+                    continue
+                return
+
+    def close(self) -> None:
+        for name in self.there:
+            self.take_away(name)
+
+    def _answer(self) -> None:
+        if self.silent:
+            raise TemporaryError("SkyPilot does not answer")
+
+    def _look(self, name: str) -> Look:
+        if name in self._failed:
+            return self._failed[name]
+        process = self._processes.get(name)
+        if process is None:
+            return Look(Seen.GONE)
+        if self.booting:
+            return Look(Seen.WAITING, "it boots", machine=True)
+        return Look(Seen.RUNNING if process.poll() is None else Seen.ENDED, machine=True)
+
+    def _begin(self, name: str, task: Mapping[str, Any]) -> None:
+        home = self._folder / name
+        home.mkdir(parents=True, exist_ok=True)
+        told = {variable: value for variable, value in os.environ.items() if not variable.startswith("IMGSEARCH_")}
+        env = {**told, **program_env({}), "HOME": str(home), **task["envs"], **task["secrets"]}
+        with (home / "log").open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                ["/bin/bash", "-c", task["run"].replace(PYTHON, sys.executable)],
+                cwd=home,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+
+class Clock:
+    """A look passes with every sleep."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self._machines.wait()
+        self.time += timedelta(seconds=max(seconds, LOOK_SECONDS))
