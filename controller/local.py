@@ -116,12 +116,12 @@ class LocalCluster:
             env={**self._env, **settings.to_env(), "IMGSEARCH_LOG_RESULT_FILE": os.devnull},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
         )
         try:
-            answered = answer(done.stdout)
+            answered = answer(done.stdout.decode())  # not as text: the line ends of a CSV file are its own
         except ValueError:
-            raise TemporaryError(f"{program} {verb} ended with {done.returncode}: {done.stderr.strip()}") from None
+            told = done.stderr.decode(errors="replace").strip()
+            raise TemporaryError(f"{program} {verb} ended with {done.returncode}: {told}") from None
         if done.returncode == ExitCode.DONE:
             return answered
         raise failure(done.returncode, answered.result.get("error", "it was interrupted"))
