@@ -8,7 +8,7 @@ from typing import Any
 from tests.cluster.world import RELEASE, World, until
 
 SCRIPT = """
-import itertools, json, sys, threading, time, urllib.error, urllib.request
+import itertools, json, socket, sys, threading, time, urllib.error, urllib.parse, urllib.request
 url, key, clients, cached = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "cached"
 pause = float(sys.argv[5])
 numbers = itertools.count()
@@ -34,6 +34,15 @@ def search():
         sys.stdout.flush()
         time.sleep(pause)
 
+given_up = time.monotonic() + 90  # a network plugin takes a while to let a new pod out
+while True:
+    try:
+        socket.create_connection((urllib.parse.urlsplit(url).hostname, 80), timeout=5).close()
+        break
+    except OSError:
+        if time.monotonic() > given_up:
+            raise
+        time.sleep(0.5)
 for _ in range(clients):
     threading.Thread(target=search).start()
 """

@@ -50,7 +50,7 @@ def test_chroma_may_die_while_it_is_filled_and_while_it_is_searched(world: World
         recovered = len(load.answers())
         load.more(50)
         # While Chroma was away a search could not be answered: it was refused with a reason, and tried again works.
-        assert {answer["status"] for answer in load.answers()} <= {200, 503}
+        assert [answer for answer in load.answers() if answer["status"] not in (200, 503)] == []
         assert all(answer["status"] == 200 for answer in load.answers()[recovered + 5 :])
 
 
