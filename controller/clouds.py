@@ -32,7 +32,8 @@ import yaml
 
 from controller import pods, tries
 from controller.jobs import IndexReport, JobState, Stage, job_state
-from controller.manifests import job_name
+from controller.local import runs_below
+from controller.manifests import job_name, must_be_same
 from controller.output import Answer, answer, failure, progress
 from controller.placement import NVIDIA, Kind, Spot
 from controller.tries import Index, Look, Seen, Step
@@ -169,20 +170,14 @@ class SkyCluster:
         return found
 
     def runs(self) -> list[str]:
-        jobs = sorted(self._jobs.glob("*/job.json"), key=lambda file: file.stat().st_ctime)
-        return list(dict.fromkeys(json.loads(job.read_text())["metadata"]["labels"][labels.RUN] for job in jobs))
+        return runs_below(self._jobs)
 
     def create(self, job: Mapping[str, Any]) -> None:
         folder = self._jobs / job["metadata"]["name"]
         self._runs.add(job["metadata"]["labels"][labels.RUN])
         with _locked(folder):
             if kept := self._read(folder):
-                theirs, ours = (each["metadata"]["annotations"][labels.SPEC_HASH] for each in (kept[0], job))
-                if theirs != ours:
-                    raise PermanentError(
-                        f"Job {folder.name} exists with another spec ({theirs}, this one is {ours}): "
-                        "remove it with `controller cleanup`, or use another --run"
-                    )
+                must_be_same(kept[0], job)
                 return
             made = {**job, "status": {"startTime": self._now().isoformat(timespec="seconds")}}
             indexes = dict.fromkeys(range(job["spec"]["completions"]), Index())

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from controller.jobs import IndexReport, JobState, Stage, format_indexes, job_state
-from controller.manifests import job_name
+from controller.manifests import final_codes, job_name, must_be_same
 from controller.output import Answer, answer, failure, progress
 from imgsearch import labels
-from imgsearch.errors import ExitCode, PermanentError, TemporaryError, UsageError
+from imgsearch.errors import ExitCode, TemporaryError, UsageError
 from imgsearch.settings import Settings
 
 RELEASE = "local"
@@ -65,19 +65,13 @@ class LocalCluster:
 
     def runs(self) -> list[str]:
         """Runs that have a Job here, the latest last."""
-        jobs = sorted(self._jobs.glob("*/job.json"), key=lambda file: file.stat().st_ctime)
-        return list(dict.fromkeys(json.loads(job.read_text())["metadata"]["labels"][labels.RUN] for job in jobs))
+        return runs_below(self._jobs)
 
     def create(self, job: Mapping[str, Any]) -> None:
         folder = self._jobs / job["metadata"]["name"]
         there = _read_job(folder)
         if there is not None:
-            theirs, ours = (each["metadata"]["annotations"][labels.SPEC_HASH] for each in (there, job))
-            if theirs != ours:
-                raise PermanentError(
-                    f"Job {folder.name} exists with another spec ({theirs}, this one is {ours}): "
-                    "remove it with `controller cleanup`, or use another --run"
-                )
+            must_be_same(there, job)
             return
         folder.mkdir(parents=True, exist_ok=True)
         runner = Runner(folder, job, env=self._env, changed=self._changed)
@@ -242,7 +236,7 @@ class Runner:
                 return index, True
             if _read_result(result) is None:
                 result.write_text(json.dumps({"error": _death(code, self._folder)}))
-            if code in _not_retried(self._spec):
+            if code in final_codes(self._spec):
                 return index, False
             self._stopping.wait(2.0**attempt)
         return index, False
@@ -291,9 +285,10 @@ class Runner:
         self._changed.set()
 
 
-def _not_retried(spec: Mapping[str, Any]) -> set[int]:
-    rules = spec["podFailurePolicy"]["rules"]
-    return {code for rule in rules if rule["action"] == "FailIndex" for code in rule["onExitCodes"]["values"]}
+def runs_below(jobs: Path) -> list[str]:
+    """Runs that have a `<job>/job.json` in this folder, the latest last."""
+    files = sorted(jobs.glob("*/job.json"), key=lambda file: file.stat().st_ctime)
+    return list(dict.fromkeys(json.loads(file.read_text())["metadata"]["labels"][labels.RUN] for file in files))
 
 
 def _death(code: int, folder: Path) -> str:

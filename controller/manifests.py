@@ -11,7 +11,7 @@ from typing import Any
 
 from controller.jobs import Stage
 from imgsearch import labels
-from imgsearch.errors import ExitCode
+from imgsearch.errors import ExitCode, PermanentError
 from imgsearch.settings import JobSettings, LogSettings, MetricsSettings, Settings
 
 CONTROLLER = "controller"
@@ -113,6 +113,22 @@ def spec_hash(completions: int, settings: Settings) -> str:
     release, and what they log, does not make another run."""
     work = replace(settings, jobs=JobSettings(), log=LogSettings(), metrics=MetricsSettings()).to_env()
     return hashlib.sha256(json.dumps([completions, work], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def must_be_same(there: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+    """Raises PermanentError where the Job that has this name is of another spec."""
+    theirs, ours = (each["metadata"].get("annotations", {}).get(labels.SPEC_HASH) for each in (there, job))
+    if theirs != ours:
+        raise PermanentError(
+            f"Job {job['metadata']['name']} exists with another spec ({theirs}, this one is {ours}): "
+            "remove it with `controller cleanup`, or use another --run"
+        )
+
+
+def final_codes(spec: Mapping[str, Any]) -> set[int]:
+    """The exit codes that no retry can mend, as a Job's spec has them."""
+    rules = spec["podFailurePolicy"]["rules"]
+    return {code for rule in rules if rule["action"] == "FailIndex" for code in rule["onExitCodes"]["values"]}
 
 
 def _names(release: str, component: str) -> dict[str, str]:

@@ -202,7 +202,6 @@ class RemoteCluster:
 
     def create(self, job: Mapping[str, Any]) -> None:
         name = job["metadata"]["name"]
-        ours = job["metadata"]["annotations"][labels.SPEC_HASH]
         while True:
             try:
                 made = self._api.create(*JOBS, job)
@@ -215,12 +214,7 @@ class RemoteCluster:
             if "deletionTimestamp" in there["metadata"]:
                 self._await_gone(name)
                 continue
-            theirs = there["metadata"].get("annotations", {}).get(labels.SPEC_HASH)
-            if theirs != ours:
-                raise PermanentError(
-                    f"Job {name} exists with another spec ({theirs}, this one is {ours}): "
-                    "remove it with `controller cleanup`, or use another --run"
-                )
+            manifests.must_be_same(there, job)
             made = there
             break
         if view := self._views.get(job["metadata"]["labels"][labels.RUN]):

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 from controller.jobs import format_indexes
+from controller.manifests import final_codes
 from imgsearch.errors import ExitCode
 
 AGAIN = timedelta(seconds=60)
@@ -206,12 +207,6 @@ def end(log: str) -> End | None:
         result = None
     printed = log[: last.start()].rpartition(f"{BEGIN}\n")[2].removesuffix("\n")
     return End(int(last[1]), result if isinstance(result, dict) else None, printed)
-
-
-def final_codes(spec: Mapping[str, Any]) -> set[int]:
-    """The exit codes that no retry can mend, as a Job's spec has them."""
-    rules = spec["podFailurePolicy"]["rules"]
-    return {code for rule in rules if rule["action"] == "FailIndex" for code in rule["onExitCodes"]["values"]}
 
 
 def _tried(index: Index, look: Look, end: End | None, spec: Mapping[str, Any], now: datetime) -> Index:
