@@ -76,6 +76,17 @@ class ChromaServer:
             self._process = None
 
 
+def await_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Returns when the searcher is ready; fails with its log where it has ended."""
+    while True:
+        assert server.poll() is None, log.read_text()
+        try:
+            if client.get("/readyz").is_success:
+                return
+        except httpx.TransportError:
+            pass
+
+
 @contextmanager
 def serving(home: Path) -> Iterator[httpx.Client]:
     """A client of `controller serve --local` that is ready."""
@@ -86,13 +97,7 @@ def serving(home: Path) -> Iterator[httpx.Client]:
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                while True:
-                    assert server.poll() is None, (home / "serve.log").read_text()
-                    try:
-                        if client.get("/readyz").is_success:
-                            break
-                    except httpx.TransportError:
-                        pass
+                await_ready(client, server, home / "serve.log")
                 yield client
         finally:
             server.terminate()

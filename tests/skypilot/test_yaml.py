@@ -31,7 +31,7 @@ from sky.utils.dag_utils import load_chain_dag_from_yaml
 from sky.utils.schemas import get_config_schema
 
 from imgsearch.settings import Settings
-from tests.programs import free_port
+from tests.programs import await_ready, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "sky"
@@ -412,13 +412,7 @@ def serving(given: Mapping[str, str], env: Mapping[str, str], *, home: Path) -> 
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                while True:
-                    assert server.poll() is None, (home / "serve.log").read_text()
-                    try:
-                        if client.get("/readyz").is_success:
-                            break
-                    except httpx.TransportError:
-                        pass
+                await_ready(client, server, home / "serve.log")
                 yield client
         finally:
             server.terminate()
