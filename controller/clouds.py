@@ -21,9 +21,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,11 +31,12 @@ from typing import Any, Protocol
 import yaml
 
 from controller import pods, tries
-from controller.jobs import IndexReport, JobState, Stage, job_state
+from controller.accelerators import Kind
+from controller.jobs import Gpu, IndexReport, JobState, Stage, job_state
 from controller.local import runs_below
 from controller.manifests import job_name, must_be_same
 from controller.output import Answer, answer, failure, progress
-from controller.placement import NVIDIA, Kind, Spot
+from controller.placement import NVIDIA, Spot
 from controller.tries import Index, Look, Seen, Step
 from imgsearch import labels
 from imgsearch.errors import ExitCode, PermanentError, TemporaryError, UsageError
@@ -79,7 +80,7 @@ PARALLELISM = 4
 
 
 class Tasks(Protocol):
-    """What runs tasks by name: SkyPilot (controller.skyjobs). Every call raises TemporaryError where it does not
+    """What runs tasks by name: SkyPilot (controller.skypilot.tasks). Every call raises TemporaryError where it does not
     answer."""
 
     def submit(self, name: str, task: Mapping[str, Any]) -> None:
@@ -94,6 +95,16 @@ class Tasks(Protocol):
 
     def down(self, name: str) -> None:
         """Begins to give its machine back, and returns; one that is not there is no error."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The indexes of somebody else's Job that a SkyCluster has."""
+
+    indexes: Mapping[int, Index]
+    gpus: int
+    """What each machine has."""
+    gpu: Gpu
 
 
 class SkyCluster:
@@ -179,11 +190,47 @@ class SkyCluster:
             if kept := self._read(folder):
                 must_be_same(kept[0], job)
                 return
-            made = {**job, "status": {"startTime": self._now().isoformat(timespec="seconds")}}
-            indexes = dict.fromkeys(range(job["spec"]["completions"]), Index())
-            _save(folder / "indexes.json", _written(indexes))
-            _save(folder / "job.json", made)
-            self._move(folder)
+            self._begin(folder, job, dict.fromkeys(range(job["spec"]["completions"]), Index()))
+
+    def take(self, job: Mapping[str, Any], numbers: Collection[int]) -> None:
+        """Runs these completion indexes of a Job whose others are somebody else's; more of them may be taken later,
+        and those again that no place was to have. The annotation OVERFLOW_OF tells the Jobs of a name apart: what is
+        left of another one is removed first. Raises UsageError where the name is that of a whole Job."""
+        folder = self._jobs / job["metadata"]["name"]
+        if kept := self._read(folder):
+            whose = kept[0]["metadata"]["annotations"].get(labels.OVERFLOW_OF)
+            if whose is None:
+                run = job["metadata"]["labels"][labels.RUN]
+                raise UsageError(f"run {run} is one of --backend sky on this machine: give another --run")
+            if whose != job["metadata"]["annotations"][labels.OVERFLOW_OF]:
+                self.delete(folder.name)
+        self._runs.add(job["metadata"]["labels"][labels.RUN])
+        with _locked(folder):
+            kept = self._read(folder)
+            there = kept[1] if kept else {}
+            new = {i: Index() for i in numbers if i not in there or tries.was_refused(there[i])}
+            if new:
+                self._begin(folder, kept[0] if kept else job, {**there, **new})
+
+    def taken(self, run: str, job: str) -> Taken | None:
+        """What there is of the embed Job with this uid; None where nothing of it was taken."""
+        folder = self._folder(run, Stage.EMBED)
+        kept = self._read(folder)
+        if kept is None or kept[0]["metadata"]["annotations"].get(labels.OVERFLOW_OF) != job:
+            return None
+        self._runs.add(run)
+        return Taken(kept[1], _per_machine(kept[0]), self._state(*kept).asked)
+
+    def drop(self, run: str, numbers: Collection[int]) -> None:
+        """Gives back the machines of these indexes of an embed Job that were taken: nobody wants them any more."""
+        folder = self._folder(run, Stage.EMBED)
+        with _locked(folder):
+            kept = self._read(folder)
+            assert kept is not None, "it was not taken"
+            job, indexes = kept
+            dropped = {i: tries.given_up(indexes[i], "it was done elsewhere", self._now()) for i in numbers}
+            if any(dropped[i] != indexes[i] for i in numbers):
+                self._begin(folder, job, {**indexes, **dropped})
 
     def check(self, job: Mapping[str, Any]) -> None:
         if job["metadata"]["labels"].get(labels.QUEUE):
@@ -275,18 +322,24 @@ class SkyCluster:
     def stop(self) -> None:
         pass  # machines go on, and end by themselves
 
+    def _begin(self, folder: Path, job: Mapping[str, Any], indexes: Mapping[int, Index]) -> None:
+        """Goes on with these indexes of a Job from now. Its lock is held."""
+        started = {"startTime": self._now().isoformat(timespec="seconds")}
+        _save(folder / "indexes.json", _written(indexes))
+        _save(folder / "job.json", {**job, "status": job.get("status") or started})
+        self._move(folder)
+
     def _state(self, job: Mapping[str, Any], indexes: Mapping[int, Index]) -> JobState:
         reports = {
             i: IndexReport(index.result if index.succeeded is not None else None, index.done, index.total)
             for i, index in indexes.items()
         }
-        gpus = sum(pods.gpus(job["spec"]["template"]["spec"]).values())
         return job_state(
             {**job, "status": tries.status(job, indexes)},
             reports,
             waiting=tries.waiting(indexes),
             waiting_since=tries.waiting_since(indexes),
-            gpu_hours=gpus * tries.machine_hours(indexes, self._now()),
+            gpu_hours={Gpu(): _per_machine(job) * tries.machine_hours(indexes, self._now())},
         )
 
     def _is_due(self, folder: Path) -> bool:
@@ -418,6 +471,11 @@ class SkyCluster:
 
 def _task(job: str, index: int) -> str:
     return f"{job}-{index}"
+
+
+def _per_machine(job: Mapping[str, Any]) -> int:
+    """GPUs."""
+    return sum(pods.gpus(job["spec"]["template"]["spec"]).values())
 
 
 def _over(indexes: Mapping[int, Index]) -> bool:

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from controller import query, skypilot
 from controller import settings as given
-from controller.capacity import Capacity
 from controller.cost import cost
 from controller.jobs import JobState, Phase, Stage
 from controller.manifests import CONTROLLER, job_name
 from controller.metrics import RunMetrics
 from controller.output import Answer
 from controller.pipeline import Pipeline
-from controller.placement import Offer, kinds, noted, placed
+from controller.placement import Offer
+from controller.places import Place, door, place
 from controller.plan import Failed, Finished, over
-from controller.pools import find, finder, room
-from controller.target import Target, door, target
+from controller.pools import finder
+from controller.skypilot.pools import ensure_pool, remove_pool
+from controller.skypilot.prices import prices
+from controller.terminal import Terminal
 from controller.view import Rate, RunView, average, plural, reasons, report_table, summary, table
 from imgsearch.errors import ExitCode, PermanentError, UsageError
 from imgsearch.layout import RunFolder
@@ -51,89 +50,86 @@ class Command:
 
     def __init__(self, args: argparse.Namespace, *, out: Console, err: Console, env: Mapping[str, str]) -> None:
         self.args = args
-        self.out = out
-        self.err = err
+        self.terminal = Terminal(out, err)
         self.env = env
 
     @cached_property
-    def target(self) -> Target:
-        return target(self.args, self.env)
+    def place(self) -> Place:
+        return place(self.args, self.env)
 
     def run_pipeline(self) -> int:
-        args, cluster = self.args, self.target.cluster
-        if self.target.local:
-            given.check_paths(args.source, args.model)
-        base = self._published(args.index) if args.update else None
+        args, place = self.args, self.place
+        source, model = place.source(args.source), place.model(args.model)
         settings = given.with_run(
-            given.overridden(self.target.settings, args.set),
-            source=given.source_here(args.source) if self.target.local else given.source_there(args.source),
+            given.overridden(place.settings, args.set),
+            source=source,
             index=args.index,
-            model=args.model if self.target.local else given.model_there(args.model),
+            model=model,
             run=args.run,
             shard_images=args.shard_size,
-            base=base,
+            base=self._published(args.index) if args.update else None,
         )
         if args.detach:
             return self._detach(settings)
-        view = RunView(settings.run.id, self.err, gpu_hour_price=settings.jobs.gpu_hour_price)
-        capacity = self._capacity(settings)
+        cluster = place.runner(args, settings)
+        view = RunView(settings.run.id, self.terminal.err, gpu_hour_price=settings.jobs.gpu_hour_price)
+        capacity = place.capacity(args, settings)
         metrics = RunMetrics(settings.run.id, settings.run.index)
 
         def show(jobs: Mapping[Stage, JobState]) -> None:
             view.show(jobs)
             metrics.show(jobs)
 
-        pipeline = Pipeline(cluster, settings, release=self.target.release, capacity=capacity, show=show)
+        pipeline = Pipeline(cluster, settings, release=place.release, capacity=capacity, show=show)
         if args.dry_run:
             # How many shards there will be is known once the plan is made; one stands in for them here.
             self._dry_run([pipeline.manifest(stage, 1) for stage in Stage])
             return ExitCode.DONE
-        if self.target.local:
-            _need("torch", "chromadb")
+        place.ready()
         fresh = not _all_done(cluster.jobs(settings.run.id))
         try:
             with view, exposed(metrics.registry, given.metrics_port(self.env), last_read=LAST_READ_SECONDS):
                 end, jobs = pipeline.run()
         except KeyboardInterrupt:
-            self._note(self._interrupted(settings.run.id))
+            self.terminal.note(place.interrupted(settings.run.id))
             return INTERRUPTED
         finally:
             cluster.stop()
-        return self._ended(end, jobs, settings, base, fresh=fresh)
+        return self._ended(end, jobs, settings, fresh=fresh)
 
     def status(self) -> int:
-        cluster = self.target.cluster
+        cluster = self.place.cluster
         run = self.args.run or next(reversed(cluster.runs()), None)
         for trouble in cluster.troubles():
-            self._warn(trouble)
+            self.terminal.warn(trouble)
         if run is None:
-            raise UsageError(f"no runs yet; `controller run-pipeline SOURCE{self.target.flags}` makes one")
+            raise UsageError(f"no runs yet; `controller run-pipeline SOURCE{self.place.flags}` makes one")
         window = Rate(time.monotonic)
         while True:
             jobs = cluster.jobs(run)
             if not jobs:
-                raise UsageError(f"no run is called {run!r} here; `controller runs{self.target.flags}` lists them")
+                raise UsageError(f"no run is called {run!r} here; `controller runs{self.place.flags}` lists them")
             rate = None
             if embed := jobs.get(Stage.EMBED):
                 rate = window.update(embed.images_done) or average(embed, datetime.now(UTC))
-            price = self.target.settings.jobs.gpu_hour_price
+            price = self.place.settings.jobs.gpu_hour_price
             if self.args.output == "json":
                 stages = [summary(job, jobs, rate, gpu_hour_price=price) for job in jobs.values()]
                 print(json.dumps({"run": run, "stages": stages}), flush=True)
             else:
-                self.out.print(table(run, jobs, rate, gpu_hour_price=price))
+                self.terminal.out.print(table(run, jobs, rate, gpu_hour_price=price))
                 for reason in reasons(jobs):
-                    self.out.print(reason, soft_wrap=True)
+                    self.terminal.out.print(reason, soft_wrap=True)
             if not self.args.watch or over(jobs):
                 return ExitCode.DONE
             cluster.wait(WATCH_SECONDS)
 
     def runs(self) -> int:
-        cluster = self.target.cluster
+        cluster = self.place.cluster
         told = self._ask("runs")
         done = {row["run"]: row for row in told["runs"]}
         if told["left_out"]:
-            self._warn(f"{plural(told['left_out'], 'earlier run')} more than fit into one answer")
+            self.terminal.warn(f"{plural(told['left_out'], 'earlier run')} more than fit into one answer")
         rows = []
         for run in dict.fromkeys([*reversed(done), *cluster.runs()]):
             about = done.get(run, {})
@@ -147,27 +143,25 @@ class Command:
                     "source": about.get("source"),
                 }
             )
-        return self._list(rows, empty=f"no runs yet; `controller run-pipeline SOURCE{self.target.flags}` makes one")
+        return self._list(rows, empty=f"no runs yet; `controller run-pipeline SOURCE{self.place.flags}` makes one")
 
     def indexes(self) -> int:
-        empty = f"no index yet; `controller run-pipeline SOURCE{self.target.flags}` makes one"
+        empty = f"no index yet; `controller run-pipeline SOURCE{self.place.flags}` makes one"
         return self._list(self._ask("indexes")["indexes"], empty=empty)
 
     def rollback(self) -> int:
         told = self._ask("rollback", RunSettings(index=self.args.index))
-        self._say(f"index {told['index']} points to run {told['run']} again ({told['images']:,} images)")
+        self.terminal.say(f"index {told['index']} points to run {told['run']} again ({told['images']:,} images)")
         return ExitCode.DONE
 
     def cleanup(self) -> int:
-        cluster = self.target.cluster
+        cluster = self.place.cluster
         known = cluster.runs()
         runs = [self.args.run] if self.args.run else known
         if self.args.data and not self.args.run:
             raise UsageError("--data removes a run for good: name the RUN")
         if self.args.run and not self.args.data and self.args.run not in known:
-            raise UsageError(
-                f"no run is called {self.args.run!r} here; `controller runs{self.target.flags}` lists them"
-            )
+            raise UsageError(f"no run is called {self.args.run!r} here; `controller runs{self.place.flags}` lists them")
         for run in runs:
             jobs = cluster.jobs(run)
             active = [job.stage for job in jobs.values() if job.phase in (Phase.ACTIVE, Phase.SUSPENDED)]
@@ -178,8 +172,8 @@ class Command:
             if self.args.data:
                 self._ask("forget", RunSettings(id=run))
             for part in (*Stage, CONTROLLER):
-                cluster.delete(job_name(self.target.release, run, part))
-            self._say(f"removed {'everything' if self.args.data else 'the Jobs'} of run {run}")
+                cluster.delete(job_name(self.place.release, run, part))
+            self.terminal.say(f"removed {'everything' if self.args.data else 'the Jobs'} of run {run}")
         return ExitCode.DONE
 
     def report(self) -> int:
@@ -187,14 +181,14 @@ class Command:
         if run is None:
             done = self._ask("runs")["runs"]
             if not done:
-                raise UsageError(f"no run is done yet; `controller status{self.target.flags}` says how far they are")
+                raise UsageError(f"no run is done yet; `controller status{self.place.flags}` says how far they are")
             run = done[0]["run"]
         if self.args.bad:
             told = self._call("bad", RunSettings(id=run))
             if len(told.text.encode()) != told.result["bytes"]:
                 raise PermanentError(
                     f"the list has {told.result['bytes']:,} bytes, more than the log of a pod keeps: read "
-                    f"{RunFolder(run).bad_list} in {self.target.settings.storage.uri}"
+                    f"{RunFolder(run).bad_list} in {self.place.settings.storage.uri}"
                 )
             sys.stdout.write(told.text)
             return ExitCode.DONE
@@ -202,11 +196,11 @@ class Command:
         if self.args.output == "json":
             print(json.dumps(report, ensure_ascii=False, indent=1))
         else:
-            self.out.print(report_table(report))
+            self.terminal.out.print(report_table(report))
         return ExitCode.DONE
 
     def logs(self) -> int:
-        sys.stdout.write(self.target.cluster.log(self.args.run, Stage(self.args.stage), self.args.shard))
+        sys.stdout.write(self.place.cluster.log(self.args.run, Stage(self.args.stage), self.args.shard))
         return ExitCode.DONE
 
     def pools(self) -> int:
@@ -219,31 +213,23 @@ class Command:
         if args.action == "up":
             if args.file is None:
                 raise UsageError("name the machines: --file ssh_node_pools.yaml (sky/ssh_node_pools.example.yaml)")
-            made = skypilot.ensure_pool(args.name, args.file, kubeconfig=config, tell=self._note)
-            self._say(f"pool {args.name} is ready: --pool {args.name}, or --context {made}")
+            made = ensure_pool(args.name, args.file, kubeconfig=config, tell=self.terminal.note)
+            self.terminal.say(f"pool {args.name} is ready: --pool {args.name}, or --context {made}")
             return ExitCode.DONE
         if args.action == "down":
-            if not args.yes and not self._agreed(DOWN.format(args.name)):
+            if not args.yes and not self.terminal.agreed(DOWN.format(args.name)):
                 raise UsageError("nothing was changed: say --yes where nobody can be asked")
-            skypilot.remove_pool(args.name, kubeconfig=config, tell=self._note)
-            self._say(f"pool {args.name} is gone")
+            remove_pool(args.name, kubeconfig=config, tell=self.terminal.note)
+            self.terminal.say(f"pool {args.name} is gone")
             return ExitCode.DONE
         api, context = door(args, self.env)
         rows = [self._offer(offer) for offer in finder(api, context, None).offers()]
         if not skypilot.installed():
-            self._warn(f"no prices: {skypilot.INSTALL}")
+            self.terminal.warn(f"no prices: {skypilot.INSTALL}")
         return self._list(rows, empty="no node has a GPU")
 
     def serve(self) -> int:
-        if self.target.local is None:
-            raise UsageError(
-                "with SkyPilot, `sky serve up sky/serve.yaml` serves (sky/README.md)"
-                if self.target.sky
-                else "say --local: in a cluster the chart serves"
-            )
-        _need("torch", "chromadb")
-        settings = given.serving(self.target.settings, host=self.args.host, port=self.args.port)
-        return self.target.local.program("searcher", "serve", settings)
+        return self.place.serve(self.args)
 
     def search(self) -> int:
         client = query.connect(self.args.url, key=self.env.get(query.KEY_VARIABLE))
@@ -254,16 +240,14 @@ class Command:
         rows = [{"score": f"{hit['score']:.3f}", "image": hit["uri"]} for hit in found["results"]]
         return self._list(rows, empty="no image found")
 
-    def error(self, sentence: object) -> None:
-        self.err.print(f"[red]error:[/] {escape(str(sentence))}", soft_wrap=True, highlight=False)
-
     def _cost(self, run: str) -> dict[str, Any] | None:
         """What the run has cost, as long as its Jobs are there."""
-        embed = self.target.cluster.jobs(run).get(Stage.EMBED)
+        embed = self.place.cluster.jobs(run).get(Stage.EMBED)
         if embed is None:
             return None
-        prices = skypilot.prices(embed.accelerator) if embed.accelerator and skypilot.installed() else []
-        return cost(embed, hour_price=self.target.settings.jobs.gpu_hour_price, prices=prices)
+        named = {gpu.accelerator for gpu in embed.ran if gpu.accelerator} if skypilot.installed() else set()
+        asked = {accelerator: prices(accelerator) for accelerator in named}
+        return cost(embed, hour_price=self.place.settings.jobs.gpu_hour_price, prices=asked)
 
     def _offer(self, offer: Offer) -> dict[str, Any]:
         """A row of `pools`. Prices are the cheapest cloud's: what the cluster's own nodes cost, its owner knows."""
@@ -276,133 +260,55 @@ class Command:
         }
         if not skypilot.installed():
             return row
-        prices = skypilot.prices(offer.accelerator)
-        spot = [price.spot_hour for price in prices if price.spot_hour is not None]
+        asked = prices(offer.accelerator)
+        spot = [price.spot_hour for price in asked if price.spot_hour is not None]
         return row | {
-            "USD an hour": round(prices[0].hour, 4) if prices else None,
+            "USD an hour": round(asked[0].hour, 4) if asked else None,
             "on spot": round(min(spot), 4) if spot else None,
-            "cheapest at": prices[0].cloud if prices else None,
+            "cheapest at": asked[0].cloud if asked else None,
         }
 
-    def _agreed(self, question: str) -> bool:
-        return sys.stdin.isatty() and self.err.input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-
-    def _say(self, sentence: str) -> None:
-        self.out.print(sentence, soft_wrap=True, markup=False)
-
-    def _note(self, sentence: str) -> None:
-        self.err.print(sentence, soft_wrap=True, markup=False, highlight=False)
-
-    def _warn(self, sentence: str) -> None:
-        self.err.print(f"[yellow]warning:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
-
     def _detach(self, settings: Settings) -> int:
-        cluster = self.target.remote
-        if cluster is None:
-            raise UsageError(f"--detach runs the controller in a cluster: leave out{self.target.flags}")
-        arguments = self._arguments(settings, self._capacity(settings))
         if self.args.dry_run:
-            self._dry_run([cluster.controller_job(arguments, settings)])
+            self._dry_run([self.place.controller_job(self.args, settings)])
             return ExitCode.DONE
-        cluster.detach(arguments, settings)
-        self._say(
+        self.place.detach(self.args, settings)
+        self.terminal.say(
             f"run {settings.run.id} goes on in the cluster: "
-            f"controller status {settings.run.id} --watch{self.target.flags}"
+            f"controller status {settings.run.id} --watch{self.place.flags}"
         )
         return ExitCode.DONE
 
-    def _capacity(self, settings: Settings) -> Capacity:
-        """As many shards at a time as were asked for, or as the release says, or as the place has room for."""
-        args, jobs = self.args, settings.jobs
-        patience, most = jobs.capacity_seconds, args.max_parallelism
-        if self.target.sky:
-            if most:
-                raise UsageError(
-                    "--max-parallelism counts the GPUs of a cluster: with --backend sky, say --parallelism"
-                )
-            self.target.sky.choose(kinds(args.accelerator) if args.accelerator else (), args.spot)
-            return Capacity(args.parallelism or jobs.parallelism or self.target.sky.parallelism(), patience=patience)
-        if not (args.accelerator or args.spot or most):
-            return Capacity(
-                args.parallelism or jobs.parallelism or self.target.cluster.parallelism(), patience=patience
-            )
-        cluster, finds = self.target.remote, self.target.finder
-        if cluster is None or finds is None:
-            raise UsageError("--accelerator, --spot and --max-parallelism choose nodes of a cluster: leave out --local")
-        if most and not args.accelerator:
-            raise UsageError("--max-parallelism counts free GPUs: say which with --accelerator")
-        where = finds(jobs.autoscaler)
-        wanted = kinds(args.accelerator) if args.accelerator else ()
-        placements = find(where, wanted) if wanted else []
-        cluster.place(lambda template: noted(placed(template, placements, spot=args.spot), placements, spot=args.spot))
-        asked = args.parallelism or (None if most else jobs.parallelism)
-        if asked is None and most and jobs.autoscaler:
-            asked = most  # pods that wait are what an autoscaler goes by
-        if asked is None:
-            asked = room(placements) if wanted else cluster.parallelism()
-        start = max(1, min(asked, most or asked))
-        return Capacity(start, most=most, room=lambda: room(find(where, wanted)), patience=patience)
-
-    def _arguments(self, settings: Settings, capacity: Capacity) -> list[str]:
-        """This command for a controller in a pod: with what only this machine can see, such as the nodes."""
-        run = settings.run
-        told: dict[str, str | None] = {
-            "--release": self.target.release,
-            "--index": run.index,
-            "--model": run.model,
-            "--run": run.id,
-            "--shard-size": str(run.shard_images),
-            "--accelerator": self.args.accelerator,
-            "--spot": self.args.spot,
-        }
-        if self.args.max_parallelism:
-            told["--max-parallelism"] = str(self.args.max_parallelism)
-        else:
-            told["--parallelism"] = str(capacity.parallelism)
-        flags = [word for flag, value in told.items() if value for word in (flag, value)]
-        overrides = [word for each in self.args.set for word in ("--set", each)]
-        return ["run-pipeline", run.source, *flags, *overrides, *(["--update"] if self.args.update else [])]
-
-    def _dry_run(self, jobs: list[dict[str, Any]]) -> None:
+    def _dry_run(self, jobs: Sequence[Mapping[str, Any]]) -> None:
         print(yaml.safe_dump_all(jobs, sort_keys=False), end="")
         for job in jobs:
-            self.target.cluster.check(job)
-
-    def _interrupted(self, run: str) -> str:
-        if self.target.sky:
-            return "its machines go on and end by themselves; the same command goes on from here"
-        if self.target.local:
-            return "stopping: the parts in hand are being written; the same command goes on from here"
-        return (
-            "its Jobs go on in the cluster, but the next stage begins only with a controller: the same command goes on "
-            f"from here (--detach: in the cluster); controller status {run} --watch{self.target.flags} looks on"
-        )
+            self.place.cluster.check(job)
 
     def _ended(
         self,
         end: Finished | Failed,
         jobs: Mapping[Stage, JobState],
         settings: Settings,
-        base: str | None,
         *,
         fresh: bool,
     ) -> int:
-        run, flags = settings.run.id, self.target.flags
+        run, flags = settings.run.id, self.place.flags
         if isinstance(end, Failed):
             shard = "SHARD" if end.stage is Stage.EMBED else f"0 --stage {end.stage}"
-            self.error(f"{end.stage}: {end.reason}")
-            self._note(
+            self.terminal.error(f"{end.stage}: {end.reason}")
+            self.terminal.note(
                 f"the same command tries again what is missing; controller status {run}{flags} and "
                 f"controller logs {run} {shard}{flags} say more"
             )
             return ExitCode.FAILED
         if not end.changed:
-            self._say(f"nothing has changed since run {base}: index {settings.run.index} stays as it is")
+            about = settings.run
+            self.terminal.say(f"nothing has changed since run {about.base}: index {about.index} stays as it is")
         elif fresh:
             # Where its pod went before anyone had read what it said, its report says the same.
             self._tell(jobs[Stage.INGEST].result or self._reported(settings), settings)
         else:
-            self._say(
+            self.terminal.say(
                 f"run {run} is done already, nothing was changed; "
                 "--update indexes what is new or changed in the source since"
             )
@@ -410,8 +316,8 @@ class Command:
         return ExitCode.DONE
 
     def _call(self, verb: str, run: RunSettings) -> Answer:
-        known = self.target.settings
-        return self.target.cluster.call("searcher", verb, Settings(run=run, storage=known.storage, store=known.store))
+        known = self.place.settings
+        return self.place.cluster.call("searcher", verb, Settings(run=run, storage=known.storage, store=known.store))
 
     def _ask(self, verb: str, run: RunSettings | None = None) -> Mapping[str, Any]:
         return self._call(verb, run or RunSettings()).result
@@ -426,30 +332,20 @@ class Command:
     def _tell(self, result: Mapping[str, Any], settings: Settings) -> None:
         run = settings.run.id
         bad = (
-            f", {result['bad']:,} could not be used (controller report {run} --bad{self.target.flags})"
+            f", {result['bad']:,} could not be used (controller report {run} --bad{self.place.flags})"
             if result["bad"]
             else ""
         )
-        self._say(f"index {result['index']}: {plural(result['images'], 'image')} searchable{bad}")
+        self.terminal.say(f"index {result['index']}: {plural(result['images'], 'image')} searchable{bad}")
         self._tell_if_another_serves(result["published"], settings)
 
     def _tell_if_another_serves(self, serving: str | None, settings: Settings) -> None:
         """After a rollback, say, or where a later run has been published."""
         if serving not in (None, settings.run.id):
-            self._say(f"index {settings.run.index} goes on serving run {serving}")
+            self.terminal.say(f"index {settings.run.index} goes on serving run {serving}")
 
     def _list(self, rows: list[dict[str, Any]], *, empty: str) -> int:
-        if self.args.output == "json":
-            print(json.dumps(rows, ensure_ascii=False))
-        elif not rows:
-            self._note(empty)
-        else:
-            shown = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-            for heading in rows[0]:
-                shown.add_column(heading, overflow="fold")
-            for row in rows:
-                shown.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
-            self.out.print(shown)
+        self.terminal.rows(rows, output=self.args.output, empty=empty)
         return ExitCode.DONE
 
 
@@ -460,12 +356,3 @@ def _all_done(jobs: Mapping[Stage, JobState]) -> bool:
 def _stage_words(jobs: Mapping[Stage, JobState]) -> str:
     last = next(reversed(list(jobs.values())), None)
     return f"{last.stage} {last.phase}" if last else "no Jobs"
-
-
-def _need(*packages: str) -> None:
-    absent = [package for package in packages if importlib.util.find_spec(package) is None]
-    if absent:
-        raise UsageError(
-            f"to work on this machine, {' and '.join(absent)} must be installed: "
-            "pip install 'imgsearch[embedder,searcher]'"
-        )

@@ -20,7 +20,7 @@ from controller import settings as given
 from controller.command import INTERRUPTED, Command
 from controller.jobs import Stage
 from controller.placement import Spot
-from controller.target import BACKENDS, HOME, RELEASE_NAME
+from controller.places import BACKENDS, HOME, RELEASE_NAME
 from imgsearch.errors import ExitCode, ImgsearchError, UsageError
 
 
@@ -71,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--update", action="store_true", help="embed only what is new or changed since the published run")
     run.add_argument("--shard-size", type=int, metavar="N", help="images a shard (the release's, or 10000)")
     run.add_argument("--accelerator", metavar="L4:1,…", help="GPUs of a pod, any of these (the release's)")
+    run.add_argument(
+        "--overflow", choices=("sky",), help="where shards go that wait too long: machines that SkyPilot rents"
+    )
+    run.add_argument(
+        "--overflow-after", type=float, default=600, metavar="SECONDS", help="how long they wait before that (600)"
+    )
     run.add_argument("--spot", type=Spot, choices=[*Spot], help="spot nodes first, only, or not at all")
     at_a_time = run.add_mutually_exclusive_group()
     at_a_time.add_argument(
@@ -139,10 +145,10 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     try:
         return verb()
     except ImgsearchError as error:
-        command.error(error)
+        command.terminal.error(error)
         return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.TEMPORARY
     except OSError as error:
-        command.error(f"{error.strerror}: {error.filename or args.verb}")
+        command.terminal.error(f"{error.strerror}: {error.filename or args.verb}")
         return ExitCode.TEMPORARY
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -1,57 +1,30 @@
-"""Which nodes have the GPUs that a run asks for, and what a pod must say to get onto them. Pure.
+"""Which nodes of a cluster have the GPUs that a run asks for, and how many are free. Pure.
 
-Nodes, Pods and PodTemplateSpecs are core/v1 objects as JSON. Which labels name a GPU, and what an autoscaler calls one,
-is what SkyPilot 0.14.1 knows (sky/provision/kubernetes/utils.py: LABEL_FORMATTER_REGISTRY and the formatters in it,
-AUTOSCALER_TYPE_TO_AUTOSCALER; sky/utils/gpu_names.py). Unlike it, this looks at every label of every node, since a
-cluster may mix them, and counts only whole GPUs of nodes that take pods.
+Nodes and Pods are core/v1 objects as JSON. Unlike SkyPilot, this looks at every label of every node, since a cluster
+may mix them, and counts only whole GPUs of nodes that take pods.
 """
 
 from __future__ import annotations
 
-import copy
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
 from typing import Any, Protocol
 
-from imgsearch import labels
-from imgsearch.errors import PermanentError, TemporaryError, UsageError
+from controller.accelerators import (
+    ACCELERATOR_LABELS,
+    AUTOSCALERS,
+    GKE_NAMES,
+    PARTITION,
+    SKYPILOT,
+    SLICE,
+    Kind,
+    canonical,
+)
+from imgsearch.errors import PermanentError, UsageError
 
 Object = Mapping[str, Any]
-
-SKYPILOT = "skypilot.co/accelerator"
-GKE = "cloud.google.com/gke-accelerator"
-KARPENTER = "karpenter.k8s.aws/instance-gpu-name"
-GPU_FEATURE_DISCOVERY = "nvidia.com/gpu.product"
-COREWEAVE = "gpu.nvidia.com/class"
-NEBIUS = "nebius.com/gpu-name"
-ACCELERATOR_LABELS = (SKYPILOT, GKE, KARPENTER, GPU_FEATURE_DISCOVERY, COREWEAVE, NEBIUS)
-"""The labels that name a node's GPU. Where a node has several, `Offer.accelerator` is from the first."""
-
-GKE_NAMES = {
-    "A100": "nvidia-tesla-a100",
-    "A100-80GB": "nvidia-a100-80gb",
-    "B200": "nvidia-b200",
-    "H100": "nvidia-h100-80gb",
-    "H100-MEGA": "nvidia-h100-mega-80gb",
-    "H200": "nvidia-h200-141gb",
-    "L4": "nvidia-l4",
-    "P100": "nvidia-tesla-p100",
-    "P4": "nvidia-tesla-p4",
-    "T4": "nvidia-tesla-t4",
-    "V100": "nvidia-tesla-v100",
-}
-AUTOSCALERS: Mapping[str, tuple[str, Callable[[str], str | None]]] = {
-    "gke": (GKE, GKE_NAMES.get),
-    "karpenter": (KARPENTER, str.lower),
-    "coreweave": (COREWEAVE, str.upper),
-    "nebius": (NEBIUS, str.upper),
-    "generic": (SKYPILOT, str.lower),
-}
-"""The label that each puts on the nodes it adds, and how it writes an accelerator there."""
 
 SPOT_LABELS = {
     "cloud.google.com/gke-spot": "true",
@@ -65,21 +38,7 @@ NVIDIA = "nvidia.com/gpu"
 UNKNOWN = "unknown"
 """The accelerator of GPU nodes that no label names; names are in capitals, and so come first."""
 ENDED = ("Succeeded", "Failed")
-PARTITION = "cloud.google.com/gke-gpu-partition-size"
-"""On GKE a slice is called like the GPU it is of, and this label tells that it is one."""
-SLICE = re.compile(r"\bMIG\b", re.IGNORECASE)
-MODEL = re.compile(
-    r"\b(GB300|GB200|B300|B200|B100|GH200|H200|H100-MEGA|H100|A100|A10G|A10|A16|A30|A40|L40S|L40|L4|"
-    r"A6000|A5000|A4000|V100|P100|P4000|P40|P4|T4G|T4|K80|M60)\b"
-)
-SMALLEST_GB = {"A100": 40, "V100": 16}
-"""Models that come with more memory, too: which then is a part of the name."""
-GIGABYTES = re.compile(r"\b(\d+)GB?\b")
-MAKER = re.compile(r"\b(NVIDIA|TESLA|GEFORCE)-")
-NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 AUTOSCALER_ADVICE = "set an autoscaler that can add such nodes (pipeline.autoscaler in the chart's values)"
-REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 
 
 class NoSuchShape(UsageError):
@@ -88,18 +47,6 @@ class NoSuchShape(UsageError):
 
 class NotAllowed(PermanentError):
     """Rights are missing: the sentence names them and how to give them."""
-
-
-class ProvisioningFailed(TemporaryError):
-    """Machines did not become a cluster."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """An accelerator, and how many of it one pod takes: `L4:1`."""
-
-    name: str
-    count: int
 
 
 class Spot(StrEnum):
@@ -151,26 +98,6 @@ class Finder(Protocol):
         ...
 
 
-def kinds(text: str) -> tuple[Kind, ...]:
-    """Reads `L4:1,A10G`: alternatives, each with the GPUs of one pod, 1 where no number is given.
-
-    Raises UsageError, also where the numbers differ: all pods of a Job are alike."""
-    found: list[Kind] = []
-    for part in text.split(","):
-        name, colon, count = part.strip().partition(":")
-        number = int(count) if re.fullmatch(r"[0-9]{1,4}", count) else 0 if colon else 1
-        if not NAME.fullmatch(name) or number < 1:
-            raise UsageError(f"{part.strip()!r} is no accelerator: write its name and how many a pod takes, as in L4:1")
-        if SLICE.search(name):
-            raise UsageError(f"{name} is a slice of a GPU: name the whole one")
-        if _read(name) in {_read(kind.name) for kind in found}:
-            raise UsageError(f"{text!r} names {name} twice: once is enough")
-        found.append(Kind(name, number))
-    if len({kind.count for kind in found}) > 1:
-        raise UsageError(f"{text!r} has different numbers of GPUs: a pod takes as many of one kind as of any other")
-    return tuple(found)
-
-
 def offers(nodes: Sequence[Object], pods: Sequence[Object] | None) -> list[Offer]:
     """What a cluster has, by name; what no label names comes last."""
     groups: dict[tuple[str, str], list[_GpuNode]] = {}
@@ -217,7 +144,7 @@ def placement(
 
     if autoscaler is not None:
         key, write = AUTOSCALERS[autoscaler]
-        if value := write(_read(kind.name)):
+        if value := write(canonical(kind.name)):
             found.add((key, value))
         elif not fitting:
             raise NoSuchShape(
@@ -233,61 +160,12 @@ def placement(
     )
 
 
-def placed(template: Object, placements: Sequence[Placement], *, spot: Spot | None) -> dict[str, Any]:
-    """The PodTemplateSpec with its pods on any of `placements`, as the chart writes it for the same wishes: limits of
-    the first container, tolerations and node affinity.
-
-    What the template itself says of accelerators gives way to the placements, and what it says of spot nodes to `spot`;
-    everything else stays, and is required as well. Without placements its GPUs stay as they are, and with `spot` None
-    its spot nodes.
-
-    Raises UsageError where the placements are not of one resource."""
-    resources = {each.resource: each.kind.name for each in placements}
-    if len(resources) > 1:
-        told = " and ".join(f"{name} is {resource}" for resource, name in resources.items())
-        raise UsageError(
-            f"{told}: pods of one Job take GPUs of one resource, so choose accelerators that have the same"
-        )
-    made = copy.deepcopy(dict(template))
-    spec = made["spec"]
-    decided: set[str] = set()
-    tolerations: list[Object] = spec.get("tolerations", [])
-    if placements:
-        resource, count = placements[0].resource, placements[0].kind.count
-        _ask_for(spec["containers"][0], resource, count)
-        decided.update(ACCELERATOR_LABELS, *(each.labels for each in placements))
-        mine: Object = {"key": resource, "operator": "Exists", "effect": "NoSchedule"}
-        tolerations = [*(each for each in tolerations if each != mine), mine]
-    if spot is not None:
-        decided.update(SPOT_LABELS)
-        theirs = [
-            {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
-            for key, value in SPOT_LABELS.items()
-        ]
-        tolerations = [each for each in tolerations if each not in theirs]
-        tolerations += [] if spot is Spot.NEVER else theirs
-
-    affinity = spec.get("affinity", {})
-    node = _node_affinity(affinity.get("nodeAffinity", {}), decided, placements, spot)
-    rewritten = {
-        "tolerations": tolerations,
-        "affinity": {name: each for name, each in {**affinity, "nodeAffinity": node}.items() if each},
-        # A node selector is required, too, and would contradict.
-        "nodeSelector": {key: value for key, value in spec.get("nodeSelector", {}).items() if key not in decided},
-    }
-    for name, value in rewritten.items():
-        spec.pop(name, None)
-        if value:
-            spec[name] = value
-    return made
-
-
-def noted(template: Object, placements: Sequence[Placement], *, spot: Spot | None) -> dict[str, Any]:
-    """The PodTemplateSpec with annotations that say what was asked for: its price depends on it."""
-    notes = {labels.ACCELERATOR: placements[0].kind.name if len(placements) == 1 else None, labels.SPOT: spot}
-    about = template.get("metadata") or {}
-    told = {**(about.get("annotations") or {}), **{key: str(note) for key, note in notes.items() if note}}
-    return {**template, "metadata": {**about, "annotations": told}}
+def labelled(node: Object) -> tuple[str, bool]:
+    """The accelerator of a node, empty where no label names it, and whether it is a spot node: also of a node that
+    takes no pods any more."""
+    labels = node["metadata"].get("labels", {})
+    named = next((canonical(value) for key in ACCELERATOR_LABELS if (value := labels.get(key))), "")
+    return named, _is_spot(labels)
 
 
 @dataclass(frozen=True)
@@ -303,12 +181,12 @@ class _GpuNode:
 
     @property
     def accelerator(self) -> str:
-        return _read(self.labels[0][1]) if self.labels else UNKNOWN
+        return canonical(self.labels[0][1]) if self.labels else UNKNOWN
 
     def meaning(self, kind: Kind) -> list[tuple[str, str]]:
         """The labels that mean this accelerator; empty where the node has another."""
-        wanted = _read(kind.name)
-        return [(key, value) for key, value in self.labels if f"{_read(value)}-".startswith(f"{wanted}-")]
+        wanted = canonical(kind.name)
+        return [(key, value) for key, value in self.labels if f"{canonical(value)}-".startswith(f"{wanted}-")]
 
 
 def _gpu_nodes(nodes: Iterable[Object]) -> list[_GpuNode]:
@@ -329,22 +207,11 @@ def _gpu_node(node: Object) -> _GpuNode | None:
     if not ready or node.get("spec", {}).get("unschedulable") or not gpus or sliced:
         return None
     resource = max(gpus, key=lambda name: gpus[name])
-    spot = any(labels.get(key) == value for key, value in SPOT_LABELS.items())
-    return _GpuNode(node["metadata"]["name"], resource, gpus[resource], naming, spot)
+    return _GpuNode(node["metadata"]["name"], resource, gpus[resource], naming, _is_spot(labels))
 
 
-def _read(value: str) -> str:
-    """The accelerator that a person or a label means: `L4`, `A100-80GB`, whatever stands around it. The memory is left
-    out where there is no smaller one of that model; a model that is not known keeps all but its maker."""
-    text = value.upper().replace("_", "-")
-    found = MODEL.search(text)
-    if found is None:
-        return MAKER.sub("", text).replace("RTX-", "RTX")
-    model = found[1]
-    size = GIGABYTES.search(text)
-    if size is None or int(size[1]) <= SMALLEST_GB.get(model, int(size[1])):
-        return model
-    return f"{model}-{size[1]}GB"
+def _is_spot(labels: Object) -> bool:
+    return any(labels.get(key) == value for key, value in SPOT_LABELS.items())
 
 
 def _free(nodes: Sequence[_GpuNode], pods: Sequence[Object] | None) -> int | None:
@@ -400,59 +267,3 @@ def _no_such_shape(kind: Kind, there: Sequence[_GpuNode], having: Sequence[_GpuN
         )
     choice = f"{missing}; the cluster has {', '.join(named)}: choose one of these, or {AUTOSCALER_ADVICE}"
     return NoSuchShape(f"{choice}; or, if {nameless[0]} has it, say so: {advice}" if nameless else choice)
-
-
-def _ask_for(container: dict[str, Any], resource: str, count: int) -> None:
-    """Sets the only GPU limit of a container; the API server makes the request of it."""
-    asked = container.setdefault("resources", {})
-    for part in asked.keys() & {"limits", "requests"}:
-        asked[part] = {name: value for name, value in asked[part].items() if not name.endswith("/gpu")}
-    asked["limits"] = {**asked.get("limits", {}), resource: count}
-
-
-def _node_affinity(
-    old: Object, decided: Set[str], placements: Sequence[Placement], spot: Spot | None
-) -> dict[str, Any]:
-    """Terms are alternatives, expressions of one go together
-    (https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#node-affinity)."""
-    labels: dict[str, list[str]] = {}
-    for each in placements:
-        for key, values in each.labels.items():
-            labels[key] = list(dict.fromkeys([*labels.get(key, []), *values]))
-    spots = [_expression(key, "In", [value]) for key, value in SPOT_LABELS.items()]
-    others = [_expression(key, "NotIn", [value]) for key, value in SPOT_LABELS.items()]
-
-    before = [_without(term, decided) for term in old.get(REQUIRED, {}).get("nodeSelectorTerms", [])] or [{}]
-    only = [[each] for each in spots] if spot is Spot.ONLY else [[]]
-    wanted = [[_expression(key, "In", values)] for key, values in labels.items()] or [[]]
-    never = others if spot is Spot.NEVER else []
-    required: list[dict[str, Any]] = []
-    for term, one, accelerator in product(before, only, wanted):
-        expressions = [*term.get("matchExpressions", []), *one, *accelerator, *never]
-        combined = {**term, **({"matchExpressions": expressions} if expressions else {})}
-        if combined not in required:
-            required.append(copy.deepcopy(combined))  # YAML would print what they share as references
-
-    preferred = []
-    for each in old.get(PREFERRED, []):
-        # Of accelerators that are all wanted, the template may still prefer one.
-        if preference := _without(each["preference"], decided & SPOT_LABELS.keys()):
-            preferred.append({**each, "preference": preference})
-    if spot is Spot.PREFER:
-        preferred += [{"weight": 100, "preference": {"matchExpressions": [each]}} for each in spots]
-    return {
-        # A term that has lost all of its expressions asks for nothing, and neither do its alternatives then.
-        **({REQUIRED: {"nodeSelectorTerms": required}} if {} not in required else {}),
-        **({PREFERRED: preferred} if preferred else {}),
-    }
-
-
-def _expression(key: str, operator: str, values: list[str]) -> dict[str, Any]:
-    return {"key": key, "operator": operator, "values": values}
-
-
-def _without(term: Object, keys: Set[str]) -> dict[str, Any]:
-    """A NodeSelectorTerm without its expressions on these labels."""
-    left = [each for each in term.get("matchExpressions", []) if each["key"] not in keys]
-    rest = {name: value for name, value in term.items() if name != "matchExpressions"}
-    return {**rest, **({"matchExpressions": left} if left else {})}

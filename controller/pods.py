@@ -30,6 +30,8 @@ class PodFacts:
     waits_for: str
     """Why it has not begun; empty where it has."""
     gpus: int
+    node: str
+    """The name of the one that has taken it; empty before."""
     started: str
     ended: str
     code: int | None
@@ -51,6 +53,7 @@ def facts(pod: Mapping[str, Any]) -> PodFacts:
         result=_result(status, ended) if phase in ENDED else None,
         waits_for=_waits_for(status) if phase == "Pending" else "",
         gpus=sum(gpus(pod["spec"]).values()),
+        node=pod["spec"].get("nodeName", ""),
         started=status.get("startTime", ""),
         ended=_ended_at(status, ended) if phase in ENDED else "",
         code=ended["exitCode"] if ended else None,
@@ -79,14 +82,31 @@ def waiting_since(pods: Iterable[PodFacts]) -> str:
     return max([min(waits), *(pod.ended for pod in known)])
 
 
-def gpu_hours(pods: Iterable[PodFacts], now: datetime) -> float:
-    """What the pods have held: from the moment that a node took them, whether they then computed or not."""
-    seconds = 0.0
+def waits(pods: Iterable[PodFacts], completions: int, since: str) -> dict[int, str]:
+    """Since when each completion index waits that no node has: since its pod was made, or the one before it ended.
+    `since`: when the Job began, for those that have had no pod yet."""
+    found = dict.fromkeys(range(completions), since)
+    taken = set()
+    for pod in sorted(pods, key=lambda pod: (pod.created, pod.name)):
+        if pod.phase in ENDED:
+            found[pod.index] = max(since, pod.ended)
+        elif pod.node or pod.started:
+            taken.add(pod.index)
+        else:
+            found[pod.index] = pod.created
+    return {index: moment for index, moment in found.items() if index not in taken}
+
+
+def gpu_hours(pods: Iterable[PodFacts], now: datetime) -> dict[str, float]:
+    """What the pods have held, by the name of the node: from the moment that it took them, whether they then computed
+    or not."""
+    hours: dict[str, float] = {}
     for pod in pods:
         if pod.gpus and pod.started:
             end = datetime.fromisoformat(pod.ended) if pod.ended else now
-            seconds += pod.gpus * max(0.0, (end - datetime.fromisoformat(pod.started)).total_seconds())
-    return seconds / 3600
+            held = max(0.0, (end - datetime.fromisoformat(pod.started)).total_seconds()) / 3600
+            hours[pod.node] = hours.get(pod.node, 0.0) + pod.gpus * held
+    return hours
 
 
 def _ended(status: Mapping[str, Any]) -> Mapping[str, Any] | None:

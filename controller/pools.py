@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from controller import skypilot
-from controller.placement import Finder, Kind, NoSuchShape, NotAllowed, Offer, Placement, offers, placement
+from controller.accelerators import Kind
+from controller.placement import Finder, NoSuchShape, NotAllowed, Offer, Placement, offers, placement
+from controller.skypilot.finder import SkyFinder
 from imgsearch.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class NodeLook:
 def finder(api: Api, context: str | None, autoscaler: str | None) -> Finder:
     """SkyPilot's, where it is installed."""
     if skypilot.installed():
-        return skypilot.SkyFinder(context, autoscaler=autoscaler)
+        return SkyFinder(context, autoscaler=autoscaler)
     return NodeLook(api, autoscaler=autoscaler)
 
 

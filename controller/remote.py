@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,9 +15,10 @@ from typing import Any
 
 from controller import manifests, pods
 from controller.cluster import AlreadyExists, Api, Object
-from controller.jobs import IndexReport, JobState, Phase, Stage, job_state
+from controller.jobs import Elsewhere, Gpu, IndexReport, JobState, Phase, Stage, job_state, summed
 from controller.mirror import Mirror
 from controller.output import Answer, answer, failure, progress
+from controller.placement import labelled
 from controller.pods import PodFacts
 from imgsearch import labels
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
@@ -36,6 +37,32 @@ POLL_SECONDS = 1.0
 ENDED = (Phase.COMPLETE, Phase.FAILED)
 
 
+class Nodes:
+    """What GPUs nodes have. Those that pods are on are looked at once: they may be gone when the costs are counted."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._known: dict[str, Gpu] = {}
+        self._allowed = True
+
+    def by_gpu(self, hours: Mapping[str, float]) -> dict[Gpu, float]:
+        """GPU hours by node, as GPU hours by what the node has; that of one that is gone or may not be seen is not
+        known."""
+        if self._allowed and (unknown := hours.keys() - self._known.keys()):
+            self._look(unknown)
+        return summed(*({self._known.get(name, Gpu()): held} for name, held in hours.items()))
+
+    def _look(self, names: Set[str]) -> None:
+        """One list for all of them: to list is the right that docs/gpu-pools.md asks for."""
+        try:
+            there = {node["metadata"]["name"]: Gpu(*labelled(node)) for node in self._api.nodes()}
+        except PermanentError as error:
+            self._allowed = False
+            log.info("what pods run on is told by what they asked for: %s", error)
+            return
+        self._known |= {name: there.get(name, Gpu()) for name in names}
+
+
 class RunMirror:
     """The Jobs that a label selector chooses and their pods, as states."""
 
@@ -43,6 +70,7 @@ class RunMirror:
         self,
         api: Api,
         selector: str,
+        nodes: Nodes,
         *,
         changed: threading.Event,
         clock: Callable[[], float],
@@ -50,6 +78,7 @@ class RunMirror:
         records: bool,
     ) -> None:
         self._api = api
+        self._nodes = nodes
         self._records = records
         self._following = False
         self._clock = clock
@@ -101,12 +130,14 @@ class RunMirror:
         reports = {
             index: IndexReport(pod.result, *self._progress.get(pod.name, (0, 0))) for index, pod in speaking.items()
         }
+        begun = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
         return job_state(
             job,
             reports,
             waiting=pods.waiting(own) or self._refusals(job, own),
             waiting_since=pods.waiting_since(own),
-            gpu_hours=pods.gpu_hours(own, self._now()),
+            gpu_hours=self._nodes.by_gpu(pods.gpu_hours(own, self._now())),
+            waits=pods.waits(own, job["spec"]["completions"], begun),
         )
 
     def _hear(self, job: Object) -> JobState:
@@ -172,6 +203,7 @@ class RemoteCluster:
         self._clock = clock
         self._now = now
         self._changed = threading.Event()
+        self._nodes = Nodes(api)
         self._views: dict[str, RunMirror] = {}
         self._place: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda template: template
 
@@ -231,6 +263,15 @@ class RemoteCluster:
 
     def widen(self, job: JobState, parallelism: int) -> None:
         made = self._api.patch(*JOBS, job.name, {"spec": {"parallelism": parallelism}})
+        self._views[made["metadata"]["labels"][labels.RUN]].put(made)
+
+    def note(self, job: JobState, elsewhere: Elsewhere) -> None:
+        """Writes on a Job what came of it elsewhere. One that is finished by that is suspended: its pods that still
+        wait would wake an autoscaler for nothing."""
+        changes: Object = {"metadata": {"annotations": {labels.ELSEWHERE: json.dumps(elsewhere.to_json())}}}
+        if elsewhere.finished:
+            changes["spec"] = {"suspend": True}
+        made = self._api.patch(*JOBS, job.name, changes)
         self._views[made["metadata"]["labels"][labels.RUN]].put(made)
 
     def wait(self, seconds: float) -> None:
@@ -293,9 +334,8 @@ class RemoteCluster:
             raise UsageError(f"run {run} has no pod of {stage} {index} any more: a log goes with its pod")
         return self._api.log(pod.name)
 
-    def detach(self, arguments: list[str], settings: Settings) -> None:
-        """Runs the controller itself as a Job; one that has ended makes room for it."""
-        job = self.controller_job(arguments, settings)
+    def start_controller(self, job: Mapping[str, Any]) -> None:
+        """Runs the controller itself as this Job; one that has ended makes room for it."""
         name = job["metadata"]["name"]
         if any(each.get("status", {}).get("conditions") for each in self._named(name)):
             self.delete(name)
@@ -343,7 +383,7 @@ class RemoteCluster:
         if run not in self._views:
             selector = f"{labels.INSTANCE}={self._release},{labels.RUN}={run}"
             self._views[run] = RunMirror(
-                self._api, selector, changed=self._changed, clock=self._clock, now=self._now, records=True
+                self._api, selector, self._nodes, changed=self._changed, clock=self._clock, now=self._now, records=True
             )
         return self._views[run]
 
@@ -352,7 +392,13 @@ class RemoteCluster:
         begin."""
         changed = threading.Event()
         view = RunMirror(
-            self._api, f"{labels.ERRAND}={errand}", changed=changed, clock=self._clock, now=self._now, records=False
+            self._api,
+            f"{labels.ERRAND}={errand}",
+            self._nodes,
+            changed=changed,
+            clock=self._clock,
+            now=self._now,
+            records=False,
         )
         given_up = self._clock() + ERRAND_SECONDS
         with closing(view):
@@ -384,4 +430,5 @@ class RemoteCluster:
 def _unheard(state: JobState) -> bool:
     """Whether it has ended with an index that nothing is known of."""
     ended = state.succeeded | state.failed if state.phase in ENDED else frozenset()
+    ended -= state.elsewhere.succeeded | state.elsewhere.failed.keys()  # it has said all
     return any(state.indexes.get(index, IndexReport()).result is None for index in ended)

@@ -86,10 +86,14 @@ def metrics_port(env: Mapping[str, str]) -> int | None:
     return Settings.from_env({name: env.get(name, "")}).metrics.port
 
 
-def check_paths(source: str, model: str | None) -> None:
+def check_source(source: str) -> None:
     """Raises UsageError for a folder that is not on this machine, before anything is started."""
     if "://" not in source:
         _must_exist("source", source.partition("?")[0])
+
+
+def check_model(model: str | None) -> None:
+    """Raises UsageError for a model's folder that is not on this machine."""
     if model and model.startswith("local-dir:"):
         _must_exist("model", model.removeprefix("local-dir:"))
 

@@ -128,6 +128,11 @@ def given_up(index: Index, sentence: str, now: datetime) -> Index:
     return replace(failed, step=Step.OVER) if index.step is Step.WANTS else _leaving(failed, now)
 
 
+def was_refused(index: Index) -> bool:
+    """Whether it was given up before any try of it had ended: no place may have it."""
+    return index.succeeded is False and index.failures == 0
+
+
 def next_tries(indexes: Mapping[int, Index], parallelism: int, now: datetime) -> list[int]:
     """Which indexes get a task now: the lowest first, `parallelism` at a time, those that leave included."""
     room = parallelism - sum(index.step not in (Step.WANTS, Step.OVER) for index in indexes.values())
@@ -150,7 +155,8 @@ def status(job: Mapping[str, Any], indexes: Mapping[int, Index]) -> dict[str, An
         "failedIndexes": format_indexes(failed),
     }
     # Only when the last machine is gone: who is told that all is over may turn the lights off.
-    if all(index.step is Step.OVER for index in indexes.values()):
+    all_there = len(indexes) == job["spec"]["completions"]  # the others are somebody else's
+    if all_there and all(index.step is Step.OVER for index in indexes.values()):
         end = max((index.ended for index in indexes.values()), default="")
         type, reason, message = "Complete", "CompletionsReached", ""
         if failed:

@@ -137,9 +137,11 @@ def report_table(report: Mapping[str, Any]) -> Table:
     if report["skipped"]:
         facts["passed over"] = ", ".join(f"{count} {what}" for what, count in report["skipped"].items())
     if cost := report.get("cost"):
-        facts["cost"] = f"{cost['total']:,.2f}: {cost['gpu_hours']:,.2f} GPU hours at {cost['hour_price']:,.2f}" + (
-            f", {cost['million_images']:,.2f} for a million images" if cost["million_images"] else ""
-        )
+        facts["gpu hours"] = f"{cost['gpu_hours']:,.2f}: {', '.join(map(_ran, cost['ran']))}"
+        if cost["total"] is not None:
+            facts["cost"] = f"{cost['total']:,.2f}" + (
+                f", {cost['million_images']:,.2f} for a million images" if cost["million_images"] is not None else ""
+            )
         for each in cost["elsewhere"]:
             spot = "" if each["on_spot"] is None else f", {each['on_spot']:,.2f} on spot"
             facts[f"at {each['cloud']}"] = f"{each['total']:,.2f}{spot}"
@@ -148,6 +150,12 @@ def report_table(report: Mapping[str, Any]) -> Table:
     for reason, count in report["bad_reasons"].items():
         rows.add_row(f"[dim]bad: {count:,}[/]", escape(reason))
     return rows
+
+
+def _ran(part: Mapping[str, Any]) -> str:
+    spot = " spot" if part["spot"] else ""
+    price = "no price known" if part["hour_price"] is None else f"at {part['hour_price']:,.2f}"
+    return f"{part['accelerator'] or 'GPU'}{spot} {part['gpu_hours']:,.2f} {price}"
 
 
 def _stages(seconds: Mapping[str, float]) -> str:

@@ -29,6 +29,7 @@ def pod(
     created: str = "2026-01-01T00:00:00Z",
     started: str | None = "2026-01-01T00:00:10Z",
     gpus: int = 0,
+    node: str = "",
     **status: Any,
 ) -> Object:
     """A pod of an Indexed Job. `ended` is the terminated state of its container, `message` what it has left;
@@ -53,7 +54,10 @@ def pod(
             },
             "annotations": {"batch.kubernetes.io/job-completion-index": str(index)},
         },
-        "spec": {"containers": [{"name": "embed", "resources": {"limits": limits}}]},
+        "spec": {
+            "containers": [{"name": "embed", "resources": {"limits": limits}}],
+            **({"nodeName": node} if node else {}),
+        },
         "status": {
             "phase": phase,
             **({"startTime": started} if started else {}),

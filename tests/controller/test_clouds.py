@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from controller import manifests
+from controller.accelerators import Kind
 from controller.capacity import Capacity
 from controller.clouds import LOOK_SECONDS, PATIENCE_SECONDS, PYTHON, RELEASE, TASKS, SkyCluster
 from controller.jobs import JobState, Phase, Stage
 from controller.pipeline import Pipeline
-from controller.placement import Kind, Spot
+from controller.placement import Spot
 from controller.plan import Failed
+from imgsearch import labels
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from imgsearch.settings import JobSettings, RunSettings, Settings, StoreSettings
 from tests.controller.machines import Clock, Machines
@@ -162,6 +164,20 @@ def test_a_choice_of_spot_leaves_the_gpus_of_the_file(cluster: SkyCluster) -> No
     told = json.loads(cluster.template(Stage.EMBED)["metadata"]["annotations"]["imgsearch.dev/sky-task"])["resources"]
     assert told["any_of"] == [{**each, "use_spot": False} for each in theirs["any_of"]]
     assert told["job_recovery"] == theirs["job_recovery"]
+
+
+def test_of_a_job_only_the_indexes_that_were_taken_run_each_once(cluster: SkyCluster, machines: Machines) -> None:
+    theirs = job(cluster, "leave(images=1)", completions=9, parallelism=4)
+    theirs["metadata"]["annotations"][labels.OVERFLOW_OF] = "uid-1"
+    cluster.take(theirs, [7])
+    cluster.take(theirs, [7, 5])
+    assert sorted(machines.names) == ["imgsearch-r1-embed-5", "imgsearch-r1-embed-7"]
+    until(cluster, lambda state: state.succeeded == {5, 7})
+    for _ in range(5):
+        cluster.wait(1)
+    assert cluster.jobs("r1")[Stage.EMBED].phase is Phase.ACTIVE, "the others are somebody else's"
+    assert len(machines.names) == 2
+    assert cluster.taken("r1", "uid-2") is None
 
 
 def test_what_a_retry_may_mend_is_retried_on_another_machine(

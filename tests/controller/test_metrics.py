@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from controller.jobs import IndexReport, JobState, Phase, Stage
+from controller.jobs import Gpu, IndexReport, JobState, Phase, Stage
 from controller.metrics import RunMetrics
 
 
@@ -32,7 +32,7 @@ def job(
         finished="",
         indexes=indexes or {},
         waiting=waiting or {},
-        pods_gpu_hours=gpu_hours,
+        pods_gpu_hours={Gpu(): gpu_hours},
     )
 
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from controller import pods
-from controller.pods import PodFacts, facts, gpu_hours, latest, trouble, waiting, waiting_since
+from controller.pods import PodFacts, facts, gpu_hours, latest, trouble, waiting, waiting_since, waits
 from tests.controller.objects import condition, pod
 
 TAKEN = condition("DisruptionTarget", reason="DeletionByTaintManager", lastTransitionTime="2026-01-01T00:40:10Z")
 
 
 def test_what_the_controller_knows_of_a_pod() -> None:
-    made = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, gpus=2)
+    made = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, gpus=2, node="node-1")
     assert facts(made) == PodFacts(
         name="p",
         job_uid="u",
@@ -23,6 +23,7 @@ def test_what_the_controller_knows_of_a_pod() -> None:
         result={"images": 7},
         waits_for="",
         gpus=2,
+        node="node-1",
         started="2026-01-01T00:00:10Z",
         ended="2026-01-01T01:00:10Z",
         code=0,
@@ -173,15 +174,37 @@ def test_since_when_pods_wait_for_a_node_is_known_while_none_has_one() -> None:
     assert waiting_since([]) == ""
 
 
+def test_a_pod_that_no_node_has_taken_has_none() -> None:
+    assert facts(pod(0, "Pending", started=None)).node == ""
+
+
+def test_an_index_waits_since_its_pod_was_made_or_the_one_before_it_ended_or_its_job_began() -> None:
+    there = [
+        pod(0, "Running"),
+        pod(1, "Pending", started=None, node="gpu-1"),
+        pod(2, "Pending", started=None, created="2026-01-01T00:05:00Z"),
+        pod(3, "Failed", ended={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
+        pod(4, "Failed", ended={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
+        pod(4, "Pending", name="again", started=None, created="2026-01-01T00:07:00Z"),
+        pod(5, "Failed", ended={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
+        pod(5, "Running", name="again", created="2026-01-01T00:07:00Z"),
+    ]
+    assert waits(map(facts, there), 7, "2026-01-01T00:01:00Z") == {
+        2: "2026-01-01T00:05:00Z",
+        3: "2026-01-01T00:06:00Z",
+        4: "2026-01-01T00:07:00Z",
+        6: "2026-01-01T00:01:00Z",
+    }
+
+
 def test_gpu_hours_are_those_that_nodes_were_held() -> None:
     now = datetime(2026, 1, 1, 2, 0, 10, tzinfo=UTC)
-    ended = facts(pod(0, "Succeeded", message={}, gpus=2))
-    running = facts(pod(1, "Running", gpus=1))
+    ended = facts(pod(0, "Succeeded", message={}, gpus=2, node="a"))
+    running = facts(pod(1, "Running", gpus=1, node="b"))
+    again = facts(pod(3, "Running", gpus=1, node="a"))
     pending = facts(pod(2, "Pending", gpus=8, started=None))
-    plain = facts(pod(3, "Running"))
-    assert gpu_hours([ended], now) == 2
-    assert gpu_hours([running], now) == 2
-    assert gpu_hours([ended, running, pending, plain], now) == 4
+    plain = facts(pod(4, "Running", node="c"))
+    assert gpu_hours([ended, running, again, pending, plain], now) == {"a": 4, "b": 2}
 
 
 LOST = {"name": "embed", "state": {"terminated": {"exitCode": 137, "finishedAt": None}}}
@@ -190,8 +213,8 @@ LOST = {"name": "embed", "state": {"terminated": {"exitCode": 137, "finishedAt":
 @pytest.mark.parametrize("status", [{}, {"containerStatuses": [LOST]}])
 def test_a_pod_whose_node_went_costs_nothing_from_then_on(status: dict[str, Any]) -> None:
     ready = condition("Ready", "False", lastTransitionTime="2026-01-01T00:30:10Z")
-    lost = facts(pod(0, "Failed", gpus=1, conditions=[ready, TAKEN], **status))
-    assert gpu_hours([lost], datetime(2026, 1, 9, tzinfo=UTC)) == pytest.approx(2 / 3)
+    lost = facts(pod(0, "Failed", gpus=1, node="a", conditions=[ready, TAKEN], **status))
+    assert gpu_hours([lost], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
 
 
 def test_gpus_are_counted_by_resource_over_all_containers() -> None:

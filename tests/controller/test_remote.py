@@ -12,7 +12,7 @@ import pytest
 
 from controller.capacity import Capacity
 from controller.cluster import PAGE, Api
-from controller.jobs import JobState, Phase, Stage
+from controller.jobs import Gpu, JobState, Phase, Stage
 from controller.pipeline import Pipeline
 from controller.plan import Failed, Finished
 from controller.remote import ERRAND_SECONDS, LOG_SECONDS, LOGS, RemoteCluster
@@ -393,6 +393,77 @@ def test_who_may_not_look_at_nodes_gets_one_shard_at_a_time(cluster: RemoteClust
     assert cluster.parallelism() == 1
 
 
+SPOT = {"cloud.google.com/gke-accelerator": "nvidia-l4", "cloud.google.com/gke-spot": "true"}
+PREFERRING = {labels.ACCELERATOR: "T4", labels.SPOT: "never"}
+
+
+def on_node(server: ApiServer, name: str, told: Mapping[str, str]) -> None:
+    """A node that takes no pods any more, as a spot node does in its last seconds."""
+    server.put("nodes", {"metadata": {"name": name, "labels": dict(told)}, "spec": {"unschedulable": True}})
+
+
+def held(cluster: RemoteCluster, server: ApiServer, *names: str) -> dict[str, Any]:
+    """The embed Job, each of its pods on one of these nodes, one GPU for an hour; where no node tells, they asked for
+    T4 and no spot nodes."""
+    cluster.place(lambda template: {**template, "metadata": {**template["metadata"], "annotations": PREFERRING}})
+    made = server.put("jobs", job(cluster, completions=9))
+    for index, name in enumerate(names):
+        server.put("pods", pod(index, "Succeeded", uid=made["metadata"]["uid"], message={}, gpus=1, node=name))
+    return made
+
+
+def test_gpu_hours_are_of_what_the_nodes_have(cluster: RemoteCluster, server: ApiServer) -> None:
+    on_node(server, "a", SPOT)
+    on_node(server, "b", {"nvidia.com/gpu.product": "NVIDIA-A10G"})
+    on_node(server, "c", {"karpenter.sh/capacity-type": "spot"})
+    held(cluster, server, "a", "a", "b", "c", "gone")
+    state = cluster.jobs("r1")[Stage.EMBED]
+    assert state.ran == {Gpu("L4", True): 2, Gpu("A10G", False): 1, Gpu("T4", True): 1, Gpu("T4", False): 1}
+    assert state.gpu_hours == 5
+
+
+def test_each_node_is_looked_at_once(cluster: RemoteCluster, server: ApiServer) -> None:
+    on_node(server, "a", SPOT)
+    made = held(cluster, server, "a", "gone")
+    for _ in range(9):
+        cluster.jobs("r1")
+    assert server.count("list", "nodes") == 1
+    server.remove("nodes", "a")
+    on_node(server, "b", SPOT)
+    server.put("pods", pod(2, "Succeeded", uid=made["metadata"]["uid"], message={}, gpus=1, node="b"))
+    seen = until(cluster, lambda jobs: jobs[Stage.EMBED].gpu_hours == 3)
+    assert seen[Stage.EMBED].ran == {Gpu("L4", True): 2, Gpu("T4", False): 1}
+    assert server.count("list", "nodes") == 2
+
+
+def test_a_run_without_gpus_looks_at_no_node(cluster: RemoteCluster, server: ApiServer) -> None:
+    made = server.put("jobs", job(cluster))
+    server.put("pods", pod(0, uid=made["metadata"]["uid"], node="a"))
+    assert cluster.jobs("r1")[Stage.EMBED].ran == {}
+    assert server.count("list", "nodes") == 0
+
+
+def test_who_may_not_look_at_nodes_is_told_what_pods_asked_for(cluster: RemoteCluster, server: ApiServer) -> None:
+    on_node(server, "a", SPOT)
+    server.trouble("list", "nodes", refusing(403, "nodes is forbidden"))
+    held(cluster, server, "a")
+    for _ in range(9):
+        assert cluster.jobs("r1")[Stage.EMBED].ran == {Gpu("T4", False): 1}
+    assert server.count("list", "nodes") == 1, "the answer would be the same"
+
+
+def test_what_ran_is_kept_on_a_job_that_has_ended(cluster: RemoteCluster, connected: Made, server: ApiServer) -> None:
+    on_node(server, "a", SPOT)
+    made = held(cluster, server, "a")
+    cluster.jobs("r1")
+    cluster.wait(0)
+    done = {"completedIndexes": "0", "conditions": [condition("Complete")]}
+    server.put("jobs", {**server.get("jobs", made["metadata"]["name"]), "status": done})
+    until(cluster, lambda jobs: bool(jobs[Stage.EMBED].record))
+    server.remove("nodes", "a")
+    assert connected().jobs("r1")[Stage.EMBED].ran == {Gpu("L4", True): 1}
+
+
 def test_where_there_is_no_release_the_sentence_says_what_to_do(connected: Made, server: ApiServer) -> None:
     cluster = connected()
     server.remove("configmaps", "team-pipeline")
@@ -504,14 +575,14 @@ def test_a_node_that_does_not_answer_holds_nobody_up(cluster: RemoteCluster, ser
 
 def test_a_detached_controller_is_a_job_that_the_next_one_replaces(cluster: RemoteCluster, server: ApiServer) -> None:
     words = ["run-pipeline", "/sources/photos"]
-    cluster.detach(words, settings(cluster))
-    cluster.detach(words, settings(cluster))
+    cluster.start_controller(cluster.controller_job(words, settings(cluster)))
+    cluster.start_controller(cluster.controller_job(words, settings(cluster)))
     made = server.get("jobs", "team-r1-controller")
     assert made["spec"]["template"]["spec"]["containers"][0]["args"] == words
     assert cluster.jobs("r1") == {}
     assert cluster.runs() == ["r1"]
     server.put("jobs", {**made, "status": {"conditions": [condition("Failed")]}})
-    cluster.detach(words, settings(cluster))
+    cluster.start_controller(cluster.controller_job(words, settings(cluster)))
     assert server.added("jobs") == ["team-r1-controller"] * 2
 
 

@@ -94,13 +94,19 @@ def test_an_index_survives_being_written_down() -> None:
 
 
 def test_a_job_is_over_when_its_last_machine_is_gone() -> None:
-    job: dict[str, Any] = {"status": {"startTime": "then"}}
-    assert "conditions" not in tries.status(job, {0: judged(0)})
+    job: dict[str, Any] = {"spec": {"completions": 2}, "status": {"startTime": "then"}}
+    assert "conditions" not in tries.status(job, {0: judged(0), 1: Index(step=Step.OVER, succeeded=False)})
     over = tries.status(
         job, {0: advanced(judged(0), GONE, None, SPEC, LATER), 1: Index(step=Step.OVER, succeeded=False)}
     )
     assert over["conditions"][0]["type"] == "Failed"
     assert (over["completedIndexes"], over["failedIndexes"], over["startTime"]) == ("0", "1", "then")
+
+
+def test_a_job_is_not_over_while_indexes_of_it_are_somebody_elses() -> None:
+    indexes = {1: Index(step=Step.OVER, succeeded=True)}
+    assert "conditions" not in tries.status({"spec": {"completions": 2}}, indexes)
+    assert "conditions" in tries.status({"spec": {"completions": 1}}, indexes)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.jobs import IndexReport, JobState, Phase, Stage
+from controller.cost import cost
+from controller.jobs import Gpu, IndexReport, JobState, Phase, Stage
+from controller.skypilot.prices import Price
 from controller.view import RunView, average, reasons, report_table, summary, table
 from tests.controller.conftest import Clock
 from tests.controller.states import job
@@ -31,7 +33,7 @@ EMBED = job(
         5: IndexReport({"error": "a[b].parquet [/red] is damaged"}),
     },
     waiting={SCHEDULER: 3},
-    pods_gpu_hours=1.5,
+    pods_gpu_hours={Gpu("L4", True): 1.2, Gpu("L4", False): 0.3},
 )
 RUN = {Stage.PLAN: PLAN, Stage.EMBED: EMBED}
 
@@ -150,29 +152,55 @@ def test_on_a_terminal_it_is_a_table_with_what_pods_wait_for() -> None:
     assert f"embed: 3 pods wait: {SCHEDULER}" in text
 
 
+REPORT = {
+    "run": "r1",
+    "index": "photos",
+    "source": "/photos [old]",
+    "model": "a/b",
+    "dim": 512,
+    "published": "2026-01-01",
+    "images": 9,
+    "bad": 1,
+    "embed_seconds": 12.0,
+    "shards": 1,
+    "embed_stages": {"read": 1.5},
+    "ingest_seconds": 1.0,
+    "ingest_stages": {},
+    "vectors_added": 9,
+    "verified": {"count": 9},
+    "kept": 0,
+    "removed": 0,
+    "skipped": {".txt files": 2},
+    "bad_reasons": {"[Errno 2] x": 1},
+}
+
+
 def test_a_report_shows_names_with_brackets() -> None:
-    report = {
-        "run": "r1",
-        "index": "photos",
-        "source": "/photos [old]",
-        "model": "a/b",
-        "dim": 512,
-        "published": "2026-01-01",
-        "images": 9,
-        "bad": 1,
-        "embed_seconds": 12.0,
-        "shards": 1,
-        "embed_stages": {"read": 1.5},
-        "ingest_seconds": 1.0,
-        "ingest_stages": {},
-        "vectors_added": 9,
-        "verified": {"count": 9},
-        "kept": 0,
-        "removed": 0,
-        "skipped": {".txt files": 2},
-        "bad_reasons": {"[Errno 2] x": 1},
-    }
-    text = printed(report_table(report))
+    text = printed(report_table(REPORT))
     assert "/photos [old]" in text
     assert "[Errno 2] x" in text
     assert "12.0 s in 1 shard (read 1.5)" in text
+
+
+def costs(ran: Mapping[Gpu, float], prices: Mapping[str, list[Price]], **fields: Any) -> list[list[str]]:
+    """The lines of a report that tell of it, without its first and last ones."""
+    told = cost(replace(EMBED, pods_gpu_hours=ran, **fields), hour_price=None, prices=prices)
+    lines = printed(report_table({**REPORT, "cost": told})).splitlines()
+    between = next(at for at, line in enumerate(lines) if line.startswith("passed over")) + 1
+    return [[part.strip() for part in line.split("  ", 1)] for line in lines[between:-1]]
+
+
+def test_a_report_says_what_ran_and_what_it_would_have_cost_elsewhere() -> None:
+    assert costs(EMBED.pods_gpu_hours, {"L4": [Price("gcp", 0.7, 0.25), Price("aws", 0.8, None)]}) == [
+        ["gpu hours", "1.50: L4 spot 1.20 at 0.25, L4 0.30 at 0.70"],
+        ["cost", "0.51, 20,400.00 for a million images"],
+        ["at gcp", "1.05, 0.38 on spot"],
+        ["at aws", "1.20"],
+    ]
+
+
+def test_a_report_without_a_price_says_what_ran() -> None:
+    assert costs({Gpu("", True): 1.0, Gpu("T4"): 0.5}, {}) == [
+        ["gpu hours", "1.50: GPU spot 1.00 no price known, T4 0.50 no price known"]
+    ]
+    assert costs({}, {}) == []

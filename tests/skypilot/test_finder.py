@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from controller import placement
-from controller.placement import Kind, NoSuchShape, NotAllowed, Placement
-from controller.skypilot import SkyFinder
+from controller.accelerators import AUTOSCALERS, Kind
+from controller.placement import NoSuchShape, NotAllowed, Placement
+from controller.skypilot.finder import SkyFinder
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from tests.skypilot.cluster import CONTEXT, GFD, GKE, GPU, KARPENTER, SKYPILOT, Cluster, Object, kubeconfig, node, pod
 
 L4 = Kind("L4", 1)
 ROOT = Path(__file__).resolve().parents[2]
 LOOK = """
-from controller.skypilot import SkyFinder
+from controller.skypilot.finder import SkyFinder
 assert [offer.accelerator for offer in SkyFinder().offers()] == ["unknown"]
 from sky.utils import rich_utils
 with rich_utils.safe_status("looking"):
@@ -179,7 +180,7 @@ class TestDifferences:
 
 
 class TestAutoscalers:
-    @pytest.mark.parametrize("autoscaler", list(placement.AUTOSCALERS))
+    @pytest.mark.parametrize("autoscaler", list(AUTOSCALERS))
     @pytest.mark.parametrize("name", ["H100", "A100-80GB", "L4", "T4"])
     def test_both_write_a_label_that_no_node_has_yet_alike(self, cluster: Cluster, autoscaler: str, name: str) -> None:
         kind = Kind(name, 8)
@@ -299,7 +300,7 @@ class TestErrors:
         assert [(offer.total, offer.free) for offer in finder.offers()] == [(2, None)]
         found = finder.placement(L4)
         assert (found.total, found.free) == (2, None)
-        told = [record.message for record in caplog.records if record.name == "controller.skypilot"]
+        told = [record.message for record in caplog.records if record.name == "controller.skypilot.finder"]
         assert len(told) == 1
         assert "may not list the pods of all namespaces" in told[0]
         assert "list on pods" in told[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.placement import ProvisioningFailed
-from controller.skypilot import Kubeconfig, Line, ensure_pool, failure, remove_pool, spoken
+from controller.kubeconfig import Kubeconfig
+from controller.skypilot.pools import ProvisioningFailed, ensure_pool, remove_pool
 from imgsearch.errors import TemporaryError, UsageError
 from tests.skypilot.cluster import kubeconfig
 from tests.skypilot.machines import Machines
@@ -255,68 +254,3 @@ class TestDown:
         kubeconfig(desk.config, {"ssh-lab": "https://127.0.0.1:6444"}, current=None)
         with pytest.raises(UsageError, match="has made no pool lab"):
             desk.down("lab")
-
-
-class TestKubeconfig:
-    def test_several_files_are_one(self, tmp_path: Path) -> None:
-        one = kubeconfig(tmp_path / "one", {"a": "https://a"}, current="a")
-        two = kubeconfig(tmp_path / "two", {"b": "https://b"}, current=None)
-        config = Kubeconfig.of(os.pathsep.join([str(one), str(two), str(tmp_path / "none")]))
-        assert config.contexts() == ["a", "b"]
-        config.drop("b")
-        assert config.contexts() == ["a"]
-        assert yaml.safe_load(two.read_text())["contexts"] == []
-        assert not (tmp_path / "none").exists()
-
-    def test_it_is_written_for_its_owner_alone_and_a_link_stays_one(self, tmp_path: Path) -> None:
-        real = kubeconfig(tmp_path / "real", {"a": "https://a"}, current="a")
-        link = tmp_path / "link"
-        link.symlink_to(real)
-        Kubeconfig.of(str(link)).drop("a")
-        assert link.is_symlink()
-        assert real.stat().st_mode & 0o777 == 0o600
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
-
-    def test_one_that_is_no_yaml_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "config").write_text("a: [")
-        with pytest.raises(UsageError, match="config cannot be read: while parsing"):
-            Kubeconfig.of(str(tmp_path / "config")).contexts()
-
-
-INSTALLING = """\
-<sky-payload>"<rich_init>Initializing</rich_init>"</sky-payload>
-\x1b[33m➜ HA mode enabled: 3 servers + 0 agents\x1b[0m
-\x1b[31mError executing command
-        echo secret
-        curl -sfL https://get.k3s.io | sh - on this
-        on 10.0.0.5:\x1b[0m sudo: a password is required
-curl: (6) Could not resolve host: get.k3s.io
-
-\x1b[32mSuccessfully deployed 0 cluster(s) (). \x1b[0m\x1b[31mFailed to deploy 1 cluster(s): \x1b[0m
-  lab: Failed to deploy K3s on head node (10.0.0.5). See the log.
-"""
-
-
-class TestLog:
-    def test_nobody_reads_commands_which_may_have_a_password_in_them(self) -> None:
-        assert [line.text for line in spoken(INSTALLING.splitlines())] == [
-            "HA mode enabled: 3 servers + 0 agents",
-            "sudo: a password is required",
-            "curl: (6) Could not resolve host: get.k3s.io",
-            "Successfully deployed 0 cluster(s) (). Failed to deploy 1 cluster(s):",
-            "lab: Failed to deploy K3s on head node (10.0.0.5). See the log.",
-        ]
-
-    def test_the_words_of_what_failed_are_known(self) -> None:
-        said = [line.text for line in spoken(INSTALLING.splitlines()) if line.failed]
-        assert said == ["sudo: a password is required", "curl: (6) Could not resolve host: get.k3s.io"]
-        one = "Error executing command true on 10.0.0.5: ssh: connect to host 10.0.0.5 port 22: refused"
-        assert list(spoken([one])) == [Line("ssh: connect to host 10.0.0.5 port 22: refused", failed=True)]
-
-    def test_a_failure_is_told_by_its_step_and_the_words_of_what_failed(self) -> None:
-        said = list(spoken(INSTALLING.splitlines()))
-        told = [said[-1].text]
-        step = "Failed to deploy K3s on head node (10.0.0.5)"
-        assert failure("lab", said, told) == f"{step} (curl: (6) Could not resolve host: get.k3s.io)"
-        assert failure("lab", [], told) == step
-        assert failure("lab", [], []) == "it gave no reason"

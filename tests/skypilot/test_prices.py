@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from controller import skypilot
-from controller.skypilot import Price, prices
+from controller.skypilot.prices import Price, price_lists, prices
 
 OFFLINE = "http://127.0.0.1:9"
 """A proxy that nothing answers at."""
@@ -38,9 +37,9 @@ def lists(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, OFFLINE)
     folder = home / ".imgsearch" / "sky" / ".sky" / "catalogs" / "v8"
-    skypilot.price_lists.cache_clear()
+    price_lists.cache_clear()
     yield folder
-    skypilot.price_lists.cache_clear()
+    price_lists.cache_clear()
     shutil.rmtree(folder, ignore_errors=True)
 
 

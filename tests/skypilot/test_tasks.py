@@ -12,10 +12,11 @@ from sky import Task, exceptions
 from sky.server import common
 
 from controller import manifests, tries
+from controller.accelerators import Kind
 from controller.clouds import RELEASE, TASK, SkyCluster
 from controller.jobs import Stage
-from controller.placement import Kind, Spot
-from controller.skyjobs import SkyTasks, plain, refusal, unanswered
+from controller.placement import Spot
+from controller.skypilot.tasks import SkyTasks, plain, refusal, unanswered
 from controller.tries import Seen
 from imgsearch.errors import TemporaryError, UsageError
 from imgsearch.settings import RunSettings, Settings

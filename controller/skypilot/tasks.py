@@ -20,7 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from controller import skypilot
+from controller.skypilot import INSTALL, installed, whole_tracebacks
+from controller.skypilot.speech import clean
 from controller.tries import Look, Seen
 from imgsearch.errors import ImgsearchError, TemporaryError, UsageError
 
@@ -41,8 +42,8 @@ class SkyTasks:
 
         Raises UsageError where SkyPilot is not installed or its server is of another version, TemporaryError where the
         server does not answer."""
-        if not skypilot.installed():
-            raise UsageError(skypilot.INSTALL)
+        if not installed():
+            raise UsageError(INSTALL)
         os.environ.setdefault("SKYPILOT_DISABLE_USAGE_COLLECTION", "1")
         from sky.server import common
 
@@ -215,7 +216,7 @@ def _asking() -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """With nothing of SkyPilot's on stdout."""
-    with skypilot.whole_tracebacks(), redirect_stdout(io.StringIO()):
+    with whole_tracebacks(), redirect_stdout(io.StringIO()):
         yield
 
 
@@ -227,5 +228,5 @@ def plain(log: str) -> str:
 
 def _sentence(error: object) -> str:
     """The first lines of an error, as one."""
-    text = " ".join(skypilot.NOISE.sub("", str(error)).split()) or type(error).__name__
+    text = " ".join(clean(str(error)).split()) or type(error).__name__
     return text if len(text) <= REASON_CHARACTERS else f"{text[:REASON_CHARACTERS]}…"
