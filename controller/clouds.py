@@ -107,6 +107,23 @@ class Taken:
     gpu: Gpu
 
 
+def settings(files: Path, env: Mapping[str, str]) -> Settings:
+    """What the files of the tasks say, and before that the environment. Raises UsageError where storage or store are
+    not said, or are on this machine."""
+    told: dict[str, str] = {}
+    for stage in Stage:
+        given = _file(files, stage).get("envs") or {}
+        told |= {name: str(value) for name, value in given.items() if value is not None}
+    told |= {name: value for name, value in env.items() if name.startswith(f"{PREFIX}_")}
+    made = Settings.from_env({name: value for name, value in told.items() if value})
+    for name, url in (("STORAGE_URI", made.storage.uri), ("STORE_URL", made.store.url)):
+        if not url or "file:" in url:
+            raise UsageError(
+                f"set {PREFIX}_{name} to what every machine can reach ({url or 'it is not set'}): see sky/README.md"
+            )
+    return made
+
+
 class SkyCluster:
     """Jobs as tasks of SkyPilot, their state below `home`. `env` is that of the controller, whose credentials for
     storage and sources the machines get. `jobs` and `wait` belong together: the first names a run, the second moves it
@@ -133,29 +150,13 @@ class SkyCluster:
         self._silent: datetime | None = None
         self._choice: tuple[tuple[Kind, ...], Spot | None] = (), None
 
-    def settings(self, env: Mapping[str, str]) -> Settings:
-        """What the files of the tasks say, and before that the environment. Raises UsageError where storage or store
-        are not said, or are on this machine."""
-        told: dict[str, str] = {}
-        for stage in Stage:
-            given = self._file(stage).get("envs") or {}
-            told |= {name: str(value) for name, value in given.items() if value is not None}
-        told |= {name: value for name, value in env.items() if name.startswith(f"{PREFIX}_")}
-        settings = Settings.from_env({name: value for name, value in told.items() if value})
-        for name, url in (("STORAGE_URI", settings.storage.uri), ("STORE_URL", settings.store.url)):
-            if not url or "file:" in url:
-                raise UsageError(
-                    f"set {PREFIX}_{name} to what every machine can reach ({url or 'it is not set'}): see sky/README.md"
-                )
-        return settings
-
     def choose(self, kinds: Sequence[Kind], spot: Spot | None) -> None:
         """On which GPUs and machines the next embed Jobs run, in place of what embed.yaml says; the cheapest first.
         Without kinds the GPUs stay what they are, and with `spot` None whether machines are spot machines."""
         self._choice = tuple(kinds), spot
 
     def template(self, stage: Stage) -> Mapping[str, Any]:
-        task = self._file(stage)
+        task = _file(self._files, stage)
         if stage is Stage.EMBED and any(self._choice):
             task["resources"] = _chosen(task["resources"], *self._choice)
         envs = {name: str(value) for name, value in (task.get("envs") or {}).items() if value is not None}
@@ -280,7 +281,7 @@ class SkyCluster:
         # Quiet: a task's log has both of its streams in it.
         quiet = replace(settings, log=LogSettings(level="CRITICAL"))
         name = f"{RELEASE}-{verb}-{uuid.uuid4().hex[:6]}"
-        task = self._file(Stage.INGEST)
+        task = _file(self._files, Stage.INGEST)
         task |= {"envs": quiet.to_env(), "run": tries.script(f"{PYTHON} -m {program} {verb}"), "secrets": self._secrets}
         try:
             self._tasks.submit(name, task)
@@ -369,10 +370,11 @@ class SkyCluster:
 
     def _advance(self, folder: Path, job: Mapping[str, Any], indexes: dict[int, Index]) -> None:
         """Changes `indexes` as it goes: what is known is kept, also where the next question has no answer."""
-        spec, now = job["spec"], self._now()
+        spec = job["spec"]
         self._mind_deadline(job, indexes)
         known = {i: _task(folder.name, i) for i, index in indexes.items() if index.step not in (Step.WANTS, Step.OVER)}
         looks = self._tasks.look([*known.values()]) if known else {}
+        now = self._now()  # a look may take minutes, and what it sees is as of its end
         for i, name in known.items():
             look, before = looks[name], indexes[i]
             end = None
@@ -443,20 +445,6 @@ class SkyCluster:
                 raise TemporaryError(f"{errand} has not answered in {ERRAND_SECONDS:.0f} s: {look.why or look.seen}")
             self._sleep(LOOK_SECONDS)
 
-    def _file(self, stage: Stage) -> dict[str, Any]:
-        file = self._files / f"{stage}.yaml"
-        try:
-            task: dict[str, Any] = yaml.safe_load(file.read_text())
-        except FileNotFoundError:
-            raise UsageError(
-                f"there is no {file}: name the folder of the tasks with --sky-tasks (sky/ in the repository is one)"
-            ) from None
-        except yaml.YAMLError as error:
-            raise UsageError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-        if not isinstance(task, dict) or not isinstance(task.get("run"), str) or "resources" not in task:
-            raise UsageError(f"{file} is no task: it needs `resources` and `run`")
-        return task
-
     def _folder(self, run: str, stage: Stage) -> Path:
         return self._jobs / job_name(RELEASE, run, stage)
 
@@ -467,6 +455,21 @@ class SkyCluster:
         except FileNotFoundError:
             return None
         return job, {int(i): Index.from_json(each) for i, each in kept.items()}
+
+
+def _file(files: Path, stage: Stage) -> dict[str, Any]:
+    file = files / f"{stage}.yaml"
+    try:
+        task: dict[str, Any] = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no {file}: name the folder of the tasks with --sky-tasks (sky/ in the repository is one)"
+        ) from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(task, dict) or not isinstance(task.get("run"), str) or "resources" not in task:
+        raise UsageError(f"{file} is no task: it needs `resources` and `run`")
+    return task
 
 
 def _task(job: str, index: int) -> str:

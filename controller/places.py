@@ -219,9 +219,10 @@ class Rented(Place):
             raise UsageError(
                 "--backend sky has no cluster and is not this machine: leave out the other flags of the place"
             )
+        settings = clouds.settings(args.sky_tasks or clouds.TASKS, env)  # first: it costs no server
         self._sky = rented(args, env)
         flags = " --backend sky" + _flags({"home": args.home, "sky-tasks": args.sky_tasks})
-        super().__init__(self._sky, self._sky.settings(env), release=clouds.RELEASE, flags=flags)
+        super().__init__(self._sky, settings, release=clouds.RELEASE, flags=flags)
 
     def capacity(self, args: argparse.Namespace, settings: Settings) -> Capacity:
         if args.max_parallelism:

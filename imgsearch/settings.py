@@ -80,6 +80,22 @@ class SearchSettings:
     cache_vectors: int = setting(10_000, "How many query vectors are kept (least recently used go first).")
     batch_texts: int = setting(32, "The most queries in one call of the model.")
     refresh_seconds: float = setting(2.0, "How often newly published indexes are looked for.")
+    url_schemes: str = setting(
+        "https", "How an `image_url` may begin: `https`, or `https,http`. Empty: nothing is fetched."
+    )
+    url_allow: str = setting(
+        "",
+        "The only hosts that an `image_url` may name, with commas between them: `photos.example.com`, "
+        "`*.example.com` (every host below it), with `:port` after it where that is neither 80 nor 443. Empty: every "
+        "host with a public address, at these ports. A host that is named here without `*` may also have a private "
+        "address (RFC 1918, RFC 4193); a loopback, link-local or metadata address is never asked.",
+    )
+    url_deny: str = setting(
+        "",
+        "Hosts and addresses (IPv6 in brackets) that an `image_url` may not lead to, written as in `url_allow`; it "
+        "comes before that.",
+    )
+    url_seconds: float = setting(10.0, "How long fetching an `image_url` may take, with all its redirects.")
     linger_seconds: float = setting(
         0.0,
         "How long requests are still taken after SIGTERM, while /readyz says 503 and each answer asks its client to "

@@ -13,7 +13,7 @@ import yaml
 from controller import manifests
 from controller.accelerators import Kind
 from controller.capacity import Capacity
-from controller.clouds import LOOK_SECONDS, PATIENCE_SECONDS, PYTHON, RELEASE, TASKS, SkyCluster
+from controller.clouds import LOOK_SECONDS, PATIENCE_SECONDS, PYTHON, RELEASE, TASKS, SkyCluster, settings
 from controller.jobs import JobState, Phase, Stage
 from controller.pipeline import Pipeline
 from controller.placement import Spot
@@ -490,11 +490,11 @@ def test_a_call_without_a_machine_says_why(
 PLACE = {"IMGSEARCH_STORAGE_URI": "s3://team/photos", "IMGSEARCH_STORE_URL": "chroma+http://chroma:8000"}
 
 
-def test_settings_are_those_of_the_files_and_of_the_environment(cluster: SkyCluster) -> None:
-    settings = cluster.settings({**PLACE, "HOME": "/home/me"})
-    assert settings.storage.uri == "s3://team/photos"
-    assert settings.run.shard_images == 100_000, "plan.yaml says so"
-    assert cluster.settings({**PLACE, "IMGSEARCH_RUN_SHARD_IMAGES": "7"}).run.shard_images == 7
+def test_settings_are_those_of_the_files_and_of_the_environment() -> None:
+    told = settings(TASKS, {**PLACE, "HOME": "/home/me"})
+    assert told.storage.uri == "s3://team/photos"
+    assert told.run.shard_images == 100_000, "plan.yaml says so"
+    assert settings(TASKS, {**PLACE, "IMGSEARCH_RUN_SHARD_IMAGES": "7"}).run.shard_images == 7
 
 
 @pytest.mark.parametrize(
@@ -505,9 +505,9 @@ def test_settings_are_those_of_the_files_and_of_the_environment(cluster: SkyClus
         ("IMGSEARCH_STORAGE_URI", "file:///x"),
     ],
 )
-def test_what_the_machines_cannot_reach_is_refused(cluster: SkyCluster, name: str, value: str) -> None:
+def test_what_the_machines_cannot_reach_is_refused(name: str, value: str) -> None:
     with pytest.raises(UsageError, match=name):
-        cluster.settings({**PLACE, name: value})
+        settings(TASKS, {**PLACE, name: value})
 
 
 def test_a_folder_without_tasks_is_named(connected: Made, tmp_path: Path) -> None:

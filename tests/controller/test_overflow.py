@@ -252,13 +252,24 @@ def test_here_and_there_together_complete_the_job_and_its_last_pods_go(
 
 
 def test_everybody_reads_from_the_job_what_was_done_elsewhere_also_when_its_pods_are_gone(
-    connected: Made, kubernetes: Kubernetes, server: ApiServer, api: Api, time: Clock
+    connected: Made,
+    kubernetes: Kubernetes,
+    server: ApiServer,
+    api: Api,
+    machines: Machines,
+    time: Clock,
+    program: Program,
+    tmp_path: Path,
 ) -> None:
+    program("wait_for('go'); leave(images=9, bad=1)")
     cluster = connected()
     begin(cluster)
     late(time)
     kubernetes.pods(0, phase="Succeeded", message={"images": 7, "bad": 0})
     kubernetes.says(completedIndexes="0")
+    until(cluster, lambda _: len(machines.there) == 2)
+    looks(cluster)  # at machines at work, so they have hours
+    (tmp_path / "machines" / "go").touch()
     before = until(cluster, over)
     looks(cluster)  # they leave a record
     server.remove("pods", f"{JOB}-0-x")
