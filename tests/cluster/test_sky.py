@@ -1,143 +1,300 @@
-"""The tasks of `sky/` by `sky launch`: in pods that SkyPilot makes they index what the chart's Jobs index."""
+"""The tasks of `sky/` on the real SkyPilot, in pods that it makes: they index what the chart's Jobs index, whether
+somebody launches them or `controller run-pipeline --backend sky` does."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from controller.jobs import Stage
 from imgsearch.storage import Storage
-from tests.cluster.conftest import REGISTRY, in_bucket, photo_files
-from tests.cluster.world import World, stored
+from tests.cluster.conftest import EMBEDDER, REGISTRY, in_bucket, photo_files
+from tests.cluster.load import pod
+from tests.cluster.test_pools import SKY
+from tests.cluster.world import World, stored, until
 from tests.conftest import S3
-from tests.programs import ROOT, free_port
+from tests.programs import ROOT, WIDE, free_port
 
 IMAGE = f"docker:{REGISTRY}/imgsearch-sky:0.1.0"
 """The code of every task, and the runtime that SkyPilot else installs from the internet."""
-PROGRAM = ROOT / ".venv-sky" / "bin" / "sky"
+PROGRAMS = ROOT / ".venv-sky" / "bin"
 SHARDS = 2
-SMALL = ("--cpus", "0.5", "--memory", "2")
+SHARD_SIZE = str(-(-(len(photo_files()) + 1) // SHARDS))
+"""One more: a photo that is none."""
+SMALL = {"cpus": "0.5", "memory": "2"}
 """What a pod asks for: every node of a test cluster may be the same two cores."""
+MODEL = ROOT / "demo" / "model"
+MODEL_THERE = "local-dir:/root/sky_workdir"
 ACCOUNT = "skypilot"
 """As whom SkyPilot's pods run: one of its own making has a cluster role, which would be left behind."""
+GATE = """
+import os, time
+from imgsearch.storage import Storage
+gate = Storage(os.environ["GATE"])
+gate.put("came/" + os.environ["JOB_COMPLETION_INDEX"] + "-" + str(time.time_ns()), b"")
+while not gate.exists("open"):
+    time.sleep(1)
+"""
+"""What an embedder does first: it says that it is there, and waits until it may begin."""
 
 
+@dataclass(frozen=True)
 class SkyPilot:
-    """SkyPilot's command with a home of its own, so with a server of its own, which makes pods in `namespace`."""
+    """SkyPilot with a home of its own, so with a server of its own, which makes pods in the namespace of `place`."""
 
-    def __init__(self, home: Path, namespace: str, node: str) -> None:
-        self._env = {
-            "HOME": str(home),
-            "PATH": os.environ["PATH"],
-            "KUBECONFIG": os.environ["KUBECONFIG"],
-            "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
-            "SKYPILOT_API_SERVER_LOCAL_PORT": str(free_port()),
-        }
-        folder = home / ".sky"
-        prices = folder / "catalogs" / "v8" / "common" / "accelerators.csv"
-        prices.parent.mkdir(parents=True)
-        # Else it is fetched from the internet, and so are prices, of which a Kubernetes has none.
-        prices.write_text("AcceleratorName,Clouds\nL4,Kubernetes\n")
-        pod = yaml.safe_load((ROOT / "sky" / "config.yaml").read_text())["kubernetes"]["pod_config"]
-        # The image has what SkyPilot installs: an index of packages would be asked, and in vain.
-        pod["spec"]["containers"][0]["env"] = [{"name": "UV_OFFLINE", "value": "1"}]
-        # The one node that has the image.
-        pod["spec"] |= {"nodeSelector": {"kubernetes.io/hostname": node}, "tolerations": [{"operator": "Exists"}]}
-        config = {"kubernetes": {"namespace": namespace, "remote_identity": ACCOUNT, "pod_config": pod}}
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    home: Path
+    place: World
+    env: dict[str, str] = field(repr=False)
 
-    def run(self, *words: str | Path, seconds: float = 400) -> str:
+    def run(self, *words: str | Path, check: bool = True, seconds: float = 400) -> str:
         """What `sky WORDS` prints."""
-        done = subprocess.run(
-            [PROGRAM, *words],
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-        )
-        assert done.returncode == 0, done.stdout
+        done = self._run([PROGRAMS / "sky", *words], seconds)
+        assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done.stdout
 
+    def controller(self, *words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        """Runs `controller WORDS --backend sky` to its end."""
+        return self._run(self._command(*words), seconds)
 
-@pytest.fixture
-def sky(world: World, gpu_node: str, tmp_path: Path) -> Iterator[SkyPilot]:
-    """SkyPilot with a namespace that is neither `restricted` nor closed, since it is root in its pods."""
-    place = World(f"{world.namespace}-sky")
-    place.kubectl("create", "namespace", place.namespace)
-    place.kubectl("create", "serviceaccount", ACCOUNT)
-    may = ("--clusterrole=edit", f"--serviceaccount={place.namespace}:{ACCOUNT}")
-    place.kubectl("create", "rolebinding", ACCOUNT, *may)
-    made = SkyPilot(tmp_path, place.namespace, gpu_node)
-    try:
-        yield made
-    finally:
-        made.run("down", "--yes", "--all")
-        made.run("api", "stop")
-        place.kubectl("delete", "namespace", place.namespace, "--wait=false", check=False)
+    @contextmanager
+    def controlling(self, *words: str) -> Iterator[Controlling]:
+        """`controller WORDS --backend sky` while the block runs; killed at its end as by a power cut."""
+        log = self.home / "controller.log"
+        with (
+            log.open("ab") as out,
+            subprocess.Popen(self._command(*words), env=self.env, stdout=out, stderr=out) as process,
+        ):
+            try:
+                yield Controlling(process, log)
+            finally:
+                process.kill()
+
+    def machines(self) -> list[str]:
+        """The names of their pods."""
+        return [pod["metadata"]["name"] for pod in self.place.get("pods", "--selector", "parent=skypilot")["items"]]
+
+    def _command(self, *words: str) -> list[str | Path]:
+        where = ("--backend", "sky", "--home", self.home / "runs", "--sky-tasks", self.home / "tasks")
+        return [PROGRAMS / "python", ROOT / "controller" / "main.py", *words, *where]
+
+    def _run(self, command: list[str | Path], seconds: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds
+        )
 
 
-@pytest.fixture
+@dataclass(frozen=True)
+class Controlling:
+    """A controller at work."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def is_at_work(self) -> bool:
+        """Fails with all that it has said where it has ended."""
+        assert self.process.poll() is None, self.log.read_text()
+        return True
+
+
+@pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """A prefix of its own with the photos in `photos`."""
+    """A prefix of its own with the photos, and one file that only looks like one, in `photos`."""
     if not S3:
         pytest.skip("IMGSEARCH_TEST_S3 names no bucket of an S3 server")
     uri = f"{S3}/sky-{time.time_ns()}"
     source = Storage(f"{uri}/photos")
     for file in photo_files():
         source.put(file.name, file.read_bytes())
+    source.put("broken.jpg", b"no photo")
     yield uri
     Storage(uri).delete("")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def jobs(world: World, values: dict[str, Any], bucket: str) -> Iterator[World]:
-    """A release over the bucket, whose Chroma lets SkyPilot's pods in. Nobody searches."""
+    """A release over the bucket, whose Chroma lets SkyPilot's pods in, with run `jobs` of its Jobs. Nobody searches."""
     pods = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"parent": "skypilot"}}}
     quiet = {**values, "searcher": {"replicas": 0}}
     with in_bucket(world, quiet, "sky", f"{bucket}/index", {"chromaFrom": [pods]}) as made:
+        done = made.controller("run-pipeline", f"{bucket}/photos", "--run", "jobs", "--shard-size", SHARD_SIZE)
+        assert done.returncode == 0, done.stdout + done.stderr
         yield made
 
 
-def test_sky_launch_indexes_what_the_jobs_index(
-    jobs: World, sky: SkyPilot, bucket: str, photos: int, tmp_path: Path
-) -> None:
-    size = str(-(-photos // SHARDS))
-    done = jobs.controller("run-pipeline", f"{bucket}/photos", "--run", "jobs", "--shard-size", size)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-    run = {
-        "IMGSEARCH_RUN_ID": "sky",
-        "IMGSEARCH_RUN_INDEX": "photos",
-        "IMGSEARCH_RUN_SOURCE": f"{bucket}/photos",
-        "IMGSEARCH_RUN_MODEL": "local-dir:/root/sky_workdir",
+@pytest.fixture(scope="module")
+def sky(jobs: World, gpu_node: str, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkyPilot]:
+    """SkyPilot with a namespace that is neither `restricted` nor closed, since it is root in its pods."""
+    place = World(f"{jobs.namespace}-sky")
+    place.kubectl("create", "namespace", place.namespace)
+    place.kubectl("create", "serviceaccount", ACCOUNT)
+    may = ("--clusterrole=edit", f"--serviceaccount={place.namespace}:{ACCOUNT}")
+    place.kubectl("create", "rolebinding", ACCOUNT, *may)
+    home = tmp_path_factory.mktemp("sky")
+    configured(home, place.namespace, gpu_node)
+    tasks(home / "tasks", bucket)
+    env = {
+        "HOME": str(home),
+        "PATH": os.environ["PATH"],
+        "KUBECONFIG": os.environ["KUBECONFIG"],
+        "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
+        "SKYPILOT_API_SERVER_LOCAL_PORT": str(free_port()),
         "IMGSEARCH_STORAGE_URI": f"{bucket}/index",
         "IMGSEARCH_STORE_URL": f"chroma+http://{jobs.release}-chroma.{jobs.namespace}:8000",
-        "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
+        **{name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")},
         "AWS_REGION": os.environ["AWS_DEFAULT_REGION"],
+        **WIDE,
     }
-    secret = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    made = SkyPilot(home, place, env)
+    try:
+        yield made
+    finally:
+        # What a killed controller was giving back may be gone by now, which is an error to SkyPilot.
+        made.run("down", "--yes", "--all", check=False)
+        made.run("api", "stop")
+        place.kubectl("delete", "namespace", place.namespace, "--wait=false", check=False)
+
+
+def configured(home: Path, namespace: str, node: str) -> None:
+    """Writes what SkyPilot reads there."""
+    folder = home / ".sky"
+    prices = folder / "catalogs" / "v8" / "common" / "accelerators.csv"
+    prices.parent.mkdir(parents=True)
+    # Else it is fetched from the internet, and so are prices, of which a Kubernetes has none.
+    prices.write_text("AcceleratorName,Clouds\nL4,Kubernetes\n")
+    pod = yaml.safe_load((ROOT / "sky" / "config.yaml").read_text())["kubernetes"]["pod_config"]
+    # The image has what SkyPilot installs: an index of packages would be asked, and in vain.
+    pod["spec"]["containers"][0]["env"] = [{"name": "UV_OFFLINE", "value": "1"}]
+    # The one node that has the image.
+    pod["spec"] |= {"nodeSelector": {"kubernetes.io/hostname": node}, "tolerations": [{"operator": "Exists"}]}
+    config = {"kubernetes": {"namespace": namespace, "remote_identity": ACCOUNT, "pod_config": pod}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def tasks(folder: Path, bucket: str) -> None:
+    """Those of `sky/`, as a person changes them for machines of their own; with a gate before embedding."""
+    folder.mkdir()
+    for stage in Stage:
+        task = yaml.safe_load((ROOT / "sky" / f"{stage}.yaml").read_text())
+        task["resources"] |= {**SMALL, "infra": "k8s", "image_id": IMAGE}
+        task["workdir"] = str(MODEL)
+        if stage is Stage.EMBED:
+            task["envs"]["GATE"] = f"{bucket}/gate"
+            task["run"] = f"/opt/venv/bin/python - <<'END'{GATE}END\n{task['run']}"
+        (folder / f"{stage}.yaml").write_text(yaml.safe_dump(task))
+
+
+def test_sky_launch_indexes_what_the_jobs_index(jobs: World, sky: SkyPilot, bucket: str, tmp_path: Path) -> None:
+    run = {
+        "IMGSEARCH_RUN_ID": "launched",
+        "IMGSEARCH_RUN_INDEX": "photos",
+        "IMGSEARCH_RUN_SOURCE": f"{bucket}/photos",
+        "IMGSEARCH_RUN_MODEL": MODEL_THERE,
+        "IMGSEARCH_STORAGE_URI": sky.env["IMGSEARCH_STORAGE_URI"],
+        "IMGSEARCH_STORE_URL": sky.env["IMGSEARCH_STORE_URL"],
+        "AWS_ENDPOINT_URL": sky.env["AWS_ENDPOINT_URL"],
+        "AWS_REGION": sky.env["AWS_REGION"],
+    }
+    secret = {name: sky.env[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     (tmp_path / "run.env").write_text("".join(f"{name}={value}\n" for name, value in run.items()))
     (tmp_path / "bucket.env").write_text("".join(f"{name}={value}\n" for name, value in secret.items()))
 
     def launch(name: str, cluster: str, *words: str) -> str:
         files = ("--env-file", tmp_path / "run.env", "--secret-file", tmp_path / "bucket.env")
-        model = ("--workdir", ROOT / "demo" / "model")
-        where = ("--cluster", cluster, "--infra", "k8s", "--image-id", IMAGE, *SMALL)
-        return sky.run("launch", "--yes", *where, *model, *files, *words, ROOT / "sky" / f"{name}.yaml")
+        small = [word for name, value in SMALL.items() for word in (f"--{name}", value)]
+        where = ("--cluster", cluster, "--infra", "k8s", "--image-id", IMAGE, *small)
+        return sky.run("launch", "--yes", *where, "--workdir", MODEL, *files, *words, ROOT / "sky" / f"{name}.yaml")
 
-    launch("plan", "cpu", "--env", f"IMGSEARCH_RUN_SHARD_IMAGES={size}")
+    launch("plan", "cpu", "--env", f"IMGSEARCH_RUN_SHARD_IMAGES={SHARD_SIZE}")
     for shard in range(SHARDS):
         gpu = ("--gpus", "L4:1", "--no-use-spot")
         launch("embed", "gpu", *gpu, "--env", f"JOB_COMPLETION_INDEX={shard}")
     launch("ingest", "cpu")
 
-    assert stored(jobs, "photos", "sky") == stored(jobs, "photos", "jobs")
-    assert len(stored(jobs, "photos", "sky")) == jobs.ask("report", "sky")["images"]
+    assert stored(jobs, "photos", "launched") == stored(jobs, "photos", "jobs")
+    assert len(stored(jobs, "photos", "launched")) == jobs.ask("report", "launched")["images"]
+    sky.run("down", "--yes", "--all")
+
+
+@pytest.mark.timeout(2400)  # five machines one after another, each in 40 seconds, or in minutes where much else goes on
+def test_a_controller_that_is_killed_and_a_machine_that_is_taken_away_change_nothing(
+    jobs: World, sky: SkyPilot, bucket: str
+) -> None:
+    gate = Storage(f"{bucket}/gate")
+    source = (f"{bucket}/photos", "--model", MODEL_THERE, "--shard-size", SHARD_SIZE)
+    chosen = ("--accelerator", "L4:1", "--spot", "never", "--parallelism", str(SHARDS))
+    command = ("run-pipeline", *source, *chosen, "--run", "rented")
+
+    def came() -> list[str]:
+        """The shards that have been begun, in order."""
+        return sorted(key.removeprefix("came/").partition("-")[0] for key in gate.keys("came"))
+
+    with sky.controlling(*command) as controller:
+        until(lambda: controller.is_at_work() and sky.machines(), "the planner's machine", seconds=400)
+    with sky.controlling(*command) as controller:
+        until(lambda: controller.is_at_work() and came() == ["0", "1"], "both embedders", seconds=900)
+        until(lambda: stage(sky, "embed")["gpu_hours"] > 0, "the controller knows of one", seconds=300)
+    (lost,) = [name for name in sky.machines() if "-embed-1-" in name]
+    sky.place.kubectl("delete", "pod", lost, "--now")
+    gate.put("open", b"")
+
+    done = sky.controller(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert came() == ["0", "1", "1"]
+    assert sky.machines() == []
+    assert stored(jobs, "photos", "rented") == stored(jobs, "photos", "jobs")
+    told = sky.controller("report", "rented", "--output", "json")
+    assert told.returncode == 0, told.stderr
+    theirs, ours = jobs.ask("report", "jobs"), json.loads(told.stdout)
+    assert theirs["bad"] == 1
+    assert {name: ours[name] for name in ("images", "bad")} == {name: theirs[name] for name in ("images", "bad")}
+
+
+def stage(sky: SkyPilot, name: str) -> dict[str, Any]:
+    """A stage of the run as `controller status` has it."""
+    told = sky.controller("status", "rented", "--output", "json")
+    assert told.returncode == 0, told.stderr
+    return next(each for each in json.loads(told.stdout)["stages"] if each["stage"] == name)
+
+
+def test_what_the_cluster_has_no_gpus_for_overflows_to_rented_machines(jobs: World, sky: SkyPilot, bucket: str) -> None:
+    release = World(jobs.namespace, jobs.release, program=SKY, env=sky.env)
+    source = (f"{bucket}/photos", "--run", "overflowed", "--shard-size", SHARD_SIZE)
+    away = ("--overflow", "sky", "--overflow-after", "1", "--sky-tasks", str(without_gpus(sky.home / "overflow")))
+    holder = pod("holder", EMBEDDER, ["sleep", "infinity"], labels={"app": "holder"})
+    holder["spec"]["tolerations"] = [{"operator": "Exists"}]
+    holder["spec"]["containers"][0].setdefault("resources", {})["limits"] = {"nvidia.com/gpu": "2", "memory": "64Mi"}
+    release.apply(holder)
+    try:
+        release.kubectl("wait", "--for=condition=Ready", "pod/holder", "--timeout=120s")
+        done = release.controller("run-pipeline", *source, *away)
+    finally:
+        release.kubectl("delete", "pod", "holder", "--grace-period=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    job = jobs.job("overflowed", "embed")
+    assert job is not None
+    assert job["spec"]["suspend"] is True, "its waiting pods wake no autoscaler"
+    assert "succeeded" not in job["status"]
+    (embed,) = [each for each in jobs.ask("status", "overflowed")["stages"] if each["stage"] == "embed"]
+    assert (embed["state"], embed["done"]) == ("complete", SHARDS)
+    assert sky.machines() == []
+    assert stored(jobs, "photos", "overflowed") == stored(jobs, "photos", "jobs")
+
+
+def without_gpus(folder: Path) -> Path:
+    """The task of embedding for machines without GPUs, with the release's model where its pods have it."""
+    folder.mkdir()
+    task = yaml.safe_load((ROOT / "sky" / "embed.yaml").read_text())
+    task["resources"] = {**SMALL, "infra": "k8s", "image_id": IMAGE}
+    task["file_mounts"] = {"/models/litecl-small": str(MODEL)}
+    (folder / "embed.yaml").write_text(yaml.safe_dump(task))
+    return folder
