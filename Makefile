@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 SKY_VENV := .venv-sky
+CLIENTS_VENV := .venv-clients
 BIN := $(VENV)/bin
 SOURCE ?=
 MODEL ?=
@@ -25,10 +26,10 @@ export BUILDAH_LAYERS := true
 # Two builds at a time would both install torch.
 .NOTPARALLEL:
 
-.PHONY: help install install-sky demo test test-cluster test-sky lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma image-sky
+.PHONY: help install install-sky install-clients demo test test-cluster test-sky lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma image-sky
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Make .venv with everything in it (TORCH=cpu for the small build of torch)
 
@@ -37,7 +38,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(TORCH_BACKEND) \
-	  --editable '.[embedder,searcher,demo]' --group dev
+	  --editable '.[embedder,searcher,plot,demo]' --group dev
 	@touch $@
 
 install-sky: $(SKY_VENV)/.installed ## Make .venv-sky: the controller with SkyPilot, for GPU pools (docs/gpu-pools.md)
@@ -47,10 +48,17 @@ $(SKY_VENV)/.installed: pyproject.toml constraints-sky.txt | install
 	$(BIN)/uv pip install --quiet --python $(SKY_VENV)/bin/python --constraint constraints-sky.txt --editable '.[sky]' --group sky
 	@touch $@
 
+install-clients: $(CLIENTS_VENV)/.installed ## Make .venv-clients: the clients of other servers, which tests drive (docs/clients.md)
+
+$(CLIENTS_VENV)/.installed: pyproject.toml constraints-clients.txt | install
+	@$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(BIN)/uv pip install --quiet --python $(CLIENTS_VENV)/bin/python --constraint constraints-clients.txt --group clients
+	@touch $@
+
 demo: install ## Index the demo photos and serve the search page (SOURCE=~/Pictures MODEL=ViT-B-32/laion2b_s34b_b79k for your own)
 	@$(BIN)/python -m demo --port $(PORT) $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)')
 
-test: install ## Run every test that needs no cluster
+test: install install-clients ## Run every test that needs no cluster
 	@$(BIN)/python -m pytest
 
 test-cluster: install install-sky ## Run the tests that need a Kubernetes (tests/cluster/README.md says what they need)
@@ -88,10 +96,12 @@ $(IMAGES:%=image-%) image-chroma image-sky: image-%:
 
 lock: install ## Resolve constraints.txt anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-find-links --extra embedder --extra searcher --extra demo --group dev pyproject.toml constraints.in \
+	  --no-emit-find-links --extra embedder --extra searcher --extra plot --extra demo --group dev pyproject.toml constraints.in \
 	  --output-file constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --extra sky --group sky pyproject.toml --output-file constraints-sky.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-find-links --group clients --output-file constraints-clients.txt
 
 clean: ## Remove .venv and the demo's data
-	rm -rf $(VENV) $(SKY_VENV) .demo
+	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) .demo

@@ -211,12 +211,12 @@ def ours(model: str) -> Callable[[str, int, Path], Run]:
             metrics=EmbedMetrics(),
             stopping=threading.Event(),
         )
-        start, cpu, busy = time.perf_counter(), time.process_time(), _busy()
+        start, cpu, before = time.perf_counter(), time.process_time(), busy()
         done = embedder.embed(0)
-        seconds, cpu, busy = time.perf_counter() - start, time.process_time() - cpu, _busy() - busy
+        seconds, cpu, taken = time.perf_counter() - start, time.process_time() - cpu, busy() - before
         assert done.images == images
         shutil.rmtree(home)
-        return Run(seconds, cpu, busy, load_seconds, machine.cpus())
+        return Run(seconds, cpu, taken, load_seconds, machine.cpus())
 
     return run
 
@@ -278,7 +278,7 @@ def _timed(pool: ThreadPoolExecutor, work: Callable[[Any], Any], values: Sequenc
     return [value for value, _ in made], sum(seconds for _, seconds in made)
 
 
-def _busy() -> float:
+def busy() -> float:
     """CPU-seconds that the machine has worked: user, nice, system, irq, softirq and steal of Linux's /proc/stat."""
     ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     return sum(int(ticks[column]) for column in (0, 1, 2, 5, 6, 7)) / os.sysconf("SC_CLK_TCK")

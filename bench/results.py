@@ -11,7 +11,7 @@ from typing import Any, Self
 
 FOLDER = Path(__file__).with_name("results")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-ORDER = ("embed", "memory", "ingest", "search", "gpu")
+ORDER = ("embed", "memory", "ingest", "search", "crowds", "gpu")
 """What `python -m bench` measures."""
 SECTIONS = (*ORDER, "cluster")
 """Of the page; the last one's times come from the cluster tests."""

@@ -44,7 +44,7 @@ Samples = dict[tuple[int, str, int], list[Load]]
 def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
     sizes, seconds, rounds = ((1_000, 3_000), 1.5, 1) if quick else ((10_000, 100_000), 3.0, 3)
     model = models.random_weights("ViT-B-32", cache)
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         settings = Settings(
             storage=StorageSettings(f"{Path(scratch).as_uri()}/runs"),
@@ -55,7 +55,7 @@ def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
         for size in sizes:
             with Contender(publish, settings, model) as fill:
                 fill(size)
-        with _serving(settings), Contender(load.clients, port) as clients:
+        with serving(settings), Contender(load.clients, port) as clients:
             samples = _samples(clients, sizes, seconds=seconds, rounds=rounds)
     figures = [figure for key, loads in samples.items() for figure in _row(*key, loads)]
     return {"": figures, "Side by side": [figure for size in sizes for figure in _ratios(size, samples)]}
@@ -122,13 +122,13 @@ def _ratios(size: int, samples: Samples) -> list[Figure]:
     ]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 @contextmanager
-def _serving(settings: Settings) -> Iterator[None]:
+def serving(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """The searcher as a process, from ready to stopped."""
     process = subprocess.Popen(
         [sys.executable, "-m", "searcher", "serve"], env={**os.environ, **settings.to_env()}, stdout=subprocess.DEVNULL
@@ -139,7 +139,7 @@ def _serving(settings: Settings) -> Iterator[None]:
             assert process.poll() is None, "the searcher ended"
             assert time.monotonic() < until, "the searcher did not get ready"
             time.sleep(0.2)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from controller import query, skypilot
+from controller import figures, skypilot
 from controller import settings as given
 from controller.cost import cost
 from controller.jobs import JobState, Phase, Stage
@@ -30,16 +33,19 @@ from controller.skypilot.pools import ensure_pool, remove_pool
 from controller.skypilot.prices import prices
 from controller.terminal import Terminal
 from controller.view import Rate, RunView, average, plural, reasons, report_table, summary, table
-from imgsearch.errors import ExitCode, PermanentError, UsageError
+from imgsearch.client import Client, KeyRefused, Options, Term
+from imgsearch.errors import ExitCode, PermanentError, TemporaryError, UsageError
 from imgsearch.layout import RunFolder
 from imgsearch.metrics import exposed
-from imgsearch.settings import RunSettings, Settings
+from imgsearch.settings import EvaluateSettings, RunSettings, Settings
 
 INTERRUPTED = 130
 DOWN = (
     "This ends the Kubernetes on the machines of pool {}, with all that runs there, and removes /etc/rancher, "
     "/var/lib/rancher, /var/lib/kubelet, /etc/kubernetes and ~/.kube from them. Go on?"
 )
+KEY_VARIABLE = "IMGSEARCH_API_KEY"
+"""Where the searcher's API key is looked for; never on the command line, which other users of the machine can read."""
 WATCH_SECONDS = 2.0
 LAST_READ_SECONDS = 60.0
 """A controller that has ended is scraped once more within this time: how its run ended would not be known else."""
@@ -199,6 +205,33 @@ class Command:
             self.terminal.out.print(report_table(report))
         return ExitCode.DONE
 
+    def evaluate(self) -> int:
+        args = self.args
+        if args.other == args.index:
+            raise UsageError(f"name another index to compare {args.index} with")
+        if args.plot:
+            figures.check_plot(args.plot)
+        self.place.ready()
+        wanted = EvaluateSettings(args.other, args.queries, args.labels, args.captions)
+        answer = self._call("evaluate", RunSettings(index=args.index), wanted)
+        # A library may have printed something before.
+        line = answer.text.rstrip("\n").rpartition("\n")[2]
+        if len(line.encode()) != answer.result["bytes"]:
+            raise TemporaryError("the answer has not come whole: try again")
+        told = json.loads(line)
+        if args.output == "json":
+            print(json.dumps(told, ensure_ascii=False, indent=1))
+        else:
+            for index in told["indexes"]:
+                self.terminal.say(figures.about(index))
+            self._list(figures.rows(told), empty="there is too little to measure")
+            for index in told["indexes"]:
+                if index["by_label"]:
+                    self._list(figures.weakest(index), empty="")
+        if args.plot:
+            figures.plot(told, args.plot)
+        return ExitCode.DONE
+
     def logs(self) -> int:
         sys.stdout.write(self.place.cluster.log(self.args.run, Stage(self.args.stage), self.args.shard))
         return ExitCode.DONE
@@ -232,12 +265,28 @@ class Command:
         return self.place.serve(self.args)
 
     def search(self) -> int:
-        client = query.connect(self.args.url, key=self.env.get(query.KEY_VARIABLE))
-        found = query.find(client, self.args.query, k=self.args.k, index=self.args.index)
-        if self.args.output == "json":
-            print(json.dumps(found, ensure_ascii=False))
+        args = self.args
+        key = self.env.get(KEY_VARIABLE)
+        options: Options = {
+            "k": args.k,
+            "filter": None if args.filter is None else _filter(args.filter),
+            "min_score": args.min_score,
+            "index": args.index,
+            "parts": [_term(told) for told in args.query],
+        }
+        with Client(args.url, key) as client:
+            try:
+                found = client.search(**options)
+            except KeyRefused as error:
+                raise UsageError(
+                    f"{args.url} does not know the API key in {KEY_VARIABLE}: ask whoever runs it for the right one"
+                    if key
+                    else f"{args.url} wants its API key: set {KEY_VARIABLE} to it"
+                ) from error
+        if args.output == "json":
+            print(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
             return ExitCode.DONE
-        rows = [{"score": f"{hit['score']:.3f}", "image": hit["uri"]} for hit in found["results"]]
+        rows = [{"score": f"{each.score:.3f}", "image": each.uri} for each in found]
         return self._list(rows, empty="no image found")
 
     def _cost(self, run: str) -> dict[str, Any] | None:
@@ -315,9 +364,11 @@ class Command:
             self._tell_if_another_serves(self._published(settings.run.index), settings)
         return ExitCode.DONE
 
-    def _call(self, verb: str, run: RunSettings) -> Answer:
+    def _call(self, verb: str, run: RunSettings, wanted: EvaluateSettings | None = None) -> Answer:
         known = self.place.settings
-        return self.place.cluster.call("searcher", verb, Settings(run=run, storage=known.storage, store=known.store))
+        evaluate = wanted or EvaluateSettings()
+        settings = Settings(run=run, storage=known.storage, store=known.store, evaluate=evaluate)
+        return self.place.cluster.call("searcher", verb, settings)
 
     def _ask(self, verb: str, run: RunSettings | None = None) -> Mapping[str, Any]:
         return self._call(verb, run or RunSettings()).result
@@ -351,6 +402,26 @@ class Command:
 
 def _all_done(jobs: Mapping[Stage, JobState]) -> bool:
     return Stage.INGEST in jobs and all(job.phase is Phase.COMPLETE for job in jobs.values())
+
+
+def _term(told: str) -> Term:
+    """An image file that `told` names, or else a text. Raises UsageError for a path at which there is none."""
+    file = Path(told).expanduser()
+    if file.is_file():
+        return {"image": file}
+    if re.match(r"~|\.{0,2}/", told):
+        raise UsageError(f"there is no file {told}")
+    return {"text": told}
+
+
+def _filter(told: str) -> dict[str, Any]:
+    try:
+        value = json.loads(told)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(f"--filter {told} is no JSON object: write it as '{{\"year\": 2020}}'")
+    return value
 
 
 def _stage_words(jobs: Mapping[Stage, JobState]) -> str:

@@ -21,6 +21,7 @@ from controller.command import INTERRUPTED, Command
 from controller.jobs import Stage
 from controller.placement import Spot
 from controller.places import BACKENDS, HOME, RELEASE_NAME
+from imgsearch.client import URL
 from imgsearch.errors import ExitCode, ImgsearchError, UsageError
 
 
@@ -110,6 +111,15 @@ def parser() -> argparse.ArgumentParser:
     report = verb("report", "Show what became of a run's images.", output=True)
     report.add_argument("run", nargs="?", metavar="RUN", help="the latest if not given")
     report.add_argument("--bad", action="store_true", help="every image that could not be used, as CSV")
+    evaluate = verb("evaluate", "Measure how much an index finds, alone or beside another.", output=True)
+    evaluate.add_argument("index", metavar="INDEX", help="its name")
+    evaluate.add_argument("other", nargs="?", metavar="OTHER", help="one to compare it with: of another model, say")
+    evaluate.add_argument(
+        "--queries", type=_positive, default=500, metavar="N", help="images, captions and labels to search with (500)"
+    )
+    evaluate.add_argument("--labels", metavar="FIELD", help="of the metadata; one called label, say, if not given")
+    evaluate.add_argument("--captions", metavar="FIELD", help="likewise; one called caption, say, if not given")
+    evaluate.add_argument("--plot", type=Path, metavar="FILE", help="draw it as well, as .svg or .png")
     logs = verb("logs", "Print the log of one shard.")
     logs.add_argument("run", metavar="RUN", help="its id")
     logs.add_argument("shard", metavar="SHARD", type=int, help="its number, from 0")
@@ -122,12 +132,23 @@ def parser() -> argparse.ArgumentParser:
     serve = verb("serve", "Serve the search page and the API.")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
-    search = verb("search", "Search by a text or an image file.", place=False, output=True)
-    search.add_argument("query", metavar="TEXT|FILE", help='"a red bicycle", or ./photo.jpg')
+    search = verb("search", "Search by a text, an image file, or both.", place=False, output=True)
+    search.add_argument(
+        "query", nargs="+", metavar="TEXT|FILE", help='"a red bicycle", or ./photo.jpg; of several, what is like all'
+    )
     search.add_argument("-k", type=int, default=10, metavar="N", help="how many results (10)")
-    search.add_argument("--url", default="http://127.0.0.1:8000", help="the searcher (http://127.0.0.1:8000)")
+    search.add_argument("--filter", metavar="JSON", help="""of the metadata, as '{"year": {"$gte": 2020}}'""")
+    search.add_argument("--min-score", type=float, metavar="S", help="leave out what is less similar, from -1 to 1")
+    search.add_argument("--url", default=URL, help=f"the searcher ({URL})")
     search.add_argument("--index", metavar="NAME", help="which index, where there are several")
     return top
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
 
 
 def _console() -> Console:

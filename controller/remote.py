@@ -33,6 +33,9 @@ LOG_LINES = 50
 LOG_SECONDS = 5.0
 """So many running pods are asked how far they are, so often, in turn: a look costs the same for a run of any size."""
 ERRAND_SECONDS = 300.0
+"""Within that an errand has begun; one that runs may take longer."""
+WORK_SECONDS = 3600.0
+"""An evaluation reads every vector."""
 POLL_SECONDS = 1.0
 ENDED = (Phase.COMPLETE, Phase.FAILED)
 
@@ -389,7 +392,7 @@ class RemoteCluster:
 
     def _ended(self, errand: str) -> str:
         """The pod of an errand once it has ended; raises what it says went wrong, TemporaryError where it does not
-        begin."""
+        begin or end in time."""
         changed = threading.Event()
         view = RunMirror(
             self._api,
@@ -400,7 +403,7 @@ class RemoteCluster:
             now=self._now,
             records=False,
         )
-        given_up = self._clock() + ERRAND_SECONDS
+        begun = self._clock()
         with closing(view):
             view.follow()
             while True:
@@ -411,9 +414,10 @@ class RemoteCluster:
                     return pod.name
                 if state.phase is Phase.FAILED:
                     raise failure(pod.code if pod else None, next(iter(state.errors().values()), state.reason))
-                if self._clock() >= given_up:
+                patience = WORK_SECONDS if pod and pod.phase == "Running" else ERRAND_SECONDS
+                if self._clock() >= begun + patience:
                     why = next(iter(state.waiting), "it is still at work")
-                    raise TemporaryError(f"Job {errand} has not answered in {ERRAND_SECONDS:.0f} s: {why}")
+                    raise TemporaryError(f"Job {errand} has not answered in {patience:.0f} s: {why}")
                 changed.wait(POLL_SECONDS)
                 changed.clear()
 

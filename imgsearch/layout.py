@@ -8,6 +8,9 @@
     runs/<run>/shards/00042/bad-00003.parquet  images of that part that could not be used (schema.BAD)
     runs/<run>/shards/00042/done.json          ShardDone: written last, read first
     runs/<run>/bad.csv                         every image that could not be used: key, stage, reason
+    runs/<run>/facets.json                     Facets: what the fields of the metadata hold, and how often
+    runs/<run>/map.json                        Map: a sample of the images, each with its place on a plane
+    runs/<run>/map.webp                        their thumbnails, as tiles of one image
     runs/<run>/report.json                     Report: the whole run, written last of all
 
 No I/O here: `Storage` reads and writes, these are the names and the shapes.
@@ -20,7 +23,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self, TypedDict
 
 from imgsearch.errors import PermanentError, UsageError
 
@@ -53,6 +56,18 @@ class RunFolder:
     @property
     def bad_list(self) -> str:
         return f"{self.root}/bad.csv"
+
+    @property
+    def facets(self) -> str:
+        return f"{self.root}/facets.json"
+
+    @property
+    def map(self) -> str:
+        return f"{self.root}/map.json"
+
+    @property
+    def sprite(self) -> str:
+        return f"{self.root}/map.webp"
 
     @property
     def dropped(self) -> str:
@@ -170,10 +185,70 @@ class Report(Document):
     """Bytes read from the source."""
     ingest_seconds: float
     ingest_stages: dict[str, float]
-    """Seconds of work by stage (read, store, verify, publish), of the last ingest; read and store overlap."""
+    """Seconds of work by stage (read, store, verify, publish, facets, map), of the last ingest; the first two overlap,
+    and facets are counted between them."""
     vectors_added: int
     """By the last ingest; fewer than `images` where an earlier one had begun."""
     verified: dict[str, int]
+
+
+class FacetValue(TypedDict):
+    """One value of a field, or of the lists in it."""
+
+    value: str | bool | int | float
+    count: int
+    """How many images have it."""
+
+
+class Facet(TypedDict):
+    """What one field of the source's metadata holds, over all images."""
+
+    field: str
+    type: Literal["text", "number", "bool", "list"]
+    images: int
+    """How many have the field."""
+    distinct: int | None
+    """How many values there are; None: more than are counted."""
+    values: list[FacetValue]
+    """The most frequent first."""
+    min: float | None
+    max: float | None
+    """Of numbers; None for other types."""
+
+
+@dataclass(frozen=True)
+class Facets(Document):
+    """`facets.json`: what a search can be filtered by."""
+
+    run: str
+    index: str
+    images: int
+    fields: list[Facet]
+    """By name."""
+
+
+class Point(TypedDict):
+    """Where an image of the map lies: `x` from the left, `y` from the top, both in 0…1."""
+
+    id: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Map(Document):
+    """`map.json`: a fair sample of the images, like beside like. Written after its sprite, `map.webp`."""
+
+    run: str
+    index: str
+    images: int
+    """Of the whole run."""
+    tile: int
+    """Width and height of a tile of the sprite, in pixels."""
+    columns: int
+    """Tile i is in column i % columns, row i // columns."""
+    points: list[Point]
+    """In the order of the tiles."""
 
 
 def collection_name(index: str, run: str) -> str:

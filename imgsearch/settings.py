@@ -78,7 +78,11 @@ class SearchSettings:
     max_text_chars: int = setting(1_000, "The longest text query.")
     max_parts: int = setting(16, "The most parts of one weighted query.")
     cache_vectors: int = setting(10_000, "How many query vectors are kept (least recently used go first).")
-    batch_texts: int = setting(32, "The most queries in one call of the model.")
+    batch_texts: int = setting(32, "The most text queries in one call of the model.")
+    batch_images: int = setting(16, "The most image queries in one call of the model.")
+    max_waiting: int = setting(
+        256, "The most queries that wait for the model or are in it; more get 429 with Retry-After."
+    )
     refresh_seconds: float = setting(2.0, "How often newly published indexes are looked for.")
     url_schemes: str = setting(
         "https", "How an `image_url` may begin: `https`, or `https,http`. Empty: nothing is fetched."
@@ -102,11 +106,36 @@ class SearchSettings:
         "connect anew: as long as load balancers need to send them elsewhere.",
     )
     drain_seconds: float = setting(20.0, "How long running requests may take to end after that.")
-    api_key: str | None = setting(
+    api_keys: str | None = setting(
         None,
-        "What requests must bring as `Authorization: Bearer …`; not set: anyone may ask. Empty is an error.",
+        "The API keys, one of which requests must bring as `Authorization: Bearer …`: `NAME:SHA256HEX` each, one a "
+        "line or with commas between them (docs/kubernetes.md says how to make one). Several are valid at a time, and "
+        "two may have one name. Not set: anyone may ask. Empty is an error.",
         secret=True,
     )
+    rate_limit: str | None = setting(
+        None,
+        "How much one client may post, `20/second` or `600/minute`: searches and embeddings, each request one, however "
+        "many searches it has; more get 429. A client is the name of an API key, or where there are none an address "
+        "(behind a proxy that of the proxy, unless uvicorn's variable `FORWARDED_ALLOW_IPS` names it). Each process "
+        "counts for itself. None: no limit.",
+    )
+    cors_origins: str = setting(
+        "",
+        "Whose pages may use the API from a browser, with commas between them: `https://photos.example.com`; `*`: "
+        "everyone's. They bring an API key, where one is wanted, as a header: the cookie of the page here is not sent "
+        "from theirs.",
+    )
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What `controller evaluate` measures; its flags set these."""
+
+    against: str | None = setting(None, "The index that is compared with the run's; None: it is measured alone.")
+    queries: int = setting(500, "How many images, captions and labels are searched with, at most, of each.")
+    labels: str | None = setting(None, "The field of the metadata with the labels; None: one that is called so.")
+    captions: str | None = setting(None, "The field of the metadata with the captions; None: one that is called so.")
 
 
 @dataclass(frozen=True)
@@ -161,6 +190,7 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     embed: EmbedSettings = field(default_factory=EmbedSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     jobs: JobSettings = field(default_factory=JobSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)
@@ -196,6 +226,7 @@ _GROUPS: dict[str, type[Any]] = {
     "store": StoreSettings,
     "embed": EmbedSettings,
     "search": SearchSettings,
+    "evaluate": EvaluateSettings,
     "jobs": JobSettings,
     "metrics": MetricsSettings,
     "log": LogSettings,

@@ -53,9 +53,11 @@ class FakeEncoder:
         """What every call raises instead of answering."""
         self.text_calls: list[list[str]] = []
         self.image_calls: list[int] = []
+        self.prepared = 0
         self.threads: set[int] = set()
 
     def prepare(self, image: Image.Image) -> Pixels:
+        self.prepared += 1
         return np.asarray(image.convert("RGB").resize((self.size, self.size)), dtype=np.uint8)
 
     def encode_images(self, batch: Sequence[Pixels]) -> Vectors:
@@ -185,7 +187,11 @@ class InMemorySource:
     def __init__(self, uri: str, images: Mapping[str, bytes]) -> None:
         self.uri = uri
         self.skipped: Counter[str] = Counter()
-        self._images = images
+        self._images = dict(images)
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Another image under the same key."""
+        self._images[key] = data
 
     def items(self) -> Iterator[Item]:
         for key, data in self._images.items():

@@ -1,7 +1,8 @@
-"""The searcher's programs: `python -m searcher ingest|indexes|runs|report|bad|rollback|forget|serve`."""
+"""The searcher's programs: `python -m searcher ingest|indexes|runs|report|bad|evaluate|rollback|forget|serve`."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -79,6 +80,26 @@ def bad(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
         ) from error
     sys.stdout.buffer.write(listed)
     return {"run": folder.run, "bytes": len(listed)}
+
+
+def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Measures the index, and the one that it is compared with. Writes what came of it to stdout, one line of JSON."""
+    from imgsearch.encoder.openclip import load_encoder
+    from searcher.evaluation import Evaluation, document
+
+    store = _store(settings, stopping)
+    names = [name for name in (settings.run.index, settings.evaluate.against) if name is not None]
+    pointers = [_pointer(store, name) for name in names]
+    evaluation = Evaluation(
+        settings.evaluate,
+        storage=Storage(settings.storage.uri),
+        store=store,
+        load_encoder=load_encoder,
+        stopping=stopping,
+    )
+    told = json.dumps(document([evaluation.of(pointer) for pointer in pointers]), ensure_ascii=False).encode()
+    sys.stdout.buffer.write(told + b"\n")
+    return {"indexes": names, "bytes": len(told)}
 
 
 def rollback(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
@@ -170,6 +191,7 @@ STAGES: dict[str, stage.Stage] = {
     "runs": runs,
     "report": report,
     "bad": bad,
+    "evaluate": evaluate,
     "rollback": rollback,
     "forget": forget,
 }

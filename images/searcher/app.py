@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,8 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.requests import Request
 
 from imgsearch.encoder import Encoder
@@ -23,23 +26,32 @@ from imgsearch.settings import Settings
 from imgsearch.sources import Source
 from imgsearch.storage import Storage
 from imgsearch.stores import VectorStore
-from searcher import api, problems
-from searcher.batching import Model, VectorCache
+from searcher import api, docs, problems, rates
+from searcher.batching import Model, Places, VectorCache
 from searcher.catalog import Catalog
+from searcher.compat import clip_retrieval, roboflow, skypilot
+from searcher.envelope import Envelope, Heads
+from searcher.facts import Facts
+from searcher.fetching import Fetcher
+from searcher.files import Asset
 from searcher.finder import Finder
 from searcher.images import Images
-from searcher.keys import Key, KeyCheck
+from searcher.keys import KeyCheck, Keys
 from searcher.leaving import LastAnswers
 from searcher.metrics import Metrics, RequestMetrics
+from searcher.origins import sharing
+from searcher.rates import RateLimit
 from searcher.schemas import LogIn
 from searcher.threads import Threads
 
 WEB = Path(__file__).with_name("web")
+MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
 PAGE = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+    "/" if file.name == "index.html" else f"/page/{file.name}": file
+    for file in sorted(WEB.iterdir())
+    if file.suffix in MEDIA_TYPES
 }
+"""What the page is made of, by its path."""
 LOG_IN = "/v1/login"
 PUBLIC = frozenset({*PAGE, LOG_IN, "/healthz", "/readyz", "/metrics"})
 """Paths that need no key: nothing of the team's is to be seen there."""
@@ -50,8 +62,9 @@ PAGE_HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
 }
+COMPRESSED_BYTES = 1024
+"""A smaller answer is sent as it is."""
 
 
 def create_app(
@@ -64,21 +77,26 @@ def create_app(
     stopping: threading.Event,
 ) -> FastAPI:
     """The application over what it is given. It listens at once, is ready when its models are loaded, and is not ready
-    any more once `stopping` is set. Raises UsageError for an API key that no client could send."""
+    any more once `stopping` is set. Raises UsageError for settings that make no sense."""
     limits = settings.search
-    key = None if limits.api_key is None else Key(limits.api_key)
+    keys = None if limits.api_keys is None else Keys(limits.api_keys)
+    rate = None if limits.rate_limit is None else rates.rate(limits.rate_limit)
+    shared = sharing(limits.cors_origins)
     threads = Threads()
     metrics = Metrics()
     cache = VectorCache(limits.cache_vectors)
+    places = Places(limits.max_waiting, metrics=metrics)
     catalog = Catalog(
         store,
         load_encoder=load_encoder,
-        make_model=partial(Model, threads=threads, cache=cache, limits=limits, metrics=metrics),
+        make_model=partial(Model, threads=threads, cache=cache, places=places, limits=limits, metrics=metrics),
         threads=threads,
         metrics=metrics,
     )
-    finder = Finder(catalog, store, threads=threads, limits=limits, metrics=metrics)
+    fetch = Fetcher(limits).get
+    finder = Finder(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
     images = Images(catalog, store, storage, open_source=open_source, threads=threads)
+    facts = Facts(catalog, storage, threads=threads)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -94,23 +112,44 @@ def create_app(
         description="Search images by text, by image, or by both.",
         version="1",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         responses={"4XX": problems.SCHEMA, "5XX": problems.SCHEMA},
     )
-    for kind in (problems.Problem, ImgsearchError, BadImage, HTTPException, Exception):
+    for kind in (problems.Problem, ImgsearchError, BadImage, HTTPException):
         app.add_exception_handler(kind, problems.answer)
     app.add_exception_handler(RequestValidationError, _invalid)
+    # The last one added is the outermost: a refusal has to have the headers that an answer has.
     app.add_middleware(problems.BodyLimit, limit=limits.max_body_bytes)
-    if key:
-        app.add_middleware(KeyCheck, key=key, public=PUBLIC)
-        _add_log_in(app, key)
+    if rate:
+        app.add_middleware(RateLimit, rate=rate, free=PUBLIC)
+    if keys:
+        app.add_middleware(KeyCheck, keys=keys, public=PUBLIC)
+        _add_log_in(app, keys)
+    app.add_middleware(problems.Surprises)
+    app.add_middleware(
+        GZipMiddleware,
+        minimum_size=COMPRESSED_BYTES,
+        exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, "image/*"),  # their ETags are strong
+    )
+    if shared:
+        app.add_middleware(CORSMiddleware, **shared)
+    app.add_middleware(Heads)
     app.add_middleware(LastAnswers, stopping=stopping)
-    app.add_middleware(RequestMetrics, metrics=metrics)  # the last one added is the outermost
-    # Only so that /docs knows of the key; KeyCheck asks for it, on paths that are no route too.
-    described = [Depends(HTTPBearer(auto_error=False, description="The searcher's API key."))] if key else []
-    app.include_router(api.router(catalog, finder, images), dependencies=described)
+    app.add_middleware(Envelope)
+    app.add_middleware(RequestMetrics, metrics=metrics)
+    described: dict[str, Any] = {}
+    if keys:  # only so that /docs knows of them; KeyCheck asks for them, on paths that are no route too
+        bearer = HTTPBearer(auto_error=False, description="An API key.")
+        described = {"dependencies": [Depends(bearer)], "responses": api.REFUSED}
+    app.include_router(api.router(catalog, finder, images, facts), **described)
+    app.include_router(skypilot.router(catalog, finder, images), **described)
+    app.include_router(roboflow.router(catalog, finder, fetch), **described)
+    app.include_router(clip_retrieval.router(catalog, finder), **described)
     _add_health(app, catalog, metrics, stopping)
     _add_page(app)
+    docs.add_docs(app)
+    docs.describe_headers(app)
     return app
 
 
@@ -119,10 +158,10 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return problems.of_validation(error.errors()).response()
 
 
-def _add_log_in(app: FastAPI, key: Key) -> None:
+def _add_log_in(app: FastAPI, keys: Keys) -> None:
     @app.post(LOG_IN, include_in_schema=False)
     async def log_in(given: LogIn, request: Request) -> Response:
-        return key.log_in(given.key, origin=request.headers.get("origin", ""))
+        return keys.log_in(given.key, origin=request.headers.get("origin", ""))
 
 
 def _add_health(app: FastAPI, catalog: Catalog, metrics: Metrics, stopping: threading.Event) -> None:
@@ -145,12 +184,6 @@ def _add_health(app: FastAPI, catalog: Catalog, metrics: Metrics, stopping: thre
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _same(response: Response, _: Request) -> Response:
-    return response
-
-
 def _add_page(app: FastAPI) -> None:
-    for path, (name, media_type) in PAGE.items():
-        file = Response((WEB / name).read_bytes(), media_type=media_type, headers=PAGE_HEADERS)
-
-        app.add_route(path, partial(_same, file))
+    for path, file in PAGE.items():
+        app.add_route(path, Asset(file.read_bytes(), MEDIA_TYPES[file.suffix], PAGE_HEADERS).get)

@@ -1,10 +1,18 @@
-"""A model that many requests share: what comes while it is busy waits, and enters its next call together."""
+"""A model and a store that many requests share: what comes while they are busy waits, and enters the next call
+together."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import Context
+from dataclasses import dataclass
 from time import perf_counter
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +20,130 @@ from numpy.typing import NDArray
 from imgsearch.encoder import Encoder, Pixels
 from imgsearch.pictures import decode
 from imgsearch.settings import SearchSettings
+from imgsearch.stores import Filter, Hit, VectorStore
 from searcher.metrics import Metrics
-from searcher.threads import Threads
+from searcher.problems import Problem
+from searcher.threads import Pool, Threads
+
+Query = TypeVar("Query")
+Answer = TypeVar("Answer")
 
 Vector = NDArray[np.float32]
 """(dim,), of length 1."""
+
+STORE_ROWS = 32
+"""The most searches in one call of the store. A search costs a third of one that is alone from 16 on."""
+LONGEST_RETRY = 60
+"""Seconds that Retry-After says at most."""
+NEWEST = 0.2
+"""The weight of the last call in what a query is said to take."""
+
+
+class Line(Generic[Query, Answer]):
+    """Calls of a function of many, for callers who have one query each. Those that come while it is busy share the
+    next call, and equal queries share an answer. Lives on one event loop; has nothing to close."""
+
+    def __init__(self, pool: Pool, call: Callable[[list[Query]], Sequence[Answer]], *, most: int) -> None:
+        """`call` gives the answers in the order of the queries, of which it gets up to `most`. It runs in the pool,
+        and takes turns with everything else that waits for it."""
+        self._pool = pool
+        self._call = call
+        self._most = most
+        self._waiting: deque[Query] = deque()
+        self._askers: dict[Query, list[asyncio.Future[Answer]]] = {}
+        """Of what waits or is in a call."""
+        self._calling: set[asyncio.Task[None]] = set()
+        self._busy = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits."""
+        return not self._askers
+
+    async def ask(self, query: Query) -> Answer:
+        """The answer; what the call raises, everyone gets whose query is in it."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if query in self._askers:
+            self._askers[query].append(future)
+        else:
+            self._askers[query] = [future]
+            self._waiting.append(query)
+            if len(self._calling) < self._pool.size:
+                # Of no request's context: a call is of many, and its log lines are of none.
+                task = asyncio.create_task(self._serve(), context=Context())
+                self._calling.add(task)
+                task.add_done_callback(self._calling.discard)
+        return await future
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            # Who is in the call is settled when its turn comes: until then, more may come.
+            async with self._pool.turn:
+                if queries := self._next():
+                    self._busy += 1
+                    await self._answer(queries)
+                    self._busy -= 1
+
+    def _next(self) -> list[Query]:
+        """Those who have waited longest, as many as leave a share for each call that could run beside this one."""
+        share = math.ceil(len(self._waiting) / (self._pool.size - self._busy))
+        queries: list[Query] = []
+        while self._waiting and len(queries) < min(share, self._most):
+            query = self._waiting.popleft()
+            if all(future.cancelled() for future in self._askers[query]):
+                del self._askers[query]  # whoever asked is gone
+            else:
+                queries.append(query)
+        return queries
+
+    async def _answer(self, queries: list[Query]) -> None:
+        try:
+            answers = await self._pool(self._call, queries)
+        except Exception as error:  # whatever it was, those who wait must hear of it
+            for query in queries:
+                for future in self._left(query):
+                    future.set_exception(error)
+        else:
+            for query, answer in zip(queries, answers, strict=True):
+                for future in self._left(query):
+                    future.set_result(answer)
+
+    def _left(self, query: Query) -> list[asyncio.Future[Answer]]:
+        return [future for future in self._askers.pop(query) if not future.cancelled()]
+
+
+class Places:
+    """The places of queries in front of the models, of all indexes together. Who finds none is sent away at once:
+    an answer that comes when its client has given up is of no use, and keeps the others waiting."""
+
+    def __init__(self, most: int, *, metrics: Metrics) -> None:
+        self._most = most
+        self._metrics = metrics
+        self._taken = 0
+        self._seconds = 0.0
+        """Of a query, lately."""
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Keeps a place; raises Problem 429, which says when those who wait now will have been served."""
+        if self._taken >= self._most:
+            seconds = min(max(1, math.ceil(self._taken * self._seconds)), LONGEST_RETRY)
+            raise Problem(
+                429,
+                "too many searches wait for the model; try again in a moment",
+                headers={"Retry-After": str(seconds)},
+            )
+        self._taken += 1
+        try:
+            with self._metrics.queue.track_inprogress():
+                yield
+        finally:
+            self._taken -= 1
+
+    def served(self, queries: int, seconds: float) -> None:
+        """A call of a model with so many queries has taken so long."""
+        each = seconds / queries
+        self._seconds += NEWEST * (each - self._seconds) if self._seconds else each
 
 
 class VectorCache:
@@ -38,8 +165,14 @@ class VectorCache:
             self._vectors.popitem(last=False)
 
 
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    pixels: Pixels
+
+
 class Model:
-    """A loaded encoder as coroutines. Lives on one event loop; has nothing to close."""
+    """A loaded encoder as coroutines. Texts and images wait in a line each, and these take turns. Lives on one event
+    loop; has nothing to close."""
 
     def __init__(
         self,
@@ -47,6 +180,7 @@ class Model:
         *,
         threads: Threads,
         cache: VectorCache,
+        places: Places,
         limits: SearchSettings,
         metrics: Metrics,
     ) -> None:
@@ -56,61 +190,83 @@ class Model:
         self._encoder = encoder
         self._threads = threads
         self._cache = cache
+        self._places = places
         self._limits = limits
         self._metrics = metrics
-        self._queue: deque[str] = deque()
-        self._in_flight: dict[str, asyncio.Future[Vector]] = {}
-        self._consumer: asyncio.Task[None] | None = None
+        self._texts = Line(threads.model, self._encode_texts, most=limits.batch_texts)
+        self._images = Line(threads.model, self._encode_images, most=limits.batch_images)
 
     async def text(self, text: str) -> Vector:
-        """The vector of a text; what the encoder raises, everyone who waits for that call gets."""
+        """The vector of a text; raises what the encoder raises, and Problem 429 where too many wait."""
         known = self._cache.get(self.fingerprint, text)
         if known is not None:
             self._metrics.cache_hits.inc()
             return known
         self._metrics.cache_misses.inc()
-        future = self._in_flight.get(text)
-        if future is None:
-            future = self._in_flight[text] = asyncio.get_running_loop().create_future()
-            self._queue.append(text)
-            self._consumer = self._consumer or asyncio.create_task(self._consume())
-        with self._metrics.queue.track_inprogress():
-            # Shielded: one client that leaves must not take the vector away from the others.
-            return await asyncio.shield(future)
+        with self._places.one():
+            vector = await self._texts.ask(text)
+        self._cache.put(self.fingerprint, text, vector)
+        return vector
 
     async def image(self, data: bytes) -> Vector:
-        """The vector of an encoded image; raises BadImage where it is none."""
-        pixels = await self._threads.decode(self._pixels, data)
-        with self._metrics.queue.track_inprogress():
-            return await self._threads.model(self._encode_image, pixels)
-
-    async def _consume(self) -> None:
-        while self._queue:
-            texts = [self._queue.popleft() for _ in range(min(len(self._queue), self._limits.batch_texts))]
-            try:
-                vectors = dict(zip(texts, await self._threads.model(self._encode_texts, texts), strict=True))
-            except Exception as error:  # whatever it was, those who wait must hear of it
-                for text in texts:
-                    self._in_flight.pop(text).set_exception(error)
-            else:
-                for text, vector in vectors.items():
-                    self._cache.put(self.fingerprint, text, vector)
-                    self._in_flight.pop(text).set_result(vector)
-        self._consumer = None
+        """The vector of an encoded image; raises BadImage where it is none, and as `text` does."""
+        with self._places.one():  # before it is decoded: that takes memory and time, too
+            return await self._images.ask(_Picture(await self._threads.decode(self._pixels, data)))
 
     def _encode_texts(self, texts: list[str]) -> list[Vector]:
         self._metrics.batch_texts.observe(len(texts))
-        start = perf_counter()
-        vectors = self._encoder.encode_texts(texts)
-        self._metrics.encode_seconds.labels("text").observe(perf_counter() - start)
+        with self._timed("text", len(texts)):
+            vectors = self._encoder.encode_texts(texts)
         return [vector.copy() for vector in vectors]  # a view would keep the whole batch in the cache
+
+    def _encode_images(self, pictures: list[_Picture]) -> list[Vector]:
+        self._metrics.batch_images.observe(len(pictures))
+        with self._timed("image", len(pictures)):
+            return list(self._encoder.encode_images([picture.pixels for picture in pictures]))
+
+    @contextmanager
+    def _timed(self, kind: str, queries: int) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        seconds = perf_counter() - start
+        self._metrics.encode_seconds.labels(kind).observe(seconds)
+        self._places.served(queries, seconds)
 
     def _pixels(self, data: bytes) -> Pixels:
         picture = decode(data, max_pixels=self._limits.max_pixels, target=self._encoder.size)
         return self._encoder.prepare(picture.image)
 
-    def _encode_image(self, pixels: Pixels) -> Vector:
-        start = perf_counter()
-        vectors = self._encoder.encode_images([pixels])
-        self._metrics.encode_seconds.labels("image").observe(perf_counter() - start)
-        return np.asarray(vectors[0])
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    vector: Vector
+
+
+class Neighbours:
+    """Searches of the store as coroutines: those that differ in nothing but their vector share a call."""
+
+    def __init__(self, store: VectorStore, *, threads: Threads, metrics: Metrics) -> None:
+        self._store = store
+        self._threads = threads
+        self._metrics = metrics
+        self._lines: dict[tuple[str, int, str, bool], Line[_Row, list[Hit]]] = {}
+
+    async def __call__(
+        self, collection: str, vector: Vector, *, k: int, where: Filter | None, vectors: bool
+    ) -> list[Hit]:
+        """The hits of VectorStore.search for that one vector; raises what it raises."""
+
+        def search(rows: list[_Row]) -> list[list[Hit]]:
+            queries = np.stack([row.vector for row in rows])
+            with self._metrics.store_seconds.time():
+                return self._store.search(collection, queries, k=k, where=where, vectors=vectors)
+
+        kind = (collection, k, json.dumps(where, sort_keys=True), vectors)
+        line = self._lines.get(kind)
+        if line is None:
+            line = self._lines[kind] = Line(self._threads.search, search, most=STORE_ROWS)
+        try:
+            return await line.ask(_Row(vector))
+        finally:
+            if line.idle:
+                self._lines.pop(kind, None)

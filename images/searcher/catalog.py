@@ -46,7 +46,9 @@ class Catalog:
     - A new pointer is served from the moment that its model is loaded; until then, its predecessor is.
     - A pointer whose model cannot be had, or has other weights than its vectors were made with, is not
       served; `problems` says why, and its predecessor goes on.
-    - Indexes with the same weights share one model; a model that no index needs is let go.
+    - A run stays at hand for those who page through it as long as its successor names it as `previous`, and with it
+      its model, if that is loaded: none is loaded for it.
+    - Indexes with the same weights share one model; a model that no run needs is let go.
     """
 
     def __init__(
@@ -114,13 +116,36 @@ class Catalog:
             raise TemporaryError(f'index "{name}" is not served: {self.problems[name]}')
         raise Problem(404, f'there is no index "{name}"; there is: {", ".join(names)}')
 
-    async def using(self, name: str | None, call: Callable[[Index], Awaitable[T]]) -> T:
-        """`call` with the index; again with its successor where the collection was deleted meanwhile."""
-        index = self.pick(name)
+    async def find(self, name: str | None, run: str | None) -> Index:
+        """That run of the index, which may be the one before the current; None: the current one. Raises Problem 410
+        where that run is gone, and what `pick` raises."""
+        if name is None or run is None:
+            index = self.pick(name)
+            if run is None:
+                return index
+            name = index.pointer.index
+        current = self.indexes.get(name)
+        if current is not None and current.pointer.run == run:
+            return current
+        # Read anew: another process may have seen a new run before this one did.
+        newest = (await self._threads.store(self._store.pointers)).get(name)
+        for pointer in (newest, newest and newest.previous):
+            if pointer is not None and pointer.run == run and _needs(pointer) in self._models:
+                return Index(pointer, self._models[_needs(pointer)])
+        if newest is not None and newest.run == run:
+            raise TemporaryError(f'run "{run}" of index "{name}" is not served yet: {self._reason(newest)}')
+        raise _gone(name, run)
+
+    async def using(self, name: str | None, call: Callable[[Index], Awaitable[T]], *, run: str | None = None) -> T:
+        """`call` with the index; again with its successor where the collection was deleted meanwhile, unless it has
+        to be that `run`: then it is Problem 410."""
+        index = await self.find(name, run)
         while True:
             try:
                 return await call(index)
             except NotFound:
+                if run is not None:
+                    raise _gone(index.pointer.index, run) from None
                 successor = await self._successor(index)
                 if successor is None:
                     raise
@@ -171,6 +196,7 @@ class Catalog:
         for pointer in sorted(new, key=lambda pointer: _needs(pointer) not in self._models):
             await self._serve(pointer)
         needed = {_needs(index.pointer) for index in self.indexes.values()}
+        needed |= {_needs(pointer.previous) for pointer in pointers.values() if pointer.previous}
         self._models = {needs: model for needs, model in self._models.items() if needs in needed}
         self.started = True
 
@@ -224,6 +250,11 @@ class Catalog:
                 f"{pointer.run} was made with ({pointer.fingerprint[:12]}); provide those, or index again"
             )
         return self._make_model(encoder)
+
+
+def _gone(name: str, run: str) -> Problem:
+    sentence = f'run "{run}" of index "{name}" is not there any more: search again, without the cursor or run='
+    return Problem(410, sentence)
 
 
 def _needs(pointer: Pointer) -> tuple[str, str]:

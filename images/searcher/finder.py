@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
@@ -11,12 +12,19 @@ from time import perf_counter
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, VectorStore
 from searcher import queries
-from searcher.batching import Vector
+from searcher.batching import Neighbours, Vector
 from searcher.catalog import Catalog, Index
+from searcher.cursors import Cursor
 from searcher.metrics import Metrics
-from searcher.problems import Problem
-from searcher.schemas import Embed, EmbedResponse, Part, Search, SearchResponse, Took
+from searcher.problems import Problem, of_error
+from searcher.queries import Group
+from searcher.schemas import BatchResponse, Embed, EmbedResponse, Failure, Part, Search, SearchResponse, Took
 from searcher.threads import Threads
+
+logger = logging.getLogger(__name__)
+
+FETCHED = 16
+"""Images of URLs that are fetched or wait for the model at a time: each may be as large as a body."""
 
 
 class Finder:
@@ -30,17 +38,30 @@ class Finder:
         threads: Threads,
         limits: SearchSettings,
         metrics: Metrics,
+        fetch: Callable[[str], Awaitable[bytes]],
     ) -> None:
+        """`fetch` gives the bytes behind a URL or raises Problem; whatever guards it is its own."""
         self._catalog = catalog
         self._store = store
         self._threads = threads
         self._limits = limits
         self._metrics = metrics
+        self._fetch = fetch
+        self._neighbours = Neighbours(store, threads=threads, metrics=metrics)
+        self._fetching = asyncio.Semaphore(FETCHED)
 
     async def search(self, search: Search) -> SearchResponse:
         """Raises Problem, BadImage or ImgsearchError where there is no answer."""
         queries.check(search, self._limits)
-        return await self._catalog.using(search.index, partial(self._answer, search))
+        place = Cursor.of(search)
+        queries.check_place(place, self._limits)
+        return await self._catalog.using(place.index, partial(self._answer, search, place), run=place.run)
+
+    async def batch(self, searches: Sequence[Search | Problem]) -> BatchResponse:
+        """The answers in the order of the searches; one that has none has its problem."""
+        # At once, so that texts enter the same call of the model.
+        responses = await asyncio.gather(*map(self._attempt, searches))
+        return BatchResponse.model_construct(responses=responses)
 
     async def embed(self, embed: Embed) -> EmbedResponse:
         """The vectors of texts or images, in their order."""
@@ -52,15 +73,27 @@ class Finder:
             model=model.name, dim=model.dim, vectors=[vector.tolist() for vector in vectors]
         )
 
-    async def _answer(self, search: Search, index: Index) -> SearchResponse:
+    async def _attempt(self, search: Search | Problem) -> SearchResponse | Failure:
+        try:
+            if isinstance(search, Problem):
+                raise search
+            return await self.search(search)
+        except Exception as error:  # as of a request of its own
+            problem = of_error(error)
+            if problem.status == 500:
+                logger.error("a search of a batch: %s", problem.detail, exc_info=error)
+            return Failure.model_construct(problem=problem.document())
+
+    async def _answer(self, search: Search, place: Cursor, index: Index) -> SearchResponse:
         watch = _Stopwatch()
         vector = await self._vector(search.terms(), index, watch)
         with watch.store():
-            hits = await self._threads.store(self._nearest, search, index, vector)
-        results, next_offset = queries.page(hits, search, pointer=index.pointer)
+            groups = await self._nearest(search, place, index, vector)
+        results, after = queries.page(groups, search, offset=place.offset, pointer=index.pointer)
         return SearchResponse.model_construct(
             results=results,
-            next_offset=next_offset,
+            next_offset=after,
+            next_cursor=None if after is None else place.following(index.pointer, after),
             index=index.pointer.index,
             run=index.pointer.run,
             model=index.pointer.model,
@@ -81,6 +114,9 @@ class Finder:
             return await index.model.text(term.text)
         if term.image:
             return await index.model.image(term.image)
+        if term.image_url:
+            async with self._fetching:
+                return await index.model.image(await self._fetch(term.image_url))
         if term.id:
             if term.id not in stored:
                 raise Problem(404, f'index "{index.pointer.index}" has no image with the id {term.id!r}')
@@ -92,16 +128,26 @@ class Finder:
             records = self._store.get(index.pointer.collection, list(dict.fromkeys(ids)), vectors=True)
         return {record.id: record.vector for record in records if record.vector is not None}
 
-    def _nearest(self, search: Search, index: Index, vector: Vector) -> list[Hit]:
-        with self._metrics.store_seconds.time():
-            (hits,) = self._store.search(
+    async def _nearest(self, search: Search, place: Cursor, index: Index, vector: Vector) -> list[Group]:
+        """What there is up to the page's end, and one more where there is a next page."""
+        ranked: list[Hit] = []
+        groups: list[Group] = []
+        for pool in queries.pools(place.pool, self._limits):
+            hits = await self._neighbours(
                 index.pointer.collection,
-                vector[None],
-                k=search.offset + search.k + 1,  # one more says whether there is a next page
+                vector,
+                k=pool,
                 where=search.filter,
-                vectors="embedding" in search.include,
+                vectors="embedding" in search.include or search.dedupe is not None,
             )
-        return hits
+            ranked = queries.ranked(ranked, hits)
+            if search.dedupe is None:
+                groups = queries.grouped(ranked, search)
+            else:  # each with each
+                groups = await self._threads.store(queries.grouped, ranked, search)
+            if queries.enough(groups, hits, search, upto=place.offset + search.k, pool=pool):
+                break
+        return groups
 
 
 class _Stopwatch:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
+from time import perf_counter
 from urllib.parse import quote
 
 from PIL import Image
@@ -16,25 +16,20 @@ from imgsearch.sources import Source
 from imgsearch.storage import Storage
 from imgsearch.stores import Record, VectorStore
 from searcher.catalog import Catalog, Index
+from searcher.files import File, content_etag, matches
 from searcher.problems import Problem
 from searcher.threads import Threads
 
 OPEN_SOURCES = 16
 """How many sources stay open; an index has one."""
 
-
-@dataclass(frozen=True)
-class File:
-    """An image file for a browser."""
-
-    etag: str
-    data: bytes | None
-    """None: the client has it."""
-    media_type: str = "image/webp"
+_Read = tuple[str, bytes, str]
+"""ETag, bytes and media type."""
 
 
 class Images:
-    """Reads image files by the id of their image."""
+    """Reads image files by the id of their image, from the current run or the one that is named. Each raises Problem
+    404 where there is none, and what `Catalog.find` raises."""
 
     def __init__(
         self,
@@ -51,37 +46,52 @@ class Images:
         self._open_source = lru_cache(OPEN_SOURCES)(open_source)
         self._threads = threads
 
-    async def original(self, id: str, *, index: str | None, known: str) -> File:
-        """The file as its source has it now; raises Problem 404 where it cannot be had."""
-        return await self._catalog.using(index, partial(self._file, self._original, id, known))
+    async def original(self, id: str, *, index: str | None, run: str | None = None) -> File:
+        """The file as its source has it now."""
+        return await self._catalog.using(index, partial(self._file, self._original, id), run=run)
 
-    async def thumbnail(self, id: str, *, index: str | None, known: str) -> File:
+    async def thumbnail(self, id: str, *, index: str | None, run: str | None = None, known: str = "") -> File:
         """The WebP that was made when the image was indexed. `known`: the client's If-None-Match."""
-        return await self._catalog.using(index, partial(self._file, self._thumbnail, id, known))
 
-    async def _file(
-        self, read: Callable[[Record, Index], tuple[bytes, str]], id: str, known: str, index: Index
-    ) -> File:
-        etag = f'"{index.pointer.run}-{quote(id, safe="")}"'
-        if etag in known:
-            return File(etag, None)
+        async def call(index: Index) -> File:
+            etag = _thumbnail_etag(id, index)
+            # Not for `*`, which matches only where there is an image.
+            return (
+                File(etag, None)
+                if '"' in known and matches(known, etag)
+                else await self._file(self._thumbnail, id, index)
+            )
+
+        return await self._catalog.using(index, call, run=run)
+
+    async def _file(self, read: Callable[[Record, Index], _Read], id: str, index: Index) -> File:
+        start = perf_counter()
         records = await self._threads.store(self._store.get, index.pointer.collection, [id])
         if not records:
             raise Problem(404, f'index "{index.pointer.index}" has no image with the id {id!r}')
-        return File(etag, *await self._threads.files(read, records[0], index))
+        found = perf_counter()
+        etag, data, media_type = await self._threads.files(read, records[0], index)
+        took = {"store": found - start, "file": perf_counter() - found}
+        return File(etag, data, media_type, {name: round(seconds * 1000, 3) for name, seconds in took.items()})
 
-    def _thumbnail(self, record: Record, index: Index) -> tuple[bytes, str]:
+    def _thumbnail(self, record: Record, index: Index) -> _Read:
         about = record.metadata
         shard, part = (int(number) for number in about["_thumbs"].split("/"))
         tar = RunFolder(about["_run"]).thumbs(shard, part)
-        return self._storage.get_range(tar, about["_offset"], about["_length"]), "image/webp"
+        data = self._storage.get_range(tar, about["_offset"], about["_length"])
+        return _thumbnail_etag(record.id, index), data, "image/webp"
 
-    def _original(self, record: Record, index: Index) -> tuple[bytes, str]:
+    def _original(self, record: Record, index: Index) -> _Read:
         try:
             data = self._open_source(index.pointer.source).read(record.metadata["_key"])
-            return data, _media_type(data)
+            # Of the bytes and not of the run: two parts of a file that changed in between must not look like one.
+            return content_etag(data), data, _media_type(data)
         except (UsageError, PermanentError, BadImage) as error:
             raise Problem(404, f"the original cannot be had from here, its thumbnail can: {error}") from error
+
+
+def _thumbnail_etag(id: str, index: Index) -> str:
+    return f'"{index.pointer.run}-{quote(id, safe="")}"'
 
 
 def _media_type(data: bytes) -> str:

@@ -22,20 +22,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from PIL import Image
 
 from imgsearch import schema
-from imgsearch.errors import NotFound, PermanentError
-from imgsearch.layout import Plan, Report, RunFolder, ShardDone, collection_name
+from imgsearch.errors import PermanentError
+from imgsearch.layout import Facets, Map, Plan, Report, RunFolder, ShardDone, collection_name
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Record, Vectors, VectorStore
+from searcher import projection
+from searcher.embedded import Embedded, Shard, same_model
+from searcher.facets import FacetCounts
 from searcher.ingest_metrics import IngestMetrics
 from searcher.records import record
 
 log = logging.getLogger(__name__)
 
 SAMPLES = 64
+"""Vectors that are searched for before anything is published."""
+THUMBNAIL_THREADS = 8
+"""Each waits for the storage most of its time."""
 BATCH_SECONDS = 1.0
 """One call of the store: long enough to be efficient, short enough that searches get their turn."""
 FIRST_BATCH = 500
@@ -45,23 +51,12 @@ PROGRESS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One embedded shard whose rows go into the collection."""
-
-    folder: RunFolder
-    done: ShardDone
-    dropped: frozenset[str]
-    """Keys that a later update removed or embedded anew."""
-
-
-@dataclass(frozen=True)
 class Part:
     """One part, ready to be stored."""
 
-    table: pa.Table
-    ids: list[str]
     records: list[Record]
-    """Of those rows that the store does not have yet."""
+    missing: list[Record]
+    """Those that the store does not have yet."""
 
 
 class BatchSize:
@@ -81,26 +76,25 @@ class BatchSize:
 
 
 class Samples:
-    """A fair sample of all rows that pass by (reservoir sampling, algorithm R of Vitter 1985), the same each time."""
+    """A fair sample of the records offered to it (reservoir sampling, algorithm R, Vitter 1985), the same each time."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, size: int) -> None:
         self._random = random.Random(run)
+        self._size = size
         self._seen = 0
-        self.rows: list[tuple[str, Vectors]] = []
+        self.records: list[Record] = []
 
-    def offer(self, ids: list[str], table: pa.Table) -> None:
-        chosen: dict[int, int] = {}
-        for row in range(len(ids)):
+    def offer(self, records: list[Record]) -> None:
+        for each in records:
             self._seen += 1
-            if len(self.rows) < SAMPLES:
-                self.rows.append((ids[row], np.empty(0, np.float32)))
-                chosen[len(self.rows) - 1] = row
-            elif (place := self._random.randrange(self._seen)) < SAMPLES:
-                chosen[place] = row
-        if chosen:
-            vectors = schema.vectors(table.take(list(chosen.values())))
-            for place, row, vector in zip(chosen, chosen.values(), vectors, strict=False):
-                self.rows[place] = (ids[row], vector)
+            if len(self.records) < self._size:
+                self.records.append(_alone(each))
+            elif (place := self._random.randrange(self._seen)) < self._size:
+                self.records[place] = _alone(each)
+
+    def vectors(self) -> Vectors:
+        """(samples, dim)."""
+        return np.stack([_vector(each) for each in self.records])
 
 
 class Ingest:
@@ -119,6 +113,7 @@ class Ingest:
     ) -> None:
         self._folder = RunFolder(run)
         self._storage = storage
+        self._embedded = Embedded(storage)
         self._store = store
         self._metrics = metrics
         self._stopping = stopping
@@ -132,16 +127,18 @@ class Ingest:
 
         Raises PermanentError, with nothing published, where a shard, a part or the collection is not as it must be."""
         start = self._clock()
-        plan = self._plan(self._folder)
-        shards = list(self._shards(plan))
-        first = _same_model(shards)
+        plan = self._embedded.plan(self._folder.run)
+        shards = list(self._embedded.shards(plan))
+        first = same_model(shards)
         with self._metrics.timed("read"):
             bad = self._bad(shards)
         self._metrics.planned.set(plan.images + plan.kept - len(bad))
         collection = collection_name(plan.index, plan.run)
         self._store.create(collection, dim=first.dim)
-        samples = Samples(plan.run)
-        rows, added = self._fill(collection, shards, samples)
+        samples = Samples(plan.run, SAMPLES)
+        shown = Samples(plan.run, projection.IMAGES)
+        facets = FacetCounts()
+        rows, added = self._fill(collection, shards, [samples, shown], facets)
         _check_counts(plan, rows=rows, bad=len(bad))
         self._storage.put(self._folder.bad_list, _csv(bad))
         if rows == 0:
@@ -155,6 +152,11 @@ class Ingest:
             self._verify(collection, rows, samples)
         with self._metrics.timed("publish"):
             pointer = self._publish(plan, first, collection, rows)
+        with self._metrics.timed("facets"):
+            fields = Facets(plan.run, plan.index, rows, facets.most_frequent())
+            self._storage.put(self._folder.facets, fields.to_json())
+        with self._metrics.timed("map"):
+            self._draw(plan, rows, shown)
         seconds = self._clock() - start
         own = [shard.done for shard in shards if shard.folder.run == plan.run]
         report = Report(
@@ -180,39 +182,10 @@ class Ingest:
             ingest_seconds=round(seconds, 3),
             ingest_stages=self._metrics.stage_seconds(),
             vectors_added=added,
-            verified={"counted": rows, "sampled": len(samples.rows), "found_itself": found},
+            verified={"counted": rows, "sampled": len(samples.records), "found_itself": found},
         )
         self._storage.put(self._folder.report, report.to_json())
         return report, pointer
-
-    def _plan(self, folder: RunFolder) -> Plan:
-        try:
-            return Plan.from_json(self._storage.get(folder.plan), folder.plan)
-        except NotFound as error:
-            raise PermanentError(f"run {folder.run} has no plan.json: plan it first") from error
-
-    def _shards(self, plan: Plan, dropped: frozenset[str] = frozenset()) -> Iterator[Shard]:
-        """The run's own shards, and those of the runs that it updates."""
-        folder = RunFolder(plan.run)
-        absent = []
-        for number in range(plan.shards):
-            name = folder.done(number)
-            try:
-                done = ShardDone.from_json(self._storage.get(name), name)
-            except NotFound:
-                absent.append(number)
-                continue
-            yield Shard(folder, done, dropped)
-        if absent:
-            raise PermanentError(
-                f"{len(absent)} of {plan.shards} shards of run {plan.run} have no done.json (shard "
-                f"{', '.join(map(str, absent[:5]))}{', …' if len(absent) > 5 else ''}): embed them first, by giving "
-                "the same run-pipeline command again"
-            )
-        if plan.base is not None:
-            table, _ = schema.from_bytes(self._storage.get(folder.dropped), folder.dropped)
-            gone = dropped | frozenset(table["key"].to_pylist())
-            yield from self._shards(self._plan(RunFolder(plan.base)), gone)
 
     def _bad(self, shards: list[Shard]) -> list[dict[str, str]]:
         """Every bad image that still counts, in the order of the shards."""
@@ -220,7 +193,7 @@ class Ingest:
         for shard in shards:
             for part in range(shard.done.parts):
                 name = shard.folder.bad(shard.done.shard, part)
-                table, _ = self._read(name)
+                table, _ = self._embedded.table(name)
                 rows += [row for row in table.drop_columns(["etag"]).to_pylist() if row["key"] not in shard.dropped]
         return rows
 
@@ -237,30 +210,16 @@ class Ingest:
 
     def _part(self, shard: Shard, number: int, missing: Callable[[list[str]], set[str]]) -> Part:
         with self._metrics.timed("read"):
-            part = self._checked_part(shard, number, missing)
+            records = _records(self._embedded.part(shard, number), shard, number)
+            absent = missing([record.id for record in records])
+        part = Part(records, [record for record in records if record.id in absent])
         self._metrics.parts.inc()
-        self._metrics.present.inc(len(part.ids) - len(part.records))
+        self._metrics.present.inc(len(part.records) - len(part.missing))
         return part
 
-    def _checked_part(self, shard: Shard, number: int, missing: Callable[[list[str]], set[str]]) -> Part:
-        name = shard.folder.part(shard.done.shard, number)
-        table, about = self._read(name)
-        if (about.get("fingerprint"), about.get("dim")) != (shard.done.fingerprint, str(shard.done.dim)):
-            raise PermanentError(f"{name} was made with another model than its shard: index again under a new --run")
-        if table.schema.remove_metadata() != schema.embeddings(shard.done.dim) or len(table) != int(about["images"]):
-            raise PermanentError(f"{name} is not a part of this version of imgsearch: index again under a new --run")
-        if shard.dropped:
-            table = table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(shard.dropped)))))
-        ids = table["id"].to_pylist()
-        return Part(table, ids, _records(table, missing(ids), shard, number))
-
-    def _read(self, name: str) -> tuple[pa.Table, dict[str, str]]:
-        try:
-            return schema.from_bytes(self._storage.get(name), name)
-        except NotFound as error:
-            raise PermanentError(f"{name} is gone, though its shard is done: index again under a new --run") from error
-
-    def _fill(self, collection: str, shards: list[Shard], samples: Samples) -> tuple[int, int]:
+    def _fill(
+        self, collection: str, shards: list[Shard], samples: list[Samples], facets: FacetCounts
+    ) -> tuple[int, int]:
         """Adds what is missing; returns how many rows there should be, and how many were added."""
         # Nothing is missing from an empty collection but everything: to ask costs, so it is not asked.
         probing = self._store.count(collection) > 0
@@ -270,13 +229,15 @@ class Ingest:
         logged = self._clock()
         total = sum(shard.done.images for shard in shards)
         for part in self._parts(shards, missing):
-            samples.offer(part.ids, part.table)
-            rows += len(part.ids)
+            for each in samples:
+                each.offer(part.records)
+            with self._metrics.timed("facets"):
+                facets.add(record.metadata for record in part.records)
+            rows += len(part.records)
             at = 0
-            while left := len(part.records) - at:
-                if self._stopping.is_set():
-                    raise Interrupted
-                batch = part.records[at : at + size.of(left)]
+            while left := len(part.missing) - at:
+                self._go_on()
+                batch = part.missing[at : at + size.of(left)]
                 before = self._clock()
                 with self._metrics.timed("store"):
                     self._store.add(collection, batch)
@@ -284,7 +245,7 @@ class Ingest:
                 size.took(len(batch), seconds)
                 self._metrics.batch(len(batch), seconds)
                 at += len(batch)
-            added += len(part.records)
+            added += len(part.missing)
             if self._clock() - logged >= PROGRESS_SECONDS:
                 logged = self._clock()
                 log.info("stored %d of %d", rows, total, extra={"done": rows, "total": total})
@@ -299,16 +260,14 @@ class Ingest:
                 f"collection {collection} holds {stored} vectors where the run has {rows}: "
                 f"remove it with `controller cleanup {self._folder.run}`, then give the same command"
             )
-        queries = np.stack([vector for _, vector in samples.rows])
         found = 0
-        for (id, vector), hits in zip(
-            samples.rows, self._store.search(collection, queries, k=3, vectors=True), strict=True
-        ):
+        answers = self._store.search(collection, samples.vectors(), k=3, vectors=True)
+        for sample, hits in zip(samples.records, answers, strict=True):
             best = hits[0]
-            if best.id == id:
+            if best.id == sample.id:
                 found += 1
-            elif best.vector is None or not np.allclose(best.vector, vector, atol=1e-3):
-                raise PermanentError(f"{id} does not find itself in {collection}: nothing was published")
+            elif best.vector is None or not np.allclose(best.vector, _vector(sample), atol=1e-3):
+                raise PermanentError(f"{sample.id} does not find itself in {collection}: nothing was published")
         return found
 
     def _publish(self, plan: Plan, done: ShardDone, collection: str, rows: int) -> Pointer:
@@ -334,31 +293,63 @@ class Ingest:
             self._store.drop(before.previous.collection)
         return pointer
 
+    def _draw(self, plan: Plan, rows: int, shown: Samples) -> None:
+        """Puts the map there, unless an earlier ingest has. The index serves without one, so a failure is only told."""
+        if self._storage.exists(self._folder.map):
+            return
+        try:
+            with ThreadPoolExecutor(THUMBNAIL_THREADS, "thumbnail") as pool:
+                tiles = list(pool.map(self._tile, shown.records))
+            self._go_on()
+            places = projection.places(shown.vectors())
+            self._go_on()
+            self._storage.put(self._folder.sprite, projection.sprite(tiles))
+            drawn = Map(
+                run=plan.run,
+                index=plan.index,
+                images=rows,
+                tile=projection.TILE,
+                columns=projection.columns(len(tiles)),
+                points=[
+                    {"id": record.id, "x": round(float(x), 4), "y": round(float(y), 4)}
+                    for record, (x, y) in zip(shown.records, places, strict=True)
+                ],
+            )
+            self._storage.put(self._folder.map, drawn.to_json())
+        except Interrupted:
+            raise
+        except Exception as error:
+            log.warning("run %s has no map: %s", plan.run, error)
 
-def _records(table: pa.Table, ids: set[str], shard: Shard, part: int) -> list[Record]:
-    """The records of those rows whose id is among `ids`."""
-    if len(ids) < len(table):
-        table = table.filter(pc.is_in(table["id"], pa.array(list(ids), pa.string())))
+    def _tile(self, record: Record) -> Image.Image:
+        self._go_on()
+        about = record.metadata
+        shard, part = (int(number) for number in about["_thumbs"].split("/"))
+        tar = RunFolder(about["_run"]).thumbs(shard, part)
+        return projection.tile(self._storage.get_range(tar, about["_offset"], about["_length"]))
+
+    def _go_on(self) -> None:
+        """Raises Interrupted where the process shall end."""
+        if self._stopping.is_set():
+            raise Interrupted
+
+
+def _alone(record: Record) -> Record:
+    """The record without the part that its vector is a view of."""
+    return replace(record, vector=_vector(record).copy())
+
+
+def _vector(record: Record) -> Vectors:
+    assert record.vector is not None, "a part has a vector for each row"
+    return record.vector
+
+
+def _records(table: pa.Table, shard: Shard, part: int) -> list[Record]:
     rows = table.drop_columns(["embedding"]).to_pylist()
     return [
         record(row, vector, run=shard.folder.run, shard=shard.done.shard, part=part)
         for row, vector in zip(rows, schema.vectors(table), strict=True)
     ]
-
-
-def _same_model(shards: list[Shard]) -> ShardDone:
-    if not shards:
-        raise PermanentError("the run has no shard: there is nothing to publish")
-    first = shards[0].done
-    for shard in shards:
-        for field in ("fingerprint", "dim"):
-            if getattr(shard.done, field) != getattr(first, field):
-                raise PermanentError(
-                    f"{shard.folder.done(shard.done.shard)} has {field} {getattr(shard.done, field)}, "
-                    f"shard {first.shard} has {getattr(first, field)}: one index needs one model; "
-                    "index again under a new --run"
-                )
-    return first
 
 
 def _check_counts(plan: Plan, *, rows: int, bad: int) -> None:

@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge
 
 from imgsearch.metrics import StageMetrics
 
-STAGES = ("read", "store", "verify", "publish")
+STAGES = ("read", "store", "verify", "publish", "facets", "map")
 
 
 class IngestMetrics(StageMetrics):

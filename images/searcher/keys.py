@@ -1,10 +1,15 @@
-"""The API key: requests bring it as a bearer token, and the page as a cookie that stands for it."""
+"""The API keys: requests bring one as a bearer token, and the page as a cookie that stands for it.
+
+Only their SHA-256 is known here. That suffices for keys that were drawn at random, as docs/kubernetes.md makes them:
+nobody can try them all."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -14,59 +19,108 @@ from imgsearch.errors import UsageError
 from searcher.problems import Problem
 
 COOKIE = "imgsearch"
-MISSING = "this searcher wants its API key: send the header `Authorization: Bearer KEY`, or give it to the page at /"
-WRONG = "this is not the API key of this searcher: ask whoever runs it for the right one"
+BY_QUERY = "/clip/"
+"""Below this path the key may be the query parameter `api_key`, as Roboflow's client sends it unless told otherwise.
+Elsewhere not: an address is kept in histories and in the logs of proxies."""
+NAME = "key_name"
+"""Where a request's scope has the name of its key."""
+
+MISSING = "this searcher wants an API key: send the header `Authorization: Bearer KEY`, or give it to the page at /"
+WRONG = "this is not an API key of this searcher: ask whoever runs it for one"
+EMPTY = hashlib.sha256(b"").digest()
 
 
-class Key:
-    """What a client must know. It is compared as bytes, in a time that does not tell how much of it was right."""
+@dataclass(frozen=True)
+class _Key:
+    name: str
+    digest: bytes
+
+    @property
+    def token(self) -> str:
+        """What the cookie is. Not the key itself: browsers send cookies of a host to each of its ports."""
+        return hmac.digest(self.digest, b"imgsearch page", hashlib.sha256).hex()
+
+
+class Keys:
+    """What clients may know, each with a name. All of them are looked at each time, so that the time of an answer does
+    not tell how much of which was right."""
 
     def __init__(self, text: str) -> None:
-        """Raises UsageError for a key that no header can carry."""
-        if not text or text != "".join(text.split()) or not text.isprintable():
-            raise UsageError(
-                "IMGSEARCH_SEARCH_API_KEY is empty, or has white space or control characters in it, which no header "
-                "can carry: make the key anew (a Secret made with `echo` ends with a line break, with `printf` it "
-                "does not)"
-            )
-        self._key = _bytes(text)
-        # Not the key itself: browsers send cookies of a host to each of its ports.
-        self._token = hmac.digest(self._key, b"imgsearch page", hashlib.sha256).hex()
+        """`text`: `NAME:SHA256HEX`, one a line or with commas between them. Two may have one name, as the old and the
+        new key of a client. Raises UsageError, which does not repeat them."""
+        entries = [entry.strip() for entry in re.split(r"[,\n]", text) if entry.strip()]
+        self._keys = [_key(entry, number) for number, entry in enumerate(entries, start=1)]
+        if not self._keys:
+            raise UsageError(f"IMGSEARCH_SEARCH_API_KEYS has no key in it; {HOW}")
 
-    def is_known_to(self, client: HTTPConnection) -> bool:
-        """Whether the request brings the key or the cookie."""
+    def name_for(self, client: HTTPConnection) -> str | None:
+        """The name of the key that the request brings, or whose cookie; None: it brings none of these."""
         scheme, _, given = client.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._key):
-            return True
-        return hmac.compare_digest(_bytes(client.cookies.get(COOKIE, "")), self._token.encode())
+        if scheme.lower() == "bearer" and (key := self._known(given.strip().encode("latin-1"))):
+            return key.name
+        if client.scope["path"].startswith(BY_QUERY) and (
+            key := self._known(_bytes(client.query_params.get("api_key", "")))
+        ):
+            return key.name
+        cookie = _bytes(client.cookies.get(COOKIE, ""))
+        named = [key.name for key in self._keys if hmac.compare_digest(cookie, key.token.encode())]
+        return named[0] if named else None
 
     def log_in(self, given: str, *, origin: str) -> Response:
-        """An answer with the cookie; raises Problem where `given` is not the key.
+        """An answer with the cookie; raises Problem where `given` is not a key.
 
         A cookie, since a browser loads an `<img>` and follows a link without any header of ours; no script can read
         it, and no other site can have it sent."""
-        if not hmac.compare_digest(_bytes(given), self._key):
+        key = self._known(_bytes(given))
+        if key is None:
             raise _refused(WRONG)
         response = Response(status_code=204)
-        response.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", secure=origin.startswith("https://"))
+        response.set_cookie(COOKIE, key.token, httponly=True, samesite="strict", secure=origin.startswith("https://"))
         return response
+
+    def _known(self, given: bytes) -> _Key | None:
+        digest = hashlib.sha256(given).digest()
+        found = [key for key in self._keys if hmac.compare_digest(digest, key.digest)]
+        return found[0] if found else None
+
+
+HOW = (
+    "each is NAME:SHA256HEX, the name of letters, digits, '.', '_' and '-', and the hash that of: "
+    'printf %s "$KEY" | sha256sum'
+)
+
+
+def _key(entry: str, number: int) -> _Key:
+    told = re.fullmatch(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})", entry)
+    if told is None:
+        raise UsageError(f"entry {number} of IMGSEARCH_SEARCH_API_KEYS cannot be read: {HOW}")
+    digest = bytes.fromhex(told[2])
+    if digest == EMPTY:
+        raise UsageError(f"entry {number} of IMGSEARCH_SEARCH_API_KEYS is the hash of nothing: make the key anew")
+    return _Key(told[1], digest)
 
 
 class KeyCheck:
-    """Answers 401 to whoever does not know the key, whatever the path, before anything of the body is read."""
+    """Answers 401 to whoever knows no key, whatever the path, before anything of the body is read."""
 
-    def __init__(self, app: ASGIApp, *, key: Key, public: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Keys, public: Collection[str]) -> None:
         """`public`: the paths that need no key."""
         self._app = app
-        self._key = key
+        self._keys = keys
         self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._public or self._key.is_known_to(HTTPConnection(scope)):
+        if scope["type"] != "http" or scope["path"] in self._public:
             await self._app(scope, receive, send)
             return
-        given = "authorization" in HTTPConnection(scope).headers
-        await _refused(WRONG if given else MISSING).response()(scope, receive, send)
+        client = HTTPConnection(scope)
+        name = self._keys.name_for(client)
+        if name is None:
+            given = "authorization" in client.headers
+            await _refused(WRONG if given else MISSING).response()(scope, receive, send)
+            return
+        scope[NAME] = name
+        await self._app(scope, receive, send)
 
 
 def _refused(sentence: str) -> Problem:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgsearch.stores import Pointer
+from searcher import keys
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
@@ -21,6 +22,9 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
             "imgsearch_requests", "Requests answered.", ["route", "method", "status"], registry=registry
+        )
+        self.key_requests = Counter(
+            "imgsearch_key_requests", "Requests that brought an API key, by its name.", ["key"], registry=registry
         )
         self.request_seconds = Histogram(
             "imgsearch_request_seconds",
@@ -42,6 +46,12 @@ class Metrics:
         self.batch_texts = Histogram(
             "imgsearch_batch_texts",
             "Text queries in one call of the model.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
+        )
+        self.batch_images = Histogram(
+            "imgsearch_batch_images",
+            "Image queries in one call of the model.",
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=registry,
         )
@@ -107,7 +117,7 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500  # of an exception that no handler took: the server answers it outside of here
+        status = 500  # of an answer that could not even begin
 
         async def observed(message: Message) -> None:
             nonlocal status
@@ -122,4 +132,6 @@ class RequestMetrics:
             route = getattr(scope.get("route"), "path", "unknown")
             method = scope["method"] if scope["method"] in METHODS else "OTHER"
             self._metrics.requests.labels(route, method, status).inc()
+            if keys.NAME in scope:
+                self._metrics.key_requests.labels(scope[keys.NAME]).inc()
             self._metrics.request_seconds.labels(route).observe(perf_counter() - start)

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from imgsearch import logs
 from imgsearch.errors import BadImage, NotFound, PermanentError, TemporaryError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -44,40 +45,49 @@ class Problem(Exception):
         self.errors = errors
         """What is wrong with which field: `{"field", "problem"}` each."""
 
-    def response(self) -> Response:
+    def document(self) -> dict[str, Any]:
+        """As the client gets it."""
         document: dict[str, Any] = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
+            **logs.about.get(),  # the request's id: an extension member, as RFC 9457, 3.2 has it
         }
         if self.errors:
             document["errors"] = self.errors
-        return Response(to_json(document), self.status, self.headers, MEDIA_TYPE)
+        return document
+
+    def response(self) -> Response:
+        return Response(to_json(self.document()), self.status, self.headers, MEDIA_TYPE)
 
 
-SCHEMA = {
+DOCUMENT: dict[str, Any] = {
+    "title": "Problem",
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
+            },
+        },
+    },
+}
+"""The JSON Schema of every problem."""
+
+SCHEMA: dict[str, Any] = {
     "description": "What is wrong, and what to do about it.",
     "content": {
         MEDIA_TYPE: {
-            "schema": {
-                "title": "Problem",
-                "type": "object",
-                "required": ["type", "title", "status", "detail"],
-                "properties": {
-                    "type": {"type": "string"},
-                    "title": {"type": "string"},
-                    "status": {"type": "integer"},
-                    "detail": {"type": "string"},
-                    "errors": {
-                        "type": "array",
-                        "items": {
-                            "type": "object",
-                            "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
-                        },
-                    },
-                },
-            },
+            "schema": DOCUMENT,
             "example": {
                 "type": "about:blank",
                 "title": "Not Found",
@@ -160,6 +170,30 @@ def _sentence_of(error: HTTPException, request: Request) -> str:
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         return f"{request.method} is not possible at this path; the Allow header says what is"
     return error.detail
+
+
+class Surprises:
+    """Answers what no handler took. Starlette would do so outside of every other part, and such an answer would be
+    without CORS headers and its request's id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def observed(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise
+            logger.exception("%s %s", scope["method"], scope["path"])
+            await of_error(error).response()(scope, receive, send)
 
 
 class BodyLimit:

@@ -99,7 +99,7 @@ def test_the_notes_name_the_sources_and_the_ways_in(notes: Notes) -> None:
     assert "SOURCE is one of /sources/photos /sources/scans" in said
     assert "\n  controller run-pipeline /sources/photos --release" in said
     assert "https://search.example.com/" in said
-    assert "get secret search-key" in said
+    assert "\n  export IMGSEARCH_API_KEY=KEY     one of those whose hashes the Secret search-keys has\n" in said
 
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)

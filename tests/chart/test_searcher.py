@@ -36,12 +36,21 @@ def test_the_searcher_and_the_pipeline_work_on_the_same(chart: Objects) -> None:
         assert env[name] == pipeline[name]
 
 
-def test_the_api_key_comes_from_its_secret(default: Objects, everything: Objects) -> None:
-    reference = {"secretKeyRef": {"name": "search-key", "key": "api-key"}}
-    assert everything.env("searcher")["IMGSEARCH_SEARCH_API_KEY"] == reference
-    assert everything.env("test")["SEARCHER_API_KEY"] == reference
-    assert "IMGSEARCH_SEARCH_API_KEY" not in default.env("searcher")
-    assert "SEARCHER_API_KEY" not in default.env("test")
+def test_the_api_keys_come_from_their_secret(default: Objects, everything: Objects) -> None:
+    reference = {"secretKeyRef": {"name": "search-keys", "key": "api-keys"}}
+    assert everything.env("searcher")["IMGSEARCH_SEARCH_API_KEYS"] == reference
+    assert "IMGSEARCH_SEARCH_API_KEYS" not in default.env("searcher")
+
+
+def test_settings_may_be_words(helm: Helm) -> None:
+    words = {
+        "rateLimit": "20/second",
+        "corsOrigins": "https://a.example.com,https://b.example.com",
+        "urlAllow": "*.a&b",
+    }
+    chart = helm.template({"searcher": {"settings": words}})
+    limits = settings(chart)
+    assert (limits.rate_limit, limits.cors_origins, limits.url_allow) == tuple(words.values())
 
 
 def test_there_is_time_to_linger_and_to_drain(chart: Objects) -> None:

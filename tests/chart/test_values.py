@@ -80,8 +80,8 @@ def test_the_schema_takes_no_key_that_it_does_not_know() -> None:
 @pytest.mark.parametrize(
     ("component", "settings", "others"),
     [
-        # Its address and its key come from the chart itself.
-        ("searcher", SearchSettings, {"host", "port", "api_key"}),
+        # Its address and its keys come from the chart itself.
+        ("searcher", SearchSettings, {"host", "port", "api_keys"}),
         ("embed", EmbedSettings, set()),
     ],
 )

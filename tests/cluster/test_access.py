@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from typing import Any
 
@@ -32,8 +33,9 @@ def test_only_the_searcher_and_ingest_reach_chroma(world: World) -> None:
 
 def test_the_searcher_wants_its_key(world: World, values: dict[str, Any]) -> None:
     key = secrets.token_urlsafe()
-    world.kubectl("create", "secret", "generic", "door", f"--from-literal=api-key={key}")
-    world.install({**values, "searcher": {**values["searcher"], "apiKey": {"existingSecret": "door"}}})
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    world.kubectl("create", "secret", "generic", "door", f"--from-literal=api-keys=team:{digest}")
+    world.install({**values, "searcher": {**values["searcher"], "apiKeys": {"existingSecret": "door"}}})
     try:
         with world.searcher() as client:
             refused = client.post("/v1/search", json={"text": "a cat"})

@@ -343,6 +343,21 @@ def test_an_errand_that_does_not_begin_ends_with_the_schedulers_reason(connected
     assert server.all("jobs") == []
 
 
+def test_an_errand_that_runs_may_take_longer_but_not_for_ever(
+    installed: ApiServer, connected: Made, clock: Clock
+) -> None:
+    def later() -> float:
+        clock.now += ERRAND_SECONDS / 2
+        return clock.now
+
+    cluster = connected(clock=later)
+    with (
+        Workers(installed, lambda command, index: Stays()),
+        pytest.raises(TemporaryError, match="has not answered in 3600 s: it is still at work"),
+    ):
+        cluster.call("searcher", "evaluate", settings(cluster))
+
+
 def test_the_log_of_a_shard_is_that_of_its_last_pod(cluster: RemoteCluster, server: ApiServer) -> None:
     server.put("pods", pod(1, "Failed", name="first", created="2026-01-01T00:00:00Z", ended={"exitCode": 3}))
     server.put("pods", pod(1, "Running", name="second", created="2026-01-01T00:01:00Z"))

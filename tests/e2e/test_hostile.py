@@ -198,7 +198,7 @@ def test_every_listing_knows_the_run(indexed: Indexed) -> None:
         "/v1/images/%2Fetc%2Fhostname",
         "/v1/images/..%2F..%2Fetc%2Fhostname/thumbnail",
         "/%2e%2e/%2e%2e/etc/hostname",
-        "/page.js/..%2F..%2Fapp.py",
+        "/page/main.js/..%2F..%2Fapp.py",
     ],
 )
 def test_no_path_leads_out_of_the_index(client: httpx.Client, path: str) -> None:

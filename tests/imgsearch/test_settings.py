@@ -43,13 +43,13 @@ def test_a_wrong_variable_is_named(env: dict[str, str], sentence: str) -> None:
 
 
 def test_an_empty_secret_is_an_error_and_not_no_secret() -> None:
-    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_API_KEY is empty"):
-        Settings.from_env({"IMGSEARCH_SEARCH_API_KEY": ""})
+    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_API_KEYS is empty"):
+        Settings.from_env({"IMGSEARCH_SEARCH_API_KEYS": ""})
 
 
 def test_a_secret_is_read_but_never_shown() -> None:
-    settings = Settings.from_env({"IMGSEARCH_SEARCH_API_KEY": "hunter2"})
-    assert settings.search.api_key == "hunter2"
+    settings = Settings.from_env({"IMGSEARCH_SEARCH_API_KEYS": "hunter2"})
+    assert settings.search.api_keys == "hunter2"
     assert "hunter2" not in repr(settings)
 
 

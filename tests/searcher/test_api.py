@@ -23,6 +23,7 @@ async def test_the_answer_to_a_search_says_what_where_and_how_long(gallery: Libr
     async with gallery.serving() as client:
         document = (await client.post("/v1/search", json={"text": "red", "k": 1})).json()
     took = document.pop("took_ms")
+    assert document.pop("next_cursor")
     id = image_id("red.png")
     assert document == {
         "results": [
@@ -30,8 +31,10 @@ async def test_the_answer_to_a_search_says_what_where_and_how_long(gallery: Libr
                 "id": id,
                 "score": 1.0,
                 "uri": "/data/photos/red.png",
-                "image": f"/v1/images/{id}?index=photos",
-                "thumbnail": f"/v1/images/{id}/thumbnail?index=photos",
+                "image": f"/v1/images/{id}?index=photos&run=r1",
+                "thumbnail": f"/v1/images/{id}/thumbnail?index=photos&run=r1",
+                "width": 32,
+                "height": 24,
                 "metadata": {"colour": "red"},
             }
         ],
@@ -88,7 +91,7 @@ async def test_results_carry_what_is_included_and_no_more(gallery: Library) -> N
 
         async def fields(*include: str) -> set[str]:
             answer = await client.post("/v1/search", json={"text": "red", "k": 1, "include": include})
-            return set(answer.json()["results"][0]) - {"id", "score", "uri", "image", "thumbnail"}
+            return set(answer.json()["results"][0]) - {"id", "score", "uri", "image", "thumbnail", "width", "height"}
 
         assert await fields() == set()
         assert await fields("metadata") == {"metadata"}
@@ -134,3 +137,82 @@ async def test_embed_refuses_what_it_cannot_do(gallery: Library, body: dict[str,
 async def test_an_id_that_is_not_there_is_not_found(gallery: Library) -> None:
     async with gallery.serving() as client:
         assert "'nobody'" in problem(await client.post("/v1/search", json={"id": "nobody"}), 404)
+
+
+async def test_what_is_nearly_the_same_is_folded_and_named(gallery: Library) -> None:
+    gallery.publish({f"{n} {colour}.png": colour for n in range(5) for colour in ("red", "blue")}, run="r2")
+    async with gallery.serving() as client:
+        search: dict[str, Any] = {"text": "red", "dedupe": 0.97, "k": 1}
+        first = (await client.post("/v1/search", json=search)).json()
+        second = (await client.post("/v1/search", json={**search, "cursor": first["next_cursor"]})).json()
+        ids = [{f"{n} {colour}.png" for n in range(5)} for colour in ("red", "blue")]
+        for page, expected in zip((first, second), ids, strict=True):
+            (result,) = page["results"]
+            assert {result["id"], *result["duplicates"]} == {image_id(key) for key in expected}
+            assert "embedding" not in result
+        assert second["next_offset"] is second["next_cursor"] is None
+        (plain,) = (await client.post("/v1/search", json={"text": "red", "k": 1})).json()["results"]
+        assert "duplicates" not in plain
+
+
+async def test_of_a_batch_each_search_has_its_answer_or_its_problem(gallery: Library) -> None:
+    searches: list[Any] = [
+        {"text": "blue", "k": 1},
+        {"text": "blue", "k": 0},
+        {"id": "nobody"},
+        {"txt": "blue"},
+        "blue",
+        {"image": encoded(b"no image")},
+        {"text": "blue", "index": "sketches"},
+        {"image": encoded(picture("red")), "k": 1, "include": []},
+    ]
+    async with gallery.serving() as client:
+        answer = await client.post("/v1/search/batch", json={"searches": searches})
+        assert answer.status_code == 200
+        responses = answer.json()["responses"]
+        alone = (await client.post("/v1/search", json=searches[0])).json()
+    for document in (alone, responses[0]):
+        del document["took_ms"]
+    assert responses[0] == alone
+    assert responses[7]["results"][0]["id"] == image_id("red.png")
+    assert "metadata" not in responses[7]["results"][0]
+    problems = [response["problem"] for response in responses[1:7]]
+    assert [one["status"] for one in problems] == [422, 404, 422, 422, 422, 404]
+    assert problems[0]["errors"][0]["field"] == "k"
+    assert "'nobody'" in problems[1]["detail"]
+    assert problems[2]["errors"][0]["field"] == "txt"
+
+
+async def test_a_defect_of_ours_in_one_search_of_a_batch_leaves_the_others(
+    gallery: Library, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gallery.serving() as client:
+        red = (await client.post("/v1/embed", json={"text": ["red"]})).json()["vectors"][0]
+        gallery.encoder.failure = ZeroDivisionError("secret")
+        searches = [{"image": encoded(picture())}, {"embedding": red, "k": 1}]
+        answer = await client.post("/v1/search/batch", json={"searches": searches})
+    failed, found = answer.json()["responses"]
+    assert failed["problem"]["status"] == 500
+    assert found["results"][0]["id"] == image_id("red.png")
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text
+
+
+async def test_the_texts_of_a_batch_are_one_call_of_the_model(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        gallery.encoder.text_calls.clear()
+        searches = [{"text": f"photo {n}"} for n in range(20)]
+        await client.post("/v1/search/batch", json={"searches": searches})
+    assert [len(call) for call in gallery.encoder.text_calls] == [20]
+
+
+@pytest.mark.parametrize("body", [{}, {"searches": []}, {"searches": [{"text": "a"}] * 65}, {"searches": "a"}, []])
+async def test_what_is_no_batch_is_refused(gallery: Library, body: Any) -> None:
+    async with gallery.serving() as client:
+        problem(await client.post("/v1/search/batch", json=body), 422)
+
+
+async def test_a_url_that_must_not_be_fetched_is_refused_by_the_name_of_the_field(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        answer = await client.post("/v1/search", json={"image_url": "https://127.0.0.1/red.png"})
+        assert problem(answer, 422).startswith("image_url: ")

@@ -39,11 +39,23 @@ def test_the_description_lists_the_routes_of_the_api(description: dict[str, Any]
     assert description["openapi"].startswith("3.1")
     assert set(description["paths"]) == {
         "/v1/search",
+        "/v1/search/batch",
         "/v1/search/image",
         "/v1/embed",
+        "/v1/facets",
+        "/v1/map",
+        "/v1/map/sprite",
         "/v1/images/{id}",
         "/v1/images/{id}/thumbnail",
         "/v1/indexes",
+        "/search",
+        "/image/{path}",
+        "/health",
+        "/clip/embed_text",
+        "/clip/embed_image",
+        "/clip/compare",
+        "/knn-service",
+        "/indices-list",
     }
     upload = description["paths"]["/v1/search/image"]["post"]["requestBody"]["content"]
     assert list(upload) == ["multipart/form-data"]
@@ -60,6 +72,9 @@ def test_the_description_is_valid_and_complete_in_itself(description: dict[str, 
         for operation in path.values():
             assert operation["description"]
             assert "application/problem+json" in operation["responses"]["4XX"]["content"]
+            assert "application/problem+json" in operation["responses"]["429"]["content"]
+    for path, method in [("/v1/search", "post"), ("/v1/search/image", "post"), ("/v1/map", "get")]:
+        assert "application/problem+json" in description["paths"][path][method]["responses"]["410"]["content"]
 
 
 async def test_the_examples_are_answered_as_described(gallery: Library, description: dict[str, Any]) -> None:
@@ -67,6 +82,7 @@ async def test_the_examples_are_answered_as_described(gallery: Library, descript
     async with gallery.serving() as client:
         for path, request, response in [
             ("/v1/search", "Search", "SearchResponse"),
+            ("/v1/search/batch", "Batch", "BatchResponse"),
             ("/v1/embed", "Embed", "EmbedResponse"),
         ]:
             assert schemas[request]["examples"]
@@ -75,8 +91,11 @@ async def test_the_examples_are_answered_as_described(gallery: Library, descript
                 answer = await client.post(path, json=example)
                 assert answer.status_code == 200, answer.text
                 validate(answer.json(), response, description)
-        everything = {"text": "red", "include": ["metadata", "embedding"]}
+        everything = {"text": "red", "include": ["metadata", "embedding"], "dedupe": 0.9}
         validate((await client.post("/v1/search", json=everything)).json(), "SearchResponse", description)
+        failing = (await client.post("/v1/search/batch", json={"searches": [{"text": ""}]})).json()
+        assert failing["responses"][0]["problem"]
+        validate(failing, "BatchResponse", description)
         validate((await client.get("/v1/indexes")).json(), "Indexes", description)
 
 
@@ -85,11 +104,40 @@ async def test_the_page_loads_with_all_that_it_names_and_nothing_from_elsewhere(
         page = await client.get("/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in page.headers["content-security-policy"]
-        assert "http" not in page.text
+        assert "://" not in page.text
         for name in re.findall(r'(?:href|src)="([^":]+)"', page.text):
             part = await client.get(f"/{name}")
             assert part.status_code == 200
             assert part.headers["x-content-type-options"] == "nosniff"
-            assert "http" not in part.text
+            assert "://" not in part.text
         assert (await client.get("/docs")).status_code == 200
         assert (await client.get("/openapi.json")).json()["openapi"]
+
+
+async def test_the_reference_works_where_nothing_else_can_be_reached(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        page = await client.get("/docs")
+        assert "script-src 'self';" in page.headers["content-security-policy"]
+        parts = re.findall(r'(?:href|src)="([^":,]+)"', page.text)
+        assert parts == ["docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js"]
+        for name, says in zip(parts, [".swagger-ui", "SwaggerUIBundle", "openapi.json"], strict=True):
+            part = await client.get(f"/{name}")
+            assert part.status_code == 200
+            assert says in part.text
+        assert "http" not in page.text
+        assert "<script>" not in page.text  # which its own policy would forbid
+
+
+def test_the_description_tells_what_every_answer_has(description: dict[str, Any]) -> None:
+    for path in description["paths"].values():
+        for operation in path.values():
+            for status, response in operation["responses"].items():
+                assert {"X-Request-ID", "Server-Timing"} <= set(response["headers"]), status
+    for path in ("/v1/images/{id}", "/v1/images/{id}/thumbnail", "/v1/map/sprite", "/image/{path}"):
+        responses = description["paths"][path]["get"]["responses"]
+        assert {"200", "206", "304", "416", "429"} <= set(responses)
+        assert {"ETag", "Cache-Control", "Accept-Ranges"} <= set(responses["200"]["headers"])
+        assert "Content-Range" in responses["206"]["headers"]
+        headers = {one["name"].lower() for one in description["paths"][path]["get"]["parameters"]}
+        assert {"if-none-match", "range", "if-range"} <= headers
+    assert "304" in description["paths"]["/v1/facets"]["get"]["responses"]

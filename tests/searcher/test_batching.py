@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.searcher.library import Library, event, found, picture, problem, until
+from imgsearch.stores import Hit, Vectors
+from searcher.batching import Line, Places
+from searcher.metrics import Metrics
+from searcher.problems import Problem
+from searcher.threads import Pool
+from tests.fakes import InMemoryStore
+from tests.searcher.library import TIMEOUT, Library, event, found, picture, problem, until
 
 pytestmark = pytest.mark.anyio
 
@@ -16,6 +26,33 @@ async def waiting(client: httpx.AsyncClient, number: int) -> None:
     """Until so many queries wait for the model."""
     line = f"imgsearch_encode_queue {float(number)}"
     await until(lambda: client.get("/metrics"), lambda answer: line in answer.text.splitlines())
+
+
+async def by_image(client: httpx.AsyncClient, colour: str = "red") -> str:
+    """The colour that is most like an uploaded picture."""
+    answer = await client.post("/v1/search/image", files={"file": picture(colour)})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["results"][0]["metadata"]["colour"])
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    """One thread."""
+    pool = Pool("test", 1)
+    yield pool
+    pool.close()
+
+
+class Watched(InMemoryStore):
+    """Notes the searches of each call, and how many results it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[int, int]] = []
+
+    def search(self, collection: str, queries: Vectors, *, k: int, **options: Any) -> list[list[Hit]]:
+        self.calls.append((len(queries), k))
+        return super().search(collection, queries, k=k, **options)
 
 
 async def test_texts_that_come_while_the_model_is_busy_share_its_next_call(gallery: Library) -> None:
@@ -90,9 +127,135 @@ async def test_the_model_runs_in_one_thread_that_is_not_the_event_loops(gallery:
     async with gallery.serving() as client, asyncio.TaskGroup() as tasks:
         for n in range(10):
             tasks.create_task(found(client, text=f"word {n}"))
-            tasks.create_task(client.post("/v1/search/image", files={"file": picture()}))
-    assert len(gallery.encoder.image_calls) == 10
+            tasks.create_task(by_image(client))
+    assert sum(gallery.encoder.image_calls) == 10
     assert len(gallery.encoder.threads) == 1
+
+
+async def test_images_that_come_while_the_model_is_busy_share_its_next_calls(gallery: Library) -> None:
+    before = gallery.encoder.prepared
+
+    async def prepared() -> int:
+        return gallery.encoder.prepared
+
+    gallery.encoder.gate.clear()
+    async with gallery.serving(batch_images=4) as client:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(found(client, text="red"))
+            await event(gallery.encoder.entered)
+            colours = ["red", "green", "blue", "yellow", "red", "red"]
+            searches = [tasks.create_task(by_image(client, colour)) for colour in colours]
+            await until(prepared, lambda number: number == before + 6)
+            gallery.encoder.gate.set()
+        metrics = (await client.get("/metrics")).text
+    assert [search.result() for search in searches] == colours
+    # Two may still have been in the threads that decode.
+    assert gallery.encoder.image_calls[0] == 4
+    assert sum(gallery.encoder.image_calls) == 6
+    assert "imgsearch_batch_images_sum 6.0" in metrics
+    assert f"imgsearch_batch_images_count {len(gallery.encoder.image_calls)}.0" in metrics
+
+
+async def test_lines_of_one_pool_take_turns_and_a_call_takes_who_is_there_when_it_begins(pool: Pool) -> None:
+    calls: list[list[str]] = []
+    entered, open_gate = threading.Event(), threading.Event()
+
+    def answer(queries: list[str]) -> list[str]:
+        entered.set()
+        assert open_gate.wait(TIMEOUT)
+        calls.append(queries)
+        return [query.upper() for query in queries]
+
+    texts, images = Line(pool, answer, most=2), Line(pool, answer, most=2)
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(texts.ask("t0")), tasks.create_task(images.ask("i0"))]
+        await event(entered)
+        asked += [tasks.create_task(texts.ask(f"t{n}")) for n in range(1, 6)]
+        asked += [tasks.create_task(images.ask(f"i{n}")) for n in range(1, 4)]
+        await asyncio.sleep(0)
+        open_gate.set()
+    assert calls == [["t0"], ["i0", "i1"], ["t1", "t2"], ["i2", "i3"], ["t3", "t4"], ["t5"]]
+    assert [task.result() for task in asked] == ["T0", "I0", "T1", "T2", "T3", "T4", "T5", "I1", "I2", "I3"]
+    assert texts.idle
+    assert images.idle
+
+
+async def test_where_too_many_wait_more_are_told_when_to_come_back(gallery: Library) -> None:
+    gallery.encoder.gate.clear()
+    async with gallery.serving(max_waiting=3) as client:
+        async with asyncio.TaskGroup() as tasks:
+            waiters = [
+                tasks.create_task(found(client, text="red", k=1)),
+                tasks.create_task(found(client, text="green", k=1)),
+                tasks.create_task(found(client, image=base64.b64encode(picture("blue")).decode(), k=1)),
+            ]
+            await waiting(client, 3)
+            for refused in (
+                await client.post("/v1/search", json={"text": "yellow"}),
+                await client.post("/v1/search/image", files={"file": picture()}),
+            ):
+                assert problem(refused, 429) == "too many searches wait for the model; try again in a moment"
+                assert int(refused.headers["retry-after"]) >= 1
+            gallery.encoder.gate.set()
+        assert [waiter.result() for waiter in waiters] == [["red"], ["green"], ["blue"]]
+        assert await found(client, text="yellow", k=1) == ["yellow"]
+
+
+async def test_a_known_text_needs_no_place(gallery: Library) -> None:
+    async with gallery.serving(max_waiting=1) as client:
+        await found(client, text="red")
+        gallery.encoder.entered.clear()
+        gallery.encoder.gate.clear()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(found(client, text="green"))
+            await event(gallery.encoder.entered)
+            assert await found(client, text="red", k=1) == ["red"]
+            gallery.encoder.gate.set()
+
+
+@pytest.mark.parametrize(
+    ("queries", "seconds", "said"), [(10, 0.01, "1"), (10, 5.0, "2"), (1, 2.5, "10"), (1, 1000.0, "60")]
+)
+def test_retry_after_is_how_long_those_who_wait_will_take(queries: int, seconds: float, said: str) -> None:
+    places = Places(4, metrics=Metrics())
+    with places.one(), places.one(), places.one(), places.one():
+        places.served(queries, seconds)
+        with pytest.raises(Problem) as refused, places.one():
+            pass
+    assert refused.value.headers == {"Retry-After": said}
+
+
+async def test_nothing_is_encoded_for_clients_that_left_before_their_turn(gallery: Library) -> None:
+    gallery.encoder.gate.clear()
+    async with gallery.serving(max_waiting=2) as client, asyncio.TaskGroup() as tasks:
+        tasks.create_task(found(client, text="red"))
+        await event(gallery.encoder.entered)
+        leaving = asyncio.create_task(found(client, text="green"))
+        await waiting(client, 2)
+        leaving.cancel()
+        await waiting(client, 1)
+        tasks.create_task(found(client, text="blue"))  # has the place of the one that left
+        await waiting(client, 2)
+        gallery.encoder.gate.set()
+    assert gallery.encoder.text_calls == [["red"], ["blue"]]
+
+
+async def test_searches_that_come_together_share_a_call_of_the_store(library: Library) -> None:
+    library.store = store = Watched()
+    library.publish()
+    async with library.serving() as client:
+        colours = ["red", "green", "blue", "yellow"]
+        await asyncio.gather(*(found(client, text=colour) for colour in colours))  # now their vectors are known
+        store.calls.clear()
+        together = await asyncio.gather(*(found(client, text=colour, k=1) for colour in colours))
+        assert together == [[colour] for colour in colours]
+        assert store.calls == [(2, 2), (2, 2)]
+        store.calls.clear()
+        await asyncio.gather(*(found(client, text="red", k=k) for k in (1, 2)))
+        await asyncio.gather(
+            found(client, text="red", filter={"colour": "red"}), found(client, text="red", filter={"colour": "blue"})
+        )
+        assert sorted(store.calls) == [(1, 2), (1, 3), (1, 11), (1, 11)]
 
 
 async def test_a_client_that_leaves_takes_nothing_from_the_others(gallery: Library) -> None:

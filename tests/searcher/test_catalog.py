@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -106,6 +107,23 @@ async def test_another_model_is_loaded_before_its_run_is_served(gallery: Library
         await served(client, "r2")
         assert (await client.get("/readyz")).json()["problems"] == {}
     assert gallery.loaded == [gallery.encoder.model, other.model]
+
+
+async def test_a_model_stays_as_long_as_the_run_before_needs_it(gallery: Library) -> None:
+    other = FakeEncoder("fake/other")
+    gallery.encoders[other.model] = other
+    first = gallery.store.pointers()["photos"]
+    async with gallery.serving() as client:
+        second = gallery.publish({"new.png": "white"}, run="r2", encoder=other, previous=first)
+        await served(client, "r2")
+        gallery.store.publish(replace(first, previous=replace(second, previous=None)))
+        await served(client, "r1")
+        assert gallery.loaded == [gallery.encoder.model, other.model], "a rollback loads nothing"
+        third = gallery.publish(run="r3", previous=first)
+        await served(client, "r3")
+        gallery.publish(run="r4", encoder=other, previous=replace(third, previous=None))
+        await served(client, "r4")
+    assert gallery.loaded == [gallery.encoder.model, other.model, other.model]
 
 
 async def test_an_index_that_is_ready_does_not_wait_for_another_ones_model(gallery: Library) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -16,22 +17,25 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from imgsearch import schema
 from imgsearch.errors import PermanentError
-from imgsearch.layout import Plan, Report, RunFolder, ShardDone, image_id
+from imgsearch.layout import Facet, Facets, Map, Plan, Report, RunFolder, ShardDone, image_id
 from imgsearch.metrics import exposed
 from imgsearch.settings import MetricsSettings, RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
-from imgsearch.stores import Record
-from searcher.ingest import BATCH_SECONDS, BatchSize, Ingest
+from imgsearch.stores import Pointer, Record
+from searcher.ingest import BATCH_SECONDS, BatchSize, Ingest, Samples
 from searcher.ingest_metrics import IngestMetrics
 from searcher.records import filterable
 from tests.fakes import InMemoryStore
 from tests.programs import free_port, program_env
+from tests.searcher.library import picture
 
 DIM = 8
+THUMBNAIL = picture("green", format="WEBP")
 
 
 class CountingStore(InMemoryStore):
@@ -112,7 +116,7 @@ class World:
                 "width": 4,
                 "height": 3,
                 "thumb_offset": 512,
-                "thumb_length": 9,
+                "thumb_length": len(THUMBNAIL),
                 "metadata": json.dumps({"label": key[0]}),
             }
             for key in keys
@@ -127,6 +131,13 @@ class World:
         self.storage.put(folder.part(shard, number), schema.to_bytes(schema.table(schema.embeddings(DIM), rows), about))
         lost = [{"key": key, "stage": "decode", "reason": "truncated", "etag": ""} for key in bad]
         self.storage.put(folder.bad(shard, number), schema.to_bytes(schema.table(schema.BAD, lost)))
+
+    def thumbnails(self, folder: RunFolder, shards: int = 2) -> None:
+        """Writes what the rows of a run say where their thumbnails are."""
+        for shard in range(shards):
+            done = ShardDone.from_json(self.storage.get(folder.done(shard)), "done")
+            for part in range(done.parts):
+                self.storage.put(folder.thumbs(shard, part), bytes(512) + THUMBNAIL)
 
     def ingest(self, run: str) -> Report:
         self.metrics = IngestMetrics()
@@ -193,7 +204,7 @@ def test_metrics_count_what_happened_and_their_last_figures_are_reported(world: 
     assert value(world.metrics, "batch_vectors") == 2
     assert value(world.metrics, "batch_seconds") is not None
     assert report.ingest_stages == world.metrics.stage_seconds()
-    assert list(report.ingest_stages) == ["read", "store", "verify", "publish"]
+    assert list(report.ingest_stages) == ["read", "store", "verify", "publish", "facets", "map"]
     for stage in report.ingest_stages:
         assert world.metrics.registry.get_sample_value("imgsearch_ingest_stage_seconds_total", {"stage": stage})
     assert report.embed_bytes == 200
@@ -244,7 +255,7 @@ def test_a_record_says_where_its_thumbnail_is_and_keeps_the_sources_metadata(wor
         "_run": "r1",
         "_thumbs": "00001/00001",
         "_offset": 512,
-        "_length": 9,
+        "_length": len(THUMBNAIL),
         "_width": 4,
         "_height": 3,
     }
@@ -408,6 +419,104 @@ def test_an_update_takes_over_what_has_not_changed(world: World) -> None:
     world.storage.put(third.dropped, schema.to_bytes(schema.table(schema.DROPPED, [{"key": "c1"}])))
     assert world.ingest("r3").images == 20
     assert world.stored("photos-r3") == set(A)
+
+
+def test_facets_count_every_row_that_is_published(world: World) -> None:
+    world.embedded("r1", [*A, *B])
+    world.ingest("r1")
+    new = world.embedded("r2", ["a3", "c1"], shards=1, base="r1", kept=23, removed=1)
+    dropped = [{"key": "a3"}, {"key": "a4"}]
+    world.storage.put(new.dropped, schema.to_bytes(schema.table(schema.DROPPED, dropped)))
+    world.ingest("r2")
+    labels = {"field": "label", "type": "text", "distinct": 3, "min": None, "max": None}
+    values = [{"value": "a", "count": 19}, {"value": "b", "count": 5}, {"value": "c", "count": 1}]
+    for _ in range(2):
+        facets = Facets.from_json(world.storage.get(new.facets), new.facets)
+        assert facets == Facets("r2", "photos", 25, [Facet(**labels, images=25, values=values)])  # type: ignore[typeddict-item]
+        world.storage.delete(new.facets)
+        world.ingest("r2")  # now all of it is in the store
+
+
+def test_a_map_shows_every_image_of_a_small_run(world: World) -> None:
+    base = world.embedded("r1", A)
+    world.thumbnails(base)
+    new = world.embedded("r2", B, shards=1, base="r1", kept=20)
+    world.storage.put(new.dropped, schema.to_bytes(schema.table(schema.DROPPED, [])))
+    world.thumbnails(new, shards=1)
+    world.ingest("r2")
+    drawn = Map.from_json(world.storage.get(new.map), new.map)
+    assert (drawn.run, drawn.index, drawn.images, drawn.columns) == ("r2", "photos", 25, 5)
+    assert {point["id"] for point in drawn.points} == {image_id(key) for key in [*A, *B]}
+    assert all(0 <= point[axis] <= 1 for point in drawn.points for axis in ("x", "y"))
+    with Image.open(io.BytesIO(world.storage.get(new.sprite))) as sprite:
+        assert sprite.size == (5 * drawn.tile, 5 * drawn.tile)
+        assert sprite.convert("RGB").getpixel((drawn.tile // 2, drawn.tile // 2)) == pytest.approx((0, 255, 0), abs=9)
+
+
+def test_a_map_that_fails_keeps_nothing_from_being_published(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    folder = world.embedded("r1", A)
+    world.ingest("r1")
+    assert world.store.pointers()["photos"].run == "r1"
+    assert world.storage.exists(folder.report)
+    assert not world.storage.exists(folder.map)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.fullmatch(r"run r1 has no map: .*thumbs-0000\d\.tar is not there", warning)
+    world.thumbnails(folder)
+    world.ingest("r1")
+    assert world.storage.exists(folder.map), "what is missing was not made again"
+
+
+def test_a_map_that_is_there_is_not_drawn_again(world: World) -> None:
+    folder = world.embedded("r1", A)
+    world.storage.put(folder.map, b"{}")
+    world.thumbnails(folder)
+    world.ingest("r1")
+    assert not world.storage.exists(folder.sprite)
+
+
+def test_an_ingest_interrupted_at_the_map_draws_it_later(world: World) -> None:
+    folder = world.embedded("r1", A)
+    world.thumbnails(folder)
+
+    class Stopping(CountingStore):
+        def publish(self, pointer: Pointer) -> None:
+            super().publish(pointer)
+            world.stopping.set()
+
+    world.store = Stopping()
+    with pytest.raises(Interrupted):
+        world.ingest("r1")
+    assert world.store.pointers()["photos"].run == "r1"
+    assert not world.storage.exists(folder.map)
+    assert not world.storage.exists(folder.report)
+    world.stopping.clear()
+    world.ingest("r1")
+    assert world.storage.exists(folder.map)
+    assert world.storage.exists(folder.report)
+
+
+def test_a_sample_is_fair_and_the_same_each_time() -> None:
+    records = [Record(str(number), {}, np.full(1, number, np.float32)) for number in range(1000)]
+    means = []
+    for run in range(50):
+        one, other = Samples(f"r{run}", 30), Samples(f"r{run}", 30)
+        one.offer(records)
+        other.offer(records[:700])
+        other.offer(records[700:])
+        drawn = [int(record.id) for record in one.records]
+        assert drawn == [int(record.id) for record in other.records]
+        assert len(set(drawn)) == 30
+        assert one.vectors().ravel().tolist() == drawn
+        means.append(np.mean(drawn))
+    assert np.mean(means) == pytest.approx(499.5, abs=25)  # three times its standard deviation
+
+
+def test_a_sample_does_not_keep_the_parts_that_it_comes_from() -> None:
+    part = np.ones((1000, DIM), np.float32)
+    samples = Samples("r1", 1)
+    samples.offer([Record("a", {}, part[0])])
+    assert samples.records[0].vector is not None
+    assert samples.records[0].vector.base is None
 
 
 def test_a_batch_grows_and_shrinks_towards_its_time() -> None:

@@ -1,4 +1,4 @@
-"""The API key: what needs it, how it is brought, and that a wrong one tells nothing."""
+"""The API keys: what needs one, how it is brought, and that a wrong one tells nothing."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import httpx
 import pytest
 
 from imgsearch.errors import UsageError
-from tests.searcher.library import Library, found, picture, problem
+from tests.searcher.library import Library, found, hashed, picture, problem
 
 pytestmark = pytest.mark.anyio
 
 KEY = "correct-horse"
+KEYS = hashed(KEY)
 BEARER = {"Authorization": f"Bearer {KEY}"}
 PATHS = [
     "/v1/indexes",
     "/v1/images/some-id",
     "/v1/images/some-id/thumbnail",
     "/docs",
+    "/docs/swagger-ui-bundle.js",
+    "/v1/facets",
+    "/v1/map/sprite",
+    "/image/red.png",
+    "/health",
     "/openapi.json",
     "/no/such/path",
     "/healthz/",
@@ -34,7 +40,7 @@ async def test_without_a_key_set_nobody_needs_one(gallery: Library) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_whatever_shows_something_needs_the_key(gallery: Library, path: str) -> None:
-    async with gallery.serving(api_key=KEY) as client:
+    async with gallery.serving(api_keys=KEYS) as client:
         refused = await client.get(path)
         assert "Authorization: Bearer" in problem(refused, 401)
         assert refused.headers["WWW-Authenticate"] == "Bearer"
@@ -43,7 +49,7 @@ async def test_whatever_shows_something_needs_the_key(gallery: Library, path: st
 
 async def test_searches_need_the_key_and_are_answered_with_it(gallery: Library) -> None:
     upload = {"file": picture("red")}
-    async with gallery.serving(api_key=KEY) as client:
+    async with gallery.serving(api_keys=KEYS) as client:
         for call in [
             {"url": "/v1/search", "json": {"text": "red", "k": 1}},
             {"url": "/v1/search/image", "files": upload},
@@ -55,14 +61,14 @@ async def test_searches_need_the_key_and_are_answered_with_it(gallery: Library) 
 
 
 async def test_a_request_without_the_key_is_refused_before_its_body_is_looked_at(gallery: Library) -> None:
-    async with gallery.serving(api_key=KEY, max_body_bytes=10) as client:
+    async with gallery.serving(api_keys=KEYS, max_body_bytes=10) as client:
         problem(await client.post("/v1/search", content=b"x" * 100), 401)
         problem(await client.post("/v1/search", content=b"x" * 100, headers=BEARER), 413)
 
 
-@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/page/page.css", "/page/main.js", "/healthz", "/readyz", "/metrics"])
 async def test_probes_metrics_and_the_empty_page_need_no_key(gallery: Library, path: str) -> None:
-    async with gallery.serving(api_key=KEY) as client:
+    async with gallery.serving(api_keys=KEYS) as client:
         assert (await client.get(path)).status_code == 200
 
 
@@ -83,20 +89,20 @@ async def test_probes_metrics_and_the_empty_page_need_no_key(gallery: Library, p
     ],
 )
 async def test_what_is_not_the_key_is_refused(gallery: Library, given: bytes) -> None:
-    async with gallery.serving(api_key=KEY) as client:
+    async with gallery.serving(api_keys=KEYS) as client:
         answer = await client.get("/v1/indexes", headers={b"Authorization": given})
-        assert "not the API key of this searcher" in problem(answer, 401)
+        assert "not an API key of this searcher" in problem(answer, 401)
         assert KEY not in answer.text
 
 
 @pytest.mark.parametrize("given", [b"bearer correct-horse", b"BEARER correct-horse", b"Bearer  correct-horse"])
 async def test_the_scheme_is_read_as_http_says(gallery: Library, given: bytes) -> None:
-    async with gallery.serving(api_key=KEY) as client:
+    async with gallery.serving(api_keys=KEYS) as client:
         assert (await client.get("/v1/indexes", headers={b"Authorization": given})).status_code == 200
 
 
 async def test_a_key_need_not_be_ascii(gallery: Library) -> None:
-    async with gallery.serving(api_key="schlüssel-鍵") as client:
+    async with gallery.serving(api_keys=hashed("schlüssel-鍵")) as client:
         for given in (b"Bearer schlssel", "Bearer schlüssel-鍵 ".encode()[:-3]):
             problem(await client.get("/v1/indexes", headers={b"Authorization": given}), 401)
         known = {b"Authorization": "Bearer schlüssel-鍵".encode()}
@@ -104,10 +110,86 @@ async def test_a_key_need_not_be_ascii(gallery: Library) -> None:
         assert (await client.post("/v1/login", json={"key": "schlüssel-鍵"})).status_code == 204
 
 
-@pytest.mark.parametrize("key", ["", " ", "two words", "with-a-line-break\n", "with-a-\0", "\ud800"])
-def test_a_key_that_no_client_could_send_is_refused_at_the_start(library: Library, key: str) -> None:
-    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_API_KEY"):
-        library.app(api_key=key)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \n, ",
+        "hunter2",
+        "team:hunter2",
+        hashed("hunter2").partition(":")[2],
+        hashed("hunter2") + "0",
+        hashed("hunter2", name="two words"),
+        hashed("hunter2", name=""),
+        f"{KEYS};{KEYS}",
+        f"{KEYS}\nhunter2",
+    ],
+)
+def test_keys_that_cannot_be_read_are_refused_at_the_start_and_not_repeated(library: Library, text: str) -> None:
+    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_API_KEYS") as refused:
+        library.app(api_keys=text)
+    assert "sha256sum" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+    assert hashed("hunter2")[5:] not in str(refused.value)
+
+
+def test_the_hash_of_no_key_at_all_lets_nobody_in(library: Library) -> None:
+    with pytest.raises(UsageError, match="entry 2 of IMGSEARCH_SEARCH_API_KEYS is the hash of nothing"):
+        library.app(api_keys=f"{KEYS},{hashed('')}")
+
+
+@pytest.mark.parametrize("between", [",", "\n", " ,\n\r\n "])
+async def test_several_keys_are_valid_at_a_time(gallery: Library, between: str) -> None:
+    entries = [hashed("old"), hashed("new"), hashed("other", name="robots").upper().replace("ROBOTS", "robots")]
+    async with gallery.serving(api_keys=between.join(entries)) as client:
+        for key in ("old", "new", "other"):
+            headers = {"Authorization": f"Bearer {key}"}
+            assert (await client.get("/v1/indexes", headers=headers)).status_code == 200
+        problem(await client.get("/v1/indexes", headers={"Authorization": "Bearer none"}), 401)
+
+
+async def test_a_key_that_is_removed_ends_its_logins_and_no_others(gallery: Library) -> None:
+    async with gallery.serving(api_keys=hashed("old", "new")) as client:
+        await log_in(client, "old")
+        old = dict(client.cookies)
+        await log_in(client, "new")
+        new = dict(client.cookies)
+        assert old != new
+    async with gallery.serving(api_keys=hashed("new")) as client:
+        client.cookies.update(new)
+        assert (await client.get("/v1/indexes")).status_code == 200
+    async with gallery.serving(api_keys=hashed("new")) as client:
+        client.cookies.update(old)
+        problem(await client.get("/v1/indexes"), 401)
+
+
+async def test_roboflows_client_brings_it_in_the_address_and_nobody_else_does(gallery: Library) -> None:
+    async with gallery.serving(api_keys=KEYS) as client:
+        there = await client.post("/clip/embed_text", params={"api_key": KEY}, json={"text": "red"})
+        assert there.status_code == 200, there.text
+        problem(await client.post("/clip/embed_text", params={"api_key": "wrong"}, json={"text": "red"}), 401)
+        problem(await client.post("/clip/embed_text", json={"text": "red", "api_key": KEY}), 401)
+        problem(await client.post("/v1/search", params={"api_key": KEY}, json={"text": "red"}), 401)
+
+
+async def test_a_key_in_the_address_is_not_logged(gallery: Library, caplog: pytest.LogCaptureFixture) -> None:
+    gallery.encoder.failure = RuntimeError("a surprise")
+    async with gallery.serving(api_keys=KEYS) as client:
+        caplog.clear()
+        problem(await client.post("/clip/embed_text", params={"api_key": KEY}, json={"text": "red"}), 500)
+    ours = [record for record in caplog.records if record.name.startswith("searcher")]
+    assert ours
+    assert KEY not in " ".join(record.getMessage() for record in ours)
+
+
+async def test_requests_are_counted_by_the_name_of_their_key(gallery: Library) -> None:
+    async with gallery.serving(api_keys=f"{KEYS}\n{hashed('other', name='robots')}") as client:
+        for _ in range(2):
+            await client.get("/v1/indexes", headers={"Authorization": "Bearer other"})
+        await client.get("/v1/indexes")
+        text = (await client.get("/metrics")).text
+    assert 'imgsearch_key_requests_total{key="robots"} 2.0' in text
+    assert 'key="team"' not in text
 
 
 async def log_in(client: httpx.AsyncClient, key: str = KEY, origin: str = "http://searcher") -> httpx.Response:
@@ -115,7 +197,7 @@ async def log_in(client: httpx.AsyncClient, key: str = KEY, origin: str = "http:
 
 
 async def test_the_page_logs_in_once_and_then_shows_pictures(gallery: Library) -> None:
-    async with gallery.serving(api_key=KEY) as client:
+    async with gallery.serving(api_keys=KEYS) as client:
         answer = await log_in(client)
         assert answer.status_code == 204
         cookie = answer.headers["set-cookie"]
@@ -126,42 +208,46 @@ async def test_the_page_logs_in_once_and_then_shows_pictures(gallery: Library) -
         (result,) = (await client.post("/v1/search", json={"text": "red", "k": 1})).json()["results"]
         assert (await client.get(result["thumbnail"])).status_code == 200
         assert (await client.get(result["image"])).status_code == 200
-    async with gallery.serving(api_key=KEY) as replica:
+    async with gallery.serving(api_keys=KEYS) as replica:
         replica.cookies = client.cookies
         assert (await replica.get("/v1/indexes")).status_code == 200
-    async with gallery.serving(api_key="a-new-key") as changed:
+    async with gallery.serving(api_keys=hashed("a-new-key")) as changed:
         changed.cookies = client.cookies
         problem(await changed.get("/v1/indexes"), 401)
 
 
 async def test_over_https_the_cookie_stays_there(gallery: Library) -> None:
-    async with gallery.serving(api_key=KEY) as client:
+    async with gallery.serving(api_keys=KEYS) as client:
         assert "Secure" in (await log_in(client, origin="https://photos.example")).headers["set-cookie"]
 
 
 @pytest.mark.parametrize("key", ["", "wrong", "\ud800", "schlüssel"])
 async def test_the_page_does_not_log_in_with_another_key(gallery: Library, key: str) -> None:
-    async with gallery.serving(api_key=KEY) as client:
+    async with gallery.serving(api_keys=KEYS) as client:
         body = json.dumps({"key": key})
         answer = await client.post("/v1/login", content=body, headers={"Content-Type": "application/json"})
-        assert "not the API key of this searcher" in problem(answer, 401)
+        assert "not an API key of this searcher" in problem(answer, 401)
         assert "set-cookie" not in answer.headers
         problem(await client.get("/v1/indexes"), 401)
 
 
 @pytest.mark.parametrize("token", ["", "0" * 64, "correct-horse", "schlüssel"])
 async def test_a_cookie_of_ones_own_making_is_refused(gallery: Library, token: str) -> None:
-    async with gallery.serving(api_key=KEY) as client:
+    async with gallery.serving(api_keys=KEYS) as client:
         headers = {b"Cookie": f"imgsearch={token}".encode()}
         problem(await client.get("/v1/indexes", headers=headers), 401)
 
 
 def test_the_description_says_that_there_is_a_key(library: Library) -> None:
-    described = library.app(api_key=KEY).openapi()
+    described = library.app(api_keys=KEYS).openapi()
     (name, scheme), *others = described["components"]["securitySchemes"].items()
     assert not others
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for path in described["paths"].values():
         for operation in path.values():
             assert operation["security"] == [{name: []}]
-    assert "securitySchemes" not in library.app().openapi()["components"]
+            assert operation["responses"]["401"]["headers"]["WWW-Authenticate"]
+            assert "RateLimit" in operation["responses"]["429"]["headers"]
+    without = library.app().openapi()
+    assert "securitySchemes" not in without["components"]
+    assert "401" not in without["paths"]["/v1/search"]["post"]["responses"]

@@ -40,7 +40,7 @@ def test_each_kind_of_error_has_its_status(error: Exception, status: int) -> Non
 @pytest.mark.parametrize(
     ("search", "sentence"),
     [
-        ({}, "give exactly one of text, image, id, embedding, parts; here is none"),
+        ({}, "give exactly one of text, image, image_url, id, embedding, parts; here is none"),
         ({"text": "a", "id": "b"}, "here is text and id"),
         ({"text": ""}, "text: "),
         ({"text": "  \n"}, "text: "),
@@ -70,7 +70,7 @@ def test_each_kind_of_error_has_its_status(error: Exception, status: int) -> Non
         ({"text": "a", "filter": {"a" * 100_000: None}}, "filter: aaa"),
         ({"parts": []}, "parts: "),
         ({"parts": [{"text": "a"}] * 17}, "parts: at most 16"),
-        ({"parts": [{"text": "a", "id": "b"}]}, "parts.0: give exactly one of text, image, id, embedding"),
+        ({"parts": [{"text": "a", "id": "b"}]}, "parts.0: give exactly one of text, image, image_url, id, embedding"),
         ({"parts": [{"parts": []}]}, "parts.0"),
         ({"parts": [{"text": "a", "weight": 1e9}]}, "parts.0.weight: "),
         ({"parts": [{"text": "a", "weight": 0}]}, "cancel each other out"),

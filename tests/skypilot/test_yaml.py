@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -114,9 +115,9 @@ def test_what_only_a_person_knows_is_demanded(name: str, variable: str) -> None:
 
 def test_nothing_is_open_to_the_internet_without_a_key() -> None:
     without = task_of("serve")
-    assert [secret.name for secret in without.managed_secret_refs] == ["IMGSEARCH_SEARCH_API_KEY"]
+    assert [secret.name for secret in without.managed_secret_refs] == ["IMGSEARCH_SEARCH_API_KEYS"]
     env = dict.fromkeys(demanded("serve"), "given")
-    given = load(FOLDER / "serve.yaml", env, {"IMGSEARCH_SEARCH_API_KEY": "k"})
+    given = load(FOLDER / "serve.yaml", env, {"IMGSEARCH_SEARCH_API_KEYS": "k"})
     assert given.managed_secret_refs == []
     assert [name for name in ALL for each in task_of(name).resources if each.ports] == ["serve"]
 
@@ -401,7 +402,7 @@ def serving(given: Mapping[str, str], env: Mapping[str, str], *, home: Path) -> 
         server = subprocess.Popen(
             script(
                 told("serve", given),
-                {**env, **here, "IMGSEARCH_SEARCH_API_KEY": "opensesame"},
+                {**env, **here, "IMGSEARCH_SEARCH_API_KEYS": f"team:{hashlib.sha256(b'opensesame').hexdigest()}"},
                 python=WHOLE,
                 home=home,
             ),

@@ -1,6 +1,7 @@
 """What `helm test` asks the searcher, from inside the cluster: is it ready, and what does it serve?
 
-Runs in the searcher's image with the standard library only. SEARCHER_URL, and SEARCHER_API_KEY where there is a key.
+Runs in the searcher's image with the standard library only. SEARCHER_URL says where. A searcher that wants an API key
+tells no more than that it is ready: nobody gave this program a key.
 """
 
 from __future__ import annotations
@@ -19,11 +20,8 @@ PATIENCE_SECONDS = 60
 
 def ask(path: str) -> tuple[int, Any]:
     """Status and JSON of the answer; raises OSError where there is none."""
-    key = os.environ.get("SEARCHER_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    request = urllib.request.Request(os.environ["SEARCHER_URL"] + path, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(os.environ["SEARCHER_URL"] + path, timeout=10) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refusal:
         return refusal.code, json.load(refusal)
@@ -49,7 +47,8 @@ def main() -> None:
     print("ready:", json.dumps(wait_until_ready()))
     status, said = ask("/v1/indexes")
     if status == 401:
-        sys.exit("the searcher refuses the API key of searcher.apiKey.existingSecret: restart it if the key is new")
+        print("it wants an API key, and lets nobody in without")
+        return
     if status != 200:
         sys.exit(f"/v1/indexes answers {status}: {said}")
     print("indexes:", json.dumps(said))

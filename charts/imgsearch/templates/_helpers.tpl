@@ -32,7 +32,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- /* A number of the values as an environment variable's value, "" for null: (VALUE). toJson, since Helm reads
 20000000 as a float and would print 2e+07. */}}
 {{- define "imgsearch.number" -}}
-{{- kindIs "invalid" . | ternary "" (toJson .) | quote }}
+{{- if kindIs "string" . }}{{ . | quote }}{{ else }}{{ kindIs "invalid" . | ternary "" (toJson .) | quote }}{{ end }}
 {{- end }}
 
 {{- /* Labels and annotations of a pod: (list ROOT COMPONENT). */}}

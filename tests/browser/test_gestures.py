@@ -1,0 +1,414 @@
+"""What a person does on the page, one gesture after the other, on a real index."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+GIRAFFE = "000000000025.jpg"
+TILES = "#results .tile"
+DROP = """async ([name, data]) => {
+  const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+  const carried = new DataTransfer();
+  carried.items.add(new File([bytes], name, { type: "image/jpeg" }));
+  const fire = (type) =>
+    document.body.dispatchEvent(
+      type === "paste"
+        ? new ClipboardEvent(type, { clipboardData: carried, bubbles: true, cancelable: true })
+        : new DragEvent(type, { dataTransfer: carried, bubbles: true, cancelable: true }),
+    );
+  return fire;
+}"""
+
+
+def names(page: Page) -> list[str]:
+    """The files that are shown, best first."""
+    labels = page.locator(f"{TILES} .open").evaluate_all("all => all.map((one) => one.ariaLabel)")
+    return [label.split(",")[0] for label in labels]
+
+
+def address(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlparse(page.url).query)
+
+
+def search(page: Page, text: str) -> None:
+    """Types the words and waits for what they find."""
+    with page.expect_response(
+        lambda answer: answer.url.endswith("/v1/search") and text in (answer.request.post_data or "")
+    ):
+        page.locator("#text").press_sequentially(text)
+    shown(page)
+
+
+def shown(page: Page) -> None:
+    expect(page.locator("#results.stale")).to_have_count(0)
+    expect(page.locator(f"{TILES} img.there").first).to_be_visible()
+
+
+def opened(page: Page, address: str = "/") -> Page:
+    page.goto(address)
+    shown(page)
+    return page
+
+
+def test_words_are_looked_for_after_a_pause_and_only_the_last_ones(page: Page) -> None:
+    opened(page)
+    asked: list[str] = []
+    page.on(
+        "request", lambda request: asked.append(request.post_data or "") if request.url.endswith("/search") else None
+    )
+    search(page, "a giraffe")
+    assert GIRAFFE in names(page)[:5]
+    assert len(asked) < len("a giraffe")
+    assert json.loads(asked[-1])["parts"] == [{"text": "a giraffe", "weight": 1}]
+    assert address(page)["q"] == ["a giraffe"]
+    expect(page.locator("#status")).to_contain_text("best first")
+
+
+def test_a_search_that_is_overtaken_is_given_up(page: Page) -> None:
+    opened(page)
+    page.route("**/v1/search", lambda route: None if "slow" in (route.request.post_data or "") else route.continue_())
+    with page.expect_event("requestfailed") as given_up:
+        with page.expect_request(lambda request: "slow" in (request.post_data or "")):
+            page.locator("#text").fill("slow")
+        page.locator("#text").fill("a giraffe")
+    assert "slow" in (given_up.value.post_data or "")
+    expect(page.locator("#status")).to_contain_text("best first")
+    assert GIRAFFE in names(page)[:5]
+
+
+@pytest.mark.parametrize("way", ["choose", "drop", "paste"])
+def test_an_image_finds_itself_and_the_link_finds_it_again(
+    page: Page, context: BrowserContext, coco128: Path, way: str
+) -> None:
+    opened(page)
+    file = coco128 / GIRAFFE
+    if way == "choose":
+        page.locator("#file").set_input_files(file)
+    else:
+        import base64
+
+        fire = page.evaluate_handle(DROP, [GIRAFFE, base64.b64encode(file.read_bytes()).decode()])
+        if way == "drop":
+            fire.evaluate("fire => fire('dragover')")
+            expect(page.locator("#dropping")).to_be_visible()
+        fire.evaluate("(fire, way) => fire(way)", way)
+        expect(page.locator("#dropping")).to_be_hidden()
+    expect(page.locator("#chips .chip")).to_contain_text("More like your image")
+    expect(page.locator("#chips img")).to_have_attribute("src", re.compile("^data:image/jpeg"))
+    expect(page.locator(f"{TILES} .open").first).to_have_attribute("aria-label", re.compile(GIRAFFE))
+    found = names(page)
+    other = context.new_page()
+    opened(other, page.url)
+    assert names(other)[:10] == found[:10]
+
+
+def test_an_address_that_is_typed_is_asked_of_the_searcher_which_says_why_not(page: Page, console: object) -> None:
+    console.refusals = True  # type: ignore[attr-defined]
+    opened(page)
+    page.locator("#text").fill("https://127.0.0.1/secret.jpg")
+    page.locator("#text").press("Enter")
+    expect(page.locator("#notice h2")).to_have_text("That image cannot be had")
+    assert address(page)["part"] == ["url:1:https://127.0.0.1/secret.jpg"]
+    page.get_by_role("button", name="Leave it out").click()
+    shown(page)
+    assert "part" not in address(page)
+
+
+def test_the_address_of_one_of_its_own_images_is_that_image(page: Page, searcher: httpx.Client) -> None:
+    found = searcher.post("/v1/search", json={"text": "a giraffe", "k": 1, "index": "photos"}).json()["results"][0]
+    opened(page, "/?index=photos")
+    page.locator("#text").fill(str(searcher.base_url.join(found["image"])))
+    page.locator("#text").press("Enter")
+    expect(page.locator("#chips .chip")).to_contain_text("More like this")
+    assert address(page)["part"] == [f"id:1:{found['id']}"]
+
+
+def test_more_and_less_like_a_result_are_chips_with_weights_that_can_be_removed(page: Page) -> None:
+    opened(page, "/?index=photos")
+    search(page, "an animal")
+    tile = page.locator(TILES).nth(1)
+    tile.hover()
+    with page.expect_request(lambda request: '"id"' in (request.post_data or "")) as more:
+        tile.get_by_label("More like this").click()
+    assert [part["weight"] for part in json.loads(more.value.post_data or "")["parts"]] == [1, 0.5]
+    shown(page)
+    tile = page.locator(TILES).nth(3)
+    tile.hover()
+    tile.get_by_label("Less like this").click()
+    chips = page.locator("#chips .chip")
+    expect(chips).to_have_count(3)
+    expect(chips.nth(2)).to_contain_text("Less like this")
+    with page.expect_request(lambda request: '"weight":-2' in (request.post_data or "")):
+        chips.nth(2).get_by_role("slider").fill("-2")
+    assert [part.split(":")[1] for part in address(page)["part"]] == ["0.5", "-2"]
+    chips.nth(2).get_by_role("button").click()
+    expect(chips).to_have_count(2)
+    chips.nth(1).get_by_role("button").click()
+    expect(chips).to_have_count(0)
+    assert address(page)["q"] == ["an animal"]
+
+
+def menu(page: Page, name: str) -> None:
+    page.locator("#tools summary", has_text=re.compile(f"^{name}")).first.click()
+
+
+def test_values_of_a_field_are_chosen_from_a_list_with_counts(page: Page, coco128: Path) -> None:
+    opened(page, "/?index=photos&alike=all")
+    menu(page, "labels")
+    page.get_by_label("Narrow the values of labels").fill("giraf")
+    value = page.locator(".menu[open] .value:visible")
+    expect(value).to_have_count(1)
+    count = int(value.locator(".count").inner_text())
+    with page.expect_response("**/v1/search"):
+        value.click()
+    expect(page.locator(TILES)).to_have_count(count)
+    assert json.loads(address(page)["where"][0]) == {"labels": {"has": ["giraffe"]}}
+    expect(page.locator(".menu.on summary")).to_contain_text("giraffe")
+    page.get_by_role("button", name="Clear filters").click()
+    expect(page.locator(TILES)).not_to_have_count(count)
+    assert "where" not in address(page)
+
+
+def test_numbers_have_a_range_and_booleans_a_choice(page: Page, searcher: httpx.Client) -> None:
+    opened(page, "/?index=photos&alike=all")
+    menu(page, "year")
+    with page.expect_request(lambda request: "$gte" in (request.post_data or "")):
+        page.get_by_label("year from", exact=True).fill("2019")
+    menu(page, "indoor")
+    with page.expect_response(lambda answer: "$and" in (answer.request.post_data or "")):
+        page.get_by_label("true").check()
+    shown(page)
+    assert json.loads(address(page)["where"][0]) == {"year": {"min": 2019}, "indoor": {"is": True}}
+    where = {"$and": [{"year": {"$gte": 2019}}, {"indoor": {"$eq": True}}]}
+    asked = {"text": "a photo", "k": 200, "index": "photos", "filter": where}
+    expect(page.locator(TILES)).to_have_count(len(searcher.post("/v1/search", json=asked).json()["results"]))
+
+
+def test_the_score_slider_leaves_out_what_is_less_like_it(page: Page) -> None:
+    opened(page, "/?index=photos&q=a+giraffe")
+    menu(page, "score")
+    with page.expect_response(lambda answer: "min_score" in (answer.request.post_data or "")):
+        page.get_by_label("Least score").fill("0.24")
+    shown(page)
+    scores = page.locator(f"{TILES} .score").all_inner_texts()
+    assert scores
+    assert min(map(float, scores)) >= 0.24
+
+
+def test_near_duplicates_are_folded_with_a_count_and_can_be_opened_or_shown(page: Page) -> None:
+    opened(page, "/?index=photos&q=a+giraffe")
+    badge = page.locator(".twins").first
+    badge.scroll_into_view_if_needed()
+    expect(badge).to_have_text("+1")
+    badge.click()
+    expect(page.locator(".twins-of h3")).to_contain_text("nearly the same")
+    page.locator(".twins-of button").click()
+    expect(page.locator("#detail-name")).to_have_text(re.compile(r"again-|\d{12}"))
+    page.keyboard.press("Escape")
+    page.locator("#fold").uncheck()
+    expect(page.locator(".twins")).to_have_count(0)
+    assert address(page)["alike"] == ["all"]
+
+
+def test_scrolling_brings_every_image_once_and_shapes_are_right(page: Page, searcher: httpx.Client) -> None:
+    opened(page, "/?index=photos&alike=all&q=people")
+    (info,) = [one for one in searcher.get("/v1/indexes").json()["indexes"] if one["index"] == "photos"]
+    for count in (80, 120, info["images"]):
+        page.mouse.wheel(0, 9000)
+        expect(page.locator(TILES).nth(count - 1)).to_be_attached()
+    assert len(set(names(page))) == info["images"]
+    shapes = page.locator(f"{TILES} img.there").evaluate_all(
+        "all => all.map((one) => [one.clientWidth / one.clientHeight, one.naturalWidth / one.naturalHeight])"
+    )
+    assert len(shapes) > 40
+    for seen, own in shapes:
+        assert seen == pytest.approx(min(2, max(0.6, own)), rel=0.06)
+
+
+def test_the_detail_view_has_the_image_what_is_known_of_it_its_neighbours_and_the_way_on(
+    page: Page, coco128: Path
+) -> None:
+    opened(page, "/?index=photos&q=a+giraffe")
+    first, second = names(page)[:2]
+    page.locator(f"{TILES} .open").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("h2")).to_have_text(first)
+    expect(dialog.locator(".frame.there .whole")).to_be_visible()
+    expect(dialog.locator("dl")).to_contain_text("giraffe")
+    expect(dialog.locator(".neighbours .strip button")).to_have_count(12)
+    with page.expect_download() as download:
+        dialog.get_by_label("Download").click()
+    assert download.value.suggested_filename == first
+    assert download.value.path().read_bytes() == (coco128 / first).read_bytes()
+    page.keyboard.press("ArrowRight")
+    expect(dialog.locator("h2")).to_have_text(second)
+    dialog.get_by_label("Previous image").click()
+    expect(dialog.locator("h2")).to_have_text(first)
+    dialog.locator(".neighbours .strip button").first.click()
+    expect(dialog.locator("h2")).not_to_have_text(first)
+    page.go_back()
+    expect(dialog).to_be_hidden()
+    assert "open" not in address(page)
+
+
+def test_a_value_in_the_detail_view_is_a_filter(page: Page) -> None:
+    opened(page, "/?index=photos&q=a+giraffe")
+    page.locator(f"{TILES} .open").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="giraffe", exact=True).click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert json.loads(address(page)["where"][0]) == {"labels": {"has": ["giraffe"]}}
+
+
+def test_a_link_shows_what_its_sender_saw(page: Page, context: BrowserContext) -> None:
+    where = json.dumps({"year": {"min": 2006, "max": 2018}})
+    opened(page, f"/?index=photos&q=an+animal&weight=0.8&score=0.1&alike=all&where={where}")
+    page.locator(f"{TILES} .open").nth(2).click()
+    expect(page.locator(".frame.there")).to_be_visible()
+    other = context.new_page()
+    other.goto(page.url)
+    expect(other.locator("#detail-name")).to_have_text(page.locator("#detail-name").inner_text())
+    other.keyboard.press("Escape")
+    shown(other)
+    page.keyboard.press("Escape")
+    assert names(other)[:20] == names(page)[:20]
+
+
+def test_the_index_is_picked_and_kept_in_the_address(page: Page) -> None:
+    opened(page)
+    page.locator("#index").select_option("photos")
+    expect(page.locator("#status")).to_have_text("136 images in photos")
+    assert address(page)["index"] == ["photos"]
+    page.locator("#index").select_option("few")
+    expect(page.locator(TILES)).to_have_count(12)
+
+
+def test_results_are_saved_as_json_and_csv(page: Page) -> None:
+    opened(page, "/?index=photos&q=a+giraffe&alike=all")
+    for format, label in (("json", "JSON"), ("csv", "CSV")):
+        menu(page, "save")
+        with page.expect_download() as download:
+            page.get_by_role("button", name=label).click()
+        assert download.value.suggested_filename == f"photos.{format}"
+        text = Path(download.value.path()).read_bytes().decode()
+        rows = json.loads(text)["results"] if format == "json" else list(csv.DictReader(text.splitlines()))
+        assert len(rows) == 136
+        assert rows[0]["id"]
+        assert rows[0]["uri"].endswith(names(page)[0])
+        page.keyboard.press("Escape")
+
+
+def test_the_theme_follows_the_system_until_it_is_switched_and_is_kept(page: Page) -> None:
+    def ground() -> str:
+        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    page.emulate_media(color_scheme="light")
+    opened(page)
+    light = ground()
+    page.emulate_media(color_scheme="dark")
+    dark = ground()
+    assert dark != light
+    page.get_by_role("button", name="Dark").click()
+    assert ground() == light
+    page.reload()
+    shown(page)
+    assert ground() == light
+    page.get_by_role("button", name="Dark").click()
+    assert ground() == dark
+
+
+def test_everything_is_reached_by_the_keyboard(page: Page) -> None:
+    opened(page, "/?index=photos&q=a+giraffe")
+    page.locator("body").press("/")
+    expect(page.locator("#text")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    tiles = page.locator(f"{TILES} .open")
+    expect(tiles.first).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(tiles.nth(1)).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    below = page.evaluate("document.activeElement.getBoundingClientRect().top")
+    page.keyboard.press("ArrowUp")
+    assert below > page.evaluate("document.activeElement.getBoundingClientRect().top")
+    page.keyboard.press("Home")
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    name = names(page)[1]
+    expect(page.locator("#detail-name")).to_have_text(name)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(tiles.nth(1)).to_be_focused()
+    page.keyboard.press("+")
+    expect(page.locator("#chips .chip")).to_have_count(2)
+    menu_button = page.locator("#tools summary").first
+    menu_button.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".menu[open]")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.locator(".menu[open]")).to_have_count(0)
+    expect(menu_button).to_be_focused()
+
+
+def test_the_map_is_zoomed_and_moved_and_opens_images_and_its_place_is_in_the_link(
+    page: Page, context: BrowserContext
+) -> None:
+    page.goto("/?index=photos&view=map")
+    expect(page.locator("#status")).to_contain_text("like beside like")
+    canvas = page.locator("#map canvas")
+    box = canvas.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
+    with page.expect_response(re.compile("/thumbnail")):
+        page.mouse.wheel(0, -900)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 3 + 80, box["y"] + box["height"] / 2 + 40, steps=4)
+    page.mouse.up()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    page.wait_for_url(re.compile("at="))
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("+")
+    page.wait_for_url(re.compile(r"at=[^&]*"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#detail-name")).to_contain_text(".jpg")
+    expect(page.locator(".neighbours .strip button")).to_have_count(12)
+    name = page.locator("#detail-name").inner_text()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    other = context.new_page()
+    other.goto(page.url)
+    expect(other.locator("#status")).to_contain_text("like beside like")
+    other.locator("#map canvas").press("Enter")
+    expect(other.locator("#detail-name")).to_have_text(name)
+
+
+def test_a_click_on_the_map_opens_the_image_under_it(page: Page) -> None:
+    page.goto("/?index=photos&view=map")
+    expect(page.locator("#status")).to_contain_text("like beside like")
+    page.get_by_label("Zoom in").click(click_count=3)
+    canvas = page.locator("#map canvas")
+    canvas.press("ArrowLeft")
+    canvas.press("Enter")
+    name = page.locator("#detail-name")
+    expect(name).to_contain_text(".jpg")
+    page.keyboard.press("Escape")
+    page.get_by_label("Show all").click()
+    points = page.evaluate("fetch('/v1/map?index=photos').then((answer) => answer.json())")["points"]
+    box = canvas.bounding_box()
+    assert box
+    top = points[-1]  # painted last
+    wide, high = box["width"] - 96, box["height"] - 96
+    wide, high = min(wide, high * 1.8), min(high, wide * 1.8)
+    x, y = box["width"] / 2 + (top["x"] - 0.5) * wide, box["height"] / 2 + (top["y"] - 0.5) * high
+    canvas.click(position={"x": x, "y": y})
+    page.wait_for_url(re.compile(f"open={top['id']}"))

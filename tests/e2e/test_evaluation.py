@@ -1,0 +1,93 @@
+"""The demo model on COCO128, measured; and an index whose store has wrong vectors beside it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imgsearch.stores import Record, open_store
+from tests.conftest import DEMO_MODEL
+from tests.programs import controller
+
+WRONG = 32
+
+
+@pytest.fixture(scope="module")
+def home(coco128: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Indexed, with a second index of the same run in which a quarter of the vectors are others."""
+    made = tmp_path_factory.mktemp("coco")
+    done = controller("run-pipeline", coco128, "--local", "--home", made, "--model", DEMO_MODEL)
+    assert done.returncode == 0, done.stderr
+    with closing(open_store(f"chroma+file://{made}/chroma")) as store:
+        good = store.pointers()["photos"]
+        (hits,) = store.search(good.collection, np.ones((1, good.dim), np.float32), k=good.images, vectors=True)
+        random = np.random.default_rng(0)
+        wrong = [replace(hit, vector=random.normal(size=good.dim).astype(np.float32)) for hit in hits[:WRONG]]
+        store.create("broken", dim=good.dim)
+        store.add("broken", [Record(hit.id, hit.metadata, hit.vector) for hit in [*wrong, *hits[WRONG:]]])
+        store.publish(replace(good, index="broken", collection="broken"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def told(home: Path) -> dict[str, Any]:
+    """Both indexes, measured."""
+    done = controller("evaluate", "photos", "broken", "--home", home, "-o", "json", "--plot", home / "plot.svg")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def figure(told: dict[str, Any], of: str, name: str) -> dict[str, Any]:
+    (found,) = (each for each in told["figures"] if (each["of"], each["figure"]) == (of, name))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_store_finds_what_exact_search_finds(told: dict[str, Any]) -> None:
+    for of, queries in [("images", 128), ("texts", 71)]:
+        recall = figure(told, of, "recall@10")["indexes"][0]
+        assert recall["queries"] == queries
+        assert recall["value"] >= 0.99
+
+
+def test_labels_find_as_many_of_their_images_as_with_open_clip_alone(told: dict[str, Any]) -> None:
+    # tests/e2e/test_coco128.py counts them.
+    found = figure(told, "labels", "R@10")["indexes"][0]
+    assert (found["queries"], found["value"]) == (71, round(67 / 71, 4))
+    assert 0.86 < found["low"] < found["value"] < found["high"] < 0.99
+    assert told["indexes"][0]["labels"] == "labels"
+    assert len(told["indexes"][0]["by_label"]) == 71
+
+
+def test_a_store_with_wrong_vectors_is_found_out_beside_a_good_one(told: dict[str, Any]) -> None:
+    for of in ("images", "texts"):
+        difference = figure(told, of, "recall@10")["difference"]
+        assert difference["value"] < -0.15
+        assert difference["high"] < -0.1
+    assert figure(told, "neighbours", "precision@10")["difference"]["high"] < 0
+
+
+def test_it_is_drawn(told: dict[str, Any], home: Path) -> None:
+    assert "<!-- images, broken -->" in (home / "plot.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("photos", "photos"), "name another index to compare photos with"),
+        (("photos", "--plot", "plot.pdf"), "--plot plot.pdf is neither a .svg nor a .png"),
+        (("photos", "--queries", "0"), "argument --queries: at least 1"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+    done = controller("evaluate", *words, "--home", tmp_path / "empty")
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert not (tmp_path / "empty").exists()

@@ -1,0 +1,225 @@
+"""The Python client, of a searcher in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from imgsearch.client import Client, KeyRefused, Page, Result
+from imgsearch.errors import PermanentError, TemporaryError, UsageError
+from imgsearch.layout import Facets, RunFolder
+from tests.programs import free_port
+from tests.searcher.library import picture
+from tests.searcher.process import SearcherProcess, answers
+
+FACETS = Facets(
+    run="r1",
+    index="photos",
+    images=4,
+    fields=[
+        {
+            "field": "colour",
+            "type": "text",
+            "images": 4,
+            "distinct": 1,
+            "values": [{"value": "red", "count": 4}],
+            "min": None,
+            "max": None,
+        }
+    ],
+)
+ANSWER = {
+    "results": [{"id": "x", "score": 0.5, "uri": "/x", "image": "/i", "thumbnail": "/t", "of a newer version": 1}],
+    "next_cursor": None,
+    "index": "photos",
+    "run": "r1",
+    "model": "m",
+    "took_ms": {},
+}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("searcher")
+    facets = folder / RunFolder("r1").facets
+    facets.parent.mkdir(parents=True)
+    facets.write_bytes(FACETS.to_json())
+    with SearcherProcess(folder) as searcher:
+        searcher.finish()
+        answers(searcher.url, "/readyz", "ready")
+        yield searcher.url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url) as made:
+        yield made
+
+
+def colours(page: Page) -> list[str]:
+    return [result.metadata["colour"] for result in page]
+
+
+def test_a_text_an_image_an_id_an_embedding_and_parts_are_searched_by(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "blue.png"
+    file.write_bytes(picture("blue"))
+    page = client.search("red", k=2)
+    assert colours(page)[0] == "red"
+    assert len(page) == 2
+    assert (page.index, page.run) == ("photos", "r1")
+    (red,) = client.search(id=page.results[0].id, k=1)
+    assert red.score == pytest.approx(1)
+    assert colours(client.search(image=file, k=1)) == ["blue"]
+    assert colours(client.search(image=str(file), k=1)) == ["blue"]
+    assert colours(client.search(image=picture("green"), k=1)) == ["green"]
+    (vector,) = client.embed(["yellow"])
+    assert colours(client.search(embedding=vector, k=1)) == ["yellow"]
+    mixed = client.search(parts=[{"text": "red"}, {"image": picture("blue"), "weight": 3.0}], k=1)
+    assert colours(mixed) == ["blue"]
+
+
+def test_a_search_is_narrowed_and_says_what_it_is_asked_for(client: Client) -> None:
+    assert colours(client.search("red", filter={"colour": {"$ne": "red"}}, k=4)).count("red") == 0
+    assert colours(client.search("red", min_score=0.999)) == ["red"]
+    (folded,) = client.search("red", dedupe=0.5, k=1, include=["embedding"])
+    assert len(folded.embedding) > 1
+    assert folded.metadata == {}
+    assert isinstance(folded.duplicates, list)
+
+
+def test_pages_follow_each_other_to_the_last(client: Client) -> None:
+    pages = list(client.pages("red", k=3))
+    assert [len(page) for page in pages] == [3, 1]
+    seen = [result.id for page in pages for result in page]
+    assert seen == [result.id for result in client.search("red", k=4)]
+
+
+def test_in_a_batch_each_search_has_its_answer_or_its_error(client: Client) -> None:
+    told = client.batch([{"text": "red", "k": 1}, {"id": "no-such"}, {"image": picture("blue"), "k": 1}])
+    assert isinstance(told[0], Page)
+    assert colours(told[0]) == ["red"]
+    assert isinstance(told[1], UsageError)
+    assert "no image with the id 'no-such'" in str(told[1])
+    assert isinstance(told[2], Page)
+    assert colours(told[2]) == ["blue"]
+
+
+def test_more_than_one_call_takes_are_several_calls(client: Client) -> None:
+    assert len(client.embed(["red"] * 65)) == 65
+    assert len(client.embed(image=[picture("red")] * 65)) == 65
+    assert len(client.batch([{"text": "red", "k": 1}] * 65)) == 65
+
+
+def test_pictures_facets_and_indexes_are_read(client: Client) -> None:
+    (red,) = client.search("red", k=1)
+    assert client.image(red) == client.image(red.id, index="photos") == picture("red")
+    assert client.thumbnail(red)[8:12] == client.thumbnail(red.id)[8:12] == b"WEBP"
+    assert client.facets() == client.facets("colour") == FACETS.fields
+    (index,) = client.indexes()
+    assert (index.index, index.images) == ("photos", 4)
+
+
+def test_what_is_wrong_is_said_in_the_searchers_own_words(client: Client) -> None:
+    with pytest.raises(UsageError, match='there is no index "other"; there is: photos'):
+        client.search("red", index="other")
+    with pytest.raises(UsageError, match="give exactly one of text"):
+        client.search("red", id="x")
+
+
+def test_where_nothing_answers_it_is_said() -> None:
+    with (
+        Client(f"http://127.0.0.1:{free_port()}") as client,
+        pytest.raises(TemporaryError, match="no searcher answers"),
+    ):
+        client.search("red")
+
+
+class Told:
+    """A server that says one thing after the other, and then the last again and again."""
+
+    def __init__(self, *told: tuple[int, Mapping[str, str], object]) -> None:
+        self._told = [*told]
+        self.asked = 0
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        told = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                status, headers, body = told._told[min(told.asked, len(told._told) - 1)]
+                told.asked += 1
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with HTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_port}"
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+BUSY = {"detail": "too many searches wait"}
+
+
+def test_one_that_is_busy_is_asked_again_when_it_says() -> None:
+    slept: list[float] = []
+    told = Told((429, {"Retry-After": "7"}, BUSY), (503, {}, BUSY), (200, {}, ANSWER))
+    with told.serving() as url, Client(url, sleep=slept.append) as client:
+        page = client.search("red")
+    assert page.results == [Result("x", 0.5, "/x", "/i", "/t")]
+    assert slept == [7.0, 2.0]
+
+
+def test_but_not_for_ever() -> None:
+    slept: list[float] = []
+    told = Told((429, {"Retry-After": "1"}, BUSY))
+    with (
+        told.serving() as url,
+        Client(url, sleep=slept.append) as client,
+        pytest.raises(TemporaryError, match="too many searches wait"),
+    ):
+        client.search("red")
+    assert slept == [1.0] * 4
+    assert told.asked == 5
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "sentence"),
+    [
+        ((429, {"Retry-After": "3600"}, BUSY), TemporaryError, "too many searches wait"),
+        ((502, {}, b"<html>"), TemporaryError, "answered 502: is it an imgsearch searcher?"),
+        ((500, {}, {"detail": "it broke"}), PermanentError, "it broke"),
+        ((422, {}, ["x"]), UsageError, "answered 422: is it an imgsearch searcher?"),
+        ((200, {}, b"<html>"), UsageError, "answered 200: is it an imgsearch searcher?"),
+        ((401, {}, BUSY), KeyRefused, "wants its API key"),
+    ],
+)
+def test_what_no_other_try_can_mend_is_told_at_once(
+    told: tuple[int, Mapping[str, str], object], kind: type[Exception], sentence: str
+) -> None:
+    server = Told(told)
+    with (
+        server.serving() as url,
+        Client(url, sleep=pytest.fail) as client,
+        pytest.raises(kind, match=sentence.replace("?", r"\?")),
+    ):
+        client.search("red")
+    assert server.asked == 1

@@ -1,0 +1,210 @@
+"""Clients that were made for other servers, unmodified, against the real programs, store and model."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.conftest import DEMO_MODEL
+from tests.programs import controller, serving
+from tests.searcher import clients
+from tests.searcher.process import SearcherProcess, answers
+
+CAT = "chelsea.png"
+CUP = "with space/ü #1.png"
+ROCKET = "rocket.jpg"
+CAPTION = "Chelsea, a tabby cat"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photos: a cat, a cup of coffee and a rocket."""
+    found = importlib.util.find_spec("skimage")
+    assert found
+    assert found.origin
+    photos = Path(found.origin).parent / "data"
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / CUP).parent.mkdir()
+    for photo, key in [("chelsea.png", CAT), ("coffee.png", CUP), ("rocket.jpg", ROCKET)]:
+        shutil.copy(photos / photo, folder / key)
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": CAT, "caption": CAPTION}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searcher(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    home = tmp_path_factory.mktemp("home")
+    done = controller("run-pipeline", folder, "--local", "--home", home, "--model", DEMO_MODEL, "--index", "photos")
+    assert done.returncode == 0, done.stderr
+    with serving(home) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def url(searcher: httpx.Client) -> str:
+    return str(searcher.base_url).rstrip("/")
+
+
+def embedded(searcher: httpx.Client, **given: Any) -> Any:
+    """The vectors that /v1/embed gives."""
+    return searcher.post("/v1/embed", json=given).raise_for_status().json()["vectors"]
+
+
+def test_the_page_of_skypilots_example_finds_a_photo_and_shows_it(searcher: httpx.Client, folder: Path) -> None:
+    """There is no client to install: these are the requests that its page sends."""
+    assert searcher.get("/health").json() == {"status": "healthy", "collection_size": 3}
+    for text, key in [("a cat", CAT), ("a cup of coffee", CUP)]:
+        found = searcher.post("/search", json={"text": text, "n_results": 12}).json()
+        assert [sorted(one) for one in found] == [["image_path", "similarity"]] * 3
+        assert found[0]["image_path"] == key
+        assert 1 > found[0]["similarity"] > found[1]["similarity"]
+        shown = searcher.get(f"/image/{quote(key)}")
+        assert shown.content == (folder / key).read_bytes()
+        assert shown.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize("transport", ["legacy", "header"])
+def test_roboflows_client_embeds_texts_and_images(
+    searcher: httpx.Client, url: str, folder: Path, transport: str
+) -> None:
+    texts = ["a cat", "a cup of coffee"]
+    files = [str(folder / CAT), str(folder / ROCKET)]
+    one, two, model, image, images = clients.roboflow(
+        url,
+        [
+            ("get_clip_text_embeddings", {"text": "a cat"}),
+            ("get_clip_text_embeddings", {"text": texts}),
+            ("get_clip_text_embeddings", {"text": "a cat", "clip_version": DEMO_MODEL}),
+            ("get_clip_image_embeddings", {"inference_input": files[0]}),
+            ("get_clip_image_embeddings", {"inference_input": files}),
+        ],
+        key="a key of theirs",
+        api_key_transport=transport,
+    )
+    of_texts = embedded(searcher, text=texts)
+    of_files = embedded(searcher, image=[base64.b64encode(Path(file).read_bytes()).decode() for file in files])
+    assert set(one) == {"inference_id", "frame_id", "time", "embeddings"}
+    assert one["time"] > 0
+    np.testing.assert_allclose(two["embeddings"], of_texts, atol=1e-5)
+    for answer in (one, model):
+        np.testing.assert_allclose(answer["embeddings"], of_texts[:1], atol=1e-5)
+    np.testing.assert_allclose(image["embeddings"], of_files[:1], atol=1e-5)
+    np.testing.assert_allclose([each["embeddings"][0] for each in images], of_files, atol=1e-5)
+
+
+def test_roboflows_client_sends_several_images_at_once_and_waits_for_none(
+    searcher: httpx.Client, url: str, folder: Path
+) -> None:
+    files = [str(folder / key) for key in (CAT, ROCKET, CUP)]
+    images, text, comparison = clients.roboflow(
+        url,
+        [
+            ("get_clip_image_embeddings_async", {"inference_input": files}),
+            ("get_clip_text_embeddings_async", {"text": "a cat"}),
+            ("clip_compare_async", {"subject": files[0], "prompt": ["a cat", "a rocket"]}),
+        ],
+        max_batch_size=2,
+    )
+    of_files = embedded(searcher, image=[base64.b64encode(Path(file).read_bytes()).decode() for file in files])
+    np.testing.assert_allclose([each["embeddings"][0] for each in images], of_files, atol=1e-5)
+    np.testing.assert_allclose(text["embeddings"], embedded(searcher, text=["a cat"]), atol=1e-5)
+    assert comparison["similarity"][0] > comparison["similarity"][1]
+
+
+def test_roboflows_client_compares(url: str, folder: Path) -> None:
+    cat, rocket = (str(folder / key) for key in (CAT, ROCKET))
+    texts, one, images, named = clients.roboflow(
+        url,
+        [
+            ("clip_compare", {"subject": cat, "prompt": ["a cat", "a rocket"]}),
+            ("clip_compare", {"subject": cat, "prompt": "a cat"}),
+            (
+                "clip_compare",
+                {"subject": "a rocket", "subject_type": "text", "prompt": [cat, rocket], "prompt_type": "image"},
+            ),
+            ("clip_compare", {"subject": cat, "prompt": {"a pet": "a cat", "a craft": "a rocket"}}),
+        ],
+    )
+    assert set(texts) == {"inference_id", "frame_id", "time", "similarity", "parent_id"}
+    assert texts["similarity"][0] > texts["similarity"][1]
+    assert one["similarity"] == pytest.approx(texts["similarity"][:1], abs=1e-5)
+    assert images["similarity"][1] > images["similarity"][0]
+    assert named["similarity"] == pytest.approx(
+        dict(zip(["a pet", "a craft"], texts["similarity"], strict=True)), abs=1e-5
+    )
+
+
+def test_roboflows_client_is_told_what_is_wrong(url: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    model, image = clients.roboflow(
+        url,
+        [
+            ("get_clip_text_embeddings", {"text": "a cat", "clip_version": "ViT-B-16"}),
+            ("get_clip_image_embeddings", {"inference_input": str(tmp_path / "broken.png")}),
+        ],
+    )
+    assert model["status"] == image["status"] == 422
+    assert "clip_version_id: no index here has the model 'ViT-B-16'" in model["message"]
+    assert "the image cannot be used" in image["message"]
+
+
+@pytest.mark.parametrize("sent", [{"api_key_transport": "header"}, {"api": "v0"}])
+def test_roboflows_client_brings_a_key_as_a_header_or_in_its_old_way(tmp_path: Path, sent: dict[str, str]) -> None:
+    known = hashlib.sha256(b"right").hexdigest()
+    calls = [
+        ("get_clip_text_embeddings", {"text": "a cat"}),
+        ("get_clip_image_embeddings", {"inference_input": "AAAA"}),
+    ]
+    with SearcherProcess(tmp_path, api_keys=f"team:{known}") as process:
+        process.finish()
+        answers(process.url, "/readyz", '"ready"')
+        text, image = clients.roboflow(process.url, calls, key="right", **sent)
+        assert len(text["embeddings"]) == 1
+        assert "the image cannot be used" in image["message"]
+        for answer in clients.roboflow(process.url, calls, key="wrong", **sent):
+            assert answer["status"] == 401
+
+
+def test_clip_retrievals_client_finds_by_text_image_and_vector(searcher: httpx.Client, url: str, folder: Path) -> None:
+    arguments = {"url": f"{url}/knn-service", "indice_name": "photos"}
+    vector = embedded(searcher, text=["a cat"])[0]
+    by_text, by_image, by_vector = clients.clip_retrieval(
+        arguments, [{"text": "a cat"}, {"image": str(folder / CUP)}, {"embedding_input": vector}]
+    )
+    best = by_text[0]
+    assert best["caption"] == CAPTION
+    assert best["image_path"] == str(folder / CAT)
+    assert searcher.get(best["url"]).content == (folder / CAT).read_bytes()
+    similarities = [one["similarity"] for one in by_text]
+    assert len(similarities) == 3
+    assert similarities == sorted(similarities, reverse=True)
+    assert by_image[0]["image_path"] == str(folder / CUP)
+    assert by_image[0]["similarity"] > 0.99
+    assert by_image[0]["caption"] == ""
+    assert [one["id"] for one in by_vector] == [one["id"] for one in by_text]
+    for one in by_text:
+        assert {"id", "similarity", "url", "caption", "image_path"} <= set(one)
+
+
+def test_clip_retrievals_client_gets_as_many_as_it_asks_for(url: str) -> None:
+    arguments = {"url": f"{url}/knn-service", "indice_name": "photos", "num_images": 2, "deduplicate": False}
+    (found,) = clients.clip_retrieval(arguments, [{"text": "a cat"}])
+    assert len(found) == 2
+
+
+def test_clip_retrievals_client_gets_a_problem_where_it_expects_results(url: str) -> None:
+    """It does not look at the status."""
+    (answer,) = clients.clip_retrieval({"url": f"{url}/knn-service", "indice_name": "laion5B"}, [{"text": "a cat"}])
+    assert answer["status"] == 404
+    assert answer["detail"] == 'there is no index "laion5B"; there is: photos'

@@ -1,0 +1,106 @@
+"""The rate limit: whom it counts, what it counts, and what it tells."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from imgsearch.errors import UsageError
+from tests.searcher.library import Library, hashed, problem
+from tests.searcher.process import SearcherProcess, answers
+
+pytestmark = pytest.mark.anyio
+
+RED = {"text": "red", "k": 1}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def test_more_than_the_rate_is_refused_and_told_when_to_come_again(gallery: Library) -> None:
+    async with gallery.serving(rate_limit="2/year") as client:
+        first = await client.post("/v1/search", json=RED)
+        assert first.headers["ratelimit-policy"] == '"search";q=2;w=31104000'
+        assert re.fullmatch(r'"search";r=1;t=\d+', first.headers["ratelimit"])
+        assert (await client.post("/v1/search", json=RED)).status_code == 200
+        refused = await client.post("/v1/search", json=RED)
+        assert "more than 2 per 1 year of this client: wait " in problem(refused, 429)
+        assert re.fullmatch(r'"search";r=0;t=\d+', refused.headers["ratelimit"])
+        assert int(refused.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/search", RED),
+        ("/v1/search/batch", {"searches": [RED, RED, RED]}),
+        ("/v1/search/image", {}),
+        ("/v1/embed", {"text": ["red", "blue"]}),
+        ("/search", {"text": "red"}),
+        ("/clip/embed_text", {"text": "red"}),
+        ("/knn-service", {"text": "red"}),
+    ],
+)
+async def test_each_search_and_embedding_is_one_whatever_becomes_of_it(
+    gallery: Library, path: str, body: dict[str, object]
+) -> None:
+    async with gallery.serving(rate_limit="1/year") as client:
+        assert (await client.post(path, json=body)).status_code != 429
+        problem(await client.post(path, json=body), 429)
+        problem(await client.post("/v1/search", json=RED), 429)
+
+
+async def test_pictures_probes_and_the_page_do_not_count(gallery: Library) -> None:
+    async with gallery.serving(rate_limit="1/year", api_keys=hashed("key")) as client:
+        client.headers.update(bearer("key"))
+        (result,) = (await client.post("/v1/search", json=RED)).json()["results"]
+        paths = [result["thumbnail"], result["image"], "/v1/indexes", "/", "/docs", "/healthz", "/readyz", "/metrics"]
+        for path in paths * 2:
+            answer = await client.get(path)
+            assert answer.status_code == 200
+            assert "ratelimit" not in answer.headers
+        for _ in range(2):
+            assert (await client.post("/v1/login", json={"key": "key"})).status_code == 204
+
+
+async def test_each_name_of_a_key_has_a_rate_of_its_own(gallery: Library) -> None:
+    keys = hashed("old", "new") + "," + hashed("other", name="robots")
+    async with gallery.serving(rate_limit="2/year", api_keys=keys) as client:
+        for key, status in [("old", 200), ("new", 200), ("old", 429), ("other", 200)]:
+            assert (await client.post("/v1/search", json=RED, headers=bearer(key))).status_code == status
+        # Who is not let in uses up nobody's.
+        problem(await client.post("/v1/search", json=RED, headers=bearer("wrong")), 401)
+        assert (await client.post("/v1/search", json=RED, headers=bearer("other"))).status_code == 200
+
+
+async def test_without_a_rate_there_is_no_limit(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        for _ in range(30):
+            answer = await client.post("/v1/search", json=RED)
+            assert answer.status_code == 200
+            assert "ratelimit" not in answer.headers
+
+
+def test_without_keys_each_address_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    with SearcherProcess(tmp_path, rate_limit="1/year") as server:
+        server.finish()
+        answers(server.url, "/readyz", "ready")
+        # uvicorn believes a proxy on this machine.
+        for address, status in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429), ("192.0.2.3", 200)]:
+            headers = {"X-Forwarded-For": address}
+            assert httpx.post(server.url + "/v1/search", json=RED, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("text", ["many", "20", "20/fortnight", "0/second", "-1/second", "1.5/second"])
+def test_what_is_no_rate_is_one_clear_sentence(library: Library, text: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"IMGSEARCH_SEARCH_RATE_LIMIT={text!r} is no rate")):
+        library.app(rate_limit=text)
+
+
+@pytest.mark.parametrize("text", ["20/second", "600/minute", "100/5 minute", "1000 per day"])
+def test_a_rate_is_written_in_any_of_these_ways(library: Library, text: str) -> None:
+    library.app(rate_limit=text)
