@@ -52,7 +52,10 @@ class Line(Generic[Query, Answer]):
         self._waiting: deque[Query] = deque()
         self._askers: dict[Query, list[asyncio.Future[Answer]]] = {}
         """Of what waits or is in a call."""
-        self._calling: set[asyncio.Task[None]] = set()
+        self._servers: set[asyncio.Task[None]] = set()
+        """Held, since the event loop itself holds tasks only weakly."""
+        self._serving = 0
+        """Those of them that look for queries once more before they end."""
         self._busy = 0
 
     @property
@@ -68,21 +71,26 @@ class Line(Generic[Query, Answer]):
         else:
             self._askers[query] = [future]
             self._waiting.append(query)
-            if len(self._calling) < self._pool.size:
+            if self._serving < self._pool.size:
+                self._serving += 1
                 # Of no request's context: a call is of many, and its log lines are of none.
                 task = asyncio.create_task(self._serve(), context=Context())
-                self._calling.add(task)
-                task.add_done_callback(self._calling.discard)
+                self._servers.add(task)
+                task.add_done_callback(self._servers.discard)
         return await future
 
     async def _serve(self) -> None:
-        while self._waiting:
-            # Who is in the call is settled when its turn comes: until then, more may come.
-            async with self._pool.turn:
-                if queries := self._next():
-                    self._busy += 1
-                    await self._answer(queries)
-                    self._busy -= 1
+        try:
+            while self._waiting:
+                # Who is in the call is settled when its turn comes: until then, more may come.
+                async with self._pool.turn:
+                    if queries := self._next():
+                        self._busy += 1
+                        await self._answer(queries)
+                        self._busy -= 1
+        finally:
+            # In the same step as the last look: a query that comes after it gets a server of its own.
+            self._serving -= 1
 
     def _next(self) -> list[Query]:
         """Those who have waited longest, as many as leave a share for each call that could run beside this one."""
@@ -98,13 +106,13 @@ class Line(Generic[Query, Answer]):
 
     async def _answer(self, queries: list[Query]) -> None:
         try:
-            answers = await self._pool(self._call, queries)
+            answers = dict(zip(queries, await self._pool(self._call, queries), strict=True))
         except Exception as error:  # whatever it was, those who wait must hear of it
             for query in queries:
                 for future in self._left(query):
                     future.set_exception(error)
         else:
-            for query, answer in zip(queries, answers, strict=True):
+            for query, answer in answers.items():
                 for future in self._left(query):
                     future.set_result(answer)
 

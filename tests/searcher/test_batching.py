@@ -180,6 +180,20 @@ async def test_lines_of_one_pool_take_turns_and_a_call_takes_who_is_there_when_i
     assert images.idle
 
 
+async def test_a_query_that_comes_as_the_last_call_ends_is_not_forgotten(pool: Pool) -> None:
+    line = Line(pool, lambda queries: [query.upper() for query in queries], most=2)
+    async with asyncio.timeout(TIMEOUT):
+        for query in ("a", "b", "c"):
+            assert await line.ask(query) == query.upper()
+
+
+async def test_a_call_that_answers_too_little_is_an_error_and_no_silence(pool: Pool) -> None:
+    line: Line[str, str] = Line(pool, lambda queries: [], most=2)
+    async with asyncio.timeout(TIMEOUT):
+        with pytest.raises(ValueError, match="shorter"):
+            await line.ask("a")
+
+
 async def test_where_too_many_wait_more_are_told_when_to_come_back(gallery: Library) -> None:
     gallery.encoder.gate.clear()
     async with gallery.serving(max_waiting=3) as client:
