@@ -16,6 +16,7 @@ from controller.capacity import Capacity
 from controller.local import RELEASE, LocalCluster
 from controller.pipeline import Cluster
 from controller.pools import find, finder, room
+from controller.skypilot import INSTALL, installed
 from controller.skypilot.pools import ensure_pool
 from imgsearch.errors import UsageError
 from imgsearch.settings import Settings
@@ -219,7 +220,9 @@ class Rented(Place):
             raise UsageError(
                 "--backend sky has no cluster and is not this machine: leave out the other flags of the place"
             )
-        settings = clouds.settings(args.sky_tasks or clouds.TASKS, env)  # first: it costs no server
+        if not installed():
+            raise UsageError(INSTALL)
+        settings = clouds.settings(args.sky_tasks or clouds.TASKS, env)  # before a server is started
         self._sky = rented(args, env)
         flags = " --backend sky" + _flags({"home": args.home, "sky-tasks": args.sky_tasks})
         super().__init__(self._sky, settings, release=clouds.RELEASE, flags=flags)

@@ -326,8 +326,10 @@ def test_the_theme_follows_the_system_until_it_is_switched_and_is_kept(page: Pag
 
 def test_everything_is_reached_by_the_keyboard(page: Page) -> None:
     opened(page, "/?index=photos&q=a+giraffe")
-    page.locator("body").press("/")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("/")
     expect(page.locator("#text")).to_be_focused()
+    expect(page.locator("#text")).to_have_value("a giraffe")
     page.keyboard.press("ArrowDown")
     tiles = page.locator(f"{TILES} .open")
     expect(tiles.first).to_be_focused()
