@@ -19,6 +19,8 @@ from tests.cluster.world import World, serves, until
 
 RUN = "watched"
 SOURCE = f"/sources/photos/{RUN}"
+KEYS = "imgsearch_key_requests_total"
+"""The release has no API keys, so nobody brings one."""
 COPIES = 8
 """Of each photo: enough for Prometheus, which takes up to 5 seconds to begin with a new pod."""
 MAKE = f"""
@@ -114,7 +116,8 @@ def test_each_query_of_the_dashboard_has_an_answer(seen: Prometheus, chart: list
         f"{title}: {query}"
         for title, queries in panels(chart).items()
         for query in queries
-        if not any(math.isfinite(float(value)) for series in seen.ever(query) for _, value in series["values"])
+        if KEYS not in query
+        and not any(math.isfinite(float(value)) for series in seen.ever(query) for _, value in series["values"])
     }
     assert empty == set()
 
