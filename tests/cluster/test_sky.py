@@ -122,7 +122,8 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def jobs(world: World, values: dict[str, Any], bucket: str) -> Iterator[World]:
-    """A release over the bucket, whose Chroma lets SkyPilot's pods in, with run `jobs` of its Jobs. Nobody searches."""
+    """A release over the bucket, whose Chroma lets SkyPilot's pods in, with run `jobs` of its Jobs. Nobody searches.
+    Every other run has an index of its own: of one, the store keeps the last two runs."""
     pods = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"parent": "skypilot"}}}
     quiet = {**values, "searcher": {"replicas": 0}}
     with in_bucket(world, quiet, "sky", f"{bucket}/index", {"chromaFrom": [pods]}) as made:
@@ -196,7 +197,7 @@ def tasks(folder: Path, bucket: str) -> None:
 def test_sky_launch_indexes_what_the_jobs_index(jobs: World, sky: SkyPilot, bucket: str, tmp_path: Path) -> None:
     run = {
         "IMGSEARCH_RUN_ID": "launched",
-        "IMGSEARCH_RUN_INDEX": "photos",
+        "IMGSEARCH_RUN_INDEX": "launched",
         "IMGSEARCH_RUN_SOURCE": f"{bucket}/photos",
         "IMGSEARCH_RUN_MODEL": MODEL_THERE,
         "IMGSEARCH_STORAGE_URI": sky.env["IMGSEARCH_STORAGE_URI"],
@@ -220,8 +221,8 @@ def test_sky_launch_indexes_what_the_jobs_index(jobs: World, sky: SkyPilot, buck
         launch("embed", "gpu", *gpu, "--env", f"JOB_COMPLETION_INDEX={shard}")
     launch("ingest", "cpu")
 
-    assert stored(jobs, "photos", "launched") == stored(jobs, "photos", "jobs")
-    assert len(stored(jobs, "photos", "launched")) == jobs.ask("report", "launched")["images"]
+    assert stored(jobs, "launched", "launched") == stored(jobs, "photos", "jobs")
+    assert len(stored(jobs, "launched", "launched")) == jobs.ask("report", "launched")["images"]
     sky.run("down", "--yes", "--all")
 
 
@@ -232,7 +233,7 @@ def test_a_controller_that_is_killed_and_a_machine_that_is_taken_away_change_not
     gate = Storage(f"{bucket}/gate")
     source = (f"{bucket}/photos", "--model", MODEL_THERE, "--shard-size", SHARD_SIZE)
     chosen = ("--accelerator", "L4:1", "--spot", "never", "--parallelism", str(SHARDS))
-    command = ("run-pipeline", *source, *chosen, "--run", "rented")
+    command = ("run-pipeline", *source, *chosen, "--run", "rented", "--index", "rented")
 
     def came() -> list[str]:
         """The shards that have been begun, in order."""
@@ -251,7 +252,7 @@ def test_a_controller_that_is_killed_and_a_machine_that_is_taken_away_change_not
     assert done.returncode == 0, done.stdout + done.stderr
     assert came() == ["0", "1", "1"]
     assert sky.machines() == []
-    assert stored(jobs, "photos", "rented") == stored(jobs, "photos", "jobs")
+    assert stored(jobs, "rented", "rented") == stored(jobs, "photos", "jobs")
     told = sky.controller("report", "rented", "--output", "json")
     assert told.returncode == 0, told.stderr
     theirs, ours = jobs.ask("report", "jobs"), json.loads(told.stdout)
@@ -268,7 +269,7 @@ def stage(sky: SkyPilot, name: str) -> dict[str, Any]:
 
 def test_what_the_cluster_has_no_gpus_for_overflows_to_rented_machines(jobs: World, sky: SkyPilot, bucket: str) -> None:
     release = World(jobs.namespace, jobs.release, program=SKY, env=sky.env)
-    source = (f"{bucket}/photos", "--run", "overflowed", "--shard-size", SHARD_SIZE)
+    source = (f"{bucket}/photos", "--run", "overflowed", "--index", "overflowed", "--shard-size", SHARD_SIZE)
     away = ("--overflow", "sky", "--overflow-after", "1", "--sky-tasks", str(without_gpus(sky.home / "overflow")))
     holder = pod("holder", EMBEDDER, ["sleep", "infinity"], labels={"app": "holder"})
     holder["spec"]["tolerations"] = [{"operator": "Exists"}]
@@ -287,7 +288,7 @@ def test_what_the_cluster_has_no_gpus_for_overflows_to_rented_machines(jobs: Wor
     (embed,) = [each for each in jobs.ask("status", "overflowed")["stages"] if each["stage"] == "embed"]
     assert (embed["state"], embed["done"]) == ("complete", SHARDS)
     assert sky.machines() == []
-    assert stored(jobs, "photos", "overflowed") == stored(jobs, "photos", "jobs")
+    assert stored(jobs, "overflowed", "overflowed") == stored(jobs, "photos", "jobs")
 
 
 def without_gpus(folder: Path) -> Path:
