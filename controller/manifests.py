@@ -15,6 +15,7 @@ from imgsearch.errors import ExitCode, PermanentError
 from imgsearch.settings import JobSettings, LogSettings, MetricsSettings, Settings
 
 CONTROLLER = "controller"
+EVALUATE = "evaluate"
 DISRUPTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 """A node that goes uses up no retry."""
 
@@ -67,15 +68,21 @@ def job(
     }
 
 
+def errand_pod(verb: str) -> str:
+    """Whose PodTemplate an errand has: ingest's may reach the store; an evaluation loads the model, too."""
+    return EVALUATE if verb == EVALUATE else str(Stage.INGEST)
+
+
 def errand(
     program: str, verb: str, settings: Settings, template: Mapping[str, Any], *, release: str, name: str
 ) -> dict[str, Any]:
-    """A Job that answers one question: `python -m PROGRAM VERB` in a pod like ingest's, which may reach the store."""
+    """A Job that answers one question: `python -m PROGRAM VERB` in a pod of the component that errand_pod names."""
     made = job(Stage.INGEST, settings, template, release=release, completions=1, parallelism=1)
     made["metadata"]["name"] = name
     made["spec"]["ttlSecondsAfterFinished"] = 600
     pod = made["spec"]["template"]
     pod["spec"]["containers"][0]["command"] = ["python", "-m", program, verb]
+    pod["metadata"]["labels"][labels.COMPONENT] = errand_pod(verb)  # NetworkPolicies look at it
     for each in (made, pod):
         names = each["metadata"]["labels"]
         del names[labels.RUN], names[labels.INDEX]  # it is no Job of the run that it asks about

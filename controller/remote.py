@@ -318,7 +318,7 @@ class RemoteCluster:
         # Quiet: a pod's log has both of its streams in it.
         quiet = replace(settings, log=LogSettings(level="CRITICAL"))
         name = f"{self._release}-{verb}-{uuid.uuid4().hex[:6]}"
-        template = self._template(str(Stage.INGEST))
+        template = self._template(manifests.errand_pod(verb))
         job = manifests.errand(program, verb, quiet, template, release=self._release, name=name)
         try:
             with suppress(AlreadyExists):  # by a try whose answer was lost

@@ -43,10 +43,13 @@ def test_each_policy_is_for_pods_that_there_are(chart: Objects) -> None:
         assert any(wanted.items() <= each.items() for each in labels), policy["metadata"]["name"]
 
 
-def test_chroma_is_for_the_searcher_and_ingest_and_the_searcher_for_everybody(default: Objects) -> None:
+def test_chroma_is_for_who_searches_and_fills_it_and_the_searcher_for_everybody(default: Objects) -> None:
     # Of the release's own pods only the test has business with the searcher; the others may not even try.
     askers = {*OTHERS, "outside", "test"}
-    assert edges(default, 8000) == {"searcher > chroma", "ingest > chroma"} | {f"{who} > searcher" for who in askers}
+    assert edges(default, 8000) == {
+        *(f"{who} > chroma" for who in ("searcher", "ingest", "evaluate")),
+        *(f"{who} > searcher" for who in askers),
+    }
 
 
 def test_whoever_is_in_the_cluster_may_scrape_what_ends_by_itself(default: Objects) -> None:
@@ -61,6 +64,7 @@ def test_each_component_leaves_the_cluster_where_it_must(default: Objects) -> No
         "embed": {80, 443},
         "searcher": {80, 443},
         "ingest": set(),  # its runs are on a volume
+        "evaluate": {80, 443},
         "controller": {443, 6443},
         "chroma": set(),
         "test": set(),
@@ -78,6 +82,7 @@ def test_the_values_say_who_else(everything: Objects) -> None:
     assert edges(everything, 8000) == {
         "searcher > chroma",
         "ingest > chroma",
+        "evaluate > chroma",
         "notebook > chroma",
         "gateways > searcher",
         "monitoring > searcher",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.chart.helm import NAMESPACE, RELEASE, Objects
 from tests.chart.restricted import violations
 
-PODS = {"plan", "embed", "ingest", "controller", "searcher", "test"}
+PODS = {"plan", "embed", "ingest", "evaluate", "controller", "searcher", "test"}
 DATA = {"storage", "models", "chroma"}
 GIVEN = {"release", "grafana_dashboard"}
 """Labels that the values add, so that Prometheus and Grafana find what is theirs."""
@@ -98,6 +98,7 @@ def test_every_container_has_its_command(chart: Objects) -> None:
         "plan/plan": ["python", "-m", "embedder", "plan"],
         "embed/embed": ["python", "-m", "embedder", "embed"],
         "ingest/ingest": ["python", "-m", "searcher", "ingest"],
+        "evaluate/evaluate": ["python", "-m", "searcher", "evaluate"],
         "searcher/searcher": ["python", "-m", "searcher", "serve"],
         "controller/controller": ["controller"],
     }

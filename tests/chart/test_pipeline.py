@@ -70,9 +70,9 @@ def test_a_store_elsewhere_takes_the_place_of_the_charts_own(external_store: Obj
     assert not [one for one in external_store.all if "chroma" in one["metadata"]["name"]]
 
 
-def test_there_is_a_pod_template_for_each_stage_and_the_controller(chart: Objects) -> None:
+def test_there_is_a_pod_template_for_each_stage_the_controller_and_evaluations(chart: Objects) -> None:
     found = {one["metadata"]["name"]: one["template"] for one in chart.of("PodTemplate")}
-    stages = [*map(str, Stage), "controller"]
+    stages = [*map(str, Stage), "controller", "evaluate"]
     assert sorted(found) == sorted(f"{RELEASE}-{stage}" for stage in stages)
     for stage in stages:
         template = found[f"{RELEASE}-{stage}"]
@@ -92,7 +92,7 @@ def test_what_a_template_sets_is_no_setting_of_a_run(chart: Objects) -> None:
 
 
 def test_what_loads_models_shares_their_volume(chart: Objects) -> None:
-    for component in ("plan", "embed", "searcher"):
+    for component in ("plan", "embed", "searcher", "evaluate"):
         assert chart.env(component)["HF_HOME"] == "/models/hub"
         for container in chart.pod(component).containers:
             assert {"name": "models", "mountPath": "/models"} in container["volumeMounts"]
@@ -106,11 +106,11 @@ def test_runs_are_on_the_volume_where_no_bucket_is_named(default: Objects) -> No
         for mount in pod.spec["containers"][0].get("volumeMounts", [])
         if mount["mountPath"] == "/storage"
     }
-    assert writes == {"plan": True, "embed": True, "ingest": True, "searcher": False}
+    assert writes == {"plan": True, "embed": True, "ingest": True, "evaluate": False, "searcher": False}
 
 
 def test_a_bucket_is_reached_by_a_secret_and_variables(everything: Objects) -> None:
-    for component in ("plan", "embed", "ingest", "searcher"):
+    for component in ("plan", "embed", "ingest", "evaluate", "searcher"):
         pod = everything.pod(component)
         assert "storage" not in [volume["name"] for volume in pod.spec["volumes"]]
         assert pod.labels["azure.workload.identity/use"] == "true"
@@ -140,7 +140,7 @@ def test_sources_are_mounted_read_only_where_images_are_read(everything: Objects
 
 def test_the_hubs_token_goes_to_who_reads_from_the_hub(everything: Objects) -> None:
     told = {pod.component for pod in everything.pods() if "HF_TOKEN" in pod.env}
-    assert told == {"plan", "embed", "searcher"}
+    assert told == {"plan", "embed", "searcher", "evaluate"}
     assert everything.env("embed")["HF_TOKEN"] == {"secretKeyRef": {"name": "hub-token", "key": "HF_TOKEN"}}
 
 
@@ -199,7 +199,7 @@ def test_preferred_spot_nodes_are_tolerated_too_and_other_affinity_stays(helm: H
     assert {each["key"] for each in chart.pod("embed").spec["tolerations"]} == {*SPOT}
 
 
-@pytest.mark.parametrize("component", ["plan", "embed", "ingest", "controller", "searcher", "chroma"])
+@pytest.mark.parametrize("component", ["plan", "embed", "ingest", "evaluate", "controller", "searcher", "chroma"])
 def test_each_pod_goes_where_the_values_say(helm: Helm, component: str) -> None:
     told: dict[str, Any] = {
         "nodeSelector": {"pool": "a"},
@@ -237,7 +237,7 @@ def test_the_controller_may_do_what_it_does_and_no_more(default: Objects) -> Non
         {
             "apiGroups": [""],
             "resources": ["podtemplates"],
-            "resourceNames": [f"{RELEASE}-{name}" for name in ("plan", "embed", "ingest", "controller")],
+            "resourceNames": [f"{RELEASE}-{name}" for name in ("plan", "embed", "ingest", "evaluate", "controller")],
             "verbs": ["get"],
         },
         {

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from imgsearch.client import Client
 from tests.cluster.conftest import CLIENT
 from tests.cluster.load import Load
 from tests.cluster.world import RELEASE, World, ids, until
@@ -50,6 +51,23 @@ def test_a_person_searches_by_text_and_by_image(world: World, indexed: str) -> N
         assert client.get(first["thumbnail"]).raise_for_status().headers["content-type"] == "image/webp"
         page = client.get("/").raise_for_status()
         assert "<html" in page.text
+
+
+def test_a_program_searches_with_the_client(world: World, indexed: str) -> None:
+    with world.searcher() as http, Client(str(http.base_url)) as client:
+        (found,) = client.search("a cat", index="photos", k=1).results
+        again = client.search(image=client.image(found), index="photos", k=1)
+        assert [result.id for result in again.results] == [found.id]
+
+
+def test_an_evaluation_measures_the_index_in_a_pod_of_its_own(world: World, indexed: str) -> None:
+    measured = world.ask("evaluate", "photos")
+    assert [index["run"] for index in measured["indexes"]] == [indexed]
+    (recall,) = [
+        each["indexes"][0] for each in measured["figures"] if (each["of"], each["figure"]) == ("images", "recall@10")
+    ]
+    assert recall["value"] >= 0.9
+    until(lambda: not world.pods("evaluate"), "it has left nothing")
 
 
 def test_status_tells_stages_shards_and_cost(world: World, indexed: str, photos: int) -> None:

@@ -80,6 +80,7 @@ def release(*, gpus: int = 0, settings: Mapping[str, str] | None = None) -> dict
         "plan": ["python", "-m", "embedder", "plan"],
         "embed": ["python", "-m", "embedder", "embed"],
         "ingest": ["python", "-m", "searcher", "ingest"],
+        "evaluate": ["python", "-m", "searcher", "evaluate"],
         "controller": ["controller"],
     }
     limits = {"nvidia.com/gpu": str(gpus)} if gpus else {}

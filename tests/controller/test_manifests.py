@@ -204,6 +204,13 @@ def test_an_errand_is_no_job_of_the_run_that_it_asks_about() -> None:
     assert Settings.from_env(env) == SETTINGS
 
 
+def test_an_evaluation_has_a_pod_of_its_own_which_may_load_models() -> None:
+    assert manifests.errand_pod("evaluate") == "evaluate"
+    made = manifests.errand("searcher", "evaluate", SETTINGS, TEMPLATE, release="team", name="team-evaluate-1")
+    pod = made["spec"]["template"]
+    assert pod["metadata"]["labels"][labels.COMPONENT] == "evaluate", "it may go where that may"
+
+
 def test_a_detached_controller_is_a_job_with_the_command_line_as_its_arguments() -> None:
     words = ["run-pipeline", "/photos", "--run", "r1"]
     about = replace(SETTINGS, jobs=JobSettings(retries=2, deadline_seconds=60))
