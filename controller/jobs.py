@@ -39,6 +39,10 @@ class Phase(StrEnum):
     COMPLETE = "complete"
     FAILED = "failed"
 
+    @property
+    def ended(self) -> bool:
+        return self in (Phase.COMPLETE, Phase.FAILED)
+
 
 @dataclass(frozen=True)
 class IndexReport:

@@ -16,7 +16,7 @@ from typing import Any
 
 from controller import clouds, manifests, tries
 from controller.clouds import SkyCluster, Taken
-from controller.jobs import Elsewhere, IndexReport, JobState, Phase, Stage, counted, summed
+from controller.jobs import Elsewhere, IndexReport, JobState, Stage, counted, summed
 from controller.output import Answer
 from controller.remote import RemoteCluster
 from controller.tries import Index, Step
@@ -25,8 +25,6 @@ from imgsearch.errors import TemporaryError, UsageError
 from imgsearch.settings import Settings
 
 log = logging.getLogger(__name__)
-
-ENDED = (Phase.COMPLETE, Phase.FAILED)
 
 
 def check(settings: Settings) -> None:
@@ -64,7 +62,7 @@ def noted(job: JobState, taken: Taken) -> Elsewhere:
         if index.step is not Step.OVER or number in succeeded | failed.keys() | in_vain:
             continue
         result = index.result or {}
-        if number in job.succeeded or job.phase in ENDED:
+        if number in job.succeeded or job.phase.ended:
             if not index.seconds:
                 continue
             in_vain.add(number)
@@ -143,7 +141,7 @@ class OverflowCluster:
         taken = self._sky.taken(run, job.uid)
         if taken:
             job = self._note(job, noted(job, taken))
-        if job.phase in ENDED:
+        if job.phase.ended:
             if not job.finished:
                 job = self._note(job, replace(job.elsewhere, finished=self._now().isoformat(timespec="seconds")))
             if taken:
@@ -209,7 +207,7 @@ class OverflowCluster:
         """Has the rented machines do what is theirs to do now."""
         taken = self._sky.taken(self._run, job.uid)
         indexes = taken.indexes if taken else {}
-        if job.phase not in ENDED:
+        if not job.phase.ended:
             if done := job.succeeded & indexes.keys():
                 self._sky.drop(self._run, done)
             self._mind_refusals(job, indexes)

@@ -37,7 +37,6 @@ ERRAND_SECONDS = 300.0
 WORK_SECONDS = 3600.0
 """An evaluation reads every vector."""
 POLL_SECONDS = 1.0
-ENDED = (Phase.COMPLETE, Phase.FAILED)
 
 
 class Nodes:
@@ -106,7 +105,7 @@ class RunMirror:
             state = self._state(job)
             if job["metadata"]["uid"] not in self._heard and _unheard(state):
                 state = self._hear(job)
-            if self._records and self._following and state.phase in ENDED and not _unheard(state):
+            if self._records and self._following and state.phase.ended and not _unheard(state):
                 self._record(job, state)
             found[state.stage] = state
         return {stage: found[stage] for stage in Stage if stage in found}
@@ -433,6 +432,6 @@ class RemoteCluster:
 
 def _unheard(state: JobState) -> bool:
     """Whether it has ended with an index that nothing is known of."""
-    ended = state.succeeded | state.failed if state.phase in ENDED else frozenset()
+    ended = state.succeeded | state.failed if state.phase.ended else frozenset()
     ended -= state.elsewhere.succeeded | state.elsewhere.failed.keys()  # it has said all
     return any(state.indexes.get(index, IndexReport()).result is None for index in ended)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from controller.cluster import Api
 from tests.controller.apiserver import NAMESPACE, ApiServer
+from tests.controller.machines import Machines
 
 
 class Clock:
@@ -48,3 +50,10 @@ def api(server: ApiServer, clock: Clock) -> Iterator[Api]:
             if thread.name.startswith("watch-"):
                 thread.join(30)
                 assert not thread.is_alive(), f"{thread.name} was not stopped"
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Machines]:
+    made = Machines(tmp_path / "machines")
+    yield made
+    made.close()

@@ -16,6 +16,18 @@ from controller.tries import Look, Seen
 from imgsearch.errors import TemporaryError
 from tests.programs import program_env
 
+PREAMBLE = """
+import json, os, pathlib, signal, sys, time
+index = int(os.environ["JOB_COMPLETION_INDEX"])
+here = pathlib.Path.cwd().parent
+def leave(**result):
+    pathlib.Path(os.environ["IMGSEARCH_LOG_RESULT_FILE"]).write_text(json.dumps(result))
+def wait_for(name):
+    while not (here / name).exists():
+        time.sleep(0.01)
+"""
+"""How a test's program begins that a machine runs."""
+
 
 class Machines:
     """Runs the scripts of tasks for real. Tests say what else becomes of them."""

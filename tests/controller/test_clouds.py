@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,29 +21,11 @@ from controller.plan import Failed
 from imgsearch import labels
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from imgsearch.settings import JobSettings, RunSettings, Settings, StoreSettings
-from tests.controller.machines import Clock, Machines
+from tests.controller.machines import PREAMBLE, Clock, Machines
 
 SETTINGS = Settings(run=RunSettings(id="r1", index="photos", source="s3://photos", model="a/b"))
 KEY = "AWS_SECRET_ACCESS_KEY"
 Made = Callable[..., SkyCluster]
-
-PREAMBLE = """
-import json, os, pathlib, signal, sys, time
-index = int(os.environ["JOB_COMPLETION_INDEX"])
-here = pathlib.Path.cwd().parent
-def leave(**result):
-    pathlib.Path(os.environ["IMGSEARCH_LOG_RESULT_FILE"]).write_text(json.dumps(result))
-def wait_for(name):
-    while not (here / name).exists():
-        time.sleep(0.01)
-"""
-
-
-@pytest.fixture
-def machines(tmp_path: Path) -> Iterator[Machines]:
-    made = Machines(tmp_path / "machines")
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -24,9 +24,8 @@ from imgsearch.errors import UsageError
 from imgsearch.settings import JobSettings, RunSettings, Settings, StorageSettings
 from tests.controller import conftest, states
 from tests.controller.apiserver import ApiServer
-from tests.controller.machines import Clock, Machines
+from tests.controller.machines import PREAMBLE, Clock, Machines
 from tests.controller.objects import RELEASE, condition, pod, release
-from tests.controller.test_clouds import PREAMBLE
 from tests.controller.workers import Said, Stays, Workers, well
 
 AFTER = 600.0
@@ -39,13 +38,6 @@ SETTINGS = Settings(
 WAITS = [condition("PodScheduled", "False", message="0/1 nodes are available: 1 Insufficient nvidia.com/gpu")]
 Made = Callable[..., OverflowCluster]
 Program = Callable[[str], None]
-
-
-@pytest.fixture
-def machines(tmp_path: Path) -> Iterator[Machines]:
-    made = Machines(tmp_path / "machines")
-    yield made
-    made.close()
 
 
 @pytest.fixture
