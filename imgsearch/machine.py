@@ -7,13 +7,21 @@ import os
 import sys
 from pathlib import Path
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Of this process, where it is in a container."""
 
-def cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
+
+def cpus(root: Path = CGROUP) -> int:
     """How many threads can compute at once: the cgroup's CPU limit (v2, then v1) or the allowed cores, at least 1.
 
     A limit of 1.5 counts as 1: a thread that is throttled half of the time makes every other one wait for it.
     """
     return max(1, int(min(_quota(root), len(os.sched_getaffinity(0)))))
+
+
+def limited(root: Path = CGROUP) -> bool:
+    """Whether the cgroup has a CPU limit."""
+    return _quota(root) != float("inf")
 
 
 def tune_for_throughput() -> None:

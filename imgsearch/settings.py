@@ -81,7 +81,15 @@ class SearchSettings:
     batch_texts: int = setting(32, "The most text queries in one call of the model.")
     batch_images: int = setting(16, "The most image queries in one call of the model.")
     max_waiting: int = setting(
-        256, "The most queries that wait for the model or are in it; more get 429 with Retry-After."
+        256,
+        "The most queries that wait for the model or are in it, in each process; more get 429 with Retry-After. The "
+        "texts or images of one `/v1/embed` are let in together or not at all; where nobody waits, always.",
+    )
+    workers: int | None = setting(
+        None,
+        "Processes that answer requests, which share the port and the CPUs. Each has the models, the cache and the "
+        "waiting queries of its own, so N need up to N times the memory. More than 1 need a Chroma server. None: one "
+        "for every 4 CPUs of the container's CPU limit, at least 1; 1 where there is no limit, or no such server.",
     )
     refresh_seconds: float = setting(2.0, "How often newly published indexes are looked for.")
     url_schemes: str = setting(

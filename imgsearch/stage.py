@@ -48,7 +48,7 @@ def main(
     if argv[0] in stages:
         return run(stages[argv[0]], env)
     assert serve is not None
-    return _answer(serve, env)
+    return answer(serve, env)
 
 
 def run(stage: Stage, env: Mapping[str, str]) -> ExitCode:
@@ -75,8 +75,8 @@ def run(stage: Stage, env: Mapping[str, str]) -> ExitCode:
     return code
 
 
-def _answer(server: Server, env: Mapping[str, str]) -> ExitCode:
-    """Runs a server; its errors are for a person."""
+def answer(server: Server, env: Mapping[str, str]) -> ExitCode:
+    """Runs a server with the settings of `env`; its errors are for a person."""
     try:
         settings = Settings.from_env(env)
         logs.configure(settings.log, **_pod(env))

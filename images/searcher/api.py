@@ -28,15 +28,16 @@ from searcher.schemas import (
     Indexes,
     IndexInfo,
     Map,
+    Name,
     Search,
     SearchResponse,
 )
 
 Id = Annotated[str, Path(description="An image's id, from a search.")]
-IndexName = Annotated[str | None, Query(description="Which index; not needed where there is only one.")]
-FieldName = Annotated[str | None, Query(description="Only this field of the metadata.")]
+IndexName = Annotated[Name | None, Query(description="Which index; not needed where there is only one.")]
+FieldName = Annotated[str | None, Query(min_length=1, description="Only this field of the metadata.")]
 Run = Annotated[
-    str | None,
+    Name | None,
     Query(description="Only of this run: its answer never changes, so it may be kept for long. 410 where it is gone."),
 ]
 

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from fastapi.security import HTTPBearer
+from fastapi.security.http import HTTPBase
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -53,7 +53,7 @@ PAGE = {
 }
 """What the page is made of, by its path."""
 LOG_IN = "/v1/login"
-PUBLIC = frozenset({*PAGE, LOG_IN, "/healthz", "/readyz", "/metrics"})
+PUBLIC = frozenset({*PAGE, LOG_IN, "/healthz", "/readyz", "/metrics", skypilot.HEALTH})
 """Paths that need no key: nothing of the team's is to be seen there."""
 PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -75,15 +75,17 @@ def create_app(
     load_encoder: Callable[[str], Encoder],
     open_source: Callable[[str], Source],
     stopping: threading.Event,
+    counts: Path | None = None,
 ) -> FastAPI:
     """The application over what it is given. It listens at once, is ready when its models are loaded, and is not ready
-    any more once `stopping` is set. Raises UsageError for settings that make no sense."""
+    any more once `stopping` is set. `counts` is the folder of Metrics. Raises UsageError for settings that make no
+    sense."""
     limits = settings.search
     keys = None if limits.api_keys is None else Keys(limits.api_keys)
     rate = None if limits.rate_limit is None else rates.rate(limits.rate_limit)
     shared = sharing(limits.cors_origins)
     threads = Threads()
-    metrics = Metrics()
+    metrics = Metrics(counts)
     cache = VectorCache(limits.cache_vectors)
     places = Places(limits.max_waiting, metrics=metrics)
     catalog = Catalog(
@@ -140,10 +142,12 @@ def create_app(
     app.add_middleware(RequestMetrics, metrics=metrics)
     described: dict[str, Any] = {}
     if keys:  # only so that /docs knows of them; KeyCheck asks for them, on paths that are no route too
-        bearer = HTTPBearer(auto_error=False, description="An API key.")
-        described = {"dependencies": [Depends(bearer)], "responses": api.REFUSED}
+        ways = [("bearer", "An API key."), ("basic", "An API key is the password; the user's name is of no account.")]
+        schemes = [HTTPBase(scheme=way, scheme_name=way, description=text, auto_error=False) for way, text in ways]
+        described = {"dependencies": [Depends(scheme) for scheme in schemes], "responses": api.REFUSED}
     app.include_router(api.router(catalog, finder, images, facts), **described)
     app.include_router(skypilot.router(catalog, finder, images), **described)
+    app.include_router(skypilot.health(catalog))
     app.include_router(roboflow.router(catalog, finder, fetch), **described)
     app.include_router(clip_retrieval.router(catalog, finder), **described)
     _add_health(app, catalog, metrics, stopping)

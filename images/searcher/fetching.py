@@ -13,8 +13,8 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
@@ -36,7 +36,7 @@ Allowed = Callable[[Address, bool], bool]
 
 MAX_REDIRECTS = 3
 MAX_FETCHES = 16
-"""At a time; others wait. Each may hold `max_body_bytes` in memory."""
+"""Pictures that are fetched or in use at a time; others wait. Each may be `max_body_bytes` in memory."""
 
 PORTS = {"http": 80, "https": 443}
 USUAL = frozenset(PORTS.values())
@@ -207,19 +207,26 @@ class Fetcher:
         self._rules = Rules(limits)
         self._seconds = limits.url_seconds
         self._max_bytes = limits.max_body_bytes
+        self._places = asyncio.Semaphore(MAX_FETCHES)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls or httpx.create_ssl_context(),
-            max_connections=MAX_FETCHES,
+            max_connections=None,  # each place has one at a time
             # No connection is used twice, so each request is checked, and there is nothing to close at the end.
             max_keepalive_connections=0,
             network_backend=_Network(self._rules, resolve, allowed),
         )
 
-    async def get(self, url: str) -> bytes:
-        """The body, whatever it is; raises Problem, of the field image_url, where there is none to be had.
+    @asynccontextmanager
+    async def get(self, url: str) -> AsyncIterator[bytes]:
+        """The body, whatever it is, for as long as it is used; raises Problem, of the field image_url, where there is
+        none to be had.
 
         Its status is always 422: a proxy before us would send a request anew that gets 502 or 504."""
         target = self._rules.target(url)
+        async with self._places:
+            yield await self._got(target)
+
+    async def _got(self, target: httpx.URL) -> bytes:
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._follow(target)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from time import perf_counter
 
@@ -23,9 +23,6 @@ from searcher.threads import Threads
 
 logger = logging.getLogger(__name__)
 
-FETCHED = 16
-"""Images of URLs that are fetched or wait for the model at a time: each may be as large as a body."""
-
 
 class Finder:
     """Answers searches. Each sees one index from its start to its end, whatever is published meanwhile."""
@@ -38,9 +35,9 @@ class Finder:
         threads: Threads,
         limits: SearchSettings,
         metrics: Metrics,
-        fetch: Callable[[str], Awaitable[bytes]],
+        fetch: Callable[[str], AbstractAsyncContextManager[bytes]],
     ) -> None:
-        """`fetch` gives the bytes behind a URL or raises Problem; whatever guards it is its own."""
+        """`fetch` holds the bytes behind a URL or raises Problem; whatever guards it is its own."""
         self._catalog = catalog
         self._store = store
         self._threads = threads
@@ -48,7 +45,6 @@ class Finder:
         self._metrics = metrics
         self._fetch = fetch
         self._neighbours = Neighbours(store, threads=threads, metrics=metrics)
-        self._fetching = asyncio.Semaphore(FETCHED)
 
     async def search(self, search: Search) -> SearchResponse:
         """Raises Problem, BadImage or ImgsearchError where there is no answer."""
@@ -67,8 +63,7 @@ class Finder:
         """The vectors of texts or images, in their order."""
         queries.check_embed(embed, self._limits)
         model = self._catalog.pick(embed.index).model
-        encoding = [model.text(text) for text in embed.text or []] + [model.image(data) for data in embed.image or []]
-        vectors = await asyncio.gather(*encoding)
+        vectors = await model.vectors(embed.text or embed.image or [])
         return EmbedResponse.model_construct(
             model=model.name, dim=model.dim, vectors=[vector.tolist() for vector in vectors]
         )
@@ -110,13 +105,11 @@ class Finder:
         return queries.combine(vectors, [term.weight for term in terms])
 
     async def _term(self, term: Part, index: Index, stored: dict[str, Vector]) -> Vector:
-        if term.text:
-            return await index.model.text(term.text)
-        if term.image:
-            return await index.model.image(term.image)
+        if given := term.text or term.image:
+            return (await index.model.vectors([given]))[0]
         if term.image_url:
-            async with self._fetching:
-                return await index.model.image(await self._fetch(term.image_url))
+            async with self._fetch(term.image_url) as data:
+                return (await index.model.vectors([data]))[0]
         if term.id:
             if term.id not in stored:
                 raise Problem(404, f'index "{index.pointer.index}" has no image with the id {term.id!r}')

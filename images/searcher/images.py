@@ -11,13 +11,14 @@ from urllib.parse import quote
 from PIL import Image
 
 from imgsearch.errors import BadImage, PermanentError, UsageError
-from imgsearch.layout import RunFolder
+from imgsearch.layout import image_id
 from imgsearch.sources import Source
 from imgsearch.storage import Storage
 from imgsearch.stores import Record, VectorStore
 from searcher.catalog import Catalog, Index
 from searcher.files import File, content_etag, matches
 from searcher.problems import Problem
+from searcher.records import thumbnail
 from searcher.threads import Threads
 
 OPEN_SOURCES = 16
@@ -50,6 +51,11 @@ class Images:
         """The file as its source has it now."""
         return await self._catalog.using(index, partial(self._file, self._original, id), run=run)
 
+    async def original_at(self, path: str, *, index: str | None) -> File:
+        """The same by the image's key in its source."""
+        told = f"at {path!r}"
+        return await self._catalog.using(index, partial(self._file, self._original, image_id(path), told=told))
+
     async def thumbnail(self, id: str, *, index: str | None, run: str | None = None, known: str = "") -> File:
         """The WebP that was made when the image was indexed. `known`: the client's If-None-Match."""
 
@@ -64,22 +70,21 @@ class Images:
 
         return await self._catalog.using(index, call, run=run)
 
-    async def _file(self, read: Callable[[Record, Index], _Read], id: str, index: Index) -> File:
+    async def _file(
+        self, read: Callable[[Record, Index], _Read], id: str, index: Index, *, told: str | None = None
+    ) -> File:
+        """`told`: what the client knows the image by, if not its id."""
         start = perf_counter()
         records = await self._threads.store(self._store.get, index.pointer.collection, [id])
         if not records:
-            raise Problem(404, f'index "{index.pointer.index}" has no image with the id {id!r}')
+            raise Problem(404, f'index "{index.pointer.index}" has no image {told or f"with the id {id!r}"}')
         found = perf_counter()
         etag, data, media_type = await self._threads.files(read, records[0], index)
         took = {"store": found - start, "file": perf_counter() - found}
         return File(etag, data, media_type, {name: round(seconds * 1000, 3) for name, seconds in took.items()})
 
     def _thumbnail(self, record: Record, index: Index) -> _Read:
-        about = record.metadata
-        shard, part = (int(number) for number in about["_thumbs"].split("/"))
-        tar = RunFolder(about["_run"]).thumbs(shard, part)
-        data = self._storage.get_range(tar, about["_offset"], about["_length"])
-        return _thumbnail_etag(record.id, index), data, "image/webp"
+        return _thumbnail_etag(record.id, index), self._storage.get_range(*thumbnail(record)), "image/webp"
 
     def _original(self, record: Record, index: Index) -> _Read:
         try:

@@ -34,7 +34,7 @@ from searcher import projection
 from searcher.embedded import Embedded, Shard, same_model
 from searcher.facets import FacetCounts
 from searcher.ingest_metrics import IngestMetrics
-from searcher.records import record
+from searcher.records import record, thumbnail
 
 log = logging.getLogger(__name__)
 
@@ -323,10 +323,7 @@ class Ingest:
 
     def _tile(self, record: Record) -> Image.Image:
         self._go_on()
-        about = record.metadata
-        shard, part = (int(number) for number in about["_thumbs"].split("/"))
-        tar = RunFolder(about["_run"]).thumbs(shard, part)
-        return projection.tile(self._storage.get_range(tar, about["_offset"], about["_length"]))
+        return projection.tile(self._storage.get_range(*thumbnail(record)))
 
     def _go_on(self) -> None:
         """Raises Interrupted where the process shall end."""

@@ -1,10 +1,11 @@
-"""The API keys: requests bring one as a bearer token, and the page as a cookie that stands for it.
+"""The API keys: requests bring one as a bearer token or a password, and the page as a cookie that stands for it.
 
 Only their SHA-256 is known here. That suffices for keys that were drawn at random, as docs/kubernetes.md makes them:
 nobody can try them all."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
@@ -19,13 +20,13 @@ from imgsearch.errors import UsageError
 from searcher.problems import Problem
 
 COOKIE = "imgsearch"
-BY_QUERY = "/clip/"
-"""Below this path the key may be the query parameter `api_key`, as Roboflow's client sends it unless told otherwise.
-Elsewhere not: an address is kept in histories and in the logs of proxies."""
 NAME = "key_name"
 """Where a request's scope has the name of its key."""
 
-MISSING = "this searcher wants an API key: send the header `Authorization: Bearer KEY`, or give it to the page at /"
+MISSING = (
+    "this searcher wants an API key: send the header `Authorization: Bearer KEY`, or the key as a password, or give it "
+    "to the page at /"
+)
 WRONG = "this is not an API key of this searcher: ask whoever runs it for one"
 EMPTY = hashlib.sha256(b"").digest()
 
@@ -55,12 +56,7 @@ class Keys:
 
     def name_for(self, client: HTTPConnection) -> str | None:
         """The name of the key that the request brings, or whose cookie; None: it brings none of these."""
-        scheme, _, given = client.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and (key := self._known(given.strip().encode("latin-1"))):
-            return key.name
-        if client.scope["path"].startswith(BY_QUERY) and (
-            key := self._known(_bytes(client.query_params.get("api_key", "")))
-        ):
+        if key := self._known(_brought(client.headers.get("authorization", ""))):
             return key.name
         cookie = _bytes(client.cookies.get(COOKIE, ""))
         named = [key.name for key in self._keys if hmac.compare_digest(cookie, key.token.encode())]
@@ -123,7 +119,23 @@ class KeyCheck:
         await self._app(scope, receive, send)
 
 
+def _brought(authorization: str) -> bytes:
+    """What this header may have a key in: a bearer token (RFC 6750), or the password of whatever user (RFC 7617), as
+    most clients make it of https://:KEY@HOST. The empty one is nobody's key."""
+    scheme, _, credentials = authorization.partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return credentials.strip().encode("latin-1")
+        case "basic":
+            try:
+                return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+            except ValueError:
+                return b""
+    return b""
+
+
 def _refused(sentence: str) -> Problem:
+    # Never a challenge for the password: browsers would ask for one in a window of theirs, and the page has its own.
     return Problem(401, sentence, headers={"WWW-Authenticate": "Bearer"})
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from imgsearch.layout import RunFolder
 from imgsearch.stores import Record, Vectors
 
 Scalar = str | int | float | bool
@@ -31,6 +32,13 @@ def record(row: Mapping[str, Any], vector: Vectors, *, run: str, shard: int, par
         },
         vector,
     )
+
+
+def thumbnail(record: Record) -> tuple[str, int, int]:
+    """Where the record's thumbnail is: the path of a tar in the storage, and the offset and the length in it."""
+    about = record.metadata
+    shard, part = (int(number) for number in about["_thumbs"].split("/"))
+    return RunFolder(about["_run"]).thumbs(shard, part), about["_offset"], about["_length"]
 
 
 def filterable(metadata: Mapping[str, Any]) -> dict[str, Scalar | list[Scalar]]:

@@ -28,6 +28,8 @@ MAX_EMBEDDED = 64
 """Texts or images of one /v1/embed."""
 MAX_SEARCHES = 64
 """Of one /v1/search/batch."""
+PIXEL = "UklGRhoAAABXRUJQVlA4TA4AAAAvAAAAAAcQEf0PRET/Aw=="
+"""A WebP of one black pixel, in base64."""
 
 
 def from_base64(value: Any) -> Any:
@@ -51,7 +53,7 @@ Picture = Annotated[
     bytes,
     BeforeValidator(from_base64),
     Field(min_length=1, description="An image file in base64; a data: URL will do."),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64", "minLength": 1, "examples": [PIXEL]}),
 ]
 Embedding = Annotated[list[FiniteFloat], Field(min_length=1, max_length=16_384)]
 Filter = Annotated[dict[str, Any], AfterValidator(filters.check)]
@@ -59,7 +61,9 @@ Include = Literal["metadata", "embedding"]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """JSON that is taken as it is: `true` is no number, and neither is a text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Query(Strict):
@@ -188,6 +192,8 @@ class Batch(Strict):
 
 class ImageForm(Options):
     """A search by an uploaded image file."""
+
+    model_config = ConfigDict(strict=False)  # a form has only texts
 
     file: UploadFile = Field(description="The image file.")
     filter: Annotated[Json[Filter] | None, Field(description="The filter, as JSON text.")] = None

@@ -1,48 +1,52 @@
-"""Serving: the real store, storage, model and sources behind the application, until a signal says to stop."""
+"""Serving: the port, and the processes that answer on it."""
 
 from __future__ import annotations
 
 import errno
-import logging
-import signal
 import socket
-import threading
-from contextlib import closing
+from pathlib import Path
 
-import uvicorn
-from fastapi import FastAPI
-
-from imgsearch.encoder import Encoder
+from imgsearch import machine
 from imgsearch.errors import ExitCode, UsageError
-from imgsearch.settings import SearchSettings, Settings
-from imgsearch.sources import open_source
-from imgsearch.storage import Storage
-from imgsearch.stores import open_store
-from searcher.app import create_app
-from searcher.leaving import LeavingServer
-
-logger = logging.getLogger(__name__)
+from imgsearch.settings import Settings
+from imgsearch.stores import embedded
 
 BACKLOG = 1024
 """Connections that the system holds while the event loop is busy."""
+CPUS = 4
+"""That one process can keep busy. The models compute on all of them, but HTTP, JSON and validation do on one only."""
 
 
 def serve(settings: Settings) -> ExitCode:
     """Serves until SIGTERM or Ctrl-C, then lets running requests end. Raises UsageError."""
-    stopping = threading.Event()
+    count = processes(settings)
     with listen(settings.search.host, settings.search.port) as listener:
-        storage = Storage(settings.storage.uri)
-        with closing(open_store(settings.store.url)) as store:
-            app = create_app(
-                settings,
-                store=store,
-                storage=storage,
-                load_encoder=_load_encoder,
-                open_source=open_source,
-                stopping=stopping,
-            )
-            run(app, listener, settings.search, stopping)
-    return ExitCode.DONE
+        # Imported here: the process that only looks after others needs little memory.
+        if count == 1:
+            from searcher.worker import answer
+
+            answer(settings, listener)
+            return ExitCode.DONE
+        from searcher.workers import Workers
+
+        return Workers(listener, count).run()
+
+
+def processes(settings: Settings, *, cgroup: Path = machine.CGROUP) -> int:
+    """How many processes answer. Raises UsageError where so many cannot."""
+    count = settings.search.workers
+    alone = embedded(settings.store.url)
+    if count is None:
+        # Without a limit of its own a container sees all cores of its node, and has not the memory for so many models.
+        return max(1, machine.cpus(cgroup) // CPUS) if machine.limited(cgroup) and not alone else 1
+    if count < 1:
+        raise UsageError(f"IMGSEARCH_SEARCH_WORKERS={count} cannot answer: give 1 or more, or leave it out")
+    if count > 1 and alone:
+        raise UsageError(
+            f"IMGSEARCH_SEARCH_WORKERS={count} needs a Chroma server, since files of Chroma are for one process at a "
+            "time: start `chroma run` and give its address as IMGSEARCH_STORE_URL, or leave the number out"
+        )
+    return count
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -55,32 +59,3 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise UsageError(f"port {port} is in use; choose another with --port") from error
         raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error
-
-
-def run(app: FastAPI, listener: socket.socket, limits: SearchSettings, stopping: threading.Event) -> None:
-    """Answers requests until SIGTERM or SIGINT, sets `stopping`, and after `linger_seconds` drains for up to
-    `drain_seconds`. Main thread only."""
-    config = uvicorn.Config(
-        app,
-        backlog=BACKLOG,
-        log_config=None,  # the program's own logging stays
-        log_level="warning",  # ours says when it begins and ends
-        access_log=False,  # /metrics counts requests
-        server_header=False,
-        timeout_graceful_shutdown=round(limits.drain_seconds),
-    )
-    host, port, *_ = listener.getsockname()
-    logger.info("serving on http://%s:%s", f"[{host}]" if ":" in host else host, port)
-    # uvicorn drains at the first signal and then raises it again, for which this is the way out.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        LeavingServer(config, stopping=stopping, linger=limits.linger_seconds).run(sockets=[listener])
-    except KeyboardInterrupt:
-        logger.info("stopped by a signal")
-
-
-def _load_encoder(model: str) -> Encoder:
-    # Here, since torch takes seconds to import, and the liveness probe is answered meanwhile.
-    from imgsearch.encoder.openclip import load_encoder
-
-    return load_encoder(model)

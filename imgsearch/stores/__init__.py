@@ -97,6 +97,11 @@ class VectorStore(Protocol):
     def close(self) -> None: ...
 
 
+def embedded(url: str) -> bool:
+    """Whether the store is files that one process has open (https://cookbook.chromadb.dev/core/system_constraints/)."""
+    return url.startswith("chroma+file:")
+
+
 def open_store(url: str) -> VectorStore:
     """The store behind `url`, which need not answer yet; raises UsageError for a URL of no known kind."""
     if url.startswith("chroma+"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import httpx
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 GIRAFFE = "000000000025.jpg"
 TILES = "#results .tile"
@@ -208,6 +209,8 @@ def test_near_duplicates_are_folded_with_a_count_and_can_be_opened_or_shown(page
     badge = page.locator(".twins").first
     badge.scroll_into_view_if_needed()
     expect(badge).to_have_text("+1")
+    own = page.locator(f"{TILES}:has(.twins) .open").first
+    expect(own).to_have_attribute("aria-label", re.compile(r"\d, and 1 nearly the same$"))
     badge.click()
     expect(page.locator(".twins-of h3")).to_contain_text("nearly the same")
     page.locator(".twins-of button").click()
@@ -414,3 +417,116 @@ def test_a_click_on_the_map_opens_the_image_under_it(page: Page) -> None:
     x, y = box["width"] / 2 + (top["x"] - 0.5) * wide, box["height"] / 2 + (top["y"] - 0.5) * high
     canvas.click(position={"x": x, "y": y})
     page.wait_for_url(re.compile(f"open={top['id']}"))
+
+
+def test_the_words_have_a_weight_too_beside_an_image(page: Page, searcher: httpx.Client) -> None:
+    found = searcher.post("/v1/search", json={"text": "a giraffe", "k": 1, "index": "photos"}).json()["results"][0]
+    opened(page, f"/?index=photos&q=snow&part=id:0.5:{found['id']}")
+    words = page.locator("#chips .chip").first
+    with page.expect_request(lambda request: "-1.5" in (request.post_data or "")) as weighed:
+        words.get_by_role("slider").fill("-1.5")
+    parts = json.loads(weighed.value.post_data or "")["parts"]
+    assert [(part.get("text"), part["weight"]) for part in parts] == [("snow", -1.5), (None, 0.5)]
+    assert address(page)["weight"] == ["-1.5"]
+
+
+def test_closing_an_image_leads_back_to_its_place_among_the_results(page: Page) -> None:
+    opened(page, "/?index=photos&q=a+giraffe")
+    tile = page.locator(f"{TILES} .open").nth(3)
+    tile.click()
+    page.get_by_role("dialog").get_by_label("Close").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(tile).to_be_focused()
+    expect(page.locator("#status")).to_have_attribute("role", "status")
+
+
+def test_a_broken_link_is_a_search_for_what_is_left_of_it(page: Page) -> None:
+    opened(page, "/?index=photos&q=a+giraffe&where={broken&part=nothing&weight=much&score=high&at=here")
+    assert GIRAFFE in names(page)[:5]
+    expect(page.locator("#chips .chip")).to_have_count(0)
+
+
+def test_another_index_is_searched_for_the_same_words_but_not_with_what_it_does_not_have(
+    page: Page, searcher: httpx.Client
+) -> None:
+    found = searcher.post("/v1/search", json={"text": "a giraffe", "k": 1, "index": "photos"}).json()["results"][0]
+    where = json.dumps({"year": {"min": 2006}})
+    opened(page, f"/?index=photos&q=a+giraffe&score=0.1&part=id:0.5:{found['id']}&where={where}")
+    with page.expect_request(lambda request: '"index":"few"' in (request.post_data or "")) as asked:
+        page.locator("#index").select_option("few")
+    body = json.loads(asked.value.post_data or "")
+    assert body["parts"] == [{"text": "a giraffe", "weight": 1}]
+    assert not {"filter", "min_score"} & set(body)
+
+
+def test_going_back_in_the_browser_is_going_back_in_the_search(page: Page) -> None:
+    opened(page, "/?index=photos&q=an+animal")
+    page.locator(f"{TILES} .open").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="More like this").click()
+    expect(page.locator("#chips .chip")).to_have_count(2)
+    shown(page)
+    while "part=" in page.url:
+        page.go_back()
+    expect(page.locator("#chips .chip")).to_have_count(0)
+
+
+def test_what_is_saved_has_the_filters_the_fields_and_no_formulas(page: Page) -> None:
+    def dangerous(route: Route) -> None:
+        answer = route.fetch()
+        document = answer.json()
+        for result in document["results"]:
+            result["metadata"]["license"] = '=1+1,"x"'
+        route.fulfill(response=answer, json=document)
+
+    where = json.dumps({"year": {"min": 2010}})
+    opened(page, f"/?index=photos&q=a+giraffe&alike=all&where={where}")
+    shown_scores = page.locator(f"{TILES} .score").all_text_contents()
+    page.route("**/v1/search", dangerous)
+    menu(page, "save")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    rows = list(csv.DictReader(Path(download.value.path()).read_bytes().decode().splitlines()))
+    assert {"id", "score", "uri", "width", "height", "duplicates", "labels", "license", "year", "rating"} <= set(
+        rows[0]
+    )
+    assert {row["license"] for row in rows} == {'\'=1+1,"x"'}
+    assert min(int(row["year"]) for row in rows) >= 2010
+    assert [f"{float(row['score']):.2f}" for row in rows[: len(shown_scores)]] == shown_scores
+
+
+def test_two_values_of_a_field_find_images_with_either_and_a_range_has_two_ends(
+    page: Page, searcher: httpx.Client
+) -> None:
+    def wanted(where: object) -> int:
+        asked = {"text": "a photo", "k": 200, "index": "photos", "filter": where}
+        return len(searcher.post("/v1/search", json=asked).json()["results"])
+
+    opened(page, "/?index=photos&alike=all")
+    menu(page, "labels")
+    for name in ("giraffe", "elephant"):
+        page.get_by_label("Narrow the values of labels").fill(name)
+        page.locator(".menu[open] .value:visible").click()
+    either = {"$or": [{"labels": {"$contains": name}} for name in ("giraffe", "elephant")]}
+    expect(page.locator(TILES)).to_have_count(wanted(either))
+    page.get_by_role("button", name="Clear filters").click()
+    menu(page, "year")
+    page.get_by_label("year from", exact=True).fill("2006")
+    page.get_by_label("year to", exact=True).fill("2007")
+    both = {"$and": [{"year": {"$gte": 2006}}, {"year": {"$lte": 2007}}]}
+    expect(page.locator(TILES)).to_have_count(wanted(both))
+
+
+def test_a_search_waits_for_a_pause_between_letters(page: Page) -> None:
+    page.clock.install()
+    opened(page, "/?index=photos")
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.post_data or "") if "/v1/search" in one.url else None)
+    page.clock.pause_at(datetime.now() + timedelta(hours=1))
+    asked.clear()
+    for letter in "dog":
+        page.locator("#text").press(letter)
+        page.clock.run_for(150)
+    assert asked == []
+    with page.expect_request(lambda one: '"dog"' in (one.post_data or "")):
+        page.clock.run_for(150)
+    assert len([body for body in asked if "cursor" not in body]) == 1

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ from imgsearch.layout import Facets, RunFolder
 from tests.programs import free_port
 from tests.searcher.library import picture
 from tests.searcher.process import SearcherProcess, answers
+from tests.told import Answer, Told
 
 FACETS = Facets(
     run="r1",
@@ -140,42 +137,6 @@ def test_where_nothing_answers_it_is_said() -> None:
         client.search("red")
 
 
-class Told:
-    """A server that says one thing after the other, and then the last again and again."""
-
-    def __init__(self, *told: tuple[int, Mapping[str, str], object]) -> None:
-        self._told = [*told]
-        self.asked = 0
-
-    @contextmanager
-    def serving(self) -> Iterator[str]:
-        told = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                status, headers, body = told._told[min(told.asked, len(told._told) - 1)]
-                told.asked += 1
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        with HTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            try:
-                yield f"http://127.0.0.1:{server.server_port}"
-            finally:
-                server.shutdown()
-                thread.join()
-
-
 BUSY = {"detail": "too many searches wait"}
 
 
@@ -212,9 +173,7 @@ def test_but_not_for_ever() -> None:
         ((401, {}, BUSY), KeyRefused, "wants its API key"),
     ],
 )
-def test_what_no_other_try_can_mend_is_told_at_once(
-    told: tuple[int, Mapping[str, str], object], kind: type[Exception], sentence: str
-) -> None:
+def test_what_no_other_try_can_mend_is_told_at_once(told: Answer, kind: type[Exception], sentence: str) -> None:
     server = Told(told)
     with (
         server.serving() as url,

@@ -10,7 +10,7 @@ import pytest
 
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
 from imgsearch.storage import Storage
-from tests.refusals import refusing
+from tests.told import Told
 
 CALLS: dict[str, Callable[[Storage], object]] = {
     "get": lambda storage: storage.get("a"),
@@ -153,7 +153,8 @@ def test_a_refusal_says_what_to_do(
     error: type[ImgsearchError],
     sentence: str,
 ) -> None:
-    with refusing(status, code, "Why &amp; how") as url:
+    document = f"<Error><Code>{code}</Code><Message>Why &amp; how</Message></Error>"
+    with Told((status, {}, f'<?xml version="1.0"?>\n{document}'.encode())).serving() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(error, match=sentence) as caught:
             call(Storage("s3://photos/holiday"))
@@ -172,7 +173,7 @@ def test_a_refusal_says_what_to_do(
 def test_a_refusal_without_a_body_says_what_it_may_be(
     monkeypatch: pytest.MonkeyPatch, s3_keys: None, status: int, error: type[ImgsearchError], sentence: str
 ) -> None:
-    with refusing(status) as url:
+    with Told((status, {}, b"")).serving() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(error, match=sentence) as caught:
             Storage("s3://photos/holiday").entry("a")
@@ -197,7 +198,7 @@ def test_without_credentials_it_says_which_variables_have_them(
             monkeypatch.delenv(name)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "photos")
     monkeypatch.setenv("HOME", str(tmp_path))
-    with refusing(404) as url:
+    with Told((404, {}, b"")).serving() as url:
         for name in ("http_proxy", "HTTP_PROXY"):
             monkeypatch.setenv(name, url)
         with pytest.raises(UsageError, match=f"no credentials for {uri}: set .*{variable}"):

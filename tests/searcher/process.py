@@ -15,7 +15,8 @@ PROGRAM = """
 import json, sys, threading
 from pathlib import Path
 from imgsearch.settings import SearchSettings
-from searcher.serve import listen, run
+from searcher.serve import listen
+from searcher.worker import run
 from tests.searcher.library import Library
 
 library = Library(Path(sys.argv[1]))
@@ -79,3 +80,12 @@ def answers(url: str, path: str, text: str) -> None:
                 return
         except httpx.ConnectError:
             pass
+
+
+def refuses(url: str) -> None:
+    """Returns once no connection is taken any more."""
+    while True:
+        try:
+            httpx.get(url + "/healthz")
+        except httpx.TransportError:
+            return

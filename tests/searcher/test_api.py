@@ -109,6 +109,35 @@ async def test_an_uploaded_image_is_searched_with_the_same_options(gallery: Libr
         assert problem(wrong, 422).startswith("filter: ")
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"k": True}, "k: Input should be a valid integer"),
+        ({"k": "5"}, "k: Input should be a valid integer"),
+        ({"min_score": False}, "min_score: Input should be a valid number"),
+        ({"text": None, "embedding": ["1"] * 16}, "embedding.0: Input should be a valid number"),
+    ],
+)
+async def test_in_json_true_is_no_number_and_neither_is_a_text(
+    gallery: Library, options: dict[str, Any], sentence: str
+) -> None:
+    async with gallery.serving() as client:
+        assert problem(await client.post("/v1/search", json={"text": "red", **options}), 422) == sentence
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/map", "/v1/facets", "/v1/images/a", "/image/red.png", "/search", "/clip/compare"]
+)
+async def test_an_empty_name_of_an_index_is_refused(gallery: Library, path: str) -> None:
+    posts = {
+        "/search": {"text": "red"},
+        "/clip/compare": {"subject": "red", "subject_type": "text", "prompt": "blue"},
+    }
+    async with gallery.serving() as client:
+        answer = await client.request("POST" if path in posts else "GET", f"{path}?index=", json=posts.get(path))
+        assert problem(answer, 422) == "index: String should have at least 1 character"
+
+
 async def test_embed_gives_vectors_that_search_takes(gallery: Library) -> None:
     async with gallery.serving() as client:
         document = (await client.post("/v1/embed", json={"text": ["green", "yellow"]})).json()
@@ -117,6 +146,13 @@ async def test_embed_gives_vectors_that_search_takes(gallery: Library) -> None:
         images = [encoded(picture(colour)) for colour in ("red", "blue")]
         vectors = (await client.post("/v1/embed", json={"image": images, "index": "photos"})).json()["vectors"]
         assert await found(client, embedding=vectors[1], k=1) == ["blue"]
+
+
+async def test_the_image_that_the_document_gives_for_an_example_is_one(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        document = (await client.get("/openapi.json")).json()
+        (example,) = document["components"]["schemas"]["Base64Image"]["properties"]["value"]["examples"]
+        assert (await client.post("/v1/embed", json={"image": [example]})).status_code == 200
 
 
 @pytest.mark.parametrize(

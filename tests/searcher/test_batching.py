@@ -215,6 +215,57 @@ async def test_where_too_many_wait_more_are_told_when_to_come_back(gallery: Libr
         assert await found(client, text="yellow", k=1) == ["yellow"]
 
 
+def uploads(*colours: str) -> list[str]:
+    """As /v1/embed takes images."""
+    return [base64.b64encode(picture(colour)).decode() for colour in colours]
+
+
+@pytest.mark.parametrize(
+    "embed", [{"text": ["red", "blue", "yellow"]}, {"image": uploads("red", "blue", "yellow")}], ids=["text", "image"]
+)
+async def test_of_many_texts_or_images_all_find_a_place_or_none_is_encoded(
+    gallery: Library, embed: dict[str, Any]
+) -> None:
+    gallery.encoder.gate.clear()
+    async with gallery.serving(max_waiting=3) as client:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(found(client, text="green"))
+            await event(gallery.encoder.entered)
+            problem(await client.post("/v1/embed", json=embed), 429)
+            await waiting(client, 1)
+            two = {kind: items[1:] for kind, items in embed.items()}
+            fitting = tasks.create_task(client.post("/v1/embed", json=two))
+            await waiting(client, 3)
+            problem(await client.post("/v1/embed", json={"text": ["one more"]}), 429)
+            gallery.encoder.gate.set()
+        assert len(fitting.result().json()["vectors"]) == 2
+        await waiting(client, 0)
+    encoded = [text for call in gallery.encoder.text_calls for text in call]
+    assert encoded == ["green", *two.get("text", [])]
+    assert sum(gallery.encoder.image_calls) == len(two.get("image", []))
+
+
+async def test_where_nobody_waits_there_is_room_for_any_request(gallery: Library) -> None:
+    async with gallery.serving(max_waiting=2) as client:
+        texts = ["red", "green", "blue", "red"]
+        vectors = (await client.post("/v1/embed", json={"text": texts})).json()["vectors"]
+        for text, vector in zip(texts, vectors, strict=True):
+            answer = await client.post("/v1/search", json={"embedding": vector, "k": 1})
+            assert answer.json()["results"][0]["metadata"]["colour"] == text
+
+
+async def test_an_image_that_is_none_leaves_the_others_of_its_request_alone(gallery: Library) -> None:
+    gallery.encoder.gate.clear()
+    async with gallery.serving() as client, asyncio.TaskGroup() as tasks:
+        tasks.create_task(found(client, text="red"))
+        await event(gallery.encoder.entered)
+        broken = {"image": [*uploads("red", "blue"), base64.b64encode(b"none").decode()]}
+        problem(await client.post("/v1/embed", json=broken), 422)
+        await waiting(client, 1)
+        gallery.encoder.gate.set()
+    assert gallery.encoder.image_calls == []
+
+
 async def test_a_known_text_needs_no_place(gallery: Library) -> None:
     async with gallery.serving(max_waiting=1) as client:
         await found(client, text="red")
@@ -224,6 +275,8 @@ async def test_a_known_text_needs_no_place(gallery: Library) -> None:
             tasks.create_task(found(client, text="green"))
             await event(gallery.encoder.entered)
             assert await found(client, text="red", k=1) == ["red"]
+            assert (await client.post("/v1/embed", json={"text": ["red", "red"]})).status_code == 200
+            problem(await client.post("/v1/embed", json={"text": ["red", "blue"]}), 429)
             gallery.encoder.gate.set()
 
 
@@ -232,9 +285,9 @@ async def test_a_known_text_needs_no_place(gallery: Library) -> None:
 )
 def test_retry_after_is_how_long_those_who_wait_will_take(queries: int, seconds: float, said: str) -> None:
     places = Places(4, metrics=Metrics())
-    with places.one(), places.one(), places.one(), places.one():
+    with places.kept(1), places.kept(3):
         places.served(queries, seconds)
-        with pytest.raises(Problem) as refused, places.one():
+        with pytest.raises(Problem) as refused, places.kept(1):
             pass
     assert refused.value.headers == {"Retry-After": said}
 

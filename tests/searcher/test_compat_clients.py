@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import importlib.util
 import json
 import shutil
@@ -19,12 +18,14 @@ import pytest
 from tests.conftest import DEMO_MODEL
 from tests.programs import controller, serving
 from tests.searcher import clients
+from tests.searcher.library import hashed
 from tests.searcher.process import SearcherProcess, answers
 
 CAT = "chelsea.png"
 CUP = "with space/ü #1.png"
 ROCKET = "rocket.jpg"
 CAPTION = "Chelsea, a tabby cat"
+KEY = "r/g:t"
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,15 @@ def searcher(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="module")
 def url(searcher: httpx.Client) -> str:
     return str(searcher.base_url).rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a searcher that wants the key."""
+    with SearcherProcess(tmp_path_factory.mktemp("guarded"), api_keys=hashed(KEY)) as process:
+        process.finish()
+        answers(process.url, "/readyz", '"ready"')
+        yield process.url
 
 
 def embedded(searcher: httpx.Client, **given: Any) -> Any:
@@ -159,21 +169,31 @@ def test_roboflows_client_is_told_what_is_wrong(url: str, tmp_path: Path) -> Non
     assert "the image cannot be used" in image["message"]
 
 
-@pytest.mark.parametrize("sent", [{"api_key_transport": "header"}, {"api": "v0"}])
-def test_roboflows_client_brings_a_key_as_a_header_or_in_its_old_way(tmp_path: Path, sent: dict[str, str]) -> None:
-    known = hashlib.sha256(b"right").hexdigest()
+def test_each_client_brings_a_key(guarded: str) -> None:
+    """As the password of the address, percent-encoded; Roboflow's also as a header, once it is told."""
     calls = [
         ("get_clip_text_embeddings", {"text": "a cat"}),
+        ("get_clip_text_embeddings_async", {"text": "a cat"}),
         ("get_clip_image_embeddings", {"inference_input": "AAAA"}),
     ]
-    with SearcherProcess(tmp_path, api_keys=f"team:{known}") as process:
-        process.finish()
-        answers(process.url, "/readyz", '"ready"')
-        text, image = clients.roboflow(process.url, calls, key="right", **sent)
-        assert len(text["embeddings"]) == 1
+    for address, sent in [
+        (guarded.replace("://", f"://:{quote(KEY, safe='')}@"), {}),
+        (guarded.replace("://", f"://:{quote(KEY, safe='')}@"), {"api": "v0"}),
+        (guarded, {"key": KEY, "api_key_transport": "header"}),
+    ]:
+        text, later, image = clients.roboflow(address, calls, **sent)
+        assert len(text["embeddings"]) == len(later["embeddings"]) == 1
         assert "the image cannot be used" in image["message"]
-        for answer in clients.roboflow(process.url, calls, key="wrong", **sent):
+    for address, sent in [(guarded.replace("://", "://:wrong@"), {}), (guarded, {"key": KEY})]:
+        for answer in clients.roboflow(address, calls, **sent):
             assert answer["status"] == 401
+    for password, refused in [(quote(KEY, safe=""), False), ("wrong", True)]:
+        address = guarded.replace("://", f"://:{password}@")
+        (found,) = clients.clip_retrieval(
+            {"url": f"{address}/knn-service", "indice_name": "photos"}, [{"text": "a cat"}]
+        )
+        assert (isinstance(found, dict) and found["status"] == 401) == refused
+        assert refused or len(found) == 4
 
 
 def test_clip_retrievals_client_finds_by_text_image_and_vector(searcher: httpx.Client, url: str, folder: Path) -> None:

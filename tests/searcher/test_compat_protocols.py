@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,8 @@ async def test_skypilots_search_gives_paths_and_cosines(gallery: Library) -> Non
         assert shown.content == picture("red")
         known = {"If-None-Match": shown.headers["etag"]}
         assert (await client.get("/image/red.png", headers=known)).status_code == 304
+        sentence = problem(await client.get("/image/cats/no%20such.png"), 404)
+        assert sentence == "index \"photos\" has no image at 'cats/no such.png'"
         part = await client.get("/image/red.png", headers={"Range": "bytes=1-3"})
         assert (part.status_code, part.content) == (206, b"PNG")
 
@@ -240,9 +244,12 @@ async def test_an_image_of_a_url_is_fetched_by_the_searchers_own_guarded_way(tmp
     app = FastAPI()
     asked = []
 
-    async def fetch(url: str) -> bytes:
+    @asynccontextmanager
+    async def fetch(url: str) -> AsyncIterator[bytes]:
         asked.append(url)
-        return url.rpartition("/")[2].encode()
+        number = url.rpartition("/")[2].encode()
+        yield number
+        assert number in one.images
 
     app.include_router(roboflow.router(one, one, fetch))
     images = [{"type": "url", "value": f"https://photos.example/{number}"} for number in range(40)]
@@ -257,8 +264,10 @@ async def test_where_a_fetch_is_refused_the_problem_names_the_field(tmp_path: Pa
     app = FastAPI()
     app.add_exception_handler(Problem, lambda _, error: error.response())  # type: ignore[attr-defined]
 
-    async def fetch(url: str) -> bytes:
+    @asynccontextmanager
+    async def fetch(url: str) -> AsyncIterator[bytes]:
         raise invalid("image_url", "not that one")
+        yield
 
     app.include_router(roboflow.router(one, one, fetch))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://searcher") as client:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import pytest
@@ -12,18 +12,20 @@ import pytest
 from imgsearch.settings import SearchSettings
 from searcher.batching import Model, Places, VectorCache
 from searcher.catalog import Catalog
-from searcher.finder import FETCHED, Finder
+from searcher.finder import Finder
 from searcher.metrics import Metrics
 from searcher.problems import Problem, invalid
 from searcher.schemas import Search
 from searcher.threads import Threads
-from tests.searcher.library import TIMEOUT, Library, picture
+from tests.searcher.library import Library, event, picture
 
 pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def finding(library: Library, fetch: Callable[[str], Awaitable[bytes]]) -> AsyncIterator[Finder]:
+async def finding(
+    library: Library, fetch: Callable[[str], AbstractAsyncContextManager[bytes]]
+) -> AsyncIterator[Finder]:
     threads, metrics, limits = Threads(), Metrics(), SearchSettings()
     places = Places(limits.max_waiting, metrics=metrics)
     make_model = partial(Model, threads=threads, cache=VectorCache(10), places=places, limits=limits, metrics=metrics)
@@ -35,12 +37,13 @@ async def finding(library: Library, fetch: Callable[[str], Awaitable[bytes]]) ->
     threads.close()
 
 
-async def web(url: str) -> bytes:
+@asynccontextmanager
+async def web(url: str) -> AsyncIterator[bytes]:
     """A picture of the colour that the URL ends in."""
     colour = url.rpartition("/")[2]
     if colour == "nothing":
         raise invalid("image_url", "there is nothing")
-    return picture(colour)
+    yield picture(colour)
 
 
 async def colours(finder: Finder, search: Search) -> list[str]:
@@ -64,23 +67,22 @@ async def test_a_url_that_cannot_be_fetched_is_its_own_problem_in_a_batch(galler
         assert found["results"][0]["metadata"] == {"colour": "red"}
 
 
-async def test_no_more_images_of_urls_are_in_memory_than_it_has_room_for(gallery: Library) -> None:
-    fetched = 0
+async def test_the_image_of_a_url_is_held_until_it_is_a_vector(gallery: Library) -> None:
+    held = 0
 
-    async def counted(url: str) -> bytes:
-        nonlocal fetched
-        fetched += 1
-        return await web(url)
+    @asynccontextmanager
+    async def counted(url: str) -> AsyncIterator[bytes]:
+        nonlocal held
+        async with web(url) as data:
+            held += 1
+            yield data
+            held -= 1
 
     gallery.encoder.gate.clear()
     async with finding(gallery, counted) as finder:
-        searches = [Search(image_url=f"https://example.com/{n}/red", k=1) for n in range(2 * FETCHED)]
-        batch = asyncio.create_task(finder.batch(searches))
-        async with asyncio.timeout(TIMEOUT):
-            while fetched < FETCHED:
-                await asyncio.sleep(0)
-        assert fetched == FETCHED
+        search = asyncio.create_task(colours(finder, Search(image_url="https://example.com/red", k=1)))
+        await event(gallery.encoder.entered)
+        assert held == 1
         gallery.encoder.gate.set()
-        responses = (await batch).model_dump(exclude_unset=True)["responses"]
-    assert fetched == 2 * FETCHED
-    assert [response["results"][0]["metadata"]["colour"] for response in responses] == ["red"] * 2 * FETCHED
+        assert await search == ["red"]
+    assert held == 0

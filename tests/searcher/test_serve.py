@@ -16,7 +16,7 @@ from imgsearch.errors import UsageError
 from imgsearch.settings import SearchSettings, Settings, StorageSettings, StoreSettings
 from searcher.serve import listen
 from tests.programs import ChromaServer, free_port, program_env
-from tests.searcher.process import SearcherProcess, answers
+from tests.searcher.process import SearcherProcess, answers, refuses
 
 
 def test_a_port_in_use_is_one_clear_sentence() -> None:
@@ -109,12 +109,3 @@ def test_it_starts_before_its_store_and_is_ready_when_that_answers(tmp_path: Pat
         finally:
             server.kill()
             server.wait()
-
-
-def refuses(url: str) -> None:
-    """Returns once no connection is taken any more."""
-    while True:
-        try:
-            httpx.get(url + "/healthz")
-        except httpx.TransportError:
-            return

@@ -6,7 +6,8 @@ its published client, inference-sdk."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from searcher.api import BUSY, IndexName
 from searcher.catalog import Catalog
 from searcher.compat import TAG, Lenient, fields_named
-from searcher.finder import FETCHED, Finder
+from searcher.finder import Finder
 from searcher.problems import invalid
 from searcher.schemas import MAX_EMBEDDED, Embed, Name, Picture, Text, Url
 
@@ -109,10 +110,9 @@ class ClipSimilarity(ClipAnswer):
     parent_id: None = None
 
 
-def router(catalog: Catalog, finder: Finder, fetch: Callable[[str], Awaitable[bytes]]) -> APIRouter:
-    """The routes over these. `fetch` gives the bytes behind a URL or raises Problem."""
+def router(catalog: Catalog, finder: Finder, fetch: Callable[[str], AbstractAsyncContextManager[bytes]]) -> APIRouter:
+    """The routes over these. `fetch` holds the bytes behind a URL or raises Problem."""
     routes = APIRouter(prefix="/clip", tags=[TAG], responses=BUSY)
-    fetching = asyncio.Semaphore(FETCHED)
 
     async def vectors(things: Sequence[Thing], index: str, field: str) -> list[list[float]]:
         """In the order of the things; those that come together enter the same call of the model."""
@@ -126,10 +126,8 @@ def router(catalog: Catalog, finder: Finder, fetch: Callable[[str], Awaitable[by
             case Base64Image():
                 embed = Embed(image=[thing.value], index=index)
             case UrlImage():
-                # The slot is held until the image is a vector, and its bytes are gone.
-                async with fetching:
-                    embed = Embed(image=[await fetch(thing.value)], index=index)
-                    return (await finder.embed(embed)).vectors[0]
+                async with fetch(thing.value) as data:
+                    return (await finder.embed(Embed(image=[data], index=index))).vectors[0]
         return (await finder.embed(embed)).vectors[0]
 
     @routes.post("/embed_text")

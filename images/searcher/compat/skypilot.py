@@ -10,7 +10,6 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from imgsearch.layout import image_id
 from searcher.api import BUSY, IndexName, binary
 from searcher.catalog import Catalog
 from searcher.compat import TAG, Lenient, fields_named
@@ -21,6 +20,8 @@ from searcher.queries import location
 from searcher.schemas import Search, Text
 
 N_RESULTS = 5
+HEALTH = "/health"
+"""What SkyPilot's controller asks whether the example is ready. It has no key, and learns no more than at /metrics."""
 
 ImagePath = Annotated[str, Path(description="An image's path in its source: `image_path` of a search.")]
 
@@ -62,9 +63,16 @@ def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
     @routes.get("/image/{path:path}", responses=binary("image/*"), response_class=Response)
     async def image(path: ImagePath, asked: Conditional, index: IndexName = None) -> Response:
         """The original image. The path is never one of a file here: it is looked up among those of the index."""
-        return answer(await images.original(image_id(path), index=index), asked, cache=FOR_A_WHILE)
+        return answer(await images.original_at(path, index=index), asked, cache=FOR_A_WHILE)
 
-    @routes.get("/health")
+    return routes
+
+
+def health(catalog: Catalog) -> APIRouter:
+    """The route of its health, which needs no key."""
+    routes = APIRouter(tags=[TAG], responses=BUSY)
+
+    @routes.get(HEALTH)
     async def health() -> ExampleHealth:
         """How many images there are. Unlike the example's, it is 503 where there is no telling."""
         return ExampleHealth(

@@ -160,17 +160,21 @@ export class Detail {
     else if (event.key === "-") this.like(JSON.parse(this.shown)[0], -1);
   }
 
+  /** A finger on an enlarged page moves the page, and one on a page that was scrolled scrolls it back: both say nothing. */
   swipe(stage, step) {
     let from = null;
-    stage.addEventListener("touchstart", (event) => (from = event.touches.length === 1 ? event.touches[0] : null), { passive: true });
-    stage.addEventListener("touchend", (event) => {
+    const begin = ({ touches: [{ clientX: x, clientY: y }, second] }) => {
+      from = second || visualViewport.scale > 1.05 ? null : { x, y, atTop: this.dialog.scrollTop <= 0 };
+    };
+    stage.addEventListener("touchstart", begin, { passive: true });
+    stage.addEventListener("touchend", ({ changedTouches: [{ clientX, clientY }] }) => {
       if (!from) return;
-      const { clientX, clientY } = event.changedTouches[0];
-      const across = clientX - from.clientX;
-      const down = clientY - from.clientY;
+      const across = clientX - from.x;
+      const down = clientY - from.y;
+      const { atTop } = from;
       from = null;
       if (Math.abs(across) > SWIPE && Math.abs(across) > 2 * Math.abs(down)) step(across < 0 ? 1 : -1);
-      else if (down > 2 * SWIPE && down > 2 * Math.abs(across)) this.dialog.close();
+      else if (atTop && down > 2 * SWIPE && down > 2 * Math.abs(across)) this.dialog.close();
     });
   }
 }

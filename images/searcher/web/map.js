@@ -236,20 +236,19 @@ export class Map_ {
       if (others.length === 1) {
         const [[, other]] = others;
         const apart = (one) => Math.hypot(one[0] - other[0], one[1] - other[1]) || 1;
-        this.zoom(apart(now) / apart(before), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
         this.move((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
+        this.zoom(apart(now) / apart(before), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
       } else if (!others.length) this.move(now[0] - before[0], now[1] - before[1]);
       this.pointers.set(event.pointerId, now);
     });
-    const end = (event) => {
-      const known = this.pointers.delete(event.pointerId);
-      if (event.type === "pointerup" && known && !this.moved) {
-        const place = this.nearest(...spot(event), this.side / 2);
-        if (place >= 0) this.open(place);
-      }
-    };
+    const end = (event) => this.pointers.delete(event.pointerId);
     canvas.addEventListener("pointerup", end);
     canvas.addEventListener("pointercancel", end);
+    // Not before the click: after a tap it would go to what has opened under the finger.
+    canvas.addEventListener("click", (event) => {
+      const place = this.moved ? -1 : this.nearest(...spot(event), this.side / 2);
+      if (place >= 0) this.open(place);
+    });
     canvas.addEventListener("pointerleave", () => this.hover(null));
     canvas.addEventListener("keydown", (event) => this.key(event));
     canvas.addEventListener("blur", () => this.draw());
