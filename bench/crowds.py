@@ -38,8 +38,9 @@ embedded Chroma of their own, and run in turn in each round; percentiles are of 
 
 - **One at a time** is a FastAPI app in the shape of the server of SkyPilot's image vector-database example: it encodes
   and asks Chroma on the event loop. **Chroma's function** is an app that queries Chroma with chromadb's
-  `OpenCLIPEmbeddingFunction`, in FastAPI's threads. **Roboflow Inference** is its own server with our weights as ONNX
-  in its cache; its `/clip/embed_text` only gives the vector, so it has less to do: no store.
+  `OpenCLIPEmbeddingFunction`, in FastAPI's threads. **Roboflow Inference**, in the tables where it is installed and
+  answers without its hub, is its own server with our weights as ONNX in its cache; its `/clip/embed_text` only gives
+  the vector, so it has less to do: no store.
 - **Of what the cores allow**: cores ÷ CPU-seconds of a text in a call of 32 (`Encoder.encode_texts`), a query of the
   store for one vector, and a request for `/healthz`, each measured alone in the same run. What the clients and other
   processes took of the cores meanwhile is taken off the cores.
