@@ -35,12 +35,14 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture(autouse=True)
-def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def clean_environ() -> Iterator[None]:
     """Settings of whoever runs the tests do not reach them."""
-    for name in os.environ:
-        if name.startswith("IMGSEARCH_") or name == "JOB_COMPLETION_INDEX":
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("IMGSEARCH_") or name == "JOB_COMPLETION_INDEX":
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")

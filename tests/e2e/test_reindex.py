@@ -17,6 +17,9 @@ from PIL import Image
 from tests.conftest import DEMO_MODEL
 from tests.programs import controller, serving
 
+# Its clients search as fast as they can while three runs are made: minutes, on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 
 def photo(path: Path, seed: int) -> None:
     coarse = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
