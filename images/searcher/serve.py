@@ -14,7 +14,8 @@ from imgsearch.stores import embedded
 BACKLOG = 1024
 """Connections that the system holds while the event loop is busy."""
 CPUS = 4
-"""That one process can keep busy. The models compute on all of them, but HTTP, JSON and validation do on one only."""
+"""That one process is thought to keep busy; measured are 2 (docs/benchmarks.md). The models compute on all of them, but
+HTTP, JSON and validation do on one only."""
 
 
 def serve(settings: Settings) -> ExitCode:
