@@ -25,6 +25,12 @@ REFUSED = "Failed to load resource"
 """How a browser's console tells of a status that is an error."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(900))  # the first waits for two runs: minutes, on a busy machine
+
+
 # Of this package, not of the session: while it runs, its thread has an event loop, which tests elsewhere have not.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
