@@ -7,7 +7,7 @@ import asyncio
 import json
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass
@@ -178,8 +178,10 @@ class VectorCache:
             self._vectors.popitem(last=False)
 
 
-async def _all(answers: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+async def together(answers: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
     """In their order; what one raises, after which nobody waits for the others."""
+    if len(answers) == 1:  # as most are: no task for it
+        return [await answers[0]]
     tasks = [asyncio.create_task(answer) for answer in answers]
     try:
         return await asyncio.gather(*tasks)
@@ -226,7 +228,7 @@ class Model:
         unknown = [item for item, vector in zip(items, known, strict=True) if vector is None]
         if unknown:
             with self._places.kept(len(unknown)):  # before they are decoded: that takes memory and time, too
-                found = iter(await _all(map(self._encoded, unknown)))
+                found = iter(await together([self._encoded(item) for item in unknown]))
             known = [next(found) if vector is None else vector for vector in known]
         return [vector for vector in known if vector is not None]
 

@@ -12,7 +12,7 @@ from time import perf_counter
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, VectorStore
 from searcher import queries
-from searcher.batching import Neighbours, Vector
+from searcher.batching import Neighbours, Vector, together
 from searcher.catalog import Catalog, Index
 from searcher.cursors import Cursor
 from searcher.metrics import Metrics
@@ -101,7 +101,7 @@ class Finder:
             with watch.store():
                 stored = await self._threads.store(self._stored, ids, index)
         with watch.encode():
-            vectors = await asyncio.gather(*(self._term(term, index, stored) for term in terms))
+            vectors = await together([self._term(term, index, stored) for term in terms])
         return queries.combine(vectors, [term.weight for term in terms])
 
     async def _term(self, term: Part, index: Index, stored: dict[str, Vector]) -> Vector:

@@ -150,19 +150,20 @@ def enough(groups: Sequence[Group], hits: Sequence[Hit], search: Search, *, upto
 def page(groups: Sequence[Group], search: Search, *, offset: int, pointer: Pointer) -> tuple[list[Result], int | None]:
     """The results of the page at `offset`, and the next one's offset."""
     end = offset + search.k
-    results = [_result(group, search, pointer) for group in groups[offset:end]]
+    place = location(pointer.source, "")
+    # With the run they may be kept for ever, and show what was found, though a newer one is published.
+    of = f"?index={quote(pointer.index, safe='')}&run={quote(pointer.run, safe='')}"
+    results = [_result(group, search, place=place, of=of) for group in groups[offset:end]]
     return results, end if len(groups) > end else None
 
 
-def _result(group: Group, search: Search, pointer: Pointer) -> Result:
+def _result(group: Group, search: Search, *, place: str, of: str) -> Result:
     hit = group.best
     path = f"/v1/images/{quote(hit.id, safe='')}"
-    # With the run they may be kept for ever, and show what was found, though a newer one is published.
-    of = f"?index={quote(pointer.index, safe='')}&run={quote(pointer.run, safe='')}"
-    result: dict[str, Any] = {
+    result: Result = {
         "id": hit.id,
         "score": round(min(1.0, max(-1.0, hit.score)), 6),  # 1.0000001 is how floats say 1
-        "uri": location(pointer.source, str(hit.metadata["_key"])),
+        "uri": place + str(hit.metadata["_key"]),
         "image": path + of,
         "thumbnail": f"{path}/thumbnail{of}",
         "width": hit.metadata["_width"],
@@ -174,7 +175,7 @@ def _result(group: Group, search: Search, pointer: Pointer) -> Result:
         result["embedding"] = hit.vector.tolist()
     if search.dedupe is not None:
         result["duplicates"] = group.duplicates
-    return Result.model_construct(**result)
+    return result
 
 
 def public(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
 
 from fastapi import UploadFile
 from pydantic import (
@@ -20,6 +20,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from typing_extensions import TypedDict
 
 from searcher import filters, problems
 from searcher.problems import Problem
@@ -199,21 +200,27 @@ class ImageForm(Options):
     filter: Annotated[Json[Filter] | None, Field(description="The filter, as JSON text.")] = None
 
 
-class Result(BaseModel):
+class Result(TypedDict):
+    # A dict, since a search makes many of them, and an object of a model takes as long as all else of a result.
+
     id: str
-    score: float = Field(description="Cosine similarity, from -1 to 1.")
-    uri: str = Field(description="Where the source keeps the image.")
-    image: str = Field(description="Path of the original on this server.")
-    thumbnail: str = Field(description="Path of a small WebP on this server.")
-    width: int = Field(description="Of the original, in pixels.")
+    score: Annotated[float, Field(description="Cosine similarity, from -1 to 1.")]
+    uri: Annotated[str, Field(description="Where the source keeps the image.")]
+    image: Annotated[str, Field(description="Path of the original on this server.")]
+    thumbnail: Annotated[str, Field(description="Path of a small WebP on this server.")]
+    width: Annotated[int, Field(description="Of the original, in pixels.")]
     height: int
-    metadata: dict[str, Any] = Field(default={}, description="What the source says about it; if included.")
-    embedding: list[float] = Field(default=[], description="Its vector; if included.")
-    duplicates: list[str] = Field(
-        default=[],
-        description="Ids of the results that were folded into it, best first; with `dedupe`. Only of what was looked "
-        "through for this page: later pages may find more.",
-    )
+    metadata: NotRequired[Annotated[dict[str, Any], Field(description="What the source says about it; if included.")]]
+    embedding: NotRequired[Annotated[list[float], Field(description="Its vector; if included.")]]
+    duplicates: NotRequired[
+        Annotated[
+            list[str],
+            Field(
+                description="Ids of the results that were folded into it, best first; with `dedupe`. Only of what was "
+                "looked through for this page: later pages may find more."
+            ),
+        ]
+    ]
 
 
 class Took(BaseModel):

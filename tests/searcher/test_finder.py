@@ -47,7 +47,7 @@ async def web(url: str) -> AsyncIterator[bytes]:
 
 
 async def colours(finder: Finder, search: Search) -> list[str]:
-    return [result.metadata["colour"] for result in (await finder.search(search)).results]
+    return [result["metadata"]["colour"] for result in (await finder.search(search)).results]
 
 
 async def test_the_image_behind_a_url_is_searched_for(gallery: Library) -> None:

@@ -59,22 +59,22 @@ def page(found: list[Hit], search: Search) -> tuple[list[Result], int | None]:
 
 def test_a_page_ends_where_the_next_begins() -> None:
     first, after = page(hits(0.9, 0.8, 0.7), Search(text="x", k=2))
-    assert [one.id for one in first] == ["id0", "id1"]
+    assert [one["id"] for one in first] == ["id0", "id1"]
     assert after == 2
     last, after = page(hits(0.9, 0.8, 0.7), Search(text="x", k=2, offset=2))
-    assert [one.id for one in last] == ["id2"]
+    assert [one["id"] for one in last] == ["id2"]
     assert after is None
 
 
 def test_what_is_less_similar_than_asked_is_no_result_and_no_next_page() -> None:
     results, after = page(hits(0.9, 0.2, 0.1), Search(text="x", k=1, min_score=0.5))
-    assert [one.score for one in results] == [0.9]
+    assert [one["score"] for one in results] == [0.9]
     assert after is None
 
 
 def test_a_result_shows_the_sources_metadata_and_where_the_image_is() -> None:
     ((result,), _) = page(hits(1.0000001), Search(text="x"))
-    assert result.model_dump(exclude_unset=True) == {
+    assert result == {
         "id": "id0",
         "score": 1.0,
         "uri": "/data/photos/0.jpg",

@@ -124,12 +124,12 @@ def router(catalog: Catalog, finder: Finder) -> APIRouter:
 
 def _found(result: Result, base: str) -> dict[str, Any]:
     """A KnnResult. As a dict, since a field of the metadata may have any name, as `cls`."""
-    url, caption = result.metadata.get("url"), result.metadata.get("caption")
+    url, caption = result["metadata"].get("url"), result["metadata"].get("caption")
     return {
-        **result.metadata,
-        "id": result.id,
-        "similarity": result.score,
-        "url": url if isinstance(url, str) else base.rstrip("/") + result.image,
+        **result["metadata"],
+        "id": result["id"],
+        "similarity": result["score"],
+        "url": url if isinstance(url, str) else base.rstrip("/") + result["image"],
         "caption": caption if isinstance(caption, str) else "",
-        "image_path": result.uri,
+        "image_path": result["uri"],
     }

@@ -56,7 +56,7 @@ def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
         searched = await catalog.find(found.index, found.run)
         place = location(searched.pointer.source, "")
         return [
-            ExampleResult(image_path=result.uri.removeprefix(place), similarity=result.score)
+            ExampleResult(image_path=result["uri"].removeprefix(place), similarity=result["score"])
             for result in found.results
         ]
 
