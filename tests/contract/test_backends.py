@@ -97,6 +97,7 @@ def here(folder: Path) -> Iterator[Place]:
 @contextmanager
 def sky(folder: Path) -> Iterator[Place]:
     machines = Machines(folder / "machines")
+    machines.patience = 0.5
     clock = Clock(machines)
 
     def again() -> SkyCluster:

@@ -46,6 +46,8 @@ class Machines:
         """Why none ever will."""
         self.silent = False
         """It does not answer."""
+        self.patience = 0.05
+        """Seconds that `wait` waits for each task: many where all of them end by themselves, however slow they are."""
         self.booting = False
         """Machines are made ready, and are never done with it."""
         self.lingering = False
@@ -103,7 +105,7 @@ class Machines:
         for process in [*self._processes.values()]:
             if process.poll() is None:
                 try:
-                    process.wait(0.05)
+                    process.wait(self.patience)
                 except subprocess.TimeoutExpired:
                     continue
                 return

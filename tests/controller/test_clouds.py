@@ -438,6 +438,7 @@ def test_gpu_hours_are_those_of_all_tries(cluster: SkyCluster, machines: Machine
 def test_a_call_returns_what_the_program_says_and_its_machine_goes(
     cluster: SkyCluster, machines: Machines, tmp_path: Path
 ) -> None:
+    machines.patience = 60
     store = Settings(run=RunSettings(index="photos"), store=StoreSettings(url=f"chroma+file://{tmp_path}/chroma"))
     assert cluster.call("searcher", "indexes", store).result == {"indexes": []}
     with pytest.raises(UsageError, match="no index is called 'photos'"):
@@ -447,7 +448,10 @@ def test_a_call_returns_what_the_program_says_and_its_machine_goes(
     assert machines.there == []
 
 
-def test_what_a_call_prints_before_its_result_is_its_text(cluster: SkyCluster, tmp_path: Path) -> None:
+def test_what_a_call_prints_before_its_result_is_its_text(
+    cluster: SkyCluster, machines: Machines, tmp_path: Path
+) -> None:
+    machines.patience = 60
     listed = tmp_path / "runs" / "r1" / "bad.csv"
     listed.parent.mkdir(parents=True)
     listed.write_text("key,stage,reason\nKäse [1].jpg,decode,truncated\n")
