@@ -112,6 +112,11 @@ class Searcher:
         assert len(samples) == len(found)
         return samples
 
+    def counted(self, searches: int) -> None:
+        """Returns once so many are: each is when its answer has been sent, and a stopped worker counts none."""
+        while self.samples().get("imgsearch_request_seconds_count{/v1/search}") != searches:
+            pass
+
 
 @contextmanager
 def started(settings: Settings) -> Iterator[Searcher]:
@@ -150,6 +155,7 @@ def test_workers_give_the_same_results_and_any_of_them_tells_what_all_have_count
                     results.append(answer.json()["results"])
         assert len(results[0]) == 3
         assert results[0] == results[1] != results[2]
+        searcher.counted(3)
         for worker in workers:
             with searcher.only(worker):
                 counted = searcher.samples()
@@ -175,6 +181,7 @@ def test_a_worker_that_is_killed_is_replaced_and_what_it_counted_stays(settings:
         while first in searcher.workers():
             pass
         searcher.refused()
+        searcher.counted(2)
         for worker in searcher.answering():
             with searcher.only(worker):
                 counted = searcher.samples()
