@@ -201,7 +201,7 @@ class ImageForm(Options):
 
 
 class Result(TypedDict):
-    # A dict, since a search makes many of them, and an object of a model takes as long as all else of a result.
+    # A dict: a search makes many of them, and nothing here needs the objects of a model.
 
     id: str
     score: Annotated[float, Field(description="Cosine similarity, from -1 to 1.")]
