@@ -150,7 +150,7 @@ def enough(groups: Sequence[Group], hits: Sequence[Hit], search: Search, *, upto
 def page(groups: Sequence[Group], search: Search, *, offset: int, pointer: Pointer) -> tuple[list[Result], int | None]:
     """The results of the page at `offset`, and the next one's offset."""
     end = offset + search.k
-    place = location(pointer.source, "")
+    place = location(pointer.source)
     # With the run they may be kept for ever, and show what was found, though a newer one is published.
     of = f"?index={quote(pointer.index, safe='')}&run={quote(pointer.run, safe='')}"
     results = [_result(group, search, place=place, of=of) for group in groups[offset:end]]
@@ -183,8 +183,8 @@ def public(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metadata.items() if not name.startswith("_")}
 
 
-def location(source: str, key: str) -> str:
-    """Where an image is: its source's URI without options or pattern, and its key in there."""
+def location(source: str) -> str:
+    """What is before an image's key in its URI: the source's without options or pattern, and a slash."""
     if source.startswith("hf://"):
         place = source.partition("?")[0]
     elif parquet := re.fullmatch(r"(.+\.parquet)(?:\?.*)?", source):
@@ -193,4 +193,4 @@ def location(source: str, key: str) -> str:
             place = posixpath.dirname(place)
     else:
         place = source
-    return f"{place.rstrip('/')}/{key}"
+    return f"{place.rstrip('/')}/"

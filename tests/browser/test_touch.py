@@ -147,6 +147,7 @@ def test_a_finger_on_the_map_takes_along_what_is_under_it(page: Page, plane: Pla
     x, y = plane.spot(0.5, 0.5)
     fingers.drag(((x, y), (x + 90, y - 60)))
     plane.settles((0.5, 0.5), (x + 90, y - 60), zoom=3, near=1)
+    assert plane.view[2] == 3
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 

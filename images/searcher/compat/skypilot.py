@@ -54,7 +54,7 @@ def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
             found = await finder.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
         # Of the run that was searched: a newer one may have another source.
         searched = await catalog.find(found.index, found.run)
-        place = location(searched.pointer.source, "")
+        place = location(searched.pointer.source)
         return [
             ExampleResult(image_path=result["uri"].removeprefix(place), similarity=result["score"])
             for result in found.results
