@@ -26,7 +26,7 @@ from bench.embed import busy
 from bench.load import Crowd
 from bench.results import Figure
 from imgsearch import machine
-from imgsearch.layout import collection_name
+from imgsearch.runs.layout import collection_name
 from imgsearch.settings import LogSettings, SearchSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.stores import open_store
 

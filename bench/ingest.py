@@ -13,8 +13,8 @@ from bench.contender import Contender
 from bench.results import Figure
 from imgsearch.storage import Storage
 from imgsearch.stores.chroma import ChromaStore
-from searcher.ingest import Ingest
-from searcher.ingest_metrics import IngestMetrics
+from searcher.ingest.job import Ingest
+from searcher.ingest.metrics import IngestMetrics
 
 TITLE = "Ingest"
 ABOUT = """\

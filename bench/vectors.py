@@ -9,12 +9,12 @@ from typing import Any, cast
 import numpy as np
 
 from embedder.parts import Draft, Parts, Row
-from imgsearch import schema
 from imgsearch.encoder import Encoder
-from imgsearch.layout import Plan, RunFolder, ShardDone
+from imgsearch.runs import tables
+from imgsearch.runs.layout import Plan, RunFolder, ShardDone
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
-from searcher.records import record
+from imgsearch.stores.records import record
 
 CLUSTERS = 200
 SPREAD = 0.04
@@ -57,10 +57,10 @@ def records(storage: Storage, run: str) -> list[Record]:
     folder = RunFolder(run)
     found = []
     for part in range(ShardDone.from_json(storage.get(folder.done(0)), run).parts):
-        table, _ = schema.from_bytes(storage.get(folder.part(0, part)), run)
+        table, _ = tables.from_bytes(storage.get(folder.part(0, part)), run)
         found += [
             record(row, vector, run=run, shard=0, part=part)
-            for row, vector in zip(table.to_pylist(), schema.vectors(table), strict=True)
+            for row, vector in zip(table.to_pylist(), tables.vectors(table), strict=True)
         ]
     return found
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 
-from controller import settings as given
-from controller.command import INTERRUPTED, Command
-from controller.jobs import Stage
-from controller.placement import Spot
-from controller.places import BACKENDS, HOME, RELEASE_NAME
+from controller.cli import options as given
+from controller.cli.command import INTERRUPTED, Command
+from controller.cli.target import BACKENDS, HOME, RELEASE_NAME
+from controller.gpus.nodes import Spot
+from controller.jobs.state import Stage
 from imgsearch.client import URL
 from imgsearch.errors import ExitCode, ImgsearchError, UsageError
 

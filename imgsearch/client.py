@@ -23,7 +23,7 @@ from urllib.parse import quote
 import httpx
 
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
-from imgsearch.layout import Facet
+from imgsearch.runs.layout import Facet
 
 URL = "http://127.0.0.1:8000"
 AT_ONCE = 64

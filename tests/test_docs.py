@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from controller.metrics import RunMetrics
+from controller.cli.metrics import RunMetrics
 from docs import generate
 from embedder.metrics import EmbedMetrics
-from searcher.ingest_metrics import IngestMetrics
-from searcher.metrics import Metrics
+from searcher.ingest.metrics import IngestMetrics
+from searcher.search.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "demo").rglob("*.md")])

@@ -12,8 +12,8 @@ from typing import Any
 
 from imgsearch import machine, stage
 from imgsearch.encoder import LOCAL
-from imgsearch.layout import Plan, RunFolder
 from imgsearch.metrics import exposed
+from imgsearch.runs.layout import Plan, RunFolder
 from imgsearch.settings import Settings
 from imgsearch.sources import open_source
 from imgsearch.storage import Storage

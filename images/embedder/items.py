@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from imgsearch.errors import PermanentError, UsageError
-from imgsearch.schema import encode_metadata
+from imgsearch.runs.tables import encode_metadata
 from imgsearch.sources import Item, Metadata
 
 COLUMNS = "key, row_group, first_row, images, size, etag, metadata"

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsearch import schema
 from imgsearch.encoder import Encoder
 from imgsearch.errors import PermanentError, TemporaryError
-from imgsearch.layout import RunFolder, image_id
+from imgsearch.runs import tables
+from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.storage import Storage
 
 
@@ -94,7 +94,7 @@ class Draft:
                 "height": entry.height,
                 "thumb_offset": self._keep(f"{id}.webp", entry.thumbnail),
                 "thumb_length": len(entry.thumbnail),
-                "metadata": schema.encode_metadata(entry.metadata),
+                "metadata": tables.encode_metadata(entry.metadata),
             }
         )
 
@@ -132,14 +132,14 @@ class Parts:
             "preprocessing": encoder.preprocessing,
             "dim": str(encoder.dim),
         }
-        self._schema = schema.embeddings(encoder.dim)
+        self._schema = tables.embeddings(encoder.dim)
 
     def progress(self) -> Progress:
         """Counts the whole parts; raises PermanentError where they were made with other weights."""
         found = Progress()
         there = set(self._storage.keys(self._folder.shard(self._shard)))
         while (name := self._folder.part(self._shard, found.parts)) in there:
-            _, about = schema.from_bytes(self._storage.get(name), name)
+            _, about = tables.from_bytes(self._storage.get(name), name)
             differing = [field for field in ("model", "fingerprint", "dim") if about.get(field) != self._about[field]]
             if differing:
                 raise PermanentError(
@@ -156,10 +156,10 @@ class Parts:
         self._storage.put(self._folder.thumbs(self._shard, part), draft.archive())
         self._storage.put(
             self._folder.bad(self._shard, part),
-            schema.to_bytes(schema.table(schema.BAD, draft.bad)),
+            tables.to_bytes(tables.table(tables.BAD, draft.bad)),
         )
         about = {**self._about, "images": str(len(draft.rows)), "bad": str(len(draft.bad))}
-        data = schema.to_bytes(schema.table(self._schema, draft.rows), about)
+        data = tables.to_bytes(tables.table(self._schema, draft.rows), about)
         if not self._storage.create(self._folder.part(self._shard, part), data):
             raise TemporaryError(f"another process is embedding shard {self._shard}; a retry goes on after its parts")
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedder.items import Items
-from imgsearch import schema
 from imgsearch.errors import UsageError
-from imgsearch.layout import Plan, RunFolder
+from imgsearch.runs import tables
+from imgsearch.runs.layout import Plan, RunFolder
 from imgsearch.settings import RunSettings, Settings
 from imgsearch.sources import Source
 from imgsearch.storage import Storage
@@ -85,8 +85,8 @@ def _list(run: RunSettings, storage: Storage, source: Source, asked: Mapping[str
         work = totals.bytes + totals.images * IMAGE_COST
         pairs = cut(items.wanted(), shards=shards, items=totals.items, work=work)
         for shard, group in groupby(pairs, key=itemgetter(0)):
-            table = schema.table(schema.ITEMS, [row for _, row in group])
-            storage.put(folder.items(shard), schema.to_bytes(table))
+            table = tables.table(tables.ITEMS, [row for _, row in group])
+            storage.put(folder.items(shard), tables.to_bytes(table))
         if run.base:
             storage.put(folder.dropped, _dropped_table(items.dropped()))
         return Plan(
@@ -126,19 +126,19 @@ def _chain(storage: Storage, base: str, asked: Mapping[str, Any]) -> list[Plan]:
 def _rows(storage: Storage, planned: Plan) -> Iterator[Row]:
     for shard in range(planned.shards):
         key = RunFolder(planned.run).items(shard)
-        yield from schema.from_bytes(storage.get(key), key)[0].to_pylist()
+        yield from tables.from_bytes(storage.get(key), key)[0].to_pylist()
 
 
 def _dropped(storage: Storage, planned: Plan) -> Iterator[str]:
     if planned.base:
         key = RunFolder(planned.run).dropped
-        for batch in schema.from_bytes(storage.get(key), key)[0].to_batches():
+        for batch in tables.from_bytes(storage.get(key), key)[0].to_batches():
             yield from batch.column("key").to_pylist()
 
 
 def _dropped_table(keys: Iterator[str]) -> bytes:
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema.DROPPED, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, tables.DROPPED, compression="zstd") as writer:
         while some := list(islice(keys, DROPPED_ROWS)):
-            writer.write_table(pa.table({"key": some}, schema.DROPPED))
+            writer.write_table(pa.table({"key": some}, tables.DROPPED))
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

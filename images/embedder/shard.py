@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 from embedder.metrics import EmbedMetrics
 from embedder.overlap import batched, ordered_map
 from embedder.parts import Bad, Draft, Parts, Progress, Row
-from imgsearch import machine, pictures, schema
+from imgsearch import machine, pictures
 from imgsearch.encoder import Encoder, Pixels
 from imgsearch.errors import BadImage
-from imgsearch.layout import Plan, RunFolder, ShardDone
+from imgsearch.runs import tables
+from imgsearch.runs.layout import Plan, RunFolder, ShardDone
 from imgsearch.settings import EmbedSettings
 from imgsearch.sources import Item, Source, SourceImage
 from imgsearch.stage import Interrupted
@@ -130,7 +131,7 @@ class ShardEmbedder:
 
     def _items(self, shard: int) -> pa.Table:
         name = self._folder.items(shard)
-        table, _ = schema.from_bytes(self._storage.get(name), name)
+        table, _ = tables.from_bytes(self._storage.get(name), name)
         return table
 
     def _until_stopping(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
@@ -218,7 +219,7 @@ def _each(items: pa.Table) -> Iterator[Item]:
     """The items of a shard one by one: as a table they are a tenth of what they are as objects."""
     for batch in items.to_batches(max_chunksize=1000):
         for row in batch.to_pylist():
-            yield Item(**{**row, "metadata": schema.decode_metadata(row["metadata"])})
+            yield Item(**{**row, "metadata": tables.decode_metadata(row["metadata"])})
 
 
 class PartWriter:

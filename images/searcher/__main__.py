@@ -14,12 +14,12 @@ from typing import Any
 
 from imgsearch import stage
 from imgsearch.errors import ExitCode, NotFound, TemporaryError, UsageError
-from imgsearch.layout import Plan, RunFolder, collection_name
 from imgsearch.metrics import exposed
+from imgsearch.runs.layout import Plan, RunFolder, collection_name
 from imgsearch.settings import Settings
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, VectorStore, open_store
-from searcher import reports
+from searcher.admin import reports
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ STORE_SECONDS = 60.0
 
 def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Loads the run into the store, verifies and publishes it."""
-    from searcher.ingest import Ingest
-    from searcher.ingest_metrics import IngestMetrics
+    from searcher.ingest.job import Ingest
+    from searcher.ingest.metrics import IngestMetrics
 
     metrics = IngestMetrics()
     with exposed(metrics.registry, settings.metrics.port):
@@ -85,7 +85,7 @@ def bad(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Measures the index, and the one that it is compared with. Writes what came of it to stdout, one line of JSON."""
     from imgsearch.encoder.openclip import load_encoder
-    from searcher.evaluation import Evaluation, document
+    from searcher.evaluation.measure import Evaluation, document
 
     store = _store(settings, stopping)
     names = [name for name in (settings.run.index, settings.evaluate.against) if name is not None]
@@ -143,7 +143,7 @@ def _lineage(storage: Storage, run: str) -> Iterator[str]:
 
 
 def serve(settings: Settings) -> ExitCode:
-    from searcher.serve import serve as answer
+    from searcher.server.serve import serve as answer
 
     return answer(settings)
 

@@ -26,23 +26,23 @@ from imgsearch.settings import Settings
 from imgsearch.sources import Source
 from imgsearch.storage import Storage
 from imgsearch.stores import VectorStore
-from searcher import api, docs, problems, rates
-from searcher.batching import Model, Places, VectorCache
-from searcher.catalog import Catalog
-from searcher.compat import clip_retrieval, roboflow, skypilot
-from searcher.envelope import Envelope, Heads
-from searcher.facts import Facts
-from searcher.fetching import Fetcher
-from searcher.files import Asset
-from searcher.finder import Finder
-from searcher.images import Images
-from searcher.keys import KeyCheck, Keys
-from searcher.leaving import LastAnswers
-from searcher.metrics import Metrics, RequestMetrics
-from searcher.origins import sharing
-from searcher.rates import RateLimit
-from searcher.schemas import LogIn
-from searcher.threads import Threads
+from searcher.content.fetcher import Fetcher
+from searcher.content.images import Images
+from searcher.content.run_files import Facts
+from searcher.http import api, docs, problems, rate_limit
+from searcher.http.api_keys import KeyCheck, Keys
+from searcher.http.compat import clip_retrieval, roboflow, skypilot
+from searcher.http.cors import sharing
+from searcher.http.files import Asset
+from searcher.http.rate_limit import RateLimit
+from searcher.http.request_id import Envelope, Heads
+from searcher.search.batcher import Model, Places, VectorCache
+from searcher.search.catalog import Catalog
+from searcher.search.engine import Finder
+from searcher.search.metrics import Metrics, RequestMetrics
+from searcher.search.requests import LogIn
+from searcher.search.threads import Threads
+from searcher.server.shutdown import LastAnswers
 
 WEB = Path(__file__).with_name("web")
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
@@ -82,7 +82,7 @@ def create_app(
     sense."""
     limits = settings.search
     keys = None if limits.api_keys is None else Keys(limits.api_keys)
-    rate = None if limits.rate_limit is None else rates.rate(limits.rate_limit)
+    rate = None if limits.rate_limit is None else rate_limit.rate(limits.rate_limit)
     shared = sharing(limits.cors_origins)
     threads = Threads()
     metrics = Metrics(counts)

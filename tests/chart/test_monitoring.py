@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from controller import manifests
-from controller.jobs import Stage
-from controller.manifests import CONTROLLER
+from controller.jobs import manifests
+from controller.jobs.manifests import CONTROLLER
+from controller.jobs.state import Stage
 from imgsearch.settings import RunSettings, Settings
 from tests.chart.helm import CHART, NAMESPACE, RELEASE, Helm, Object, Objects
 from tests.monitors import scrape_config, selects

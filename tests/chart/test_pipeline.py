@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.jobs import Stage
+from controller.jobs.state import Stage
 from imgsearch.settings import (
     EmbedSettings,
     JobSettings,

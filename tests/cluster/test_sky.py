@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from controller.jobs import Stage
+from controller.jobs.state import Stage
 from imgsearch.storage import Storage
 from tests.cluster.conftest import EMBEDDER, REGISTRY, in_bucket, photo_files
 from tests.cluster.load import pod

@@ -15,7 +15,7 @@ import chromadb
 import httpx
 import yaml
 
-from imgsearch.layout import collection_name
+from imgsearch.runs.layout import collection_name
 from tests.programs import CONTROLLER, ROOT, WIDE, free_port
 
 T = TypeVar("T")

@@ -22,15 +22,17 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from controller import clouds, local, manifests
-from controller.capacity import Capacity
-from controller.clouds import SkyCluster
-from controller.cluster import Api
-from controller.jobs import JobState, Phase, Stage
-from controller.local import LocalCluster
-from controller.pipeline import Cluster, Pipeline
-from controller.plan import Failed, Finished
-from controller.remote import RemoteCluster
+from controller.backends import local
+from controller.backends.kubernetes.api import Api
+from controller.backends.kubernetes.backend import RemoteCluster
+from controller.backends.local import LocalCluster
+from controller.backends.skypilot import backend
+from controller.backends.skypilot.backend import SkyCluster
+from controller.jobs import manifests
+from controller.jobs.state import JobState, Phase, Stage
+from controller.run.capacity import Capacity
+from controller.run.loop import Cluster, Pipeline
+from controller.run.steps import Failed, Finished
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.settings import JobSettings, RunSettings, Settings, StorageSettings, StoreSettings
 from tests.controller.apiserver import NAMESPACE, ApiServer, refusing
@@ -106,7 +108,7 @@ def sky(folder: Path) -> Iterator[Place]:
     def answers(well: bool) -> None:
         machines.silent = not well
 
-    yield Place(again(), clouds.RELEASE, again, partial(answers, False), partial(answers, True))
+    yield Place(again(), backend.RELEASE, again, partial(answers, False), partial(answers, True))
     machines.close()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from controller.cluster import Api
+from controller.backends.kubernetes.api import Api
 from tests.controller.apiserver import NAMESPACE, ApiServer
 from tests.controller.machines import Machines
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from controller.clouds import LOOK_SECONDS, PYTHON
-from controller.tries import Look, Seen
+from controller.backends.skypilot.attempts import Look, Seen
+from controller.backends.skypilot.backend import LOOK_SECONDS, PYTHON
 from imgsearch.errors import TemporaryError
 from tests.programs import program_env
 

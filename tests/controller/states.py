@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from controller.jobs import JobState, Phase, Stage
+from controller.jobs.state import JobState, Phase, Stage
 
 
 def job(stage: Stage, phase: Phase = Phase.COMPLETE, **fields: Any) -> JobState:

@@ -21,7 +21,7 @@ for name in {HEAVY!r}:
     sys.modules[name] = None  # importing it raises ImportError
 import controller.main
 assert "kubernetes" not in sys.modules, "work on this machine does not pay for it"
-import controller.remote
+import controller.backends.kubernetes.backend
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -9,7 +9,7 @@ import pytest
 
 from embedder.items import Items, Totals
 from imgsearch.errors import PermanentError, UsageError
-from imgsearch.schema import ITEMS, table
+from imgsearch.runs.tables import ITEMS, table
 from imgsearch.sources import Item, Metadata
 
 

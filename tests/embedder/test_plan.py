@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from embedder.plan import IMAGE_COST, cut, plan, read_plan
-from imgsearch import schema
 from imgsearch.errors import NotFound, PermanentError, UsageError
-from imgsearch.layout import Plan, RunFolder
+from imgsearch.runs import tables
+from imgsearch.runs.layout import Plan, RunFolder
 from imgsearch.settings import RunSettings, Settings
 from imgsearch.sources import Item, Metadata
 from imgsearch.storage import Storage
@@ -65,8 +65,8 @@ def groups(*images: int, path: str = "a.parquet", etag: str = "1") -> list[Item]
 
 def rows(storage: Storage, run: str, shard: int) -> list[dict[str, Any]]:
     key = RunFolder(run).items(shard)
-    table, _ = schema.from_bytes(storage.get(key), key)
-    assert table.schema.equals(schema.ITEMS)
+    table, _ = tables.from_bytes(storage.get(key), key)
+    assert table.schema.equals(tables.ITEMS)
     return table.to_pylist()  # type: ignore[no-any-return]
 
 
@@ -76,7 +76,7 @@ def keys(storage: Storage, run: str, shard: int) -> list[str]:
 
 def dropped(storage: Storage, run: str) -> list[str]:
     key = RunFolder(run).dropped
-    return schema.from_bytes(storage.get(key), key)[0].column("key").to_pylist()  # type: ignore[no-any-return]
+    return tables.from_bytes(storage.get(key), key)[0].column("key").to_pylist()  # type: ignore[no-any-return]
 
 
 def objects(storage: Storage) -> dict[str, bytes]:

@@ -18,9 +18,9 @@ from PIL import Image
 from embedder.metrics import EmbedMetrics
 from embedder.plan import plan
 from embedder.shard import ShardEmbedder
-from imgsearch import schema
 from imgsearch.errors import PermanentError, TemporaryError
-from imgsearch.layout import Plan, RunFolder, ShardDone, image_id
+from imgsearch.runs import tables
+from imgsearch.runs.layout import Plan, RunFolder, ShardDone, image_id
 from imgsearch.settings import MetricsSettings, RunSettings, Settings, StorageSettings
 from imgsearch.sources import Item, Source, SourceImage, open_source
 from imgsearch.stage import Interrupted
@@ -60,7 +60,7 @@ class Bench:
         """Keys of each part's rows."""
         found = []
         while self.storage.exists(name := FOLDER.part(shard, len(found))):
-            found.append(schema.from_bytes(self.storage.get(name), name)[0]["key"].to_pylist())
+            found.append(tables.from_bytes(self.storage.get(name), name)[0]["key"].to_pylist())
         return found
 
     def thumbnails(self) -> list[str]:
@@ -68,7 +68,7 @@ class Bench:
             return archive.getnames()
 
     def bad(self, part: int = 0) -> list[dict[str, str]]:
-        rows: list[dict[str, str]] = schema.from_bytes(self.storage.get(FOLDER.bad(0, part)), "bad")[0].to_pylist()
+        rows: list[dict[str, str]] = tables.from_bytes(self.storage.get(FOLDER.bad(0, part)), "bad")[0].to_pylist()
         return rows
 
 
@@ -104,16 +104,16 @@ def test_a_row_has_its_id_vector_size_metadata_and_the_place_of_its_thumbnail(
     (folder / "metadata.jsonl").write_text('{"file_name": "red-0000.png", "label": "ein Rot", "n": 7}\n')
     bench = Bench(tmp_path, folder)
     bench.embed()
-    table, about = schema.from_bytes(bench.storage.get(FOLDER.part(0, 0)), "part")
-    assert table.schema.remove_metadata() == schema.embeddings(16)
+    table, about = tables.from_bytes(bench.storage.get(FOLDER.part(0, 0)), "part")
+    assert table.schema.remove_metadata() == tables.embeddings(16)
     assert about["model"] == "fake/colours"
     assert about["preprocessing"] == "fake"
     row = table.to_pylist()[2]
     assert row["key"] == "red-0000.png"
     assert row["id"] == image_id("red-0000.png")
     assert (row["width"], row["height"]) == (60, 40)
-    assert schema.decode_metadata(row["metadata"]) == {"label": "ein Rot", "n": 7}
-    assert np.linalg.norm(schema.vectors(table)[2]) == pytest.approx(1, abs=1e-3)
+    assert tables.decode_metadata(row["metadata"]) == {"label": "ein Rot", "n": 7}
+    assert np.linalg.norm(tables.vectors(table)[2]) == pytest.approx(1, abs=1e-3)
     thumbnail = bench.storage.get_range(FOLDER.thumbs(0, 0), row["thumb_offset"], row["thumb_length"])
     assert Image.open(io.BytesIO(thumbnail)).size == (60, 40)
     assert bench.thumbnails() == [f"{id}.webp" for id in table["id"].to_pylist()]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgsearch import schema
-from imgsearch.layout import Plan, RunFolder, ShardDone, image_id
+from imgsearch.runs import tables
+from imgsearch.runs.layout import Plan, RunFolder, ShardDone, image_id
 from imgsearch.settings import RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import open_store
@@ -59,7 +59,7 @@ class Run:
     def ids(self) -> list[str]:
         found: list[str] = []
         while self.storage.exists(name := FOLDER.part(0, len(found) // self.settings.run.part_images)):
-            found += schema.from_bytes(self.storage.get(name), name)[0]["id"].to_pylist()
+            found += tables.from_bytes(self.storage.get(name), name)[0]["id"].to_pylist()
         return found
 
 
@@ -138,9 +138,9 @@ def embedded(tmp_path: Path, source: Path) -> Run:
             }
             for number in range(part * 50, part * 50 + 50)
         ]
-        table = schema.table(schema.embeddings(dim), rows)
-        run.storage.put(FOLDER.part(0, part), schema.to_bytes(table, about))
-        run.storage.put(FOLDER.bad(0, part), schema.to_bytes(schema.table(schema.BAD, [])))
+        table = tables.table(tables.embeddings(dim), rows)
+        run.storage.put(FOLDER.part(0, part), tables.to_bytes(table, about))
+        run.storage.put(FOLDER.bad(0, part), tables.to_bytes(tables.table(tables.BAD, [])))
     done = ShardDone(0, count, 0, count // 50, DEMO_MODEL, "f", dim, 1, 1.0)
     run.storage.put(FOLDER.done(0), done.to_json())
     plan = Plan("r1", "photos", str(source), DEMO_MODEL, 1, count, 1, 50)

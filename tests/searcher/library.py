@@ -18,7 +18,7 @@ from PIL import Image
 
 from imgsearch.encoder import Encoder
 from imgsearch.errors import TemporaryError, UsageError
-from imgsearch.layout import RunFolder, collection_name, image_id
+from imgsearch.runs.layout import RunFolder, collection_name, image_id
 from imgsearch.settings import SearchSettings, Settings
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Record, VectorStore

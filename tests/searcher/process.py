@@ -15,8 +15,8 @@ PROGRAM = """
 import json, sys, threading
 from pathlib import Path
 from imgsearch.settings import SearchSettings
-from searcher.serve import listen
-from searcher.worker import run
+from searcher.server.serve import listen
+from searcher.server.worker import run
 from tests.searcher.library import Library
 
 library = Library(Path(sys.argv[1]))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from controller import skypilot
+from controller.backends import skypilot
 from tests.skypilot.cluster import CONTEXT, Cluster, kubeconfig
 
 HOME = Path(tempfile.gettempdir(), f"imgsearch-skypilot-{os.getpid()}")

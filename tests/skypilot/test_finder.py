@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from controller import placement
-from controller.accelerators import AUTOSCALERS, Kind
-from controller.placement import NoSuchShape, NotAllowed, Placement
-from controller.skypilot.finder import SkyFinder
+from controller.backends.skypilot.gpus import SkyFinder
+from controller.gpus import nodes as placement
+from controller.gpus.accelerators import AUTOSCALERS, Kind
+from controller.gpus.nodes import NoSuchShape, NotAllowed, Placement
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from tests.skypilot.cluster import CONTEXT, GFD, GKE, GPU, KARPENTER, SKYPILOT, Cluster, Object, kubeconfig, node, pod
 
 L4 = Kind("L4", 1)
 ROOT = Path(__file__).resolve().parents[2]
 LOOK = """
-from controller.skypilot.finder import SkyFinder
+from controller.backends.skypilot.gpus import SkyFinder
 assert [offer.accelerator for offer in SkyFinder().offers()] == ["unknown"]
 from sky.utils import rich_utils
 with rich_utils.safe_status("looking"):
@@ -300,7 +300,7 @@ class TestErrors:
         assert [(offer.total, offer.free) for offer in finder.offers()] == [(2, None)]
         found = finder.placement(L4)
         assert (found.total, found.free) == (2, None)
-        told = [record.message for record in caplog.records if record.name == "controller.skypilot.finder"]
+        told = [record.message for record in caplog.records if record.name == "controller.backends.skypilot.gpus"]
         assert len(told) == 1
         assert "may not list the pods of all namespaces" in told[0]
         assert "list on pods" in told[0]

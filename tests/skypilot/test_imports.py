@@ -11,7 +11,7 @@ IMPORTS = """
 import importlib, pkgutil, sys
 from controller import skypilot
 for module in pkgutil.iter_modules(skypilot.__path__):
-    importlib.import_module(f"controller.skypilot.{module.name}")
+    importlib.import_module(f"controller.backends.skypilot.{module.name}")
 print(skypilot.installed(), sorted(name for name in sys.modules if name.partition(".")[0] == "sky"))
 """
 

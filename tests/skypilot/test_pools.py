@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.kubeconfig import Kubeconfig
-from controller.skypilot.pools import ProvisioningFailed, ensure_pool, remove_pool
+from controller.backends.kubernetes.kubeconfig import Kubeconfig
+from controller.backends.skypilot.pools import ProvisioningFailed, ensure_pool, remove_pool
 from imgsearch.errors import TemporaryError, UsageError
 from tests.skypilot.cluster import kubeconfig
 from tests.skypilot.machines import Machines

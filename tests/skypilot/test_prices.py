@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.skypilot.prices import Price, price_lists, prices
+from controller.backends.skypilot.prices import Price, price_lists, prices
 
 OFFLINE = "http://127.0.0.1:9"
 """A proxy that nothing answers at."""

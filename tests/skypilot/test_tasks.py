@@ -11,13 +11,14 @@ import requests
 from sky import Task, exceptions
 from sky.server import common
 
-from controller import manifests, tries
-from controller.accelerators import Kind
-from controller.clouds import RELEASE, TASK, SkyCluster
-from controller.jobs import Stage
-from controller.placement import Spot
-from controller.skypilot.tasks import SkyTasks, plain, refusal, unanswered
-from controller.tries import Seen
+from controller.backends.skypilot import attempts
+from controller.backends.skypilot.attempts import Seen
+from controller.backends.skypilot.backend import RELEASE, TASK, SkyCluster
+from controller.backends.skypilot.tasks import SkyTasks, plain, refusal, unanswered
+from controller.gpus.accelerators import Kind
+from controller.gpus.nodes import Spot
+from controller.jobs import manifests
+from controller.jobs.state import Stage
 from imgsearch.errors import TemporaryError, UsageError
 from imgsearch.settings import RunSettings, Settings
 from tests.controller.machines import Clock, Machines
@@ -99,14 +100,14 @@ def test_of_a_log_only_what_the_task_has_printed_is_left() -> None:
     log = (
         "├── Waiting for task resources on 1 node.\n"
         "└── Job started. Streaming logs... (Ctrl-C to exit log streaming; job will not be killed)\n"
-        f"\x1b[36m(imgsearch-embed, pid=1234)\x1b[0m {tries.BEGIN}\n"
+        f"\x1b[36m(imgsearch-embed, pid=1234)\x1b[0m {attempts.BEGIN}\n"
         "(imgsearch-embed, pid=1234) (a line of ours)\n"
         "(imgsearch-embed, pid=1234) \n"
-        f'(imgsearch-embed, pid=1234) {tries.MARK} 0 {{"images": 3}}\n'
+        f'(imgsearch-embed, pid=1234) {attempts.MARK} 0 {{"images": 3}}\n'
         "✓ Job finished (status: SUCCEEDED).\n"
     )
-    assert plain(log) == f'{tries.BEGIN}\n(a line of ours)\n\n{tries.MARK} 0 {{"images": 3}}\n'
-    end = tries.end(plain(log))
+    assert plain(log) == f'{attempts.BEGIN}\n(a line of ours)\n\n{attempts.MARK} 0 {{"images": 3}}\n'
+    end = attempts.end(plain(log))
     assert end is not None
     assert (end.code, end.result, end.printed) == (0, {"images": 3}, "(a line of ours)\n")
 

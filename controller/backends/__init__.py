@@ -1,0 +1,1 @@
+"""Backends of Jobs: processes of this machine, a Kubernetes, machines that SkyPilot rents."""

@@ -1,0 +1,1 @@
+"""The command line: each verb, its arguments beside its code."""

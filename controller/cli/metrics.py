@@ -1,0 +1,85 @@
+"""What the controller says of its run to Prometheus, while it drives one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from controller.jobs.state import JobState, Phase, Stage
+
+
+class RunMetrics(Collector):
+    """Gauges of one run, made of the last look at its Jobs: a Job that is gone leaves nothing behind. Any thread may
+    read."""
+
+    def __init__(self, run: str, index: str) -> None:
+        self.registry = CollectorRegistry()
+        self._run = run
+        self._index = index
+        self._jobs: Mapping[Stage, JobState] = {}
+        self.registry.register(self)
+
+    def show(self, jobs: Mapping[Stage, JobState]) -> None:
+        self._jobs = jobs
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        jobs = self._jobs
+        yield self._gauge(
+            "state",
+            "1 for the state that a stage is in.",
+            ("stage", "state"),
+            {(stage, phase): phase is job.phase for stage, job in jobs.items() for phase in Phase},
+        )
+        yield self._gauge(
+            "shards",
+            "Completion indexes of a stage.",
+            ("stage", "state"),
+            {(stage, state): count for stage, job in jobs.items() for state, count in _shards(job).items()},
+        )
+        yield self._gauge(
+            "images",
+            "Images planned, finished and bad.",
+            ("state",),
+            {(state,): count for state, count in _images(jobs).items()},
+        )
+        yield self._gauge(
+            "waiting_pods",
+            "Pods that have not begun.",
+            ("stage",),
+            {(stage,): sum(job.waiting.values()) for stage, job in jobs.items()},
+        )
+        yield self._gauge(
+            "gpu_hours",
+            "What the pods of a stage have held so far.",
+            ("stage",),
+            {(stage,): job.gpu_hours for stage, job in jobs.items()},
+        )
+
+    def _gauge(
+        self, name: str, about: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
+    ) -> GaugeMetricFamily:
+        gauge = GaugeMetricFamily(f"imgsearch_run_{name}", about, labels=["run", "index", *labels])
+        for named, value in values.items():
+            gauge.add_metric([self._run, self._index, *named], value)
+        return gauge
+
+
+def _shards(job: JobState) -> dict[str, int]:
+    return {
+        "planned": job.completions,
+        "done": len(job.succeeded),
+        "failed": len(job.failed),
+        "active": job.active,
+    }
+
+
+def _images(jobs: Mapping[Stage, JobState]) -> dict[str, int]:
+    images = {}
+    if plan := jobs.get(Stage.PLAN):
+        images["planned"] = int(plan.result.get("images", 0))
+    if embed := jobs.get(Stage.EMBED):
+        images |= {"finished": embed.images_done, "bad": embed.images_bad}
+    return images

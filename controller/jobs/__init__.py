@@ -1,0 +1,1 @@
+"""Kubernetes Jobs as values: their manifests, their state, their results and their cost. Pure."""

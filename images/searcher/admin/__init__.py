@@ -1,0 +1,1 @@
+"""Administration of runs and indexes: reports, rollback, deletion."""

@@ -1,0 +1,1 @@
+"""Evaluation: recall and precision of an index."""

@@ -1,0 +1,1 @@
+"""Ingest: from the parts of a run to a verified, published index."""

@@ -1,0 +1,76 @@
+"""From a row of a part to what the store keeps: which metadata a store can hold, and where the thumbnail is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imgsearch.runs.layout import RunFolder
+from imgsearch.stores import Record, Vectors
+
+Scalar = str | int | float | bool
+
+
+def record(row: Mapping[str, Any], vector: Vectors, *, run: str, shard: int, part: int) -> Record:
+    """The record of one row of `part-*.parquet`. Keys that begin with `_` are for the searcher:
+
+    `_key` (source key), `_run` (whose folder has the thumbnail), `_thumbs` (`shard/part`), `_offset` and `_length`
+    (bytes in that tar), `_width` and `_height` (pixels of the original)."""
+    return Record(
+        row["id"],
+        {
+            **filterable(json.loads(row["metadata"])),
+            "_key": row["key"],
+            "_run": run,
+            "_thumbs": f"{shard:05d}/{part:05d}",
+            "_offset": row["thumb_offset"],
+            "_length": row["thumb_length"],
+            "_width": row["width"],
+            "_height": row["height"],
+        },
+        vector,
+    )
+
+
+def thumbnail(record: Record) -> tuple[str, int, int]:
+    """Where the record's thumbnail is: the path of a tar in the storage, and the offset and the length in it."""
+    about = record.metadata
+    shard, part = (int(number) for number in about["_thumbs"].split("/"))
+    return RunFolder(about["_run"]).thumbs(shard, part), about["_offset"], about["_length"]
+
+
+def filterable(metadata: Mapping[str, Any]) -> dict[str, Scalar | list[Scalar]]:
+    """The source's metadata as stores can hold and filter it: text, numbers, booleans, and lists of one of these.
+
+    What has no value is left out (a store has no null); what is nested becomes JSON text."""
+    kept: dict[str, Scalar | list[Scalar]] = {}
+    for key, value in metadata.items():
+        name = str(key).lstrip("_").replace("chroma:", "chroma_") or "_".join(("field", str(len(kept))))
+        if isinstance(value, (list, tuple)):
+            items = [item for item in map(_scalar, value) if item is not None]
+            if items:
+                kept[name] = _alike(items)
+        elif (scalar := _scalar(value)) is not None:
+            kept[name] = scalar
+    return kept
+
+
+def _scalar(value: Any) -> Scalar | None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+        return str(value)
+    if isinstance(value, (str, int, float, bool)):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _alike(items: Sequence[Scalar]) -> list[Scalar]:
+    """A store's list has one type; a mixed one becomes text."""
+    if len({type(item) for item in items}) == 1:
+        return list(items)
+    if all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in items):
+        return [float(item) for item in items]
+    return [str(item) for item in items]

@@ -1,0 +1,474 @@
+from __future__ import annotations
+
+import base64
+import logging
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from controller.backends.kubernetes.api import (
+    LONGEST_PAUSE,
+    PAGE,
+    PATIENCE_SECONDS,
+    STRANGER_SECONDS,
+    AlreadyExists,
+    Api,
+    connect,
+)
+from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
+from tests.controller.apiserver import (
+    NAMESPACE,
+    ApiServer,
+    Trouble,
+    chunked,
+    cutting,
+    hanging,
+    losing,
+    refusing,
+    saying,
+)
+from tests.controller.conftest import Clock
+from tests.programs import free_port
+
+JOBS = ("batch/v1", "jobs")
+SAID = {"metadata": {"annotations": {"said": "hello"}}}
+
+
+def named(name: str, **labels: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": labels}}
+
+
+def test_what_is_created_can_be_read_changed_and_deleted(api: Api, server: ApiServer) -> None:
+    made = api.create(*JOBS, named("a"))
+    assert made["metadata"]["resourceVersion"]
+    assert api.get(*JOBS, "a") == made
+    assert api.patch(*JOBS, "a", SAID)["metadata"]["annotations"] == {"said": "hello"}
+    api.delete(*JOBS, "a")
+    assert server.all("jobs") == []
+    assert server.requests[-1].query == {"propagationPolicy": "Foreground"}
+    api.delete(*JOBS, "a")
+    with pytest.raises(NotFound):
+        api.get(*JOBS, "a")
+
+
+def test_what_is_only_checked_is_not_kept(api: Api, server: ApiServer) -> None:
+    api.create(*JOBS, named("a"), dry_run=True)
+    assert server.all("jobs") == []
+
+
+def test_a_list_comes_page_by_page(api: Api, server: ApiServer) -> None:
+    for number in range(2 * PAGE + 1):
+        server.put("pods", named(f"pod-{number:05d}", mine="yes"))
+    server.put("pods", named("other"))
+    found, version = api.select("v1", "pods", labels="mine=yes")
+    assert [each["metadata"]["name"] for each in found] == [f"pod-{number:05d}" for number in range(2 * PAGE + 1)]
+    assert version == server.get("pods", "other")["metadata"]["resourceVersion"]
+    assert server.count("list") == 3
+
+
+def test_a_list_whose_pages_took_too_long_is_begun_again(api: Api, server: ApiServer) -> None:
+    for number in range(PAGE + 1):
+        server.put("pods", named(f"pod-{number:05d}"))
+
+    def forget(handler: Any, serve: Any) -> None:
+        serve()
+        server.forget()
+
+    server.trouble("list", "pods", forget)
+    assert len(api.select("v1", "pods")[0]) == PAGE + 1
+    assert server.count("list") == 4
+
+
+def test_selectors_choose_on_the_server(api: Api, server: ApiServer) -> None:
+    server.put("jobs", named("a", run="r1"))
+    server.put("jobs", named("b", run="r2"))
+    assert [each["metadata"]["name"] for each in api.select(*JOBS, labels="run=r2")[0]] == ["b"]
+    assert [each["metadata"]["name"] for each in api.select(*JOBS, fields="metadata.name=a")[0]] == ["a"]
+
+
+def test_nodes_are_of_no_namespace(api: Api, server: ApiServer) -> None:
+    server.put("nodes", named("gpu-1"))
+    assert [node["metadata"]["name"] for node in api.nodes()] == ["gpu-1"]
+
+
+def test_a_log_is_read_whole_or_from_its_end(api: Api, server: ApiServer) -> None:
+    server.put("pods", named("p"))
+    with pytest.raises(UsageError, match="waiting to start"):
+        api.log("p")
+    server.logs["p"] = "one\ntwo\ndrei ß\n"
+    assert api.log("p") == "one\ntwo\ndrei ß\n"
+    assert api.tail("p", 2) == "two\ndrei ß\n"
+    with pytest.raises(NotFound):
+        api.log("q")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind", "sentence"),
+    [
+        (refusing(400, "cannot parse it", reason="BadRequest"), UsageError, "the cluster refuses: cannot parse it"),
+        (refusing(401, "Unauthorized"), UsageError, "the cluster at {url} does not know who asks: log in again"),
+        (refusing(403, "jobs is forbidden"), PermanentError, "the cluster refuses: jobs is forbidden"),
+        (refusing(404, 'jobs "a" not found'), NotFound, 'jobs "a" not found'),
+        (refusing(409, "it is there", reason="AlreadyExists"), AlreadyExists, "it is there"),
+        (refusing(409, "changed", reason="Conflict"), TemporaryError, "the cluster at {url} answers 409: changed"),
+        (
+            refusing(422, "spec: Invalid value", reason="Invalid"),
+            UsageError,
+            "the cluster refuses: spec: Invalid value",
+        ),
+        (saying(403, "<p>ask\nyour admin</p>"), PermanentError, "the cluster refuses: <p>ask your admin</p>"),
+        (saying(404, ""), NotFound, "Not Found"),
+        (saying(400, '"no Status"'), UsageError, 'the cluster refuses: "no Status"'),
+        (saying(302, ""), TemporaryError, "the cluster at {url} answers 302: Found"),
+        (saying(200, "<html>Welcome"), UsageError, "{url} is no Kubernetes, it answers with '<html>Welcome'"),
+    ],
+)
+def test_each_refusal_has_its_kind_and_one_sentence(
+    api: Api, server: ApiServer, clock: Clock, trouble: Trouble, kind: type[ImgsearchError], sentence: str
+) -> None:
+    server.trouble("get", "jobs", trouble)
+    with pytest.raises(ImgsearchError) as refused:
+        api.get(*JOBS, "a")
+    assert type(refused.value) is kind
+    assert str(refused.value) == sentence.format(url=server.url)
+    assert clock.slept == [], "no retry mends it"
+
+
+@pytest.mark.parametrize(
+    "trouble", [refusing(429, "later"), refusing(500, "etcd"), refusing(503, "not ready"), saying(502, ""), cutting]
+)
+def test_what_a_retry_may_mend_is_tried_again_with_growing_pauses(
+    api: Api, server: ApiServer, clock: Clock, caplog: pytest.LogCaptureFixture, trouble: Trouble
+) -> None:
+    server.put("jobs", named("a"))
+    api.get(*JOBS, "a")
+    server.trouble("get", "jobs", trouble, times=9)
+    with caplog.at_level(logging.WARNING):
+        assert api.get(*JOBS, "a")["metadata"]["name"] == "a"
+    limits = [min(0.5 * 2**count, LONGEST_PAUSE) for count in range(9)]
+    assert all(limit / 2 <= pause <= limit for pause, limit in zip(clock.slept, limits, strict=True))
+    assert len(caplog.messages) == 9, "whoever waits is told"
+    assert all(server.url in message for message in caplog.messages)
+
+
+def test_the_server_says_how_long_to_wait(api: Api, server: ApiServer, clock: Clock) -> None:
+    server.put("jobs", named("a"))
+    server.trouble("get", "jobs", refusing(429, "later", headers={"Retry-After": "17"}))
+    server.trouble("get", "jobs", refusing(429, "later", headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}))
+    api.get(*JOBS, "a")
+    assert clock.slept[0] == 17
+    assert clock.slept[1] <= 1
+
+
+def test_patience_ends(api: Api, server: ApiServer, clock: Clock) -> None:
+    server.trouble("get", "jobs", refusing(503, "etcdserver: leader changed"), times=1000)
+    with pytest.raises(TemporaryError) as ended:
+        api.get(*JOBS, "a")
+    told = f"the cluster at {server.url} answers 503 (etcdserver: leader changed): try again when it is back"
+    assert str(ended.value) == told
+    assert PATIENCE_SECONDS - LONGEST_PAUSE <= clock.now <= PATIENCE_SECONDS
+
+
+def test_nobody_waits_longer_than_patience_because_a_server_says_so(api: Api, server: ApiServer, clock: Clock) -> None:
+    server.trouble("get", "jobs", refusing(503, "down until Monday", headers={"Retry-After": "86400"}))
+    with pytest.raises(TemporaryError, match="down until Monday"):
+        api.get(*JOBS, "a")
+    assert clock.slept == []
+
+
+def test_a_server_that_has_never_answered_is_given_up_soon(clock: Clock) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with httpx.Client(base_url=url) as http, pytest.raises(TemporaryError, match=f"cluster at {url} does not answer"):
+        Api(http, NAMESPACE, where=url, sleep=clock.sleep, clock=clock).get(*JOBS, "a")
+    assert 1 < clock.now <= STRANGER_SECONDS
+
+
+def test_one_that_has_answered_before_is_waited_for(api: Api, server: ApiServer, clock: Clock) -> None:
+    server.put("jobs", named("a"))
+    api.get(*JOBS, "a")
+    server.close()
+    with pytest.raises(TemporaryError, match="does not answer"):
+        api.get(*JOBS, "a")
+    assert clock.now > PATIENCE_SECONDS - LONGEST_PAUSE
+
+
+def test_one_that_hangs_is_asked_again(server: ApiServer, clock: Clock) -> None:
+    server.put("jobs", named("a"))
+    server.trouble("get", "jobs", hanging)
+    with httpx.Client(base_url=server.url, timeout=0.2) as http:
+        api = Api(http, NAMESPACE, where=server.url, sleep=clock.sleep, clock=clock)
+        assert api.get(*JOBS, "a")["metadata"]["name"] == "a"
+    assert len(clock.slept) == 1
+
+
+def test_the_end_of_a_log_is_asked_for_once(api: Api, server: ApiServer, clock: Clock) -> None:
+    server.put("pods", named("p"))
+    server.trouble("log", "pods", refusing(500, "dial tcp 10.0.0.7:10250: no route to host"))
+    with pytest.raises(TemporaryError, match="no route to host"):
+        api.tail("p", 10)
+    assert clock.slept == []
+
+
+def test_a_create_whose_answer_was_lost_ends_as_one_of_a_name_that_is_taken(api: Api, server: ApiServer) -> None:
+    server.trouble("create", "jobs", losing)
+    with pytest.raises(AlreadyExists):
+        api.create(*JOBS, named("a"))
+    assert [each["metadata"]["name"] for each in server.all("jobs")] == ["a"]
+    assert server.count("create") == 2
+
+
+@pytest.mark.parametrize("verb", ["patch", "delete"])
+def test_a_change_whose_answer_was_lost_is_made_once_more(api: Api, server: ApiServer, verb: str) -> None:
+    server.put("jobs", named("a"))
+    server.trouble(verb, "jobs", losing)
+    if verb == "patch":
+        assert api.patch(*JOBS, "a", SAID)["metadata"]["annotations"] == {"said": "hello"}
+    else:
+        api.delete(*JOBS, "a")
+        assert server.all("jobs") == []
+    assert server.count(verb) == 2
+
+
+def watched(api: Api, version: str = "0") -> Iterator[dict[str, Any]]:
+    return api.watch(*JOBS, labels="", version=version)
+
+
+def test_a_watch_tells_what_happens(api: Api, server: ApiServer) -> None:
+    server.put("jobs", named("a"))
+    events = watched(api)
+    first = next(events)
+    assert (first["type"], first["object"]["metadata"]["name"]) == ("ADDED", "a")
+    api.patch(*JOBS, "a", SAID)
+    assert next(events)["type"] == "MODIFIED"
+    server.remove("jobs", "a")
+    assert next(events)["type"] == "DELETED"
+    server.bookmark()
+    assert next(events)["type"] == "BOOKMARK"
+    server.break_watches(clean=True)
+    assert list(events) == []
+
+
+@pytest.mark.parametrize("as_status", [False, True])
+def test_a_watch_from_a_forgotten_version_says_so(api: Api, server: ApiServer, as_status: bool) -> None:
+    server.gone_as_status = as_status
+    server.forget()
+    with pytest.raises(TemporaryError, match="too old resource version") as expired:
+        next(watched(api))
+    assert type(expired.value).__name__ == "Expired"
+
+
+@pytest.mark.parametrize(
+    ("last", "clean"),
+    [
+        (b"", False),
+        (b'28\r\n{"type": "MODIFIED", "obj', False),
+        (chunked(b'{"type": "MODIFIED", "obj'), True),
+    ],
+    ids=["closed", "cut off", "half a line"],
+)
+def test_a_watch_that_breaks_off_is_temporary(api: Api, server: ApiServer, last: bytes, clean: bool) -> None:
+    server.put("jobs", named("a"))
+    events = watched(api)
+    next(events)
+    server.break_watches(last, clean=clean)
+    with pytest.raises(TemporaryError, match="broken off a watch"):
+        next(events)
+
+
+def test_a_watch_that_is_refused_says_why(api: Api, server: ApiServer) -> None:
+    server.trouble("watch", "jobs", refusing(403, "jobs is forbidden: cannot watch"))
+    with pytest.raises(PermanentError, match="cannot watch"):
+        next(watched(api))
+    server.trouble("watch", "jobs", refusing(429, "later"))
+    with pytest.raises(TemporaryError, match="later"):
+        next(watched(api))
+
+
+@contextmanager
+def connected(kubeconfig: str, *, context: str | None = None, namespace: str | None = NAMESPACE) -> Iterator[Api]:
+    api = connect(kubeconfig=kubeconfig, context=context, namespace=namespace)
+    with api._http:
+        yield api
+
+
+def kubeconfig(
+    path: Path, url: str, *, cluster: dict[str, Any] | None = None, user: dict[str, Any] | None = None
+) -> str:
+    """Writes one with two contexts: `here` (the current one) and `other`, which names a namespace."""
+    contexts: list[dict[str, Any]] = [
+        {"name": "here", "context": {"cluster": "c", "user": "u"}},
+        {"name": "other", "context": {"cluster": "c", "user": "u", "namespace": "theirs"}},
+    ]
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "clusters": [{"name": "c", "cluster": {"server": url, **(cluster or {})}}],
+        "users": [{"name": "u", "user": user or {}}],
+        "contexts": contexts,
+    }
+    path.write_text(yaml.safe_dump(document))
+    return str(path)
+
+
+def test_the_kubeconfig_says_where_and_the_context_which_namespace(server: ApiServer, tmp_path: Path) -> None:
+    file = kubeconfig(tmp_path / "config", server.url)
+    with connected(file, namespace=None) as api:
+        assert api.namespace == "default"
+    with connected(file, context="other", namespace=None) as api:
+        assert api.namespace == "theirs"
+    with connected(file, context="other") as api:
+        assert api.select(*JOBS)[0] == []
+    assert "Authorization" not in server.requests[-1].headers
+
+
+def test_several_files_are_one_kubeconfig(server: ApiServer, tmp_path: Path) -> None:
+    kubeconfig(tmp_path / "one", server.url)
+    (tmp_path / "two").write_text(yaml.safe_dump({"current-context": "other"}))
+    with connected(f"{tmp_path / 'one'}:{tmp_path / 'two'}", namespace=None) as api:
+        assert api.namespace == "theirs"
+
+
+def test_a_token_goes_into_each_request(server: ApiServer, tmp_path: Path) -> None:
+    with connected(kubeconfig(tmp_path / "config", server.url, user={"token": "secret"})) as api:
+        api.select(*JOBS)
+    assert server.requests[-1].headers["Authorization"] == "Bearer secret"
+
+
+def test_a_proxy_is_used_where_the_environment_names_one(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    with connected(kubeconfig(tmp_path / "config", "http://cluster.example")) as api:
+        assert api.select(*JOBS)[0] == []
+    assert server.requests[-1].headers["Host"] == "cluster.example"
+
+
+def test_no_proxy_is_used_for_a_host_that_needs_none(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with connected(kubeconfig(tmp_path / "config", server.url)) as api:
+        assert api.select(*JOBS)[0] == []
+
+
+PLUGIN = """#!/bin/sh
+echo asked >> {asked}
+cat <<END
+{{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+  "status": {{"token": "from-plugin", "expirationTimestamp": "{until}"}}}}
+END
+"""
+
+
+@pytest.mark.parametrize(("until", "times"), [("2999-01-01T00:00:00Z", 1), ("2020-01-01T00:00:00Z", 3)])
+def test_a_credential_plugin_is_asked_again_when_its_token_has_expired(
+    server: ApiServer, tmp_path: Path, until: str, times: int
+) -> None:
+    plugin, asked = tmp_path / "plugin", tmp_path / "asked"
+    plugin.write_text(PLUGIN.format(asked=asked, until=until))
+    plugin.chmod(0o755)
+    user = {
+        "exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    }
+    with connected(kubeconfig(tmp_path / "config", server.url, user=user)) as api:
+        api.select(*JOBS)
+        api.select(*JOBS)
+    assert {each.headers["Authorization"] for each in server.requests} == {"Bearer from-plugin"}
+    assert asked.read_text().count("asked") == times
+
+
+@pytest.mark.parametrize(
+    ("text", "context"),
+    [
+        (None, None),
+        ("", None),
+        ("clusters: [", None),
+        ("just a word", None),
+        ("{current-context: x, clusters: [], contexts: [], users: []}", None),
+        (None, "no-such"),
+    ],
+)
+def test_a_kubeconfig_that_says_nothing_gets_one_sentence(
+    tmp_path: Path, text: str | None, context: str | None
+) -> None:
+    file = tmp_path / "config"
+    if text is not None:
+        file.write_text(text)
+    elif context:
+        kubeconfig(file, "http://127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"there is no cluster to talk to \(.+\): set KUBECONFIG"):
+        connect(kubeconfig=str(file), context=context, namespace=None)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate of 127.0.0.1 that signs itself, and its key."""
+
+    cert: Path
+    key: Path
+
+    @property
+    def data(self) -> str:
+        return base64.b64encode(self.cert.read_bytes()).decode()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    folder = tmp_path_factory.mktemp("tls")
+    made = Certificate(folder / "cert.pem", folder / "key.pem")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1,DNS:api.example", "-days", "2"),
+            *("-keyout", made.key, "-out", made.cert),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return made
+
+
+@pytest.fixture
+def secure(certificate: Certificate) -> Iterator[ApiServer]:
+    """A server that lets in only whoever brings the certificate."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate.cert, certificate.key)
+    tls.load_verify_locations(certificate.cert)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    made = ApiServer(tls=tls)
+    yield made
+    made.close()
+
+
+def test_certificates_are_checked_on_both_sides(secure: ApiServer, certificate: Certificate, tmp_path: Path) -> None:
+    user = {
+        "client-certificate-data": certificate.data,
+        "client-key-data": base64.b64encode(certificate.key.read_bytes()).decode(),
+    }
+    for cluster in ({"certificate-authority-data": certificate.data}, {"insecure-skip-tls-verify": True}):
+        with connected(kubeconfig(tmp_path / "config", secure.url, cluster=cluster, user=user)) as api:
+            assert api.select(*JOBS)[0] == []
+    with (
+        connected(kubeconfig(tmp_path / "config", secure.url, user=user)) as api,
+        pytest.raises(UsageError, match="cannot be trusted: self-signed certificate"),
+    ):
+        api.select(*JOBS)
+
+
+def test_a_broken_certificate_gets_one_sentence(tmp_path: Path) -> None:
+    broken = base64.b64encode(b"no certificate").decode()
+    for text in (broken, "%"):
+        file = kubeconfig(tmp_path / "config", "https://127.0.0.1:1", cluster={"certificate-authority-data": text})
+        with pytest.raises(UsageError, match="there is no cluster to talk to"):
+            connect(kubeconfig=file, context=None, namespace=None)

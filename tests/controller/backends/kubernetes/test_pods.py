@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from controller.backends.kubernetes import pods
+from controller.backends.kubernetes.pods import (
+    PodFacts,
+    facts,
+    gpu_hours,
+    latest,
+    trouble,
+    waiting,
+    waiting_since,
+    waits,
+)
+from tests.controller.objects import condition, pod
+
+TAKEN = condition("DisruptionTarget", reason="DeletionByTaintManager", lastTransitionTime="2026-01-01T00:40:10Z")
+
+
+def test_what_the_controller_knows_of_a_pod() -> None:
+    made = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, gpus=2, node="node-1")
+    assert facts(made) == PodFacts(
+        name="p",
+        job_uid="u",
+        index=3,
+        created="2026-01-01T00:00:00Z",
+        phase="Succeeded",
+        result={"images": 7},
+        waits_for="",
+        gpus=2,
+        node="node-1",
+        started="2026-01-01T00:00:10Z",
+        ended="2026-01-01T01:00:10Z",
+        code=0,
+    )
+
+
+def test_a_pod_that_nobody_has_taken_is_pending() -> None:
+    made = pod(0, "Pending", started=None)
+    made["status"] = {}
+    known = facts(made)
+    assert (known.phase, known.result, known.started, known.ended, known.code) == ("Pending", None, "", "", None)
+
+
+UNMOUNTED = {"exitCode": 2, "message": '{"error": "no such model"}'}
+
+
+@pytest.mark.parametrize(
+    ("told", "result"),
+    [
+        ({"phase": "Running"}, None),
+        ({"phase": "Running", "message": {"images": 1}}, None),  # its end is not official yet
+        ({"phase": "Failed", "message": {"error": "damaged"}, "ended": {"exitCode": 4}}, {"error": "damaged"}),
+        (
+            {"phase": "Failed", "ended": {"exitCode": 137, "reason": "OOMKilled"}},
+            {"error": "it was killed: it needs more memory than its limit"},
+        ),
+        (
+            {"phase": "Failed", "ended": {"exitCode": 1, "reason": "Error"}},
+            {"error": "it ended with exit code 1; its log may tell why"},
+        ),
+        (
+            {"phase": "Failed", "ended": {"exitCode": 128, "reason": "StartError"}, "message": "exec: no such file"},
+            {"error": "exec: no such file"},
+        ),
+        ({"phase": "Failed", "ended": {"exitCode": 1}, "message": '"only words"'}, {"error": '"only words"'}),
+        (
+            {"phase": "Failed", "ended": {"exitCode": 143}, "message": {"interrupted": True}, "conditions": [TAKEN]},
+            {"error": "its node was taken away"},
+        ),
+        ({"phase": "Failed", "conditions": [TAKEN]}, {"error": "its node was taken away"}),
+        ({"phase": "Succeeded", "message": {"images": 1}, "conditions": [TAKEN]}, {"images": 1}),
+        (
+            {"phase": "Failed", "message": {"error": "x"}, "conditions": [{**TAKEN, "status": "False"}]},
+            {"error": "x"},
+        ),
+        ({"phase": "Failed", "init": {"terminated": UNMOUNTED}}, {"error": "no such model"}),
+        (
+            {"phase": "Succeeded", "init": {"terminated": {"exitCode": 0, "message": "{}"}}, "message": {"images": 1}},
+            {"images": 1},
+        ),
+    ],
+)
+def test_the_result_is_what_it_left_or_why_it_could_not(told: dict[str, Any], result: dict[str, Any] | None) -> None:
+    assert facts(pod(0, **told)).result == result
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (
+            {"message": "The node was low on resource: memory.", "reason": "Evicted"},
+            "The node was low on resource: memory.",
+        ),
+        ({"reason": "NodeLost"}, "NodeLost"),
+        ({}, "its pod has failed without a reason"),
+    ],
+)
+def test_a_pod_that_failed_without_a_container_has_its_own_reason(status: dict[str, str], error: str) -> None:
+    made = pod(0, "Failed")
+    made["status"] = {"phase": "Failed", **status}
+    assert facts(made).result == {"error": error}
+
+
+def test_the_exit_code_is_that_of_the_container_that_ended_it() -> None:
+    assert facts(pod(0, "Failed", ended={"exitCode": 4})).code == 4
+    assert facts(pod(0, "Failed", init={"terminated": UNMOUNTED})).code == 2
+
+
+UNSCHEDULED = condition(
+    "PodScheduled", "False", reason="Unschedulable", message="0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"conditions": [UNSCHEDULED]}, "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+        ({"conditions": [{**UNSCHEDULED, "message": ""}]}, "Unschedulable"),
+        ({"conditions": [condition("PodScheduled")]}, ""),
+        (
+            {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "imgsearch"'}},
+            'ImagePullBackOff: Back-off pulling image "imgsearch"',
+        ),
+        (
+            {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "storage" not found'}},
+            'CreateContainerConfigError: secret "storage" not found',
+        ),
+        ({"waiting": {"reason": "ErrImagePull"}}, "ErrImagePull"),
+        ({"waiting": {"reason": "ContainerCreating"}}, ""),
+        (
+            {
+                "waiting": {"reason": "PodInitializing"},
+                "init": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}},
+            },
+            "ErrImagePull: no such image",
+        ),
+    ],
+)
+def test_a_pod_waits_for_what_kubernetes_says(told: dict[str, Any], reason: str) -> None:
+    assert facts(pod(0, "Pending", **told)).waits_for == reason
+    assert facts(pod(0, "Running", **told)).waits_for == ""
+
+
+def test_reasons_are_counted_the_most_frequent_first() -> None:
+    made = [
+        facts(pod(0, "Pending", waiting={"reason": "ErrImagePull"})),
+        *(facts(pod(index, "Pending", conditions=[UNSCHEDULED])) for index in (1, 2)),
+        facts(pod(3, "Running")),
+    ]
+    assert list(waiting(made).items()) == [(UNSCHEDULED["message"], 2), ("ErrImagePull", 1)]
+
+
+def test_the_last_pod_speaks_for_its_index_unless_one_has_succeeded() -> None:
+    def made(name: str, index: int, phase: str, minute: int) -> PodFacts:
+        return facts(pod(index, phase, name=name, created=f"2026-01-01T00:{minute:02d}:00Z"))
+
+    found = latest(
+        [
+            made("0-third", 0, "Running", 9),
+            made("0-first", 0, "Failed", 1),
+            made("0-second", 0, "Failed", 5),
+            made("1-done", 1, "Succeeded", 1),
+            made("1-late", 1, "Failed", 2),
+        ]
+    )
+    assert {index: each.name for index, each in found.items()} == {0: "0-third", 1: "1-done"}
+
+
+def test_since_when_pods_wait_for_a_node_is_known_while_none_has_one() -> None:
+    early = facts(pod(1, "Pending", started=None, created="2026-01-01T00:01:00Z"))
+    late = facts(pod(2, "Pending", started=None, created="2026-01-01T00:02:00Z"))
+    ended = facts(pod(0, "Succeeded", message={}))  # at 01:00:10
+    assert waiting_since([late, early]) == "2026-01-01T00:01:00Z"
+    assert waiting_since([ended, early]) == "2026-01-01T01:00:10Z", "before, one of them had a node"
+    assert waiting_since([early, facts(pod(0, "Running"))]) == ""
+    assert waiting_since([early, facts(pod(0, "Pending"))]) == "", "its node fetches the image"
+    assert waiting_since([ended]) == ""
+    assert waiting_since([]) == ""
+
+
+def test_a_pod_that_no_node_has_taken_has_none() -> None:
+    assert facts(pod(0, "Pending", started=None)).node == ""
+
+
+def test_an_index_waits_since_its_pod_was_made_or_the_one_before_it_ended_or_its_job_began() -> None:
+    there = [
+        pod(0, "Running"),
+        pod(1, "Pending", started=None, node="gpu-1"),
+        pod(2, "Pending", started=None, created="2026-01-01T00:05:00Z"),
+        pod(3, "Failed", ended={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
+        pod(4, "Failed", ended={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
+        pod(4, "Pending", name="again", started=None, created="2026-01-01T00:07:00Z"),
+        pod(5, "Failed", ended={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
+        pod(5, "Running", name="again", created="2026-01-01T00:07:00Z"),
+    ]
+    assert waits(map(facts, there), 7, "2026-01-01T00:01:00Z") == {
+        2: "2026-01-01T00:05:00Z",
+        3: "2026-01-01T00:06:00Z",
+        4: "2026-01-01T00:07:00Z",
+        6: "2026-01-01T00:01:00Z",
+    }
+
+
+def test_gpu_hours_are_those_that_nodes_were_held() -> None:
+    now = datetime(2026, 1, 1, 2, 0, 10, tzinfo=UTC)
+    ended = facts(pod(0, "Succeeded", message={}, gpus=2, node="a"))
+    running = facts(pod(1, "Running", gpus=1, node="b"))
+    again = facts(pod(3, "Running", gpus=1, node="a"))
+    pending = facts(pod(2, "Pending", gpus=8, started=None))
+    plain = facts(pod(4, "Running", node="c"))
+    assert gpu_hours([ended, running, again, pending, plain], now) == {"a": 4, "b": 2}
+
+
+LOST = {"name": "embed", "state": {"terminated": {"exitCode": 137, "finishedAt": None}}}
+
+
+@pytest.mark.parametrize("status", [{}, {"containerStatuses": [LOST]}])
+def test_a_pod_whose_node_went_costs_nothing_from_then_on(status: dict[str, Any]) -> None:
+    ready = condition("Ready", "False", lastTransitionTime="2026-01-01T00:30:10Z")
+    lost = facts(pod(0, "Failed", gpus=1, node="a", conditions=[ready, TAKEN], **status))
+    assert gpu_hours([lost], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
+
+
+def test_gpus_are_counted_by_resource_over_all_containers() -> None:
+    spec = {
+        "containers": [
+            {"resources": {"limits": {"nvidia.com/gpu": "2", "cpu": "4"}}},
+            {"resources": {"limits": {"nvidia.com/gpu": "1", "amd.com/gpu": 1}}},
+            {},
+        ]
+    }
+    assert pods.gpus(spec) == {"nvidia.com/gpu": 3, "amd.com/gpu": 1}
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"conditions": [condition("Ready")]}, None),
+        ({"phase": "Succeeded", "ended": {}}, None),
+        ({}, "pod p is not ready: it is still starting"),
+        ({"phase": "Pending", "conditions": [UNSCHEDULED]}, f"pod p is not ready: {UNSCHEDULED['message']}"),
+        ({"phase": "Failed", "reason": "Evicted"}, "pod p has failed: it ended with exit code 1; its log may tell why"),
+        ({"phase": "Failed", "message": {"interrupted": True}}, "pod p has failed: it was interrupted"),
+    ],
+)
+def test_a_pod_that_should_serve_says_what_keeps_it(told: dict[str, Any], sentence: str | None) -> None:
+    if told.get("phase") == "Failed":
+        told = {"ended": {"exitCode": 1}, **told}
+    assert trouble(pod(name="p", **told)) == sentence
+
+
+def test_a_pod_that_ends_again_and_again_says_what_it_ended_with() -> None:
+    made = pod(name="p", waiting={"reason": "CrashLoopBackOff", "message": "back-off 5m0s"})
+    made["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 2, "message": "no store answers"}}
+    assert trouble(made) == "pod p is not ready: CrashLoopBackOff: back-off 5m0s; it ended with: no store answers"

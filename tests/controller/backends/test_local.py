@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.backends.local import RELEASE, LocalCluster
+from controller.jobs import manifests
+from controller.jobs.results import Answer
+from controller.jobs.state import JobState, Phase, Stage
+from imgsearch.errors import PermanentError, TemporaryError, UsageError
+from imgsearch.settings import RunSettings, Settings, StorageSettings
+
+SETTINGS = Settings(run=RunSettings(id="r1", index="photos", source="/photos", model="a/b"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    made = LocalCluster(tmp_path, env=os.environ)
+    yield made
+    made.stop()
+
+
+def job(program: str, *, completions: int = 1, parallelism: int = 1, retries: int = 0) -> dict[str, Any]:
+    """A Job whose indexes run a Python program."""
+    template = {"spec": {"containers": [{"name": "embed", "command": [sys.executable, "-c", PREAMBLE + program]}]}}
+    made = manifests.job(
+        Stage.EMBED, SETTINGS, template, release=RELEASE, completions=completions, parallelism=parallelism
+    )
+    made["spec"]["backoffLimitPerIndex"] = retries
+    return made
+
+
+PREAMBLE = """
+import json, os, pathlib, signal, sys, time
+index = int(os.environ["JOB_COMPLETION_INDEX"])
+result = pathlib.Path(os.environ["IMGSEARCH_LOG_RESULT_FILE"])
+here = result.parent
+def wait_for(name):
+    while not (here / name).exists():
+        time.sleep(0.01)
+"""
+
+
+def ended(cluster: LocalCluster) -> JobState:
+    return until(cluster, lambda state: state.phase is not Phase.ACTIVE)
+
+
+def until(cluster: LocalCluster, met: Callable[[JobState], bool]) -> JobState:
+    while not met(state := cluster.jobs("r1")[Stage.EMBED]):
+        cluster.wait(0.1)
+    return state
+
+
+def test_each_index_is_a_process_that_knows_its_number_and_settings(cluster: LocalCluster) -> None:
+    program = "result.write_text(json.dumps({'index': index, 'run': os.environ['IMGSEARCH_RUN_ID'], 'images': 3}))"
+    cluster.create(job(program, completions=4, parallelism=2))
+    state = ended(cluster)
+    assert state.phase is Phase.COMPLETE
+    assert state.succeeded == {0, 1, 2, 3}
+    assert state.images_done == 12
+    assert [state.indexes[index].result for index in range(4)] == [
+        {"index": index, "run": "r1", "images": 3} for index in range(4)
+    ]
+
+
+def test_the_job_file_is_what_a_cluster_would_keep(cluster: LocalCluster, tmp_path: Path) -> None:
+    cluster.create(job("", completions=3))
+    ended(cluster)
+    kept = json.loads((tmp_path / "jobs" / "local-r1-embed" / "job.json").read_text())
+    assert kept["kind"] == "Job"
+    assert kept["status"]["completedIndexes"] == "0-2"
+    assert kept["status"]["conditions"][0]["type"] == "Complete"
+
+
+def test_parallelism_is_kept(cluster: LocalCluster) -> None:
+    program = "(here / f'up-{index}').touch(); wait_for('go')"
+    cluster.create(job(program, completions=3, parallelism=2))
+    state = until(cluster, lambda state: state.active == 2 and {0, 1} <= state.indexes.keys())
+    assert 2 not in state.indexes
+    (cluster._jobs / "local-r1-embed" / "go").touch()
+    assert ended(cluster).phase is Phase.COMPLETE
+
+
+def test_what_a_retry_may_mend_is_retried(cluster: LocalCluster) -> None:
+    program = "tries = here / 'tries'; tries.open('a').write('x'); sys.exit(0 if tries.stat().st_size > 1 else 3)"
+    cluster.create(job(program, retries=1))
+    assert ended(cluster).phase is Phase.COMPLETE
+
+
+def test_a_process_that_is_killed_is_started_again(cluster: LocalCluster) -> None:
+    program = "tries = here / 'tries'; tries.open('a').write('x')\nif tries.stat().st_size < 2: os.kill(os.getpid(), 9)"
+    cluster.create(job(program, retries=1))
+    assert ended(cluster).phase is Phase.COMPLETE
+
+
+@pytest.mark.parametrize("code", [2, 4])
+def test_what_no_retry_can_mend_is_not_retried_and_the_other_shards_finish(cluster: LocalCluster, code: int) -> None:
+    program = f"""
+(here / f'tries-{{index}}').open('a').write('x')
+if index == 0:
+    result.write_text(json.dumps({{'error': 'the shard is broken'}}))
+    sys.exit({code})
+"""
+    cluster.create(job(program, completions=3, retries=5))
+    state = ended(cluster)
+    assert state.phase is Phase.FAILED
+    assert state.failed == {0}
+    assert state.succeeded == {1, 2}
+    assert state.errors() == {0: "the shard is broken"}
+    assert (cluster._jobs / "local-r1-embed" / "tries-0").stat().st_size == 1
+
+
+def test_a_process_that_dies_without_a_word_is_said_to_have_been_killed(cluster: LocalCluster) -> None:
+    cluster.create(job("os.kill(os.getpid(), 9)"))
+    assert "SIGKILL" in ended(cluster).errors()[0]
+
+
+def test_progress_is_read_from_the_log(cluster: LocalCluster) -> None:
+    program = """
+print(json.dumps({'message': 'embedded', 'done': 40, 'total': 100}), file=sys.stderr)
+print('a warning of some library', file=sys.stderr, flush=True)
+wait_for('go')
+"""
+    cluster.create(job(program))
+    state = until(cluster, lambda state: state.images_done == 40)
+    assert state.indexes[0].total == 100
+    (cluster._jobs / "local-r1-embed" / "go").touch()
+    ended(cluster)
+
+
+def test_the_same_job_again_is_success_and_another_of_its_name_an_error(cluster: LocalCluster) -> None:
+    cluster.create(job(""))
+    ended(cluster)
+    cluster.create(job(""))
+    with pytest.raises(PermanentError, match="local-r1-embed exists with another spec"):
+        cluster.create(job("", completions=2))
+
+
+def test_stopping_asks_the_processes_to_end_in_order(cluster: LocalCluster) -> None:
+    program = """
+signal.signal(signal.SIGTERM, lambda *_: ((here / 'flushed').touch(), sys.exit(143)))
+(here / 'ready').touch()
+time.sleep(600)
+"""
+    cluster.create(job(program, completions=2))
+    folder = cluster._jobs / "local-r1-embed"
+    until(cluster, lambda state: (folder / "ready").exists())
+    cluster.stop()
+    assert (folder / "flushed").exists()
+    state = cluster.jobs("r1")[Stage.EMBED]
+    assert state.phase is Phase.FAILED
+    assert "ended with their controller" in state.reason
+    assert 1 not in state.indexes, "a process was started while stopping"
+
+
+def test_a_deleted_job_is_gone_with_its_processes(cluster: LocalCluster) -> None:
+    cluster.create(job("(here / str(os.getpid())).touch(); time.sleep(600)"))
+    folder = cluster._jobs / "local-r1-embed"
+    until(cluster, lambda state: any(name.isdigit() for name in os.listdir(folder)))
+    pid = next(int(name) for name in os.listdir(folder) if name.isdigit())
+    cluster.delete("local-r1-embed")
+    cluster.delete("local-r1-embed")
+    assert cluster.jobs("r1") == {}
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+ORPHANING = """
+import os, sys, json, pathlib
+sys.path.insert(0, {root!r})
+from controller.backends.local import LocalCluster
+cluster = LocalCluster(pathlib.Path({home!r}), env=os.environ)
+cluster.create(json.loads({job!r}))
+while not (pathlib.Path({home!r}) / "jobs/local-r1-embed/ready").exists():
+    cluster.wait(0.05)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_after_a_killed_controller_its_processes_are_waited_for(cluster: LocalCluster, tmp_path: Path) -> None:
+    orphan = job("(here / 'ready').touch(); wait_for('go')")
+    root = str(Path(__file__).resolve().parents[3])
+    program = ORPHANING.format(root=root, home=str(tmp_path), job=json.dumps(orphan))
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    assert cluster.jobs("r1")[Stage.EMBED].phase is Phase.ACTIVE
+    (tmp_path / "jobs" / "local-r1-embed" / "go").touch()
+    state = ended(cluster)
+    assert state.phase is Phase.FAILED
+    assert "ended with their controller" in state.reason
+
+
+def test_two_runs_at_once_do_not_meet(cluster: LocalCluster) -> None:
+    other = manifests.job(
+        Stage.EMBED,
+        Settings(run=RunSettings(id="r2", index="photos", source="/other", model="a/b")),
+        {"spec": {"containers": [{"name": "embed", "command": ["true"]}]}},
+        release=RELEASE,
+        completions=1,
+        parallelism=1,
+    )
+    cluster.create(job(""))
+    cluster.create(other)
+    ended(cluster)
+    assert set(cluster.runs()) == {"r1", "r2"}
+
+
+def test_a_call_returns_the_programs_result_or_raises_its_error(cluster: LocalCluster, tmp_path: Path) -> None:
+    store = Settings(
+        run=RunSettings(index="photos"),
+        store=type(SETTINGS.store)(url=f"chroma+file://{tmp_path}/chroma"),
+    )
+    assert cluster.call("searcher", "indexes", store) == Answer({"indexes": []}, "")
+    with pytest.raises(UsageError, match="no index is called 'photos'"):
+        cluster.call("searcher", "rollback", store)
+    with pytest.raises(TemporaryError, match="ended with 2"):
+        cluster.call("searcher", "no-such-verb", store)
+
+
+def test_what_a_call_prints_before_its_result_is_its_text(cluster: LocalCluster, tmp_path: Path) -> None:
+    settings = Settings(run=RunSettings(id="r1"), storage=StorageSettings(uri=tmp_path.as_uri()))
+    listed = tmp_path / "runs" / "r1" / "bad.csv"
+    listed.parent.mkdir(parents=True)
+    listed.write_text("key,stage,reason\nKäse [1].jpg,decode,truncated\n")
+    told = cluster.call("searcher", "bad", settings)
+    assert told.text == listed.read_text()
+    assert told.result == {"run": "r1", "bytes": len(listed.read_bytes())}
+
+
+def test_the_log_of_an_index_is_what_its_process_wrote(cluster: LocalCluster) -> None:
+    cluster.create(job("print('Käse', index, file=sys.stderr)", completions=2))
+    ended(cluster)
+    assert cluster.log("r1", Stage.EMBED, 1) == "Käse 1\n"
+
+
+def test_a_log_that_is_not_there_is_named(cluster: LocalCluster) -> None:
+    with pytest.raises(UsageError, match="no embed log of shard 7"):
+        cluster.log("r1", Stage.EMBED, 7)
+
+
+def test_waiting_ends_with_the_change(cluster: LocalCluster) -> None:
+    waiting = threading.Thread(target=cluster.wait, args=(600,))
+    waiting.start()
+    cluster.create(job(""))
+    waiting.join(60)
+    assert not waiting.is_alive()
+    ended(cluster)

@@ -1,0 +1,119 @@
+"""What a person asks for, and what the labels of nodes mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.gpus.accelerators import COREWEAVE, GKE, GPU_FEATURE_DISCOVERY, KARPENTER, NEBIUS, SKYPILOT, Kind, kinds
+from controller.gpus.nodes import NoSuchShape, offers, placement
+from imgsearch.errors import UsageError
+from tests.controller.nodes import H100, node
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("L4:1", (Kind("L4", 1),)),
+        ("L4", (Kind("L4", 1),)),
+        ("L4:1,A10G", (Kind("L4", 1), Kind("A10G", 1))),
+        (" A100-80GB:8 , H100:8 ", (Kind("A100-80GB", 8), Kind("H100", 8))),
+        ("A100,A100-80GB", (Kind("A100", 1), Kind("A100-80GB", 1))),
+    ],
+)
+def test_kinds_are_read(text: str, read: tuple[Kind, ...]) -> None:
+    assert kinds(text) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "'' is no accelerator: write its name and how many a pod takes, as in L4:1"),
+        ("L4:1,", "'' is no accelerator"),
+        ("L4:", "'L4:' is no accelerator"),
+        ("L4:0", "'L4:0' is no accelerator"),
+        ("L4:0.5", "'L4:0.5' is no accelerator"),
+        ("L4:-1", "'L4:-1' is no accelerator"),
+        (":2", "':2' is no accelerator"),
+        ("L4 T4", "'L4 T4' is no accelerator"),
+        ("L4-", "'L4-' is no accelerator"),
+        ("L4:1,A10G:2", "has different numbers of GPUs: a pod takes as many of one kind as of any other"),
+        ("L4:2,A10G", "has different numbers of GPUs"),
+        ("L4,l4", "names l4 twice"),
+        ("H100,nvidia-h100-80gb", "names nvidia-h100-80gb twice"),
+        ("A100-MIG-1g.5gb", "A100-MIG-1g.5gb is a slice of a GPU: name the whole one"),
+    ],
+)
+def test_what_is_no_kind_is_refused(text: str, told: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        kinds(text)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "name"),
+    [
+        (SKYPILOT, "l4", "L4"),
+        (SKYPILOT, "a100-80gb", "A100-80GB"),
+        (SKYPILOT, "h100-mega-80gb", "H100-MEGA"),
+        (SKYPILOT, "rtx6000-ada", "RTX6000-ADA"),
+        (SKYPILOT, "mi300x", "MI300X"),
+        (GKE, "nvidia-l4", "L4"),
+        (GKE, "nvidia-tesla-t4", "T4"),
+        (GKE, "nvidia-tesla-a100", "A100"),
+        (GKE, "nvidia-a100-80gb", "A100-80GB"),
+        (GKE, "nvidia-h100-80gb", "H100"),
+        (GKE, "nvidia-h100-mega-80gb", "H100-MEGA"),
+        (GKE, "nvidia-h200-141gb", "H200"),
+        (KARPENTER, "a10g", "A10G"),
+        (KARPENTER, "l40s", "L40S"),
+        (GPU_FEATURE_DISCOVERY, H100, "H100"),
+        (GPU_FEATURE_DISCOVERY, "NVIDIA-H100-PCIe", "H100"),
+        (GPU_FEATURE_DISCOVERY, "NVIDIA-GH200-480GB", "GH200"),
+        (GPU_FEATURE_DISCOVERY, "NVIDIA-A100-SXM4-40GB", "A100"),
+        (GPU_FEATURE_DISCOVERY, "NVIDIA-A100-SXM4-80GB", "A100-80GB"),
+        (GPU_FEATURE_DISCOVERY, "NVIDIA-A100-80GB-PCIe", "A100-80GB"),
+        (GPU_FEATURE_DISCOVERY, "Tesla-V100-SXM2-16GB", "V100"),
+        (GPU_FEATURE_DISCOVERY, "Tesla-V100-SXM2-32GB", "V100-32GB"),
+        (GPU_FEATURE_DISCOVERY, "NVIDIA-L40", "L40"),
+        (GPU_FEATURE_DISCOVERY, "NVIDIA-A10", "A10"),
+        (GPU_FEATURE_DISCOVERY, "NVIDIA-RTX-A6000", "A6000"),
+        (GPU_FEATURE_DISCOVERY, "NVIDIA-RTX-6000-Ada-Generation", "RTX6000-ADA-GENERATION"),
+        (GPU_FEATURE_DISCOVERY, "NVIDIA-GeForce-RTX-3070", "RTX3070"),
+        (COREWEAVE, "H100_NVLINK_80GB", "H100"),
+        (COREWEAVE, "RTX_A6000", "A6000"),
+        (NEBIUS, "H200", "H200"),
+    ],
+)
+def test_a_label_is_read_as_skypilots_name_of_the_accelerator(label: str, value: str, name: str) -> None:
+    there = [node(labels={label: value})]
+    assert [offer.accelerator for offer in offers(there, [])] == [name]
+    for asked in (name, name.lower(), value):
+        assert placement(there, [], Kind(asked, 1)).labels == {label: (value,)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "value", "fits"),
+    [
+        ("H100", "h100-80gb", True),
+        ("H100-80GB", "h100", True),
+        ("H100", "h100-mega-80gb", True),
+        ("H100-MEGA", "h100", False),
+        ("A100", "a100-80gb", True),
+        ("A100-80GB", "a100", False),
+        ("A100-80G", "a100", False),
+        ("V100-32GB", "v100", False),
+        ("RTX6000-Ada", "rtx6000-ada-generation", True),
+        ("L4", "l40s", False),
+        ("L40", "l40s", False),
+        ("A10", "a10g", False),
+        ("A10", "a100", False),
+        ("RTX", "rtx3070", False),
+    ],
+)
+def test_a_longer_name_fits_and_never_less_memory(asked: str, value: str, fits: bool) -> None:
+    there = [node(labels={SKYPILOT: value})]
+    if fits:
+        assert placement(there, [], Kind(asked, 1)).total == 2
+    else:
+        with pytest.raises(NoSuchShape):
+            placement(there, [], Kind(asked, 1))

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from controller.jobs.state import Elsewhere, Gpu, IndexReport, Phase, Stage, format_indexes, job_state, parse_indexes
+from imgsearch import labels
+
+
+def job(status: dict[str, Any], completions: int = 4) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": "local-r1-embed",
+            "labels": {labels.COMPONENT: "embed"},
+            "annotations": {labels.SPEC_HASH: "abc"},
+        },
+        "spec": {"completions": completions, "parallelism": 2},
+        "status": status,
+    }
+
+
+def condition(type: str, status: str = "True", **more: str) -> dict[str, Any]:
+    return {"conditions": [{"type": type, "status": status, **more}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "phase"),
+    [
+        ({}, Phase.ACTIVE),
+        ({"active": 2}, Phase.ACTIVE),
+        ({"succeeded": 4, "active": 0}, Phase.ACTIVE),  # counts do not decide
+        (condition("Complete"), Phase.COMPLETE),
+        (condition("Complete", "False"), Phase.ACTIVE),
+        (condition("SuccessCriteriaMet"), Phase.ACTIVE),
+        (condition("Failed"), Phase.FAILED),
+        (condition("FailureTarget"), Phase.ACTIVE),
+        (condition("Suspended"), Phase.SUSPENDED),
+        (condition("Suspended", "False"), Phase.ACTIVE),
+    ],
+)
+def test_conditions_decide_where_a_job_stands(status: dict[str, Any], phase: Phase) -> None:
+    assert job_state(job(status), {}).phase is phase
+
+
+def test_a_failed_job_has_a_reason_and_the_sentence_of_each_failed_index() -> None:
+    status = {"failedIndexes": "1,3", "completedIndexes": "0,2", **condition("Failed", message="2 indexes failed")}
+    state = job_state(job(status), {1: IndexReport({"error": "no such model"})})
+    assert state.reason == "2 indexes failed"
+    assert state.succeeded == {0, 2}
+    assert state.errors() == {1: "no such model", 3: "it ended without a word; its log may tell"}
+
+
+def test_images_are_those_of_finished_indexes_and_what_running_ones_report() -> None:
+    reports = {
+        0: IndexReport({"images": 90, "bad": 10}, done=95, total=100),
+        1: IndexReport(None, done=40, total=100),
+        2: IndexReport({"error": "killed"}, done=7, total=100),
+    }
+    state = job_state(job({"completedIndexes": "0"}), reports)
+    assert state.images_done == 147
+    assert state.images_bad == 10
+    assert state.stage is Stage.EMBED
+
+
+@pytest.mark.parametrize("text", ["", "0", "0-2", "0-2,5", "1,3,5-7"])
+def test_completion_indexes_are_read_and_written_as_kubernetes_does(text: str) -> None:
+    assert format_indexes(set(parse_indexes(text))) == text
+
+
+def test_ranges_are_whole() -> None:
+    assert list(parse_indexes("0-2,5")) == [0, 1, 2, 5]
+
+
+def asking(**annotations: str) -> dict[str, Any]:
+    """A Job whose pods say so of what they ask for."""
+    made = job({}, completions=1)
+    made["spec"]["template"] = {"metadata": {"annotations": annotations}}
+    return made
+
+
+@pytest.mark.parametrize(("asked", "spot"), [("only", True), ("never", False), ("prefer", None), ("", None)])
+def test_what_no_node_has_told_is_what_pods_asked_for(asked: str, spot: bool | None) -> None:
+    made = asking(**{labels.ACCELERATOR: "nvidia-l4", labels.SPOT: asked})
+    held = {Gpu(): 1.0, Gpu("A10G"): 2.0, Gpu("", True): 4.0, Gpu("A10G", False): 8.0}
+    ran = job_state(made, {}, gpu_hours=held).ran
+    wanted: dict[Gpu, float] = {}
+    for gpu, hours in [
+        (Gpu("L4", spot), 1.0),
+        (Gpu("A10G", spot), 2.0),
+        (Gpu("L4", True), 4.0),
+        (Gpu("A10G", False), 8.0),
+    ]:
+        wanted[gpu] = wanted.get(gpu, 0.0) + hours
+    assert ran == wanted
+
+
+def test_pods_that_might_ask_for_several_kinds_had_one_that_nobody_knows() -> None:
+    state = job_state(asking(), {}, gpu_hours={Gpu(): 1.5})
+    assert state.ran == {Gpu(): 1.5}
+    assert state.gpu_hours == 1.5
+
+
+def test_what_ran_outlives_the_nodes() -> None:
+    made = asking(**{labels.ACCELERATOR: "L4"})
+    before = job_state(made, {}, gpu_hours={Gpu("L4", True): 1 / 3, Gpu("L4", False): 1 / 7})
+    made["metadata"]["annotations"][labels.RECORD] = json.dumps(before.to_record())
+    gone = job_state(made, {})
+    assert gone.ran == {Gpu("L4", True): pytest.approx(1 / 3), Gpu("L4", False): pytest.approx(1 / 7)}
+    assert gone.gpu_hours == pytest.approx(10 / 21)
+    unseen = job_state(made, {}, gpu_hours={Gpu(): 10 / 21})
+    assert unseen.ran == gone.ran, "of the same hours, the record knows on what"
+    assert unseen.to_record() == gone.to_record()
+
+
+def test_who_has_seen_more_than_was_kept_tells_more() -> None:
+    made = asking()
+    kept = job_state(made, {}, gpu_hours={Gpu("L4", True): 1.0})
+    made["metadata"]["annotations"][labels.RECORD] = json.dumps(kept.to_record())
+    assert job_state(made, {}, gpu_hours={Gpu("L4", False): 1.0 + 1 / 3600}).ran == {Gpu("L4", False): 1.0 + 1 / 3600}
+
+
+def test_of_the_same_hours_who_has_seen_the_nodes_tells() -> None:
+    made = asking(**{labels.ACCELERATOR: "L4", labels.SPOT: "never"})
+    kept = job_state(made, {}, gpu_hours={Gpu(): 1.0})
+    made["metadata"]["annotations"][labels.RECORD] = json.dumps(kept.to_record())
+    assert job_state(made, {}).ran == {Gpu("L4", False): 1.0}
+    assert job_state(made, {}, gpu_hours={Gpu("T4", True): 1.0}).ran == {Gpu("T4", True): 1.0}
+    assert job_state(made, {}, gpu_hours={Gpu("T4", True): 0.5}).ran == {Gpu("L4", False): 1.0}, "half of its pods went"
+
+
+def elsewhere(status: dict[str, Any], told: Elsewhere) -> dict[str, Any]:
+    """A Job of four that says this of machines elsewhere."""
+    made = job(status)
+    made["metadata"]["annotations"][labels.ELSEWHERE] = json.dumps(told.to_json())
+    return made
+
+
+THERE = Elsewhere(
+    succeeded=frozenset({2, 3}), images=40, bad=4, in_vain=frozenset({0}), ran={Gpu("L4", True): 2.0}, finished="then"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "phase"),
+    [
+        ({"completedIndexes": "0"}, {}, Phase.ACTIVE),
+        ({"completedIndexes": "0,1"}, {}, Phase.COMPLETE),
+        ({"completedIndexes": "0,1", **condition("Suspended")}, {}, Phase.COMPLETE),
+        ({"completedIndexes": "0", **condition("Suspended")}, {}, Phase.SUSPENDED),
+        ({"completedIndexes": "0", "failedIndexes": "1"}, {}, Phase.FAILED),
+        ({"completedIndexes": "0"}, {1: "broken"}, Phase.FAILED),
+        ({"completedIndexes": "0,1", "failedIndexes": "2"}, {1: "broken"}, Phase.COMPLETE),
+        ({"completedIndexes": "0-3"}, {}, Phase.ACTIVE),  # Kubernetes is about to say it itself
+        ({"completedIndexes": "0", **condition("Failed", message="too late")}, {}, Phase.FAILED),
+        (condition("Complete"), {1: "broken"}, Phase.COMPLETE),
+    ],
+)
+def test_what_pods_and_other_machines_have_done_together_decides(
+    status: dict[str, Any], failed: dict[int, str], phase: Phase
+) -> None:
+    assert job_state(elsewhere(status, replace(THERE, failed=failed)), {}).phase is phase
+
+
+def test_who_fails_elsewhere_has_its_sentence_and_the_job_its_reason() -> None:
+    state = job_state(elsewhere({"completedIndexes": "0"}, replace(THERE, failed={1: "broken"})), {})
+    assert (state.reason, state.errors(), state.finished) == ("indexes 1 failed", {1: "broken"}, "then")
+
+
+def test_what_was_done_elsewhere_counts_once_and_in_no_record_of_the_pods() -> None:
+    made = elsewhere({"completedIndexes": "0-2"}, THERE)
+    pods = {0: IndexReport({"images": 10, "bad": 1}), 2: IndexReport({"images": 16, "bad": 4}), 3: IndexReport(done=7)}
+    seen = job_state(made, pods, gpu_hours={Gpu("T4", False): 1.0})
+    made["metadata"]["annotations"][labels.RECORD] = json.dumps(seen.to_record())
+    for state in (seen, job_state(made, {})):
+        assert (state.images_done, state.images_bad) == (51, 5)
+        assert state.ran == {Gpu("T4", False): 1.0, Gpu("L4", True): 2.0}
+
+
+def test_who_waits_is_undecided() -> None:
+    state = job_state(elsewhere({"completedIndexes": "0"}, THERE), {}, waits=dict.fromkeys(range(4), "then"))
+    assert state.waits == {1: "then"}

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from imgsearch.stores import filters
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"label": "cat"},
+        {"year": {"$gte": 2020}},
+        {"score": {"$lt": 0.5}},
+        {"label": {"$in": ["cat", "dog"]}},
+        {"flag": {"$ne": True}},
+        {"tags": {"$not_contains": "blurred"}},
+        {"$and": [{"label": "cat"}, {"$or": [{"year": 1}, {"year": {"$nin": [2, 3]}}]}]},
+    ],
+)
+def test_a_filter_in_chromas_language_passes(where: dict[str, Any]) -> None:
+    assert filters.check(where) == where
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ({}, "give one field or operator"),
+        ({"a": 1, "b": 2}, r"join several with \$and or \$or"),
+        ({"a": {"$gt": 1, "$lt": 3}}, r"join several with \$and"),
+        ({"a": {}}, "one operator"),
+        ({"a": {"$like": "x"}}, r"unknown operator '\$like'; known are \$eq"),
+        ({"$not": {"a": 1}}, r"'\$not' is not a field"),
+        ({"$contains": "a"}, r"'\$contains' is not a field"),
+        ({"#document": {"$contains": "a"}}, "is not a field"),
+        ({"": 1}, "is not a field"),
+        ({"$and": {"a": 1}}, "a list of two or more"),
+        ({"$or": [{"a": 1}]}, "a list of two or more"),
+        ({"$and": [{"a": 1}, 5]}, "give one field or operator"),
+        ({"a": None}, "can be compared with"),
+        ({"a": ["x"]}, "can be compared with"),
+        ({"a": {"$eq": {"b": 1}}}, "can be compared with"),
+        ({"a": 2**63}, "at most 64 bits"),
+        ({"a": float("nan")}, "can be compared with"),
+        ({"a": {"$gt": "x"}}, "takes a number"),
+        ({"a": {"$lte": True}}, "takes a number"),
+        ({"a": {"$in": "x"}}, "a list of values of one type"),
+        ({"a": {"$in": []}}, "a list of values of one type"),
+        ({"a": {"$in": [1, "x"]}}, "a list of values of one type"),
+        ({"a": {"$in": [[1]]}}, "can be compared with"),
+        ({"a": "\ud800"}, "not valid Unicode"),
+        ({"\ud800": "a"}, "not valid Unicode"),
+        ({"a": {"\ud800": "a"}}, "not valid Unicode"),
+        ({"a": {"$in": list(range(2000))}}, "at most 1,000 values"),
+    ],
+)
+def test_a_mistake_gets_a_sentence_of_its_own(where: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        filters.check(where)
+
+
+def test_a_filter_may_not_be_nested_without_end() -> None:
+    where: dict[str, Any] = {"a": 1}
+    for _ in range(9):
+        where = {"$and": [where, {"b": 2}]}
+    with pytest.raises(ValueError, match="at most 8 deep"):
+        filters.check(where)

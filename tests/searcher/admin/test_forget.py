@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imgsearch.runs.layout import Plan, RunFolder, collection_name
+from imgsearch.settings import RunSettings, Settings, StorageSettings, StoreSettings
+from imgsearch.storage import Storage
+from imgsearch.stores import Pointer, Record, open_store
+from tests.programs import program_env
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        storage=StorageSettings(uri=(tmp_path / "storage").as_uri()),
+        store=StoreSettings(url=f"chroma+file://{tmp_path}/chroma"),
+    )
+
+
+def ingested(settings: Settings, run: str, *, index: str = "photos", base: str | None = None) -> Pointer:
+    """What a run leaves: its plan, and its collection with one vector."""
+    plan = Plan(run, index, "/photos", "a/b", shards=1, images=1, bytes=1, part_images=1, base=base)
+    Storage(settings.storage.uri).put(RunFolder(run).plan, plan.to_json())
+    name = collection_name(index, run)
+    store = open_store(settings.store.url)
+    store.create(name, dim=2)
+    store.add(name, [Record("1", {"n": 1}, np.array([1, 0], np.float32))])
+    store.close()
+    return Pointer(index, run, name, "a/b", "f", 2, 1, "/photos", "2026-01-01")
+
+
+def publish(settings: Settings, pointer: Pointer) -> None:
+    store = open_store(settings.store.url)
+    store.publish(pointer)
+    store.close()
+
+
+def left(settings: Settings) -> tuple[list[str], list[str]]:
+    """The collections and the run folders that are there."""
+    store = open_store(settings.store.url)
+    collections = store.collections()
+    store.close()
+    return sorted(collections), sorted(Storage(settings.storage.uri).folders("runs"))
+
+
+def forget(settings: Settings, run: str) -> tuple[int, dict[str, Any]]:
+    """Runs the program as the controller does, with nothing but the run's id."""
+    told = replace(settings, run=RunSettings(id=run))
+    done = subprocess.run(
+        [sys.executable, "-m", "searcher", "forget"], env=program_env(told.to_env()), capture_output=True, text=True
+    )
+    return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_plan_says_which_collection_goes_with_the_folder(settings: Settings) -> None:
+    ingested(settings, "r1", index="holiday-photos")
+    ingested(settings, "r2", index="holiday-photos")
+    assert forget(settings, "r1") == (0, {"run": "r1", "objects": 1})
+    assert left(settings) == (["holiday-photos-r2"], ["r2"])
+
+
+def test_a_run_that_there_is_not_is_said_so(settings: Settings) -> None:
+    code, told = forget(settings, "r9")
+    assert code == 2
+    assert "no run is called 'r9'" in told["error"]
+
+
+def test_what_an_index_needs_stays(settings: Settings) -> None:
+    for run, base in (("r1", None), ("r2", "r1"), ("r3", None)):
+        last = ingested(settings, run, base=base)
+    second = replace(last, run="r2", collection="photos-r2")
+    publish(settings, replace(last, previous=second))
+    before = left(settings)
+    for run in ("r1", "r2", "r3"):
+        code, told = forget(settings, run)
+        assert code == 2
+        assert f"run {run} is needed by index photos" in told["error"]
+    assert left(settings) == before

@@ -1,0 +1,160 @@
+"""Reports as the controller gets them: `python -m searcher report`, `bad` and `runs`, piece by piece and whole."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgsearch import stage
+from imgsearch.errors import UsageError
+from imgsearch.runs.layout import Report, RunFolder
+from imgsearch.storage import Storage
+from searcher.admin import reports
+from tests.programs import program_env
+
+REPORT = Report(
+    run="r1",
+    index="photos",
+    source="/photos",
+    model="m",
+    fingerprint="f",
+    dim=4,
+    collection="photos-r1",
+    published="2026-01-01T00:00:00+00:00",
+    shards=2,
+    images=20,
+    bad=2,
+    kept=0,
+    removed=0,
+    skipped={".txt files": 1},
+    bad_reasons={"decode: truncated": 1, "read: it is empty": 1},
+    bad_examples=[{"key": "ü, 1.jpg", "stage": "decode", "reason": "truncated"}],
+    embed_seconds=3.0,
+    embed_stages={"encode": 2.0},
+    embed_bytes=200,
+    ingest_seconds=1.0,
+    ingest_stages={"read": 0.1, "store": 0.7, "verify": 0.1, "publish": 0.1},
+    vectors_added=20,
+    verified={"counted": 20, "sampled": 20, "found_itself": 20},
+)
+LONG = [f"decode: {number:02d} " + "é" * (10 * number) for number in range(20)]
+
+
+def report(**changes: Any) -> Report:
+    return dataclasses.replace(REPORT, **changes)
+
+
+def test_a_report_that_fits_is_told_whole() -> None:
+    told = reports.compact(REPORT)
+    assert told.pop("left_out") == {"bad_examples": 0, "bad_reasons": 0, "skipped": 0}
+    assert Report(**told) == REPORT
+
+
+def test_of_one_that_does_not_the_examples_go_first() -> None:
+    told = reports.compact(report(bad_examples=[{"key": "x" * 400, "stage": "read", "reason": "gone"}] * 10))
+    assert told["bad_examples"] == []
+    assert told["bad_reasons"] == REPORT.bad_reasons
+    assert told["left_out"] == {"bad_examples": 10, "bad_reasons": 0, "skipped": 0}
+
+
+def test_and_then_the_longest_reasons_until_it_fits() -> None:
+    told = reports.compact(report(bad_reasons=dict.fromkeys(LONG, 3)))
+    kept = list(told["bad_reasons"])
+    assert kept == LONG[: len(kept)]
+    assert told["left_out"] == {"bad_examples": 1, "bad_reasons": 20 - len(kept), "skipped": 0}
+    assert stage.size(told) <= stage.RESULT_LIMIT
+    one_more = {**told, "bad_reasons": {**told["bad_reasons"], LONG[len(kept)]: 3}}
+    assert stage.size(one_more) > stage.RESULT_LIMIT, "it could have told one more"
+
+
+def test_and_then_what_was_passed_over() -> None:
+    skipped = {f".{'x' * 50}{number} files": 1 for number in range(100)}
+    told = reports.compact(report(bad_reasons=dict.fromkeys(LONG, 3), skipped=skipped))
+    assert stage.size(told) <= stage.RESULT_LIMIT
+    assert told["bad_reasons"] == {}
+    assert len(told["skipped"]) + told["left_out"]["skipped"] == 100
+    assert told["skipped"]
+
+
+def test_as_many_runs_as_fit_are_listed_the_newest_first() -> None:
+    there = [report(run=f"r{day}", published=f"2026-01-{day:02d}T00:00:00+00:00") for day in range(1, 29)]
+    told = reports.newest(there[14:] + there[:14])
+    names = [line["run"] for line in told["runs"]]
+    assert names == [f"r{day}" for day in range(28, 28 - len(names), -1)]
+    assert len(names) > 15
+    assert told["left_out"] == 28 - len(names)
+    assert stage.size(told) <= stage.RESULT_LIMIT
+    assert told["runs"][0] == {
+        "run": "r28",
+        "index": "photos",
+        "images": 20,
+        "bad": 2,
+        "published": "2026-01-28T00:00:00+00:00",
+        "source": "/photos",
+    }
+
+
+def test_few_runs_are_listed_all() -> None:
+    assert reports.newest([REPORT])["left_out"] == 0
+    assert reports.newest([]) == {"runs": [], "left_out": 0}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(tmp_path.as_uri())
+
+
+def test_runs_without_a_report_and_reports_of_another_version_are_passed_over(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.put(RunFolder("r1").report, REPORT.to_json())
+    storage.put(RunFolder("r2").plan, b"{}")
+    storage.put(RunFolder("r3").report, b'{"run": "r3"}')
+    storage.put("runs/No_Run/x", b"")
+    assert reports.read_all(storage) == [REPORT]
+    assert "runs/r3/report.json is not a Report of this version" in caplog.text
+
+
+def test_a_run_without_a_report_is_named(storage: Storage) -> None:
+    with pytest.raises(UsageError, match="run r2 has no report"):
+        reports.read(storage, "r2")
+
+
+class TestAsProcesses:
+    def call(self, verb: str, storage: Storage, run: str = "r1") -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "searcher", verb],
+            env=program_env({"IMGSEARCH_STORAGE_URI": storage.uri, "IMGSEARCH_RUN_ID": run}),
+            capture_output=True,
+            timeout=100,
+        )
+
+    def test_the_bad_list_comes_on_stdout_and_the_result_in_its_last_line(self, storage: Storage) -> None:
+        listed = 'key,stage,reason\r\n"a\nb.jpg",read,it is empty\r\n"ü, 1.jpg",decode,truncated\r\n'.encode()
+        storage.put(RunFolder("r1").bad_list, listed)
+        done = self.call("bad", storage)
+        assert done.returncode == 0, done.stderr
+        head, _, last = done.stdout.removesuffix(b"\n").rpartition(b"\n")
+        assert head + b"\n" == listed
+        assert json.loads(last) == {"run": "r1", "bytes": len(listed)}
+        rows = list(csv.DictReader(io.StringIO(head.decode(), newline="")))
+        assert [row["key"] for row in rows] == ["a\nb.jpg", "ü, 1.jpg"]
+
+    def test_a_report_and_the_list_of_runs_are_results(self, storage: Storage) -> None:
+        storage.put(RunFolder("r1").report, REPORT.to_json())
+        assert json.loads(self.call("report", storage).stdout) == reports.compact(REPORT)
+        assert json.loads(self.call("runs", storage).stdout) == reports.newest([REPORT])
+
+    @pytest.mark.parametrize(("verb", "sentence"), [("report", "has no report"), ("bad", "has no list of bad images")])
+    def test_a_run_that_is_not_done_is_a_usage_error(self, storage: Storage, verb: str, sentence: str) -> None:
+        done = self.call(verb, storage)
+        assert done.returncode == 2
+        assert sentence in json.loads(done.stdout)["error"]

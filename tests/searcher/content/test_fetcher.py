@@ -1,0 +1,857 @@
+"""A picture is fetched from the public internet, and no URL reaches anything else, whatever it looks like."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+import trustme
+
+from imgsearch.errors import UsageError
+from imgsearch.settings import SearchSettings
+from searcher.content.fetcher import MAX_FETCHES, Fetcher, look_up, may_be_asked
+from searcher.http.problems import Problem
+
+pytestmark = pytest.mark.anyio
+
+PICTURE = b"\x89PNG, or what a decoder will say it is"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(PICTURE), PICTURE)
+HOST = "photos.example"
+NO_ADDRESS = "has no address that this searcher fetches from"
+LIMITS: dict[str, Any] = {"max_body_bytes": 1000, "url_seconds": 60.0}
+SOON: dict[str, Any] = {"url_seconds": 0.2}
+
+NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Trusts no authority; to read the usual ones takes most of the time of a test."""
+
+Reply = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Site:
+    """A web server on 127.0.0.1: what it was asked, and how many connections it had."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.left = asyncio.Event()
+        """Set when a client has closed its connection."""
+
+    @asynccontextmanager
+    async def running(self, tls: ssl.SSLContext | None) -> AsyncIterator[Site]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                self.requests.append(head)
+                await self._reply(head, writer)
+                await writer.drain()
+        except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
+            self.left.set()
+        finally:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+def saying(answer: bytes) -> Reply:
+    async def reply(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+
+    return reply
+
+
+def redirecting(places: Mapping[str, str], status: int = 302) -> Reply:
+    """From a path to a Location; elsewhere is the picture."""
+
+    async def reply(head: bytes, writer: asyncio.StreamWriter) -> None:
+        place = places.get(head.split()[1].decode())
+        if place is None:
+            writer.write(OK)
+        else:
+            writer.write(b"HTTP/1.1 %d Moved\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % (status, place.encode()))
+
+    return reply
+
+
+def endless(start: bytes, more: bytes) -> Reply:
+    async def reply(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        while True:
+            writer.write(more)
+            await writer.drain()
+            await asyncio.sleep(0)  # drain does not always let others run
+
+    return reply
+
+
+def stalling(start: bytes) -> Reply:
+    """Says something, and then nothing for ever."""
+
+    async def reply(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        await asyncio.Event().wait()
+
+    return reply
+
+
+async def redirected_to_a_stall(head: bytes, writer: asyncio.StreamWriter) -> None:
+    if b"/stall" in head:
+        await asyncio.Event().wait()
+    writer.write(b"HTTP/1.1 302 Found\r\nLocation: /stall\r\nContent-Length: 0\r\n\r\n")
+
+
+class Names:
+    """A resolver that knows some names; each look-up of one has its next answer, and the last one stays."""
+
+    def __init__(self, **answers: Sequence[Sequence[str]]) -> None:
+        self._answers = {name: list(each) for name, each in answers.items()}
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.asked.append(host)
+        answers = self._answers.get(host)
+        if answers is None:
+            return []
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+def names(**addresses: str) -> Names:
+    return Names(**{HOST: [["127.0.0.1"]], **{name: [each.split()] for name, each in addresses.items()}})
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(HOST, "*.photos.example", "xn--bcher-kva.example", "127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def client_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+class Reader(Fetcher):
+    """Has no use for the pictures but to show them."""
+
+    def __init__(self, limits: SearchSettings, *, tls: ssl.SSLContext | None = NOBODY, **given: Any) -> None:
+        super().__init__(limits, tls=tls, **given)
+
+    async def read(self, url: str) -> bytes:
+        async with self.get(url) as data:
+            return data
+
+
+class Web:
+    """A site, and fetchers that take its address for a public one unless they are told not to."""
+
+    def __init__(self, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+        self._server_tls = server_tls
+        self._client_tls = client_tls
+
+    def serving(self, reply: Reply, *, scheme: str = "https") -> Any:
+        return Site(reply).running(self._server_tls if scheme == "https" else None)
+
+    def fetcher(self, site: Site, resolve: Names | None = None, **settings: Any) -> Reader:
+        return self.strict(site, resolve or names(), allowed=lambda address, named: address.is_loopback, **settings)
+
+    def strict(self, site: Site, resolve: Any, **settings: Any) -> Reader:
+        allowed = settings.pop("allowed", may_be_asked)
+        settings.setdefault("url_allow", f"{HOST}:{site.port}, *.example:{site.port}")
+        return Reader(SearchSettings(**(LIMITS | settings)), resolve=resolve, allowed=allowed, tls=self._client_tls)
+
+    async def get(self, reply: Reply, **settings: Any) -> bytes:
+        async with self.serving(reply) as site:
+            return await self.fetcher(site, **settings).read(f"https://{HOST}:{site.port}/a.png")
+
+
+@pytest.fixture
+def web(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> Web:
+    return Web(server_tls, client_tls)
+
+
+async def refusal(fetching: Awaitable[bytes]) -> str:
+    """The sentence that a fetch is refused with, without the field's name."""
+    with pytest.raises(Problem) as caught:
+        await fetching
+    problem = caught.value
+    assert problem.status == 422
+    (error,) = problem.errors
+    assert error["field"] == "image_url"
+    assert problem.detail == f"image_url: {error['problem']}"
+    return error["problem"]
+
+
+# What is fetched.
+
+
+async def test_a_picture_is_fetched_with_what_an_http_server_expects_and_no_more(web: Web) -> None:
+    async with web.serving(saying(OK)) as site:
+        assert await web.fetcher(site).read(f"https://{HOST}:{site.port}/a%20b.png?size=2#part") == PICTURE
+        (head,) = site.requests
+    lines = head.decode().splitlines()
+    assert lines[0] == "GET /a%20b.png?size=2 HTTP/1.1"
+    assert set(lines[1:-1]) == {f"Host: {HOST}:{site.port}", "User-Agent: imgsearch", "Accept-Encoding: identity"}
+
+
+async def test_a_picture_may_be_as_large_as_an_upload_and_no_larger(web: Web) -> None:
+    assert await web.get(saying(OK), max_body_bytes=len(PICTURE)) == PICTURE
+    assert "larger than" in await refusal(web.get(saying(OK), max_body_bytes=len(PICTURE) - 1))
+
+
+async def test_a_picture_may_come_in_chunks_or_until_the_server_leaves(web: Web) -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n"
+    assert await web.get(saying(chunked)) == b"abcd"
+
+    async def leave(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Encoding: identity\r\n\r\nabc")
+        writer.close()
+
+    assert await web.get(leave) == b"abc"
+
+
+async def test_plain_http_is_fetched_where_the_settings_say_so(web: Web) -> None:
+    async with web.serving(saying(OK), scheme="http") as site:
+        url = f"http://{HOST}:{site.port}/"
+        assert await web.fetcher(site, url_schemes="https, HTTP").read(url) == PICTURE
+        assert "must begin with https://" in await refusal(web.fetcher(site).read(url))
+        assert "fetches nothing: send the picture itself" in await refusal(web.fetcher(site, url_schemes="").read(url))
+
+
+async def test_a_name_outside_ascii_is_fetched(web: Web) -> None:
+    resolve = names(**{"xn--bcher-kva.example": "127.0.0.1"})
+    async with web.serving(saying(OK)) as site:
+        fetcher = web.fetcher(site, resolve, url_allow=f"bücher.example:{site.port}")
+        assert await fetcher.read(f"https://BÜCHER.example:{site.port}/") == PICTURE
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_followed(web: Web, status: int) -> None:
+    places = {"/1": "/2", "/2": "3?a=b", "/3?a=b": ""}
+    async with web.serving(redirecting(places, status)) as site:
+        places["/3?a=b"] = f"https://cdn.photos.example:{site.port}/4"
+        resolve = names(**{"cdn.photos.example": "127.0.0.1"})
+        assert await web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/1") == PICTURE
+        assert [head.split()[1] for head in site.requests] == [b"/1", b"/2", b"/3?a=b", b"/4"]
+        assert f"Host: cdn.photos.example:{site.port}\r\n".encode() in site.requests[-1]
+
+
+async def test_the_next_address_is_asked_where_one_does_not_answer(web: Web) -> None:
+    async with web.serving(saying(OK)) as site:
+        resolve = names(**{HOST: "127.0.0.2 127.0.0.1"})
+        assert await web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/") == PICTURE
+        resolve = names(**{HOST: "127.0.0.2 127.0.0.3"})
+        assert "does not answer" in await refusal(web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/"))
+
+
+async def test_a_proxy_of_the_environment_is_not_asked(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with web.serving(saying(OK)) as site, web.serving(saying(OK), scheme="http") as proxy:
+        for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        assert await web.fetcher(site).read(f"https://{HOST}:{site.port}/") == PICTURE
+        assert proxy.connections == 0
+
+
+async def test_cookies_are_not_kept(web: Web) -> None:
+    setting = b"HTTP/1.1 302 Found\r\nSet-Cookie: a=b\r\nLocation: /next\r\nContent-Length: 0\r\n\r\n"
+
+    async def reply(head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK if b"/next" in head else setting)
+
+    async with web.serving(reply) as site:
+        assert await web.fetcher(site).read(f"https://{HOST}:{site.port}/") == PICTURE
+        assert b"cookie" not in site.requests[-1].lower()
+
+
+async def test_the_systems_resolver_is_asked_and_an_unknown_name_has_no_address() -> None:
+    assert "127.0.0.1" in await look_up("localhost", 443)
+    assert await look_up("no-such-name.invalid", 443) == []
+
+
+# Addresses that are not public, by every spelling: refused by the real predicate and the system's own resolver.
+
+NUMBERS = {
+    "loopback": "https://127.0.0.1/",
+    "loopback, elsewhere": "https://127.8.9.10/",
+    "loopback, short": "https://127.1/",
+    "loopback, decimal": "https://2130706433/",
+    "loopback, hex": "https://0x7f000001/",
+    "loopback, hex and dots": "https://0x7f.0.0.0x1/",
+    "loopback, octal": "https://0177.1/",
+    "loopback, mixed": "https://0x7f.1/",
+    "loopback, explicit port": "https://127.0.0.1:443/",
+    "loopback, IPv6": "https://[::1]/",
+    "loopback, IPv6, long": "https://[0:0:0:0:0:0:0:1]/",
+    "loopback, IPv6-mapped": "https://[::ffff:127.0.0.1]/",
+    "loopback, IPv6-mapped, hex": "https://[::FFFF:7f00:1]/",
+    "loopback, IPv4-compatible": "https://[::127.0.0.1]/",
+    "loopback, IPv4-translated": "https://[::ffff:0:127.0.0.1]/",
+    "loopback, NAT64": "https://[64:ff9b::7f00:1]/",
+    "loopback, NAT64 of a network": "https://[64:ff9b:1::7f00:1]/",
+    "public, NAT64 of a network": "https://[64:ff9b:1::808:808]/",
+    "loopback, 6to4": "https://[2002:7f00:1::]/",
+    "loopback, Teredo": "https://[2001:0:4136:e378:8000:63bf:80ff:fffe]/",
+    "unspecified": "https://0.0.0.0/",
+    "unspecified, short": "https://0/",
+    "unspecified, IPv6": "https://[::]/",
+    "this network": "https://0.1.2.3/",
+    "private, 10": "https://10.0.0.1/",
+    "private, 172": "https://172.31.255.254/",
+    "private, 192": "https://192.168.1.1/",
+    "private, decimal": "https://3232235777/",
+    "private, IPv6-mapped": "https://[::ffff:10.0.0.1]/",
+    "private, NAT64": "https://[64:ff9b::10.0.0.1]/",
+    "unique local": "https://[fd12:3456::1]/",
+    "site local": "https://[fec0::1]/",
+    "shared": "https://100.64.0.1/",
+    "link-local": "https://169.254.1.1/",
+    "link-local, IPv6": "https://[fe80::1]/",
+    "metadata": "https://169.254.169.254/latest/meta-data/",
+    "metadata, decimal": "https://2852039166/",
+    "metadata, hex": "https://0xa9fea9fe/",
+    "metadata, octal": "https://025177524776/",
+    "metadata, IPv6-mapped": "https://[::ffff:169.254.169.254]/",
+    "metadata, NAT64": "https://[64:ff9b::a9fe:a9fe]/",
+    "metadata, 6to4": "https://[2002:a9fe:a9fe::1]/",
+    "metadata, containers": "https://169.254.170.2/v2/credentials",
+    "metadata, AWS, IPv6": "https://[fd00:ec2::254]/",
+    "metadata, Google, IPv6": "https://[fd20:ce::254]/",
+    "metadata, Alibaba": "https://100.100.100.200/",
+    "metadata, Azure": "https://168.63.129.16/",
+    "metadata, Oracle": "https://192.0.0.192/",
+    "protocol assignments": "https://192.0.0.8/",
+    "relay of 6to4": "https://192.88.99.1/",
+    "documentation": "https://192.0.2.1/",
+    "documentation, IPv6": "https://[2001:db8::1]/",
+    "documentation, IPv6, new": "https://[3fff::1]/",
+    "benchmarks": "https://198.18.0.1/",
+    "multicast": "https://224.0.0.1/",
+    "multicast, IPv6": "https://[ff02::1]/",
+    "multicast, global": "https://233.252.0.1/",
+    "reserved": "https://240.0.0.1/",
+    "broadcast": "https://255.255.255.255/",
+    "discard only": "https://[100::1]/",
+    "a segment's identifier": "https://[5f00::1]/",
+}
+
+
+@pytest.mark.parametrize("url", NUMBERS.values(), ids=NUMBERS.keys())
+async def test_an_address_that_is_not_public_is_refused(url: str) -> None:
+    assert NO_ADDRESS in await refusal(Reader(SearchSettings(**LIMITS)).read(url))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "192.0.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"],
+)
+def test_a_public_address_may_be_asked(address: str) -> None:
+    assert may_be_asked(ip_address(address), False)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "017700000001", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0"],
+)
+async def test_this_machine_is_not_even_connected_to(web: Web, host: str) -> None:
+    async with web.serving(saying(OK)) as site:
+        fetcher = web.strict(site, look_up, url_allow=f"{host}:{site.port}")
+        assert NO_ADDRESS in await refusal(fetcher.read(f"https://{host}:{site.port}/"))
+        assert site.connections == 0
+
+
+@pytest.mark.parametrize(
+    "addresses", ["10.0.0.1", "8.8.8.8 10.0.0.1", "127.0.0.1 8.8.8.8", "2606:4700::1111 ::1", "169.254.169.254", ""]
+)
+async def test_a_name_is_refused_in_the_same_words_where_any_address_is_not_public_and_where_it_has_none(
+    addresses: str,
+) -> None:
+    fetcher = Reader(SearchSettings(**LIMITS), resolve=names(**{HOST: addresses}))
+    assert await refusal(fetcher.read(f"https://{HOST}/")) == (
+        f"{HOST} {NO_ADDRESS}: send the picture itself, as `image`"
+    )
+
+
+# Names that change their address between one look and the next.
+
+
+async def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(web: Web) -> None:
+    """Whoever looked it up again would be at an address where nobody is."""
+    resolve = Names(**{HOST: [["127.0.0.1"], ["127.0.0.2"]]})
+    async with web.serving(saying(OK)) as site:
+        assert await web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/") == PICTURE
+    assert resolve.asked == [HOST]
+
+
+async def test_a_name_that_becomes_private_is_refused_at_the_next_request(web: Web) -> None:
+    resolve = Names(**{HOST: [["127.0.0.1"], ["10.0.0.1"]]})
+    async with web.serving(saying(OK)) as site:
+        fetcher = web.fetcher(site, resolve)
+        url = f"https://{HOST}:{site.port}/"
+        assert await fetcher.read(url) == PICTURE
+        assert NO_ADDRESS in await refusal(fetcher.read(url))
+        assert site.connections == 1
+
+
+async def test_a_name_that_becomes_private_is_refused_at_the_next_redirect(web: Web) -> None:
+    resolve = Names(**{HOST: [["127.0.0.1"], ["127.0.0.1"], ["169.254.169.254"]]})
+    async with web.serving(redirecting({"/1": "/2", "/2": "/3"})) as site:
+        assert NO_ADDRESS in await refusal(web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/1"))
+        assert len(site.requests) == 2
+
+
+async def test_no_connection_is_kept_after_a_picture(web: Web) -> None:
+    async with web.serving(saying(OK)) as site:
+        await web.fetcher(site).read(f"https://{HOST}:{site.port}/")
+        await site.left.wait()
+
+
+# Redirects to what is refused.
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("https://169.254.169.254/latest/meta-data/", "fetches nothing from port 443 of 169.254.169.254"),
+        ("https://2852039166/", "fetches nothing from port 443 of 2852039166"),
+        ("//169.254.169.254/", "fetches nothing from port 443 of 169.254.169.254"),
+        ("https://photos.example:22/", "fetches nothing from port 22"),
+        ("https://metadata.example:{port}/", NO_ADDRESS),
+        ("https://unknown.example:{port}/", NO_ADDRESS),
+        ("http://photos.example:{port}/", "must begin with https://"),
+        ("http://169.254.169.254/", "must begin with https://"),
+        ("file:///etc/passwd", "must begin with https://"),
+        ("gopher://photos.example:{port}/_GET", "must begin with https://"),
+        ("data:image/png;base64,AAAA", "must begin with https://"),
+        ("https://photos.example@metadata.example:{port}/", "a name before it"),
+        ("https://user:word@photos.example:{port}/", "a name before it"),
+        ("https://photos.example\\@metadata.example:{port}/", "a name before it"),
+        ("https://photos%2eexample/", "has no host"),
+        ("https://[/", "has no host"),
+        ("https://photos.example:port/", "this is no URL"),
+    ],
+)
+async def test_a_redirect_is_checked_like_the_first_url(web: Web, place: str, sentence: str) -> None:
+    places: dict[str, str] = {}
+    async with web.serving(redirecting(places)) as site:
+        places |= {"/1": "/2", "/2": place.format(port=site.port)}
+        resolve = names(**{"metadata.example": "169.254.169.254"})
+        assert sentence in await refusal(web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/1"))
+        assert len(site.requests) == 2
+
+
+async def test_a_redirect_to_the_metadata_is_refused_by_its_address(web: Web) -> None:
+    """The allow list does not have to help."""
+    places = {"/": "https://169.254.169.254/latest/meta-data/"}
+    async with web.serving(redirecting(places)) as site:
+        fetcher = web.strict(
+            site,
+            names(**{"169.254.169.254": "169.254.169.254"}),
+            url_allow=f"{HOST}:{site.port}, 169.254.169.254",
+            allowed=lambda address, named: address.is_loopback or may_be_asked(address, named),
+        )
+        assert NO_ADDRESS in await refusal(fetcher.read(f"https://{HOST}:{site.port}/"))
+
+
+async def test_redirects_end(web: Web) -> None:
+    async with web.serving(redirecting({f"/{n}": f"/{n + 1}" for n in range(9)})) as site:
+        assert "more than 3 times" in await refusal(web.fetcher(site).read(f"https://{HOST}:{site.port}/0"))
+        assert len(site.requests) == 4
+        assert await web.fetcher(site).read(f"https://{HOST}:{site.port}/6") == PICTURE
+
+
+async def test_a_redirect_that_is_not_utf8_is_followed_to_where_nothing_is(web: Web) -> None:
+    moved = b"HTTP/1.1 302 Found\r\nLocation: /\xff\r\nContent-Length: 0\r\n\r\n"
+    assert "more than 3 times" in await refusal(web.get(saying(moved)))
+
+
+# URLs that are refused as they are.
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://photos.example/", "must begin with https://"),
+        ("file:///etc/passwd", "must begin with https://"),
+        ("file://localhost/etc/passwd", "must begin with https://"),
+        ("gopher://photos.example:70/_", "must begin with https://"),
+        ("ftp://photos.example/", "must begin with https://"),
+        ("dict://photos.example:11211/stat", "must begin with https://"),
+        ("ldap://photos.example/", "must begin with https://"),
+        ("jar:https://photos.example!/", "must begin with https://"),
+        ("data:image/png;base64,AAAA", "must begin with https://"),
+        ("photos.example/a.png", "must begin with https://"),
+        ("//photos.example/a.png", "must begin with https://"),
+        ("", "must begin with https://"),
+        ("https://user@photos.example/", "a name before it"),
+        ("https://user:word@photos.example/", "a name before it"),
+        ("https://photos.example@169.254.169.254/", "a name before it"),
+        ("https://photos.example:443@169.254.169.254/", "a name before it"),
+        ("https://photos.example\\@169.254.169.254/", "a name before it"),
+        ("https://a@b@photos.example/", "a name before it"),
+        ("https://:@photos.example/", "a name before it"),
+        ("https://", "has no host"),
+        ("https:///a.png", "has no host"),
+        ("https:photos.example", "has no host"),
+        ("https://127.0.0.1%2f.photos.example/", "has no host"),
+        ("https://photos%2eexample/", "has no host"),
+        ("https://photos.example%00.evil.example/", "has no host"),
+        ("https://photos example/", "has no host"),
+        ("https://photos.example\\evil.example/", "has no host"),
+        ("https://photos.example./", "has no host"),
+        ("https://photos..example/", "has no host"),
+        ("https://.photos.example/", "has no host"),
+        ("https://-photos.example/", "has no host"),
+        ("https://photos-.example/", "has no host"),
+        (f"https://{'a' * 64}.example/", "has no host"),
+        (f"https://{'a.' * 127}/", "has no host"),
+        (f"https://{'a.' * 126}aa/", "has no host"),
+        (f"https://{'a.' * 126}a/", NO_ADDRESS),
+        (f"https://{'a' * 63}.example/", NO_ADDRESS),
+        ("https://[fe80::1%25eth0]/", "this URL has no host"),
+        ("https://[::1/", "this is no URL"),
+        ("https://[127.0.0.1]/", "this is no URL"),
+        ("https://::1/", "this is no URL"),
+        ("https://photos.example\r\nX: y/", "this is no URL"),
+        ("https://photos.example/\x00", "this is no URL"),
+        ("https://127.0.0.01/", "this is no URL"),
+        ("https://256.256.256.256/", "this is no URL"),
+        ("https://①②⑦.⓪.⓪.①/", "this is no URL"),
+        ("https://photos.example:https/", "this is no URL"),
+        ("https://photos.example/" + "a" * 70_000, "this is no URL"),
+        ("https://photos.example:22/", "fetches nothing from port 22"),
+        ("https://photos.example:6379/", "fetches nothing from port 6379"),
+        ("https://photos.example:8443/", "fetches nothing from port 8443"),
+        ("https://photos.example:0/", "fetches nothing from port 0"),
+        ("https://photos.example:-1/", "fetches nothing from port -1"),
+        ("https://photos.example:65979/", "fetches nothing from port 65979"),
+        ("https://no-such-name.example/", NO_ADDRESS),
+    ],
+)
+async def test_a_url_that_is_none_of_a_picture_is_refused_before_any_name_is_looked_up(url: str, sentence: str) -> None:
+    resolve = names()
+    assert sentence in await refusal(Reader(SearchSettings(**LIMITS), resolve=resolve).read(url))
+    assert sentence == NO_ADDRESS or not resolve.asked
+
+
+# The lists.
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "host", "asked"),
+    [
+        ("", "", "a.example", True),
+        ("a.example", "", "a.example", True),
+        ("A.Example ,", "", "a.example", True),
+        ("b.example, a.example", "", "A.EXAMPLE", True),
+        ("a.example:443", "", "a.example", True),
+        ("a.example:8443", "", "a.example:8443", True),
+        ("a.example", "", "a.example:80", True),
+        ("*.example", "", "a.example", True),
+        ("*.example", "", "b.a.example", True),
+        ("8.8.8.8", "", "8.8.8.8", True),
+        ("[2606:4700:0::1]", "", "[2606:4700::1]", True),
+        ("", "b.example", "a.example", True),
+        ("", "*.a.example", "a.example", True),
+        ("", "a.example:80", "a.example", True),
+        ("b.example", "", "a.example", False),
+        ("a.example", "", "b.a.example", False),
+        ("a.example", "", "aa.example", False),
+        ("*.a.example", "", "a.example", False),
+        ("*.a.example", "", "ba.example", False),
+        ("*.a.example", "", "a.example.evil.example", False),
+        ("a.example", "", "a.example.evil.example", False),
+        ("a.example:8443", "", "a.example", False),
+        ("a.example", "", "a.example:8443", False),
+        ("8.8.8.8", "", "134744072", False),
+        ("", "a.example", "a.example", False),
+        ("", "a.example", "A.example", False),
+        ("", "*.example", "a.example", False),
+        ("", "a.example:443", "a.example", False),
+        ("a.example", "a.example", "a.example", False),
+        ("*.example", "a.example", "a.example", False),
+        ("", "8.8.8.8", "8.8.8.8", False),
+    ],
+)
+async def test_the_lists_say_whose_name_is_looked_up(allow: str, deny: str, host: str, asked: bool) -> None:
+    resolve = names()
+    sentence = await refusal(
+        Reader(SearchSettings(url_allow=allow, url_deny=deny), resolve=resolve).read(f"https://{host}/")
+    )
+    assert bool(resolve.asked) == asked
+    assert ("fetches nothing from port" in sentence) != asked
+
+
+@pytest.mark.parametrize("host", ["134744072", "0x08080808", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]", HOST])
+async def test_a_denied_address_is_refused_however_the_url_comes_to_it(host: str) -> None:
+    class Known(Names):
+        async def __call__(self, host: str, port: int) -> Sequence[str]:
+            return ["8.8.8.8"] if host == HOST else await look_up(host, port)
+
+    fetcher = Reader(SearchSettings(url_deny="1.1.1.1, 8.8.8.8"), resolve=Known())
+    assert NO_ADDRESS in await refusal(fetcher.read(f"https://{host}/"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.0.0.1",
+        "10.255.255.254",
+        "172.16.0.1",
+        "172.31.255.254",
+        "192.168.0.1",
+        "192.168.255.254",
+        "fc12::1",
+        "fd12::1",
+        "64:ff9b::10.0.0.1",
+        "8.8.8.8",
+    ],
+)
+def test_a_host_that_the_allow_list_names_may_be_private(address: str) -> None:
+    assert may_be_asked(ip_address(address), True)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "::1",
+        "::ffff:127.0.0.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "fe80::1",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "fd00:42::42",
+        "224.0.0.1",
+        "240.0.0.1",
+    ],
+)
+def test_a_host_that_the_allow_list_names_may_be_nothing_else(address: str) -> None:
+    assert not may_be_asked(ip_address(address), True)
+
+
+@pytest.mark.parametrize(
+    ("allow", "named"),
+    [
+        ("photos.example:{port}", True),
+        ("*.example:{port}, photos.example:{port}", True),
+        ("*.example:{port}", False),
+        ("*.example:{port}, photos.example", False),
+        ("*.example:{port}, photos.example:8443", False),
+        ("*.example:{port}, other.example:{port}", False),
+    ],
+)
+async def test_only_a_host_that_is_named_itself_at_this_port_may_be_private(web: Web, allow: str, named: bool) -> None:
+    async with web.serving(saying(OK)) as site:
+        fetcher = web.strict(
+            site, names(), url_allow=allow.format(port=site.port), allowed=lambda address, named: named
+        )
+        fetching = fetcher.read(f"https://{HOST}:{site.port}/")
+        if named:
+            assert await fetching == PICTURE
+        else:
+            assert NO_ADDRESS in await refusal(fetching)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url_schemes": "https, ftp"},
+        {"url_allow": "https://photos.example"},
+        {"url_allow": "photos.example/a"},
+        {"url_allow": "photos.example?"},
+        {"url_allow": "photos.example#"},
+        {"url_allow": "*"},
+        {"url_allow": "*.*.example"},
+        {"url_allow": "photos.*"},
+        {"url_allow": "user@photos.example"},
+        {"url_allow": "photos.example:https"},
+        {"url_deny": "::1"},
+        {"url_deny": "a.example b.example"},
+        {"url_deny": "[fe80::1%eth0"},
+    ],
+)
+def test_settings_that_cannot_be_read_are_named_at_the_start(settings: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=f"IMGSEARCH_SEARCH_{next(iter(settings)).upper()}"):
+        Reader(SearchSettings(**settings))
+
+
+# Servers that are slow, endless, or wrong.
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        stalling(b""),
+        stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nX"),
+        stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"),
+        stalling(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"),
+        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+        redirected_to_a_stall,
+    ],
+    ids=["silent", "in its headers", "in its body", "in its chunks", "never at the answer", "after a redirect"],
+)
+async def test_a_slow_server_is_left_when_the_time_is_over(web: Web, reply: Reply) -> None:
+    assert "has not come in 0.2 s" in await refusal(web.get(reply, **SOON))
+
+
+async def test_a_server_that_does_not_end_its_handshake_is_left(web: Web) -> None:
+    async with web.serving(saying(b""), scheme="http") as site:
+        assert "has not come" in await refusal(web.fetcher(site, **SOON).read(f"https://{HOST}:{site.port}/"))
+        await site.left.wait()
+
+
+async def test_a_resolver_that_does_not_answer_is_left() -> None:
+    async def never(host: str, port: int) -> Sequence[str]:
+        await asyncio.Event().wait()
+        return []
+
+    fetcher = Reader(SearchSettings(**SOON), resolve=never)
+    assert "has not come" in await refusal(fetcher.read(f"https://{HOST}/"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "sentence"),
+    [
+        (endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 100), "larger than 1,000 bytes"),
+        (
+            endless(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 10),
+            "larger than 1,000 bytes",
+        ),
+        (stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n"), "larger than 1,000 bytes"),
+        (stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n"), "larger than 1,000 bytes"),
+        (endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000), "does not answer as it should"),
+        (endless(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 1000), "does not answer as it should"),
+        (endless(b"", b"not HTTP" * 1000), "does not answer as it should"),
+        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"), "does not answer as it should"),
+        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), "does not answer as it"),
+        (saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n"), "does not answer as it should"),
+        (saying(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "does not answer as it should"),
+        (saying(b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\nsecret"), "status 404, not with a picture"),
+        (saying(b"HTTP/1.1 206 Partial\r\nContent-Length: 1\r\n\r\na"), "status 206, not with a picture"),
+        (saying(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"), "status 302, not with a picture"),
+        (saying(b"HTTP/1.1 300 Choices\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n"), "status 300, not with a"),
+        (saying(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"), "does not answer as it should"),
+    ],
+)
+async def test_a_server_that_has_no_end_or_no_picture_is_refused(web: Web, reply: Reply, sentence: str) -> None:
+    told = await refusal(web.get(reply))
+    assert sentence in told
+    assert "secret" not in told
+
+
+async def test_what_is_compressed_is_refused_before_it_is_read(web: Web) -> None:
+    bomb = gzip.compress(bytes(900_000))
+    assert len(bomb) < LIMITS["max_body_bytes"]
+    for coding in (b"gzip", b"GZIP", b"br", b"gzip, identity"):
+        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding, len(bomb))
+        assert "compressed" in await refusal(web.get(saying(head + bomb)))
+
+
+async def test_what_is_compressed_and_does_not_say_so_stays_compressed(web: Web) -> None:
+    bomb = gzip.compress(bytes(900_000))
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: image/svg+xml\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+    assert await web.get(saying(head + bomb)) == bomb
+
+
+async def test_a_server_that_breaks_off_is_refused(web: Web) -> None:
+    async def leave(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        writer.close()
+
+    async def break_tls(_: bytes, writer: asyncio.StreamWriter) -> None:
+        os.write(writer.get_extra_info("socket").fileno(), b"no TLS record" * 10)
+        await asyncio.Event().wait()
+
+    assert "does not answer as it should" in await refusal(web.get(leave))
+    assert "does not answer as it should" in await refusal(web.get(break_tls))
+
+
+async def test_a_server_without_a_valid_certificate_of_this_name_is_refused(web: Web) -> None:
+    resolve = names(**{"other.example": "127.0.0.1"})
+    async with web.serving(saying(OK)) as site:
+        url = f"https://other.example:{site.port}/"
+        assert "certificate is not valid" in await refusal(web.fetcher(site, resolve).read(url))
+        unknown = Reader(
+            SearchSettings(url_allow=f"*.example:{site.port}"),
+            resolve=names(),
+            allowed=lambda address, named: True,
+            tls=None,
+        )
+        assert "certificate is not valid" in await refusal(unknown.read(f"https://{HOST}:{site.port}/"))
+        assert not site.requests
+
+
+async def test_only_so_many_are_fetched_or_in_use_at_a_time(web: Web) -> None:
+    """They wait before their host is looked up, and their time has not begun."""
+    resolve = names()
+    asked, full, used = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    in_use = 0
+
+    async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        if len(site.requests) == MAX_FETCHES:
+            asked.set()
+        await asked.wait()
+        writer.write(OK)
+
+    async def use(fetcher: Fetcher, url: str) -> None:
+        nonlocal in_use
+        async with fetcher.get(url) as data:
+            assert data == PICTURE
+            in_use += 1
+            if in_use == MAX_FETCHES:
+                full.set()
+            await used.wait()
+
+    async with web.serving(answer) as site:
+        fetcher = web.fetcher(site, resolve)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(MAX_FETCHES + 4):
+                tasks.create_task(use(fetcher, f"https://{HOST}:{site.port}/"))
+            await full.wait()
+            for _ in range(100):
+                await asyncio.sleep(0)  # the others, if they could
+            assert len(resolve.asked) == MAX_FETCHES
+            used.set()
+        assert in_use == len(resolve.asked) == MAX_FETCHES + 4
+
+
+async def test_what_is_refused_leaves_its_place_to_others(web: Web) -> None:
+    async with web.serving(saying(OK)) as site:
+        fetcher = web.fetcher(site)
+        for _ in range(MAX_FETCHES):
+            assert NO_ADDRESS in await refusal(fetcher.read(f"https://none.example:{site.port}/"))
+        assert await fetcher.read(f"https://{HOST}:{site.port}/") == PICTURE

@@ -1,0 +1,136 @@
+"""The routes of what ingest found out about a run, as a client sees them."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from imgsearch.runs.layout import RunFolder
+from tests.searcher.library import Library, problem, until
+from tests.searcher.test_app import validate
+
+pytestmark = pytest.mark.anyio
+
+PATHS = ["/v1/facets", "/v1/map", "/v1/map/sprite"]
+FACETS = {
+    "index": "photos",
+    "run": "r1",
+    "images": 4,
+    "fields": [
+        {
+            "field": "colour",
+            "type": "text",
+            "images": 4,
+            "distinct": 2,
+            "values": [{"value": "red", "count": 3}, {"value": "blue", "count": 1}],
+            "min": None,
+            "max": None,
+        },
+        {
+            "field": "year",
+            "type": "number",
+            "images": 3,
+            "distinct": None,
+            "values": [{"value": 2020, "count": 2}, {"value": 2020.5, "count": 1}],
+            "min": 2020,
+            "max": 2020.5,
+        },
+        {
+            "field": "sharp",
+            "type": "bool",
+            "images": 1,
+            "distinct": 1,
+            "values": [{"value": True, "count": 1}],
+            "min": None,
+            "max": None,
+        },
+    ],
+}
+MAP = {
+    "index": "photos",
+    "run": "r1",
+    "images": 4,
+    "points": [{"id": "a", "x": 0.0, "y": 1.0}, {"id": "b", "x": 0.25, "y": 0.5}],
+    "tile": 48,
+    "columns": 2,
+}
+
+
+def explain(library: Library, run: str = "r1") -> None:
+    """Puts there what ingest writes."""
+    folder = RunFolder(run)
+    library.storage.put(folder.facets, json.dumps({**FACETS, "run": run}).encode())
+    library.storage.put(folder.map, json.dumps({**MAP, "run": run}).encode())
+    library.storage.put(folder.sprite, f"a WebP of {run}".encode())
+
+
+@pytest.fixture
+def explained(gallery: Library) -> Library:
+    explain(gallery)
+    return gallery
+
+
+async def test_facets_say_what_every_field_holds(explained: Library) -> None:
+    async with explained.serving() as client:
+        answer = await client.get("/v1/facets")
+        assert answer.json() == FACETS
+        validate(answer.json(), "Facets", (await client.get("/openapi.json")).json())
+        assert answer.json()["fields"][2]["values"][0]["value"] is True
+        one = (await client.get("/v1/facets?index=photos&field=year")).json()
+        assert one == {**FACETS, "fields": [FACETS["fields"][1]]}  # type: ignore[index]
+        assert "'shape'" in problem(await client.get("/v1/facets?field=shape"), 404)
+        assert "there is: photos" in problem(await client.get("/v1/facets?index=sketches"), 404)
+
+
+async def test_a_map_names_the_sprite_that_its_points_are_tiles_of(explained: Library) -> None:
+    async with explained.serving() as client:
+        found = (await client.get("/v1/map")).json()
+        validate(found, "Map", (await client.get("/openapi.json")).json())
+        assert found == {**MAP, "sprite": "/v1/map/sprite?index=photos&run=r1"}
+        sprite = await client.get(found["sprite"])
+    assert sprite.content == b"a WebP of r1"
+    assert sprite.headers["content-type"] == "image/webp"
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_run_without_one_says_so(gallery: Library, path: str) -> None:
+    async with gallery.serving() as client:
+        assert "index again" in problem(await client.get(path), 404)
+
+
+@pytest.mark.parametrize("data", [b"{}", b"[]", b"{", b'{"fields": 1}'])
+async def test_a_file_that_is_not_of_this_version_is_named(gallery: Library, data: bytes) -> None:
+    gallery.storage.put(RunFolder("r1").facets, data)
+    async with gallery.serving() as client:
+        assert "runs/r1/facets.json is not a Facets of this version" in problem(await client.get("/v1/facets"), 500)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_copy_is_current_until_the_next_run_and_one_of_a_run_for_ever(explained: Library, path: str) -> None:
+    async with explained.serving() as client:
+        first = await client.get(path)
+        assert first.headers["cache-control"] == "private, no-cache"
+        pinned = await client.get(path, params={"run": "r1"})
+        assert "immutable" in pinned.headers["cache-control"]
+        known = {"If-None-Match": first.headers["etag"]}
+        again = await client.get(path, headers=known)
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+        explain(explained, "r2")
+        explained.publish(run="r2", previous=explained.store.pointers()["photos"])
+
+        async def ask() -> httpx.Response:
+            return await client.get(path, headers=known)
+
+        newer = await until(ask, lambda answer: answer.status_code == 200)
+        assert newer.content == first.content.replace(b"r1", b"r2")
+        assert (await client.get(path, params={"run": "r1"})).content == first.content
+        assert "search again" in problem(await client.get(path, params={"run": "r0"}), 410)
+
+
+async def test_a_runs_files_are_read_once(explained: Library) -> None:
+    async with explained.serving() as client:
+        before = [(await client.get(path)).content for path in PATHS]
+        explained.storage.delete(RunFolder("r1").root)
+        assert [(await client.get(path)).content for path in PATHS] == before

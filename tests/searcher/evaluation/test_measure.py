@@ -1,0 +1,231 @@
+"""What is measured of an index, on five images in a plane, where every score can be computed by hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imgsearch.errors import PermanentError, UsageError
+from imgsearch.runs import tables
+from imgsearch.runs.layout import Plan, RunFolder, ShardDone, image_id
+from imgsearch.settings import EvaluateSettings
+from imgsearch.stage import Interrupted
+from imgsearch.storage import Storage
+from imgsearch.stores import Pointer, Vectors
+from imgsearch.stores.records import record
+from searcher.evaluation.measure import Evaluated, Evaluation, Figure, document
+from tests.fakes import FakeEncoder, InMemoryStore
+
+ANGLES = {"a": 0, "b": 10, "c": 25, "d": 50, "e": 90}
+LABELS = {"a": "cat", "b": "cat", "c": "dog", "d": "dog", "e": "cat"}
+TEXTS = {"a photo of a cat": 8.0, "a photo of a dog": 16.5, "at 0": 1.0, "at 10": 40.0, "at 25": 24.0}
+GONE = "z"
+"""It is nearer to almost everything, but the update has removed it."""
+
+
+def at(angle: float) -> Vectors:
+    return np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))], np.float32)
+
+
+class PlaneEncoder(FakeEncoder):
+    """A model that knows the angle of each text."""
+
+    dim = 2
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        return np.stack([at(TEXTS[text]) for text in texts])
+
+
+class World:
+    """A run and its update in a storage, and a store with collections of all their images."""
+
+    def __init__(self, folder: Path, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+        self.storage = Storage(folder.as_uri())
+        self.store = InMemoryStore()
+        self.encoder = PlaneEncoder("m")
+        self.stopping = threading.Event()
+        self.rows = {key: self._row(key, {**ANGLES, GONE: 9}[key], metadata.get(key, {})) for key in (*ANGLES, GONE)}
+        self._embed("r0", ["a", "b", "c", GONE], base=None)
+        self._embed("r1", ["d", "e"], base="r0")
+        dropped = tables.table(tables.DROPPED, [{"key": GONE}])
+        self.storage.put(RunFolder("r1").dropped, tables.to_bytes(dropped))
+
+    def publish(self, index: str, **moved: float) -> Pointer:
+        """Fills a collection, in which the images in `moved` lie where they do not belong."""
+        self.store.create(index, dim=2)
+        records = [
+            record(row, at(moved[key]) if key in moved else row["embedding"], run="r1", shard=0, part=0)
+            for key, row in self.rows.items()
+            if key != GONE
+        ]
+        self.store.add(index, records)
+        model = (self.encoder.model, self.encoder.fingerprint)
+        return Pointer(index, "r1", index, *model, dim=2, images=5, source="/x", published="2026-01-01")
+
+    def evaluated(self, pointer: Pointer, **wanted: Any) -> Evaluated:
+        return Evaluation(
+            EvaluateSettings(**wanted),
+            storage=self.storage,
+            store=self.store,
+            load_encoder=lambda _: self.encoder,
+            stopping=self.stopping,
+        ).of(pointer)
+
+    def _row(self, key: str, angle: float, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        told = {"width": 4, "height": 3, "thumb_offset": 0, "thumb_length": 1, "etag": ""}
+        text = tables.encode_metadata(metadata)
+        return {"id": image_id(key), "key": key, "embedding": at(angle), "metadata": text, **told}
+
+    def _embed(self, run: str, keys: Sequence[str], *, base: str | None) -> None:
+        folder = RunFolder(run)
+        for number, key in enumerate(keys):
+            about = {"fingerprint": "f", "dim": "2", "images": "1"}
+            table = tables.table(tables.embeddings(2), [self.rows[key]])
+            self.storage.put(folder.part(0, number), tables.to_bytes(table, about))
+        self.storage.put(folder.done(0), ShardDone(0, len(keys), 0, len(keys), "m", "f", 2, 1, 1.0).to_json())
+        plan = Plan(run, "i", "/x", "m", shards=1, images=len(keys), bytes=1, part_images=1, base=base)
+        self.storage.put(folder.plan, plan.to_json())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, {key: {"label": label, "year": 2020} for key, label in LABELS.items()})
+
+
+def means(evaluated: Evaluated, of: str) -> dict[str, float]:
+    return {each.name: round(float(np.mean([*each.values.values()])), 4) for each in _figures(evaluated, of)}
+
+
+def best(evaluated: Evaluated, of: str) -> dict[str, float]:
+    return {each.name: round(each.at_best, 4) for each in _figures(evaluated, of)}
+
+
+def _figures(evaluated: Evaluated, of: str) -> list[Figure]:
+    return [each for each in evaluated.figures if each.of == of]
+
+
+def test_a_store_that_finds_the_nearest_has_a_recall_of_one(world: World) -> None:
+    told = world.evaluated(world.publish("photos"))
+    assert means(told, "images") == means(told, "texts") == {"recall@1": 1.0}
+
+
+def test_and_one_with_a_wrong_vector_has_less(world: World) -> None:
+    # b is the nearest of a and of c, and of both texts.
+    told = world.evaluated(world.publish("photos", b=180))
+    assert means(told, "images") == {"recall@1": 3 / 5}
+    assert means(told, "texts") == {"recall@1": 0.0}
+
+
+def test_the_name_of_a_label_finds_its_images(world: World) -> None:
+    told = world.evaluated(world.publish("photos"))
+    assert told.labels == "label"
+    # cat: b a c d e, dog: b c a d e
+    assert means(told, "labels") == {
+        "R@1": 0.5,
+        "R@5": 1.0,
+        "R@10": 1.0,
+        "precision@1": 0.5,
+        "precision@5": 0.5,
+        "precision@10": 0.25,
+    }
+    assert best(told, "labels")["precision@10"] == 0.25
+    cat, dog = told.by_label
+    assert cat["label"] == "cat"
+    assert dog == {
+        "label": "dog",
+        "images": 2,
+        "first_at": 2,
+        "precision@1": 0.0,
+        "precision@5": 0.4,
+        "precision@10": 0.2,
+    }
+
+
+def test_images_find_those_with_their_label(world: World) -> None:
+    told = world.evaluated(world.publish("photos"))
+    # a: b, b: a, c: b, d: c, e: d
+    assert means(told, "neighbours") == {"precision@1": 0.6, "precision@5": 0.32, "precision@10": 0.16}
+    assert best(told, "neighbours") == {"precision@1": 1.0, "precision@5": 0.32, "precision@10": 0.16}
+
+
+def test_an_image_may_have_several_labels_or_none(tmp_path: Path) -> None:
+    world = World(tmp_path, {"a": {"tags": ["cat", "dog"]}, "b": {"tags": ["dog"]}, "e": {"tags": ["cat"]}})
+    told = world.evaluated(world.publish("photos"))
+    assert told.labels == "tags"
+    # a: b and e are two others; b: a; e: a. c and d are no queries.
+    assert means(told, "neighbours")["precision@5"] == round((2 + 1 + 1) / 5 / 3, 4)
+    assert best(told, "neighbours") == {"precision@1": 1.0, "precision@5": 0.2667, "precision@10": 0.1333}
+
+
+def test_classes_that_are_numbers_are_no_texts(tmp_path: Path) -> None:
+    world = World(tmp_path, {key: {"label": len(label)} for key, label in LABELS.items()})
+    told = world.evaluated(world.publish("photos"))
+    assert means(told, "neighbours")["precision@1"] == 1.0
+    assert means(told, "labels") == means(told, "texts") == {}
+
+
+def test_captions_find_their_image(tmp_path: Path) -> None:
+    captions = {"a": {"caption": "at 0"}, "b": {"caption": ["at 10", "unused"]}, "c": {"caption": "at 25"}, "d": {}}
+    world = World(tmp_path, captions)
+    told = world.evaluated(world.publish("photos"))
+    assert told.captions == "caption"
+    # "at 10" is at 40°, where d, c, b are in this order
+    assert means(told, "captions") == {"R@1": round(2 / 3, 4), "R@5": 1.0, "R@10": 1.0}
+    assert means(told, "texts") == {"recall@1": 1.0}
+
+
+def test_fields_may_be_named(tmp_path: Path) -> None:
+    world = World(tmp_path, {"a": {"label": "x", "animal": "cat", "said": "at 0"}, "b": {"animal": "cat"}})
+    told = world.evaluated(world.publish("photos"), labels="animal", captions="said")
+    assert [row["label"] for row in told.by_label] == ["cat"]
+    assert means(told, "captions")["R@1"] == 1.0
+    with pytest.raises(UsageError, match="no image of index photos has the field 'no'; there is: animal, label, said"):
+        world.evaluated(world.publish("photos"), labels="no")
+
+
+def test_without_labels_and_captions_no_model_is_needed(tmp_path: Path) -> None:
+    world = World(tmp_path, {})
+    world.encoder = PlaneEncoder("m", fingerprint="other")
+    pointer = world.publish("photos")
+    world.encoder = PlaneEncoder("m", fingerprint="another")
+    told = world.evaluated(pointer)
+    assert {figure.of for figure in told.figures} == {"images"}
+
+
+def test_other_weights_than_the_indexs_are_refused(world: World) -> None:
+    pointer = world.publish("photos")
+    world.encoder = PlaneEncoder("m", fingerprint="other")
+    with pytest.raises(PermanentError, match="provide those, or index again"):
+        world.evaluated(pointer)
+
+
+def test_a_sample_is_the_same_in_every_index(world: World) -> None:
+    first = world.evaluated(world.publish("photos"), queries=2)
+    second = world.evaluated(world.publish("other", b=180), queries=2)
+    asked = [{tuple(figure.values) for figure in each.figures} for each in (first, second)]
+    assert asked[0] == asked[1]
+    assert {len(names) for names in asked[0]} == {2}
+
+
+def test_two_indexes_stand_side_by_side_with_the_difference(world: World) -> None:
+    both = [world.evaluated(world.publish("photos")), world.evaluated(world.publish("other", b=180))]
+    told = document(both)
+    recall = next(each for each in told["figures"] if (each["of"], each["figure"]) == ("images", "recall@1"))
+    assert [each["value"] for each in recall["indexes"]] == [1.0, 0.6]
+    assert recall["difference"]["value"] == -0.4
+    assert recall["difference"]["queries"] == 5
+    assert recall["difference"]["low"] < -0.4 < recall["difference"]["high"] <= 0.0
+    alone = document(both[:1])
+    assert alone["figures"][0]["difference"] is None
+    assert [index["index"] for index in alone["indexes"]] == ["photos"]
+
+
+def test_it_stops_when_it_is_told_to(world: World) -> None:
+    world.stopping.set()
+    with pytest.raises(Interrupted):
+        world.evaluated(world.publish("photos"))

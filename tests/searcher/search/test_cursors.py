@@ -1,0 +1,281 @@
+"""Paging: every image once and none left out, whatever is published meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from imgsearch.runs.layout import collection_name
+from imgsearch.stores import Pointer, Record, open_store
+from tests.fakes import FakeEncoder
+from tests.searcher.library import Library, picture, problem, until
+
+pytestmark = pytest.mark.anyio
+
+IMAGES = 1000
+TWINS = 4
+"""How many images have the same vector, so that their order is not given by their scores."""
+
+POINTER = Pointer(
+    index="photos",
+    run="",
+    collection="",
+    model="",
+    fingerprint="",
+    dim=FakeEncoder.dim,
+    images=IMAGES,
+    source="/data/photos",
+    published="2026-01-01T00:00:00+00:00",
+)
+
+
+@pytest.fixture
+def chroma(library: Library, tmp_path: Path) -> Iterator[Library]:
+    """A library whose store is a real one."""
+    with closing(open_store(f"chroma+file://{tmp_path}/chroma")) as store:
+        library.store = store
+        yield library
+
+
+def fill(library: Library, run: str, *, encoder: FakeEncoder | None = None) -> set[str]:
+    """Publishes a run of many images as ingest does, with the run before as its `previous`; returns the ids."""
+    encoder = encoder or library.encoder
+    collection = collection_name("photos", run)
+    directions = np.random.default_rng(0).normal(size=(IMAGES // TWINS, encoder.dim)).astype(np.float32)
+    vectors = np.repeat(directions / np.linalg.norm(directions, axis=1, keepdims=True), TWINS, axis=0)
+    records = [
+        Record(f"{run}-{n}", {"_key": f"{n}.png", "_width": 4, "_height": 3, "run": run}, vector)
+        for n, vector in enumerate(vectors)
+    ]
+    library.store.create(collection, dim=encoder.dim)
+    library.store.add(collection, records)
+    before = library.store.pointers().get("photos")
+    library.store.publish(
+        replace(
+            POINTER,
+            run=run,
+            collection=collection,
+            model=encoder.model,
+            fingerprint=encoder.fingerprint,
+            previous=before and replace(before, previous=None),
+        )
+    )
+    return {record.id for record in records}
+
+
+async def pages(client: httpx.AsyncClient, search: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """The pages of a search, each when it is asked for."""
+    while True:
+        page = (await client.post("/v1/search", json=search)).raise_for_status().json()
+        yield page
+        if page["next_cursor"] is None:
+            return
+        search = {**search, "cursor": page["next_cursor"]}
+
+
+async def served(client: httpx.AsyncClient, run: str) -> None:
+    """Until that run answers."""
+
+    async def ask() -> httpx.Response:
+        return await client.post("/v1/search", json={"text": "red", "k": 1})
+
+    await until(ask, lambda answer: answer.json().get("run") == run)
+
+
+@pytest.mark.parametrize("another_model", [False, True])
+@pytest.mark.parametrize("k", [37, 101])
+async def test_pages_have_every_image_once_though_another_run_is_published(
+    chroma: Library, k: int, another_model: bool
+) -> None:
+    ids = fill(chroma, "r1")
+    other = FakeEncoder("fake/other") if another_model else chroma.encoder
+    chroma.encoders[other.model] = other
+    found: Counter[str] = Counter()
+    async with chroma.serving() as client:
+        async for page in pages(client, {"text": "red", "k": k, "include": []}):
+            assert page["run"] == "r1"
+            if not found:
+                fill(chroma, "r2", encoder=other)
+                await served(client, "r2")
+            found.update(result["id"] for result in page["results"])
+            assert len(page["results"]) == k or page["next_cursor"] is None
+    assert found == Counter(ids)
+
+
+async def test_folded_pages_have_one_of_all_twins_and_name_the_others(chroma: Library) -> None:
+    ids = fill(chroma, "r1")
+    found: Counter[str] = Counter()
+    async with chroma.serving() as client:
+        async for page in pages(client, {"text": "red", "k": 30, "dedupe": 1.0, "include": []}):
+            for result in page["results"]:
+                family = [result["id"], *result["duplicates"]]
+                assert len({int(id.removeprefix("r1-")) // TWINS for id in family}) == 1
+                found.update(family)
+    assert found.keys() <= ids
+    assert len({int(id.removeprefix("r1-")) // TWINS for id in found}) == IMAGES // TWINS
+    assert set(found.values()) == {1}
+
+
+async def test_offsets_have_every_image_once_too(chroma: Library) -> None:
+    ids = fill(chroma, "r1")
+    found: list[str] = []
+    offset: int | None = 0
+    async with chroma.serving() as client:
+        while offset is not None:
+            search = {"text": "red", "k": 101, "include": [], "offset": offset}
+            page = (await client.post("/v1/search", json=search)).json()
+            found += [result["id"] for result in page["results"]]
+            offset = page["next_offset"]
+    assert Counter(found) == Counter(ids)
+
+
+async def test_the_run_before_is_paged_through_by_a_searcher_that_was_started_since(chroma: Library) -> None:
+    fill(chroma, "r1")
+    async with chroma.serving() as client:
+        first = (await client.post("/v1/search", json={"text": "red"})).json()
+    fill(chroma, "r2")
+    search = {"text": "red", "cursor": first["next_cursor"]}
+    async with chroma.serving() as client:
+        assert (await client.post("/v1/search", json={"text": "red"})).json()["run"] == "r2"
+        assert (await client.post("/v1/search", json=search)).json()["run"] == "r1"
+
+
+SEARCH: dict[str, Any] = {"text": "red", "k": 1, "filter": {"colour": {"$ne": "black"}}, "min_score": 0.1}
+
+
+async def first_cursor(client: httpx.AsyncClient, **fields: Any) -> str:
+    page = (await client.post("/v1/search", json={**SEARCH, **fields})).raise_for_status().json()
+    return str(page["next_cursor"])
+
+
+async def test_a_searcher_that_has_not_the_model_of_the_run_before_says_to_search_again(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        cursor = await first_cursor(client)
+    other = FakeEncoder("fake/other")
+    gallery.encoders[other.model] = other
+    gallery.publish(run="r2", encoder=other, previous=gallery.store.pointers()["photos"])
+    gallery.loaded.clear()
+    async with gallery.serving() as client:
+        assert "search again" in problem(await client.post("/v1/search", json={**SEARCH, "cursor": cursor}), 410)
+    assert gallery.loaded == [other.model], "no model is loaded for a run that is not current"
+
+
+async def test_a_run_that_was_published_over_twice_is_gone(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        cursor = await first_cursor(client)
+        for run in ("r2", "r3"):
+            gallery.publish(run=run, previous=replace(gallery.store.pointers()["photos"], previous=None))
+        await served(client, "r3")
+        sentence = problem(await client.post("/v1/search", json={**SEARCH, "cursor": cursor}), 410)
+        assert '"r1"' in sentence
+        assert "search again" in sentence
+
+
+async def test_a_run_whose_collection_was_dropped_is_gone(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        cursor = await first_cursor(client)
+        gallery.publish(run="r2", previous=gallery.store.pointers()["photos"])
+        gallery.store.drop("photos-r1")
+        await served(client, "r2")
+        problem(await client.post("/v1/search", json={**SEARCH, "cursor": cursor}), 410)
+
+
+async def test_a_cursor_of_a_run_that_this_searcher_has_not_seen_yet_is_answered(gallery: Library) -> None:
+    """Of several searchers, each reads the pointers at a time of its own."""
+    async with gallery.serving(refresh_seconds=3600) as late:
+        gallery.publish(run="r2", previous=gallery.store.pointers()["photos"])
+        async with gallery.serving() as client:
+            cursor = await first_cursor(client)
+        page = (await late.post("/v1/search", json={**SEARCH, "cursor": cursor})).json()
+        assert page["run"] == "r2"
+        other = FakeEncoder("fake/other")
+        gallery.encoders[other.model] = other
+        gallery.publish(run="r3", encoder=other)
+        async with gallery.serving() as client:
+            cursor = await first_cursor(client)
+        answer = await late.post("/v1/search", json={**SEARCH, "cursor": cursor})
+        assert '"r3" of index "photos" is not served yet' in problem(answer, 503)
+
+
+async def test_a_cursor_names_its_index_when_others_have_come(gallery: Library) -> None:
+    async with gallery.serving() as client:
+        cursor = await first_cursor(client)
+        gallery.publish(index="paintings")
+        await until(lambda: client.get("/v1/indexes"), lambda answer: len(answer.json()["indexes"]) == 2)
+        assert (await client.post("/v1/search", json={**SEARCH, "cursor": cursor})).json()["index"] == "photos"
+        wrong = await client.post("/v1/search", json={**SEARCH, "cursor": cursor, "index": "paintings"})
+        assert "cursor: it belongs to another search" in problem(wrong, 422)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"k": 2}, 200),
+        ({"include": ["embedding"]}, 200),
+        ({"index": "photos"}, 200),
+        ({"filter": {"colour": {"$ne": "white"}}}, 422),
+        ({"filter": None}, 422),
+        ({"min_score": 0.2}, 422),
+        ({"dedupe": 0.9}, 422),
+        ({"text": "blue"}, 422),
+        ({"text": None, "parts": [{"text": "red"}]}, 200),
+        ({"text": None, "parts": [{"text": "red", "weight": 2}]}, 422),
+        ({"offset": 1}, 422),
+    ],
+)
+async def test_only_what_finds_the_same_goes_on_with_a_cursor(
+    gallery: Library, changes: dict[str, Any], status: int
+) -> None:
+    async with gallery.serving() as client:
+        search = {**SEARCH, "cursor": await first_cursor(client), **changes}
+        assert (await client.post("/v1/search", json=search)).status_code == status
+
+
+async def test_an_uploaded_image_has_pages_too(gallery: Library) -> None:
+    async with gallery.serving() as client:
+
+        async def page(colour: str = "red", **options: str) -> httpx.Response:
+            files = {"file": picture(colour)}
+            return await client.post("/v1/search/image", files=files, data={"k": "1", **options})
+
+        cursor = (await page()).json()["next_cursor"]
+        (second,) = (await page(cursor=cursor)).json()["results"]
+        assert second["metadata"] == {"colour": "yellow"}
+        assert "another search" in problem(await page("blue", cursor=cursor), 422)
+
+
+@pytest.mark.parametrize("cursor", ["", "a", "?", "é", "e30", "bnVsbA", "AAAA" * 100, "a" * 1025, "=" * 8])
+async def test_what_is_no_cursor_is_refused(gallery: Library, cursor: str) -> None:
+    async with gallery.serving() as client:
+        assert problem(await client.post("/v1/search", json={**SEARCH, "cursor": cursor}), 422).startswith("cursor: ")
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ({"offset": 10_001}, "offset: paging goes to 10000"),
+        ({"offset": -1}, "cursor: it is none of ours"),
+        ({"offset": 1.5}, "cursor: it is none of ours"),
+        ({"pool": 0}, "cursor: it is none of ours"),
+        ({"pool": 10**9}, "cursor: it was made up"),
+        ({"run": 5}, "cursor: it is none of ours"),
+    ],
+)
+async def test_a_cursor_that_was_made_up_asks_for_no_more_than_is_served(
+    gallery: Library, place: dict[str, Any], sentence: str
+) -> None:
+    async with gallery.serving() as client:
+        cursor = await first_cursor(client)
+        document = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        forged = base64.urlsafe_b64encode(json.dumps({**document, **place}).encode()).decode()
+        assert sentence in problem(await client.post("/v1/search", json={**SEARCH, "cursor": forged}), 422)

@@ -1,0 +1,88 @@
+"""Searches by the URL of an image, with a web that has what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import pytest
+
+from imgsearch.settings import SearchSettings
+from searcher.http.problems import Problem, invalid
+from searcher.search.batcher import Model, Places, VectorCache
+from searcher.search.catalog import Catalog
+from searcher.search.engine import Finder
+from searcher.search.metrics import Metrics
+from searcher.search.requests import Search
+from searcher.search.threads import Threads
+from tests.searcher.library import Library, event, picture
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def finding(
+    library: Library, fetch: Callable[[str], AbstractAsyncContextManager[bytes]]
+) -> AsyncIterator[Finder]:
+    threads, metrics, limits = Threads(), Metrics(), SearchSettings()
+    places = Places(limits.max_waiting, metrics=metrics)
+    make_model = partial(Model, threads=threads, cache=VectorCache(10), places=places, limits=limits, metrics=metrics)
+    catalog = Catalog(
+        library.store, load_encoder=library.load_encoder, make_model=make_model, threads=threads, metrics=metrics
+    )
+    await catalog.refresh()
+    yield Finder(catalog, library.store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
+    threads.close()
+
+
+@asynccontextmanager
+async def web(url: str) -> AsyncIterator[bytes]:
+    """A picture of the colour that the URL ends in."""
+    colour = url.rpartition("/")[2]
+    if colour == "nothing":
+        raise invalid("image_url", "there is nothing")
+    yield picture(colour)
+
+
+async def colours(finder: Finder, search: Search) -> list[str]:
+    return [result["metadata"]["colour"] for result in (await finder.search(search)).results]
+
+
+async def test_the_image_behind_a_url_is_searched_for(gallery: Library) -> None:
+    async with finding(gallery, web) as finder:
+        assert await colours(finder, Search(image_url="https://example.com/blue", k=1)) == ["blue"]
+        parts = [{"image_url": "https://example.com/red"}, {"image_url": "https://example.com/green", "weight": 0.9}]
+        assert await colours(finder, Search.model_validate({"parts": parts, "k": 1})) == ["yellow"]
+
+
+async def test_a_url_that_cannot_be_fetched_is_its_own_problem_in_a_batch(gallery: Library) -> None:
+    async with finding(gallery, web) as finder:
+        with pytest.raises(Problem, match="image_url: there is nothing"):
+            await finder.search(Search(image_url="https://example.com/nothing"))
+        searches = [Search(image_url=f"https://example.com/{name}", k=1) for name in ("nothing", "red")]
+        failed, found = (await finder.batch(searches)).model_dump(exclude_unset=True)["responses"]
+        assert failed["problem"]["errors"] == [{"field": "image_url", "problem": "there is nothing"}]
+        assert found["results"][0]["metadata"] == {"colour": "red"}
+
+
+async def test_the_image_of_a_url_is_held_until_it_is_a_vector(gallery: Library) -> None:
+    held = 0
+
+    @asynccontextmanager
+    async def counted(url: str) -> AsyncIterator[bytes]:
+        nonlocal held
+        async with web(url) as data:
+            held += 1
+            yield data
+            held -= 1
+
+    gallery.encoder.gate.clear()
+    async with finding(gallery, counted) as finder:
+        search = asyncio.create_task(colours(finder, Search(image_url="https://example.com/red", k=1)))
+        await event(gallery.encoder.entered)
+        assert held == 1
+        gallery.encoder.gate.set()
+        assert await search == ["red"]
+    assert held == 0

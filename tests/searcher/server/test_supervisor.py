@@ -1,0 +1,291 @@
+"""Several processes behind one port, as real ones: what they share, and how they come and go."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from imgsearch.errors import UsageError
+from imgsearch.settings import SearchSettings, Settings, StorageSettings, StoreSettings
+from imgsearch.stores import Pointer, Record
+from imgsearch.stores.chroma import ChromaStore
+from searcher.server.serve import listen, processes
+from tests.conftest import DEMO_MODEL
+from tests.fakes import COLOURS
+from tests.programs import ChromaServer, free_port, program_env
+from tests.searcher.library import hashed
+from tests.searcher.process import answers, refuses
+
+BODY = json.dumps({"text": "red", "k": -1}).encode()
+"""Of a search that needs no model to be answered: with 422."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[str]:
+    """The address of a Chroma with an index of plain colours."""
+    # Here, since torch takes seconds to import, and the other tests need none.
+    from imgsearch.encoder.openclip import load_encoder
+
+    encoder = load_encoder(DEMO_MODEL)
+    (tmp_path / "chroma").mkdir()
+    with ChromaServer(tmp_path / "chroma") as server:
+        server.start()
+        images = [Image.new("RGB", (32, 24), colour) for colour in COLOURS.values()]
+        vectors = encoder.encode_images([encoder.prepare(image) for image in images])
+        about = {"_key": "a.png", "_run": "r1", "_width": 32, "_height": 24}
+        records = [Record(name, {**about, "colour": name}, one) for name, one in zip(COLOURS, vectors, strict=True)]
+        chroma = ChromaStore(server.url)
+        chroma.create("photos-r1", dim=encoder.dim)
+        chroma.add("photos-r1", records)
+        made = {"model": DEMO_MODEL, "fingerprint": encoder.fingerprint, "dim": encoder.dim, "source": "/photos"}
+        published = "2026-01-01T00:00:00+00:00"
+        chroma.publish(Pointer("photos", "r1", "photos-r1", images=len(records), published=published, **made))
+        yield server.url
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Of a searcher with two workers, whose store never answers."""
+    return Settings(
+        storage=StorageSettings((tmp_path / "storage").as_uri()),
+        store=StoreSettings(f"chroma+http://127.0.0.1:{free_port()}"),
+        search=SearchSettings(port=free_port(), workers=2),
+    )
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """A searcher with workers."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def workers(self) -> list[int]:
+        """Their process ids, the oldest first."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return sorted(map(int, children.read_text().split()))
+
+    def answering(self, path: str = "/healthz", text: str = "ok") -> list[int]:
+        """Its two workers, once each of them answers so."""
+        while len(workers := self.workers()) < 2:
+            assert self.process.poll() is None
+        for worker in workers:
+            with self.only(worker):
+                answers(self.url, path, text)
+        return workers
+
+    @contextmanager
+    def only(self, worker: int) -> Iterator[None]:
+        """Nobody but this worker answers."""
+        others = [one for one in self.workers() if one != worker]
+        for other in others:
+            os.kill(other, signal.SIGSTOP)
+        yield
+        for other in others:
+            os.kill(other, signal.SIGCONT)
+
+    def get(self, path: str) -> httpx.Response:
+        """The answer over a connection of its own."""
+        return httpx.get(self.url + path, timeout=30)
+
+    def refused(self) -> None:
+        assert httpx.post(self.url + "/v1/search", content=BODY, timeout=30).status_code == 422
+
+    def samples(self) -> dict[str, float]:
+        """Every sample of /metrics, written as name{label values}."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        found = [one for family in families for one in family.samples]
+        samples = {f"{one.name}{{{','.join(one.labels.values())}}}": one.value for one in found}
+        assert len(samples) == len(found)
+        return samples
+
+    def counted(self, searches: int) -> None:
+        """Returns once so many are: each is when its answer has been sent, and a stopped worker counts none."""
+        while self.samples().get("imgsearch_request_seconds_count{/v1/search}") != searches:
+            pass
+
+
+@contextmanager
+def started(settings: Settings) -> Iterator[Searcher]:
+    """In a process group of its own, as a terminal would have it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "searcher", "serve"],
+        env=program_env(settings.to_env()),
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as process:
+        try:
+            yield Searcher(process, f"http://127.0.0.1:{settings.search.port}")
+        finally:
+            process.kill()
+
+
+def ended(settings: Settings) -> tuple[int, str]:
+    """How a searcher ends that cannot serve: its exit code and what it wrote."""
+    with started(settings) as searcher:
+        _, written = searcher.process.communicate()
+        return searcher.process.returncode, written
+
+
+def test_workers_give_the_same_results_and_any_of_them_tells_what_all_have_counted(
+    settings: Settings, store: str
+) -> None:
+    with started(replace(settings, store=StoreSettings(store))) as searcher:
+        workers = searcher.answering("/readyz", '"serving":{"photos":"r1"}')
+        results = []
+        for texts, worker in zip((["red"], ["red", "blue"]), workers, strict=True):
+            with searcher.only(worker):
+                for text in texts:
+                    answer = httpx.post(searcher.url + "/v1/search", json={"text": text, "k": 3}, timeout=30)
+                    assert answer.status_code == 200, answer.text
+                    results.append(answer.json()["results"])
+        assert len(results[0]) == 3
+        assert results[0] == results[1] != results[2]
+        searcher.counted(3)
+        for worker in workers:
+            with searcher.only(worker):
+                counted = searcher.samples()
+            assert counted["imgsearch_requests_total{POST,/v1/search,200}"] == 3
+            assert counted["imgsearch_request_seconds_count{/v1/search}"] == 3
+            assert counted["imgsearch_cache_misses_total{}"] == 3
+            assert counted["imgsearch_encode_queue{}"] == 0
+            assert counted["imgsearch_ready{}"] == 1
+            assert counted["imgsearch_store_up{}"] == 1
+            assert counted["imgsearch_index_images{photos}"] == len(COLOURS)
+            assert counted[f"imgsearch_index_info{{photos,{DEMO_MODEL},r1}}"] == 1
+
+
+def test_a_worker_that_is_killed_is_replaced_and_what_it_counted_stays(settings: Settings) -> None:
+    with started(settings) as searcher:
+        first, second = searcher.answering()
+        with searcher.only(first):
+            searcher.refused()
+            assert searcher.get("/readyz").status_code == 503
+        with searcher.only(second):
+            assert searcher.samples()["imgsearch_ready{}"] == 0
+        os.kill(first, signal.SIGKILL)
+        while first in searcher.workers():
+            pass
+        searcher.refused()
+        searcher.counted(2)
+        for worker in searcher.answering():
+            with searcher.only(worker):
+                counted = searcher.samples()
+            assert counted["imgsearch_requests_total{POST,/v1/search,422}"] == 2
+            assert "imgsearch_ready{}" not in counted  # as nobody has asked those that live
+        searcher.process.terminate()
+        assert searcher.process.wait() == 0
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_a_running_request_end_and_then_all(settings: Settings, stop: signal.Signals) -> None:
+    with started(settings) as searcher:
+        searcher.answering()
+        with begun(settings.search.port) as request:
+            if stop == signal.SIGINT:
+                os.killpg(searcher.process.pid, stop)  # as Ctrl-C does
+            else:
+                searcher.process.send_signal(stop)
+            refuses(searcher.url)
+            request.sendall(BODY)
+            assert b"HTTP/1.1 422" in everything(request)
+        assert searcher.process.wait() == 0
+
+
+def test_after_sigterm_no_worker_is_ready_and_all_linger_until_a_second_one(settings: Settings) -> None:
+    with started(replace(settings, search=replace(settings.search, linger_seconds=3600))) as searcher:
+        workers = searcher.answering()
+        searcher.process.terminate()
+        for worker in workers:
+            with searcher.only(worker):
+                answers(searcher.url, "/readyz", "it is shutting down")
+                assert searcher.get("/healthz").headers["connection"] == "close"
+        searcher.process.terminate()
+        assert searcher.process.wait() == 0
+
+
+def test_workers_leave_when_the_process_is_gone_that_looks_after_them(settings: Settings) -> None:
+    with started(settings) as searcher:
+        searcher.answering()
+        searcher.process.kill()
+        refuses(searcher.url)
+
+
+def test_a_port_in_use_is_one_clear_sentence(settings: Settings) -> None:
+    with listen("127.0.0.1", settings.search.port):
+        code, written = ended(settings)
+    assert (code, written) == (2, f"error: port {settings.search.port} is in use; choose another with --port\n")
+
+
+def test_settings_that_make_no_sense_are_one_clear_sentence(settings: Settings) -> None:
+    wrong = replace(settings.search, api_keys=hashed("secret") + ",oops")
+    code, written = ended(replace(settings, search=wrong))
+    assert code == 2
+    assert written.startswith("error: entry 2 of IMGSEARCH_SEARCH_API_KEYS")
+    assert written.count("\n") == 1
+
+
+def test_workers_that_are_killed_before_they_can_answer_end_it(settings: Settings) -> None:
+    with started(settings) as searcher:
+        while not (workers := searcher.workers()):
+            assert searcher.process.poll() is None
+        os.kill(workers[0], signal.SIGKILL)
+        _, written = searcher.process.communicate()
+    assert searcher.process.returncode == 3
+    assert "ended by SIGKILL before it could answer" in written
+
+
+@pytest.mark.parametrize(
+    ("limit", "workers", "expected"),
+    [("max", None, 1), ("100000", None, 1), ("700000", None, 1), ("1200000", None, 3), ("100000", 5, 5)],
+)
+def test_there_is_a_worker_for_every_four_cpus_of_a_limit_or_as_many_as_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, workers: int | None, expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    (tmp_path / "cpu.max").write_text(f"{limit} 100000\n")
+    settings = Settings(store=StoreSettings("chroma+http://chroma:8000"), search=SearchSettings(workers=workers))
+    assert processes(settings, cgroup=tmp_path) == expected
+    files = replace(settings, store=StoreSettings("chroma+file:///data"))
+    if workers is None:
+        assert processes(files, cgroup=tmp_path) == 1
+    else:
+        with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_WORKERS=5 needs a Chroma server"):
+            processes(files, cgroup=tmp_path)
+
+
+def test_no_worker_at_all_is_refused() -> None:
+    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_WORKERS=0"):
+        processes(Settings(search=SearchSettings(workers=0)))
+
+
+@contextmanager
+def begun(port: int) -> Iterator[socket.socket]:
+    """A search that is being answered and waits for its body."""
+    head = (
+        "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+        f"Content-Length: {len(BODY)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(1024).startswith(b"HTTP/1.1 100")
+        yield connection
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the other side has closed it."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
