@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from imgsearch import labels
 from imgsearch.errors import UsageError
 
 
@@ -31,3 +33,9 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
     with tempfile.NamedTemporaryFile("w", dir=real.parent, prefix=f".{real.name}.", delete=False) as new:
         yaml.safe_dump(dict(content), new, sort_keys=False)
     os.replace(new.name, real)
+
+
+def runs_below(jobs: Path) -> list[str]:
+    """Runs that have a `<job>/job.json` in this folder, the latest last."""
+    files = sorted(jobs.glob("*/job.json"), key=lambda file: file.stat().st_ctime)
+    return list(dict.fromkeys(json.loads(file.read_text())["metadata"]["labels"][labels.RUN] for file in files))

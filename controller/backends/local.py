@@ -26,10 +26,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from controller.backends.files import runs_below
 from controller.jobs.manifests import final_codes, job_name, must_be_same
 from controller.jobs.results import Answer, answer, failure, progress
 from controller.jobs.state import IndexReport, JobState, Stage, format_indexes, job_state
-from imgsearch import labels
 from imgsearch.errors import ExitCode, TemporaryError, UsageError
 from imgsearch.settings import Settings
 
@@ -283,12 +283,6 @@ class Runner:
             partial.write_text(json.dumps(self._job, indent=1))
             partial.replace(self._folder / "job.json")
         self._changed.set()
-
-
-def runs_below(jobs: Path) -> list[str]:
-    """Runs that have a `<job>/job.json` in this folder, the latest last."""
-    files = sorted(jobs.glob("*/job.json"), key=lambda file: file.stat().st_ctime)
-    return list(dict.fromkeys(json.loads(file.read_text())["metadata"]["labels"][labels.RUN] for file in files))
 
 
 def _death(code: int, folder: Path) -> str:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from controller.backends.skypilot.prices import Price
 from controller.jobs.state import Gpu, JobState
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one cloud asks for one GPU, in its cheapest region, with its share of the machine that it is in."""
+
+    cloud: str
+    hour: float
+    """US dollars."""
+    spot_hour: float | None
+    """On a spot machine; None where the cloud has none."""
+
 
 Prices = Mapping[str, Sequence[Price]]
 """By accelerator, what each cloud asks for it."""

@@ -32,17 +32,19 @@ from searcher.content.run_files import Facts
 from searcher.http import api, docs, problems, rate_limit
 from searcher.http.api_keys import KeyCheck, Keys
 from searcher.http.compat import clip_retrieval, roboflow, skypilot
+from searcher.http.connections import ClosingConnections
 from searcher.http.cors import sharing
 from searcher.http.files import Asset
 from searcher.http.rate_limit import RateLimit
 from searcher.http.request_id import Envelope, Heads
+from searcher.http.request_metrics import RequestMetrics
 from searcher.search.batcher import Model, Places, VectorCache
 from searcher.search.catalog import Catalog
 from searcher.search.engine import Finder
-from searcher.search.metrics import Metrics, RequestMetrics
+from searcher.search.errors import RETRY_SECONDS, Problem, of_validation
+from searcher.search.metrics import Metrics
 from searcher.search.requests import LogIn
 from searcher.search.threads import Threads
-from searcher.server.shutdown import LastAnswers
 
 WEB = Path(__file__).with_name("web")
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
@@ -118,7 +120,7 @@ def create_app(
         redoc_url=None,
         responses={"4XX": problems.SCHEMA, "5XX": problems.SCHEMA},
     )
-    for kind in (problems.Problem, ImgsearchError, BadImage, HTTPException):
+    for kind in (Problem, ImgsearchError, BadImage, HTTPException):
         app.add_exception_handler(kind, problems.answer)
     app.add_exception_handler(RequestValidationError, _invalid)
     # The last one added is the outermost: a refusal has to have the headers that an answer has.
@@ -137,7 +139,7 @@ def create_app(
     if shared:
         app.add_middleware(CORSMiddleware, **shared)
     app.add_middleware(Heads)
-    app.add_middleware(LastAnswers, stopping=stopping)
+    app.add_middleware(ClosingConnections, stopping=stopping)
     app.add_middleware(Envelope)
     app.add_middleware(RequestMetrics, metrics=metrics)
     described: dict[str, Any] = {}
@@ -159,7 +161,7 @@ def create_app(
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return problems.of_validation(error.errors()).response()
+    return problems.response(of_validation(error.errors()))
 
 
 def _add_log_in(app: FastAPI, keys: Keys) -> None:
@@ -178,7 +180,7 @@ def _add_health(app: FastAPI, catalog: Catalog, metrics: Metrics, stopping: thre
         reasons = ["it is shutting down"] if stopping.is_set() else await catalog.not_ready()
         metrics.ready(not reasons)
         if reasons:
-            raise problems.Problem(503, "; ".join(reasons), headers={"Retry-After": str(problems.RETRY_SECONDS)})
+            raise Problem(503, "; ".join(reasons), headers={"Retry-After": str(RETRY_SECONDS)})
         serving = {name: index.pointer.run for name, index in catalog.indexes.items()}
         return JSONResponse({"status": "ready", "serving": serving, "problems": catalog.problems})
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.backends.skypilot.prices import Price, price_lists, prices
+from controller.backends.skypilot.prices import price_lists, prices
+from controller.jobs.cost import Price
 
 OFFLINE = "http://127.0.0.1:9"
 """A proxy that nothing answers at."""

@@ -30,8 +30,8 @@ from typing import Any, Protocol
 
 import yaml
 
+from controller.backends.files import runs_below
 from controller.backends.kubernetes import pods
-from controller.backends.local import runs_below
 from controller.backends.skypilot import attempts
 from controller.backends.skypilot.attempts import Index, Look, Seen, Step
 from controller.gpus.accelerators import Kind

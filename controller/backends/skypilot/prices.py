@@ -9,10 +9,10 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from controller.backends.skypilot import load, whole_tracebacks
+from controller.jobs.cost import Price
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +22,6 @@ UNPRICED = ("kubernetes", "slurm", "ssh", "vsphere")
 """Clusters of one's own: SkyPilot would look for them instead of reading a price list."""
 SAME = {"H100-80GB": "H100"}
 """What SkyPilot reads from a label and what its price lists say, where they differ."""
-
-
-@dataclass(frozen=True)
-class Price:
-    """What one cloud asks for one GPU, in its cheapest region, with its share of the machine that it is in."""
-
-    cloud: str
-    hour: float
-    """US dollars."""
-    spot_hour: float | None
-    """On a spot machine; None where the cloud has none."""
 
 
 def prices(accelerator: str) -> list[Price]:

@@ -24,7 +24,7 @@ import httpx
 
 from imgsearch.errors import UsageError
 from imgsearch.settings import SearchSettings
-from searcher.http.problems import Problem, invalid
+from searcher.search.errors import Problem, invalid
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from imgsearch.sources import Source
 from imgsearch.storage import Storage
 from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import thumbnail
-from searcher.http.files import File, content_etag, matches
-from searcher.http.problems import Problem
+from searcher.content.files import File, content_etag, matches
 from searcher.search.catalog import Catalog, Index
+from searcher.search.errors import Problem
 from searcher.search.threads import Threads
 
 OPEN_SOURCES = 16

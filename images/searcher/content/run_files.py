@@ -12,9 +12,9 @@ from imgsearch.runs import layout
 from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer
-from searcher.http.files import File, matches
-from searcher.http.problems import Problem
+from searcher.content.files import File, matches
 from searcher.search.catalog import Catalog
+from searcher.search.errors import Problem
 from searcher.search.requests import Facets, Map
 from searcher.search.threads import Threads
 

@@ -6,29 +6,30 @@ import dataclasses
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Path, Query
+from fastapi import APIRouter, Form, Path, Query, UploadFile
 from fastapi.responses import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, Json
 
 from searcher.content.images import Images
 from searcher.content.run_files import Facts
 from searcher.http import api_keys, problems
 from searcher.http.docs import header
 from searcher.http.files import FOR_A_WHILE, FOR_EVER, IF_CURRENT, Conditional, answer, server_timing
-from searcher.http.problems import invalid
 from searcher.search.catalog import Catalog
 from searcher.search.engine import Finder
+from searcher.search.errors import DOCUMENT, invalid
 from searcher.search.requests import (
     Batch,
     BatchResponse,
     Embed,
     EmbedResponse,
     Facets,
-    ImageForm,
+    Filter,
     Indexes,
     IndexInfo,
     Map,
     Name,
+    Options,
     Search,
     SearchResponse,
 )
@@ -46,7 +47,7 @@ def failure(description: str, status: int, detail: str) -> dict[str, Any]:
     """The OpenAPI response object of a problem, with `detail` as its example."""
     title = HTTPStatus(status).phrase
     example = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    content = {problems.MEDIA_TYPE: {"schema": problems.DOCUMENT, "example": example}}
+    content = {problems.MEDIA_TYPE: {"schema": DOCUMENT, "example": example}}
     return {"description": description, "content": content}
 
 
@@ -82,6 +83,15 @@ BUSY: dict[int | str, dict[str, Any]] = {
         },
     }
 }
+
+
+class ImageForm(Options):
+    """A search by an uploaded image file."""
+
+    model_config = ConfigDict(strict=False)  # a form has only texts
+
+    file: UploadFile = Field(description="The image file.")
+    filter: Annotated[Json[Filter] | None, Field(description="The filter, as JSON text.")] = None
 
 
 def router(catalog: Catalog, finder: Finder, images: Images, facts: Facts) -> APIRouter:

@@ -17,7 +17,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgsearch.errors import UsageError
-from searcher.http.problems import Problem
+from searcher.http import problems
+from searcher.search.errors import Problem
 
 COOKIE = "imgsearch"
 NAME = "key_name"
@@ -113,7 +114,7 @@ class KeyCheck:
         name = self._keys.name_for(client)
         if name is None:
             given = "authorization" in client.headers
-            await _refused(WRONG if given else MISSING).response()(scope, receive, send)
+            await problems.response(_refused(WRONG if given else MISSING))(scope, receive, send)
             return
         scope[NAME] = name
         await self._app(scope, receive, send)

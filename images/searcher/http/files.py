@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from searcher.http.problems import Problem
+from searcher.content.files import File, content_etag, matches
+from searcher.search.errors import Problem
 
 FOR_A_WHILE = "private, max-age=300"
 """The same id may show another image after the next run."""
@@ -22,19 +22,6 @@ IF_CURRENT = "private, no-cache"
 
 MAX_DIGITS = 18
 """Of a position in a file: no file is as large, and Python refuses to read thousands of digits."""
-
-
-@dataclass(frozen=True)
-class File:
-    """A file for a client."""
-
-    etag: str
-    """A weak one, W/"…", where the answer may be compressed: it is then the same content in other bytes."""
-    data: bytes | None
-    """None: the client has it."""
-    media_type: str = "image/webp"
-    took: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds, by where they went."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +44,6 @@ def _conditions(
 
 
 Conditional = Annotated[Conditions, Depends(_conditions)]
-
-
-def content_etag(data: bytes) -> str:
-    """A strong ETag: other bytes have another one."""
-    return f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-
-
-def matches(known: str, etag: str) -> bool:
-    """Whether the If-None-Match header `known` has that ETag, weak or strong (RFC 9110, 13.1.2)."""
-    return known.strip() == "*" or etag.removeprefix("W/") in re.findall(r'"[^"]*"', known)
 
 
 def part(asked: Conditions, etag: str, size: int) -> slice | None:

@@ -13,8 +13,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgsearch.errors import UsageError
-from searcher.http import api_keys
-from searcher.http.problems import Problem
+from searcher.http import api_keys, problems
+from searcher.search.errors import Problem
 
 
 def rate(text: str) -> RateLimitItem:
@@ -65,4 +65,4 @@ class RateLimit:
             await self._app(scope, receive, telling)
             return
         sentence = f"more than {self._rate} of this client: wait {seconds} s"
-        await Problem(429, sentence, headers={"Retry-After": str(seconds)}).response()(scope, receive, telling)
+        await problems.response(Problem(429, sentence, headers={"Retry-After": str(seconds)}))(scope, receive, telling)

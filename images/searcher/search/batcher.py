@@ -21,7 +21,7 @@ from imgsearch.encoder import Encoder, Pixels
 from imgsearch.pictures import decode
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Filter, Hit, VectorStore
-from searcher.http.problems import Problem
+from searcher.search.errors import Problem
 from searcher.search.metrics import Metrics
 from searcher.search.threads import Pool, Threads
 

@@ -12,8 +12,8 @@ from typing import TypeVar
 from imgsearch.encoder import Encoder
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError
 from imgsearch.stores import Pointer, VectorStore
-from searcher.http.problems import Problem
 from searcher.search.batcher import Model
+from searcher.search.errors import Problem
 from searcher.search.metrics import Metrics
 from searcher.search.threads import Threads
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from imgsearch.stores import Pointer
-from searcher.http.problems import invalid
+from searcher.search.errors import invalid
 from searcher.search.requests import Search
 
 

@@ -11,11 +11,11 @@ from time import perf_counter
 
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, VectorStore
-from searcher.http.problems import Problem, of_error
 from searcher.search import vectors as queries
 from searcher.search.batcher import Neighbours, Vector, together
 from searcher.search.catalog import Catalog, Index
 from searcher.search.cursors import Cursor
+from searcher.search.errors import Problem, of_error
 from searcher.search.metrics import Metrics
 from searcher.search.requests import BatchResponse, Embed, EmbedResponse, Failure, Part, Search, SearchResponse, Took
 from searcher.search.threads import Threads

@@ -1,22 +1,18 @@
-"""What Prometheus reads from /metrics, and the middleware that counts requests."""
+"""The metrics that Prometheus reads from /metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgsearch.stores import Pointer
-from searcher.http import api_keys
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 
 
 class _Served(Collector):
@@ -124,34 +120,3 @@ class Metrics:
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self._registry)
-
-
-class RequestMetrics:
-    """Counts and times requests by the template of their route, never by their path: that has no end."""
-
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 500  # of an answer that could not even begin
-
-        async def observed(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        start = perf_counter()
-        try:
-            await self._app(scope, receive, observed)
-        finally:
-            route = getattr(scope.get("route"), "path", "unknown")
-            method = scope["method"] if scope["method"] in METHODS else "OTHER"
-            self._metrics.requests.labels(route, method, status).inc()
-            if api_keys.NAME in scope:
-                self._metrics.key_requests.labels(scope[api_keys.NAME]).inc()
-            self._metrics.request_seconds.labels(route).observe(perf_counter() - start)

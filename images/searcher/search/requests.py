@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
 
-from fastapi import UploadFile
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -13,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
-    Json,
     PlainValidator,
     StringConstraints,
     ValidationError,
@@ -23,8 +21,8 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from imgsearch.stores import filters
-from searcher.http import problems
-from searcher.http.problems import Problem
+from searcher.search import errors
+from searcher.search.errors import Problem
 
 MAX_EMBEDDED = 64
 """Texts or images of one /v1/embed."""
@@ -174,7 +172,7 @@ def _or_problem(value: Any) -> Search | Problem:
     try:
         return Search.model_validate(value)
     except ValidationError as error:
-        return problems.of_validation([{**one, "loc": ("body", *one["loc"])} for one in error.errors()])
+        return errors.of_validation([{**one, "loc": ("body", *one["loc"])} for one in error.errors()])
 
 
 Attempt = Annotated[Search | Problem, PlainValidator(_or_problem, json_schema_input_type=Search)]
@@ -190,15 +188,6 @@ class Batch(Strict):
     )
 
     searches: list[Attempt] = Field(min_length=1, max_length=MAX_SEARCHES)
-
-
-class ImageForm(Options):
-    """A search by an uploaded image file."""
-
-    model_config = ConfigDict(strict=False)  # a form has only texts
-
-    file: UploadFile = Field(description="The image file.")
-    filter: Annotated[Json[Filter] | None, Field(description="The filter, as JSON text.")] = None
 
 
 class Result(TypedDict):
@@ -245,7 +234,7 @@ class SearchResponse(BaseModel):
 class Failure(BaseModel):
     """In the place of a search that could not be answered."""
 
-    problem: Annotated[dict[str, Any], WithJsonSchema(problems.DOCUMENT)]
+    problem: Annotated[dict[str, Any], WithJsonSchema(errors.DOCUMENT)]
 
 
 class BatchResponse(BaseModel):

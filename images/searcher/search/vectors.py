@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, Pointer
-from searcher.http.problems import invalid
 from searcher.search.batcher import Vector
 from searcher.search.cursors import Cursor
+from searcher.search.errors import invalid
 from searcher.search.requests import Embed, Result, Search
 
 NEARLY_ZERO = 1e-6

@@ -8,8 +8,6 @@ import time
 from types import FrameType
 
 import uvicorn
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class LeavingServer(uvicorn.Server):
@@ -34,19 +32,3 @@ class LeavingServer(uvicorn.Server):
         if time.monotonic() >= self._end:
             super().handle_exit(signal.SIGTERM, None)
         return await super().on_tick(counter)
-
-
-class LastAnswers:
-    """Once `stopping` is set, each answer closes its connection: the client's next one leads to another server."""
-
-    def __init__(self, app: ASGIApp, *, stopping: threading.Event) -> None:
-        self._app = app
-        self._stopping = stopping
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def closing(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._stopping.is_set():
-                MutableHeaders(scope=message)["Connection"] = "close"
-            await send(message)
-
-        await self._app(scope, receive, closing)

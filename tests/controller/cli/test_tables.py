@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.backends.skypilot.prices import Price
 from controller.cli.tables import RunView, average, reasons, report_table, summary, table
-from controller.jobs.cost import cost
+from controller.jobs.cost import Price, cost
 from controller.jobs.state import Gpu, IndexReport, JobState, Phase, Stage
 from tests.controller.conftest import Clock
 from tests.controller.states import job

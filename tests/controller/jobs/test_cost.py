@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.backends.skypilot.prices import Price
-from controller.jobs.cost import cost
+from controller.jobs.cost import Price, cost
 from controller.jobs.state import Gpu, IndexReport, JobState, Stage
 from tests.controller.states import job
 

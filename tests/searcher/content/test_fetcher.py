@@ -17,7 +17,7 @@ import trustme
 from imgsearch.errors import UsageError
 from imgsearch.settings import SearchSettings
 from searcher.content.fetcher import MAX_FETCHES, Fetcher, look_up, may_be_asked
-from searcher.http.problems import Problem
+from searcher.search.errors import Problem
 
 pytestmark = pytest.mark.anyio
 

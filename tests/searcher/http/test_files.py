@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from searcher.http.files import Conditions, File, answer, matches, part
-from searcher.http.problems import Problem
+from searcher.content.files import File, matches
+from searcher.http.files import Conditions, answer, part
+from searcher.search.errors import Problem
 
 DATA = bytes(range(100))
 TAG = '"abc"'

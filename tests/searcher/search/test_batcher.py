@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from imgsearch.stores import Hit, Vectors
-from searcher.http.problems import Problem
 from searcher.search.batcher import Line, Places
+from searcher.search.errors import Problem
 from searcher.search.metrics import Metrics
 from searcher.search.threads import Pool
 from tests.fakes import InMemoryStore

@@ -10,10 +10,10 @@ from functools import partial
 import pytest
 
 from imgsearch.settings import SearchSettings
-from searcher.http.problems import Problem, invalid
 from searcher.search.batcher import Model, Places, VectorCache
 from searcher.search.catalog import Catalog
 from searcher.search.engine import Finder
+from searcher.search.errors import Problem, invalid
 from searcher.search.metrics import Metrics
 from searcher.search.requests import Search
 from searcher.search.threads import Threads

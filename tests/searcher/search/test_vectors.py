@@ -5,8 +5,8 @@ import pytest
 
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, Pointer
-from searcher.http.problems import Problem
 from searcher.search import vectors as queries
+from searcher.search.errors import Problem
 from searcher.search.requests import Result, Search
 
 POINTER = Pointer(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from pydantic import BaseModel, ConfigDict
 
-from searcher.http.problems import Problem, invalid
+from searcher.search.errors import Problem, invalid
 
 TAG = "compatible"
 

@@ -17,9 +17,9 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from searcher.http.api import BUSY, IndexName
 from searcher.http.compat import TAG, Lenient, fields_named
-from searcher.http.problems import invalid
 from searcher.search.catalog import Catalog
 from searcher.search.engine import Finder
+from searcher.search.errors import invalid
 from searcher.search.requests import MAX_EMBEDDED, Embed, Name, Picture, Text, Url
 
 Kind = Literal["image", "text"]

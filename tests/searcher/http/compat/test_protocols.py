@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 
 from imgsearch.runs.layout import image_id
 from searcher.http.compat import roboflow
-from searcher.http.problems import Problem, invalid
+from searcher.search.errors import Problem, invalid
 from searcher.search.requests import Embed, EmbedResponse
 from tests.fakes import FakeEncoder
 from tests.searcher.library import Library, picture, problem

@@ -1,0 +1,43 @@
+"""The middleware that counts and times requests."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from searcher.http import api_keys
+from searcher.search.metrics import Metrics
+
+METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
+
+
+class RequestMetrics:
+    """Counts and times requests by the template of their route, never by their path: that has no end."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500  # of an answer that could not even begin
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        start = perf_counter()
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            route = getattr(scope.get("route"), "path", "unknown")
+            method = scope["method"] if scope["method"] in METHODS else "OTHER"
+            self._metrics.requests.labels(route, method, status).inc()
+            if api_keys.NAME in scope:
+                self._metrics.key_requests.labels(scope[api_keys.NAME]).inc()
+            self._metrics.request_seconds.labels(route).observe(perf_counter() - start)
