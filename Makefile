@@ -26,7 +26,7 @@ export BUILDAH_LAYERS := true
 # Two builds at a time would both install torch.
 .NOTPARALLEL:
 
-.PHONY: help install install-sky install-clients demo test test-cluster test-sky lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma image-sky
+.PHONY: help install install-sky install-clients demo test test-cluster test-sky lint check docs bench bench-cluster dist lock clean images $(IMAGES:%=image-%) image-chroma image-sky
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -38,7 +38,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(TORCH_BACKEND) \
-	  --editable '.[embedder,searcher,plot,demo]' --group dev
+	  --editable '.[all]' --group demo --group dev
 	@touch $@
 
 install-sky: $(SKY_VENV)/.installed ## Make .venv-sky: the controller with SkyPilot, for GPU pools (docs/gpu-pools.md)
@@ -94,14 +94,18 @@ $(IMAGES:%=image-%) image-chroma image-sky: image-%:
 	$(BUILDER) build $(BUILD_FLAGS) $(addprefix --build-arg ,$(BUILD_ARGS)) \
 	  --tag $(REGISTRY:%=%/)imgsearch-$*:$(TAG) --file $(wildcard images/$*/Dockerfile tests/cluster/$*/Dockerfile) .
 
+dist: install ## Build the wheel and the source archive into dist/
+	@rm -rf dist
+	@$(BIN)/uv build --quiet --build-constraint constraints.txt --out-dir dist
+
 lock: install ## Resolve constraints.txt anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-find-links --extra embedder --extra searcher --extra plot --extra demo --group dev pyproject.toml constraints.in \
+	  --no-emit-find-links --extra all --group demo --group dev pyproject.toml constraints.in \
 	  --output-file constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --extra sky --group sky pyproject.toml --output-file constraints-sky.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --group clients --output-file constraints-clients.txt
 
-clean: ## Remove .venv and the demo's data
-	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) .demo
+clean: ## Remove what the other targets install and build, and the demo's data
+	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) dist .demo
