@@ -6,6 +6,7 @@ VENV := .venv
 SKY_VENV := .venv-sky
 CLIENTS_VENV := .venv-clients
 BIN := $(VENV)/bin
+NODE_MODULES := node_modules
 SOURCE ?=
 MODEL ?=
 PORT ?= 8000
@@ -67,11 +68,22 @@ test-cluster: install install-sky ## Run the tests that need a Kubernetes (tests
 test-sky: install-sky ## Run the tests that need SkyPilot
 	@$(SKY_VENV)/bin/python -m pytest tests/skypilot
 
-lint: install ## Check formatting, style, types and import rules
+# Node.js comes as a Python package: the system needs none.
+$(BIN)/node: constraints.txt | install
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group web
+	@touch $@
+
+$(NODE_MODULES)/.installed: package.json package-lock.json | $(BIN)/node
+	@$(BIN)/npm ci --silent
+	@touch $@
+
+lint: install $(NODE_MODULES)/.installed ## Check formatting, style, types and import rules, of Python and JavaScript
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/node $(NODE_MODULES)/eslint/bin/eslint.js --max-warnings 0 images/searcher/web
+	@$(BIN)/node $(NODE_MODULES)/typescript/bin/tsc
 
 check: lint test ## lint, then test
 
@@ -100,7 +112,7 @@ dist: install ## Build the wheel and the source archive into dist/
 
 lock: install ## Resolve constraints.txt anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-find-links --extra all --group demo --group dev pyproject.toml constraints.in \
+	  --no-emit-find-links --extra all --group demo --group dev --group web pyproject.toml constraints.in \
 	  --output-file constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --extra sky --group sky pyproject.toml --output-file constraints-sky.txt
@@ -108,4 +120,4 @@ lock: install ## Resolve constraints.txt anew
 	  --no-emit-find-links --group clients --output-file constraints-clients.txt
 
 clean: ## Remove what the other targets install and build, and the demo's data
-	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) dist .demo
+	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) $(NODE_MODULES) dist .demo
