@@ -10,6 +10,8 @@ NODE_MODULES := node_modules
 SOURCE ?=
 MODEL ?=
 PORT ?= 8000
+# How many processes run the tests. With more than two on a small machine, tests that wait for a program run out of time.
+PROCESSES ?= 2
 # The small CPU build of torch: make install TORCH=cpu
 TORCH ?= pypi
 TORCH_BACKEND := $(if $(filter-out pypi,$(TORCH)),--torch-backend=$(TORCH))
@@ -60,10 +62,11 @@ demo: install ## Index the demo photos and serve the search page (SOURCE=~/Pictu
 	@$(BIN)/python -m demo --port $(PORT) $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)')
 
 test: install install-clients ## Run every test that needs no cluster
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-cluster: install install-sky ## Run the tests that need a Kubernetes (tests/cluster/README.md says what they need)
-	@$(BIN)/python -m pytest --no-skips tests/cluster
+	@$(BIN)/python -m pytest --no-skips -m alone tests/cluster
+	@$(BIN)/python -m pytest --no-skips -m 'not alone' --numprocesses 2 --dist loadgroup --durations 30 tests/cluster
 
 test-sky: install-sky ## Run the tests that need SkyPilot
 	@$(SKY_VENV)/bin/python -m pytest tests/skypilot
