@@ -29,7 +29,7 @@ EMBEDDER = f"{REGISTRY}/imgsearch-embedder:0.1.0"
 """The image that the GPU node has."""
 VALUES = Path(__file__).with_name("values.yaml")
 FEW = "/sources/photos/few"
-COPIES = 20
+COPIES = 10
 """Of each photo, for runs that must last until something has been killed."""
 
 
@@ -129,10 +129,10 @@ def photos() -> int:
     return sum(1 for _ in open_source(str(_photos())).items())
 
 
-def need_photos(count: int, *, more_than: int) -> None:
-    """Fails the test at once where there are too few photos for it."""
-    if count <= more_than:
-        pytest.fail(f"this test needs more than {more_than} photos, and {_photos()} has {count}: get COCO128")
+def need_photos(photos: int, *, at_least: int) -> None:
+    """Fails the test at once where there are too few for it."""
+    if photos < at_least:
+        pytest.fail(f"this test needs {at_least} photos, and {_photos()} has {photos}: put COCO128 into {COCO128}")
 
 
 @contextmanager

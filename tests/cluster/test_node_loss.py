@@ -33,7 +33,7 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def undisturbed(world: World, photos: int) -> Outcome:
-    need_photos(photos, more_than=SHARD // COPIES)  # two shards have to be half done at the same time
+    need_photos(photos, at_least=2 * SHARD // COPIES)  # two shards, half done at the same time
     with running(world, "calm") as process:
         calm = ended(world, process, "calm")
     assert len(calm.ids) == calm.report["images"]
