@@ -29,7 +29,7 @@ export BUILDAH_LAYERS := true
 # Two builds at a time would both install torch.
 .NOTPARALLEL:
 
-.PHONY: help install install-sky install-clients demo test test-cluster test-sky lint check docs bench bench-cluster dist lock clean images $(IMAGES:%=image-%) image-chroma image-sky
+.PHONY: help install install-sky install-clients demo test test-cluster test-sky lint check docs docs-site bench bench-cluster dist lock clean images $(IMAGES:%=image-%) image-chroma image-sky
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -93,6 +93,9 @@ check: lint test ## lint, then test
 docs: install ## Write what the docs say about the code
 	@$(BIN)/python -m docs.generate
 
+docs-site: install ## Build the documentation site into .site; a broken link fails
+	@$(BIN)/python -m docs.site
+
 bench: install ## Measure speed and memory into bench/results and docs/benchmarks.md
 	@$(BIN)/python -m bench
 
@@ -123,4 +126,4 @@ lock: install ## Resolve constraints.txt anew
 	  --no-emit-find-links --group clients --output-file constraints-clients.txt
 
 clean: ## Remove what the other targets install and build, and the demo's data
-	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) $(NODE_MODULES) dist .demo
+	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) $(NODE_MODULES) dist .demo .site
