@@ -39,8 +39,8 @@ same vectors and their own embedded Chroma, and run in turn in each round. Perce
 - **One at a time** is a FastAPI app in the shape of the server of SkyPilot's image vector-database example: it encodes
   and queries Chroma on the event loop. **Chroma's function** is an app that queries Chroma with chromadb's
   `OpenCLIPEmbeddingFunction`, in FastAPI's threads. **Roboflow Inference** is in the tables if it is installed and
-  answers without its hub. It is its own server with our weights as ONNX in its cache. Its `/clip/embed_text` returns the
-  vector only, so it has less work: no store.
+  answers without its hub. It is its own server with our weights as ONNX in its cache. Its `/clip/embed_text` returns
+  the vector only, so it has less work: no store.
 - **Of what the cores allow**: cores ÷ CPU-seconds of a text in a call of 32 (`Encoder.encode_texts`), a query of the
   store for one vector, and a request for `/healthz`, each measured alone in the same run. The CPU time of the clients
   and of other processes is subtracted from the cores.

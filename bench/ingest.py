@@ -21,8 +21,8 @@ ABOUT = """\
 Vectors per second (512 dimensions, in clusters, with two fields of metadata and our own fields) into a fresh, embedded
 Chroma.
 
-- **Ours** is the whole `Ingest`: it reads the Parquet parts, converts, adds, verifies twice (count and sampled searches,
-  before and after a restart of the reader), publishes and reports.
+- **Ours** is the whole `Ingest`: it reads the Parquet parts, converts, adds, verifies twice (count and sampled
+  searches, before and after a restart of the reader), publishes and reports.
 - **The bare loop** calls `collection.add` with the same ids, vectors and metadata from memory, on a collection with the
   same configuration, with the fastest of the tested batch sizes.
 - **Again** is the same `Ingest` a second time, with all vectors present."""

@@ -42,6 +42,8 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 760}, reduced_motion="reduce")
             page.goto(f"{URL}/?{urlencode({'q': QUERY})}")
+            page.wait_for_load_state("networkidle")
+            page.reload()  # the first search warms the model up
             page.wait_for_function("[...document.querySelectorAll('#results img')].every((image) => image.complete)")
             page.locator("#results img.there").first.wait_for()
             page.wait_for_load_state("networkidle")
