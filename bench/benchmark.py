@@ -1,4 +1,4 @@
-"""One benchmark: the module of that name, and where it was measured."""
+"""One benchmark: the module with its name, and the machine that it ran on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench"
 
 
 def benchmark(name: str) -> Work:
-    """One benchmark, for a process of its own: what it imports is in no other's memory."""
+    """One benchmark, for a process of its own: its imports use no memory of another benchmark."""
     logging.disable()
     CACHE.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(f"bench.{name}")
@@ -38,7 +38,7 @@ def benchmark(name: str) -> Work:
 
 
 def machine() -> str:
-    """What was measured on: cores and their make."""
+    """The number of cores and their model."""
     names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0))
     return f"{cores} cores of {names[0] if names else platform.processor()}"

@@ -41,7 +41,7 @@ def _serve(pipe: Connection, prepare: Callable[..., Work], args: tuple[Any, ...]
     pipe.send(None)
     while True:
         try:
-            asked = pipe.recv()
+            arguments = pipe.recv()
         except EOFError:
             return
-        pipe.send(work(*asked))
+        pipe.send(work(*arguments))

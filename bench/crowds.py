@@ -71,7 +71,7 @@ class Sample:
 
     crowd: Crowd
     cores: float
-    """What neither the clients nor strangers had of them."""
+    """The cores that neither the clients nor other processes used."""
 
 
 Samples = dict[tuple[str, int], list[Sample]]
@@ -257,7 +257,7 @@ def _row(server: str, crowd: int, samples: Sequence[Sample]) -> list[Figure]:
     health = [wall for sample in samples for wall in sample.crowd.health]
     figures = [
         Figure.median(case, "searches/s", [sample.crowd.rate for sample in samples]),
-        *(Figure(case, f"p{each} ms", round(_percentile(walls, each), 1)) for each in (50, 95, 99)),
+        *(Figure(case, f"p{percent} ms", round(_percentile(walls, percent), 1)) for percent in (50, 95, 99)),
         Figure(case, "429", sum(sample.crowd.refused for sample in samples)),
         Figure(case, "errors", sum(sample.crowd.failed for sample in samples)),
     ]
@@ -272,7 +272,10 @@ def _ratios(name: str, samples: Samples, more: Sequence[Sample], allowed: float)
     failed = [sample for (server, _), some in samples.items() if server == OURS for sample in some] + list(more)
     return [
         Figure.median(
-            case, "÷ what the cores allow", [each.crowd.rate * allowed / each.cores for each in ours], at_least=0.85
+            case,
+            "÷ what the cores allow",
+            [sample.crowd.rate * allowed / sample.cores for sample in ours],
+            at_least=0.85,
         ),
         *(
             Figure.median(

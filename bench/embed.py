@@ -121,8 +121,8 @@ class Round:
     alone: Alone
 
     def allowed(self, *, thumbnails: bool) -> float:
-        each = self.alone.decode + self.alone.model + (self.alone.thumbnail if thumbnails else 0)
-        return self.cores * (1 - self.others_share) / each
+        seconds = self.alone.decode + self.alone.model + (self.alone.thumbnail if thumbnails else 0)
+        return self.cores * (1 - self.others_share) / seconds
 
 
 def _round(
@@ -154,28 +154,28 @@ def _round(
 
 def _rates(case: Case, rounds: Sequence[Round]) -> list[Figure]:
     def figure(what: str, value: Callable[[Round], float], at_least: float | None = None) -> Figure:
-        return Figure.median(case.name, what, [value(each) for each in rounds], at_least=at_least)
+        return Figure.median(case.name, what, [value(sample) for sample in rounds], at_least=at_least)
 
     return [
-        figure(SPEED, lambda each: each.ours),
-        figure("÷ what the cores allow", lambda each: each.ours / each.allowed(thumbnails=False), 0.9),
-        figure("the same, thumbnails counted in", lambda each: each.ours / each.allowed(thumbnails=True)),
-        figure("÷ the copied loop", lambda each: each.ours / each.loop, case.at_least_copied),
-        figure("÷ Chroma's function", lambda each: each.ours / each.function),
-        Figure(case.name, "s to load the model", round(median(each.load_seconds for each in rounds), 2)),
+        figure(SPEED, lambda sample: sample.ours),
+        figure("÷ what the cores allow", lambda sample: sample.ours / sample.allowed(thumbnails=False), 0.9),
+        figure("the same, thumbnails counted in", lambda sample: sample.ours / sample.allowed(thumbnails=True)),
+        figure("÷ the copied loop", lambda sample: sample.ours / sample.loop, case.at_least_copied),
+        figure("÷ Chroma's function", lambda sample: sample.ours / sample.function),
+        Figure(case.name, "s to load the model", round(median(sample.load_seconds for sample in rounds), 2)),
     ]
 
 
 def _costs(case: Case, rounds: Sequence[Round]) -> list[Figure]:
     def figure(what: str, value: Callable[[Round], float]) -> Figure:
-        return Figure.median(case.name, what, [1000 * value(each) for each in rounds])
+        return Figure.median(case.name, what, [1000 * value(sample) for sample in rounds])
 
     return [
-        figure("decode", lambda each: each.alone.decode),
-        figure("model", lambda each: each.alone.model),
-        figure("thumbnail", lambda each: each.alone.thumbnail),
-        figure("the whole embedder", lambda each: each.ours_cpu),
-        Figure.median(case.name, "% of the cores that others took", [100 * each.others_share for each in rounds]),
+        figure("decode", lambda sample: sample.alone.decode),
+        figure("model", lambda sample: sample.alone.model),
+        figure("thumbnail", lambda sample: sample.alone.thumbnail),
+        figure("the whole embedder", lambda sample: sample.ours_cpu),
+        Figure.median(case.name, "% of the cores that others took", [100 * sample.others_share for sample in rounds]),
     ]
 
 
@@ -234,14 +234,14 @@ def stages(model: str) -> Callable[[Sequence[Path]], Alone]:
     def run(files: Sequence[Path]) -> Alone:
         data = [file.read_bytes() for file in files]
 
-        def decode(each: bytes) -> Any:
-            picture = pictures.decode(each, max_pixels=settings.max_pixels, target=encoder.size).image
+        def decode(item: bytes) -> Any:
+            picture = pictures.decode(item, max_pixels=settings.max_pixels, target=encoder.size).image
             return picture, encoder.prepare(picture)
 
         with ThreadPoolExecutor(machine.cpus()) as pool:
             decoded, decoding = _timed(pool, decode, data)
-            _, shrinking = _timed(pool, lambda each: pictures.thumbnail(each[0], settings.thumbnail_px), decoded)
-            pixels = iter([each[1] for each in decoded])
+            _, shrinking = _timed(pool, lambda item: pictures.thumbnail(item[0], settings.thumbnail_px), decoded)
+            pixels = iter([item[1] for item in decoded])
             batches = list(iter(lambda: list(islice(pixels, encoder.batch)), []))
             _, encoding = _timed(pool, encoder.encode_images, batches)
         return Alone(decoding / len(data), encoding / len(data), shrinking / len(data))
@@ -268,7 +268,7 @@ def chroma_function(model: str) -> Callable[[Sequence[Path]], float]:
 
 
 def _timed(pool: ThreadPoolExecutor, work: Callable[[Any], Any], values: Sequence[Any]) -> tuple[list[Any], float]:
-    """What the work made of the values, and the CPU-seconds of its threads."""
+    """The results of the work, and the CPU-seconds of its threads."""
 
     def one(value: Any) -> tuple[Any, float]:
         start = time.thread_time()

@@ -54,7 +54,7 @@ def _row(cache: Path, architecture: str, images: int, rounds: int) -> list[Figur
             ours.append(images / run.seconds)
             model_rates.append(plain())
             decoded.append(run.cores / alone(files).decode)
-    limits = [min(each) for each in zip(model_rates, decoded, strict=True)]
+    limits = [min(pair) for pair in zip(model_rates, decoded, strict=True)]
     return [
         Figure.median(architecture, "images/s", ours),
         Figure.median(architecture, "bare model, images/s", model_rates),

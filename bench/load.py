@@ -27,7 +27,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Load:
-    """What came of some seconds of searching."""
+    """Some seconds of searches."""
 
     rate: float
     """Searches per second."""
@@ -36,7 +36,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Crowd:
-    """What came of some seconds of requests by many clients at once."""
+    """Some seconds of requests by many clients at once."""
 
     rate: float
     """Requests per second that were answered with 200."""
@@ -52,8 +52,8 @@ class Crowd:
 
 
 def crowds(path: str) -> Callable[[int, list[bytes], int, float, bool], Crowd]:
-    """What is returned posts JSON bodies to `path` on a port, with `count` clients for so many seconds, each as soon
-    as it has its last answer; and asks for /healthz beside them, if it is told to."""
+    """Returns a function that posts JSON bodies to `path` on a port, with `count` clients for some seconds. Each client
+    sends its next request after the last response. With `health`, one more client requests /healthz."""
 
     def run(port: int, bodies: list[bytes], count: int, seconds: float, health: bool) -> Crowd:
         return asyncio.run(_crowd(port, path, bodies, count, seconds, health))
@@ -76,7 +76,7 @@ async def _crowd(port: int, path: str, bodies: list[bytes], count: int, seconds:
 
 
 def looks() -> Callable[[int, int, float], int]:
-    """What is returned asks a port for /healthz with so many clients for so many seconds; how often it was answered."""
+    """Returns a function that requests /healthz on a port with some clients for some seconds and counts responses."""
 
     async def crowd(port: int, count: int, seconds: float) -> int:
         until = time.perf_counter() + seconds
@@ -128,7 +128,7 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reque
 
 
 def clients(port: int) -> Callable[[str, list[str], int, float], Load]:
-    """What is returned searches `index` for `texts`, over and over, with `count` clients for so many seconds."""
+    """Returns a function that searches `index` for `texts` repeatedly, with `count` clients for some seconds."""
 
     def run(index: str, texts: list[str], count: int, seconds: float) -> Load:
         return asyncio.run(_search(port, index, texts, count, seconds))

@@ -24,6 +24,6 @@ def random_weights(architecture: str, cache: Path) -> str:
             {name: value.contiguous() for name, value in network.state_dict().items()},
             folder / "open_clip_model.safetensors",
         )
-        about = {"model_cfg": open_clip.get_model_config(architecture), "preprocess_cfg": {}}
-        config.write_text(json.dumps(about))  # last: a folder with it is whole
+        config_document = {"model_cfg": open_clip.get_model_config(architecture), "preprocess_cfg": {}}
+        config.write_text(json.dumps(config_document))  # last: a folder with it is whole
     return f"local-dir:{folder}"

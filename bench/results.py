@@ -1,4 +1,4 @@
-"""What a benchmark found, as JSON in bench/results, and the page that is made of it: docs/benchmarks.md."""
+"""Results of benchmarks: JSON files in bench/results, and the page docs/benchmarks.md made from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self
 FOLDER = Path(__file__).with_name("results")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 ORDER = ("embed", "memory", "ingest", "search", "crowds", "gpu")
-"""What `python -m bench` measures."""
+"""The benchmarks of `python -m bench`."""
 SECTIONS = (*ORDER, "cluster")
 """Of the page; the last one's times come from the cluster tests."""
 
@@ -35,7 +35,7 @@ class Figure:
     """Its column, with the unit."""
     value: float
     rounds: tuple[float, ...] = ()
-    """What `value` is the median of."""
+    """The measurements; `value` is their median."""
     at_least: float | None = None
     at_most: float | None = None
     """Targets; None where there is none."""

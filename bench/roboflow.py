@@ -23,13 +23,13 @@ OTHERS = (
 
 
 def command(port: int) -> list[str]:
-    """What starts it."""
+    """The command that starts the server."""
     words = ["-m", "uvicorn", "--factory", "bench.roboflow:app", "--port", str(port), "--log-level", "error"]
     return [str(PYTHON), *words]
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """What it is told: to have no hub, and where its weights are."""
+    """The variables of the server: no hub, and the folder of its weights."""
     return {
         "OFFLINE_MODE": "True",
         "USE_INFERENCE_MODELS": "False",

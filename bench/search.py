@@ -94,9 +94,9 @@ def _samples(clients: Contender, sizes: tuple[int, ...], *, seconds: float, roun
 
 def _row(size: int, mode: str, crowd: int, loads: list[Load]) -> list[Figure]:
     case = f"{size:,} vectors, {mode}, {crowd} client{'s' if crowd > 1 else ''}"
-    answers = [answer for each in loads for answer in each.answers]
+    answers = [answer for sample in loads for answer in sample.answers]
     return [
-        Figure.median(case, "searches/s", [each.rate for each in loads]),
+        Figure.median(case, "searches/s", [sample.rate for sample in loads]),
         Figure(case, "p50 ms", median(answer.wall for answer in answers)),
         Figure(case, "p95 ms", quantiles((answer.wall for answer in answers), n=20)[-1]),
         Figure(case, "encode p50 ms", median(answer.encode for answer in answers)),
@@ -107,7 +107,7 @@ def _row(size: int, mode: str, crowd: int, loads: list[Load]) -> list[Figure]:
 
 def _ratios(size: int, samples: Samples) -> list[Figure]:
     def rates(mode: str, crowd: int) -> list[float]:
-        return [each.rate for each in samples[size, mode, crowd]]
+        return [sample.rate for sample in samples[size, mode, crowd]]
 
     case = f"{size:,} vectors"
     eight, one = rates("uncached", 8), rates("uncached", 1)

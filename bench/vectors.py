@@ -24,7 +24,7 @@ PART_IMAGES = 2_000
 
 @dataclass(frozen=True)
 class Origin:
-    """What a part says about the encoder that made it."""
+    """The encoder of a part, as its metadata names it."""
 
     model: str = "none"
     fingerprint: str = "none"
@@ -53,7 +53,7 @@ def write(storage: Storage, run: str, count: int, origin: Origin) -> None:
 
 
 def records(storage: Storage, run: str) -> list[Record]:
-    """What ingest makes of such a run."""
+    """The records that ingest makes from such a run."""
     folder = RunFolder(run)
     found = []
     for part in range(ShardDone.from_json(storage.get(folder.done(0)), run).parts):
