@@ -42,7 +42,7 @@ INTERRUPTED = "its processes have ended with their controller"
 PROGRAMS = {Stage.PLAN: "embedder", Stage.EMBED: "embedder", Stage.INGEST: "searcher"}
 
 
-class LocalCluster:
+class LocalBackend:
     """Jobs as processes, their state below `home`. `env` is what the processes inherit."""
 
     def __init__(self, home: Path, *, env: Mapping[str, str]) -> None:

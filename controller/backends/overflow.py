@@ -1,7 +1,7 @@
 """The Cluster of a Kubernetes whose embedding overflows: shards that wait too long for a node go to rented machines.
 
 The Kubernetes Job stays the one Job of the stage. What came of its shards elsewhere is written on it as an annotation,
-so whoever reads the Job knows all of it. Between two looks everything is there, in the files of the SkyCluster and in
+so whoever reads the Job knows all of it. Between two looks everything is there, in the files of the SkyBackend and in
 computed names: a controller may be killed at any moment.
 """
 
@@ -14,10 +14,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from controller.backends.kubernetes.backend import RemoteCluster
+from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.skypilot import attempts, backend
 from controller.backends.skypilot.attempts import Index, Step
-from controller.backends.skypilot.backend import SkyCluster, Taken
+from controller.backends.skypilot.backend import SkyBackend, Taken
 from controller.jobs import manifests
 from controller.jobs.results import Answer
 from controller.jobs.state import Elsewhere, IndexReport, JobState, Stage, counted, summed
@@ -105,7 +105,7 @@ def merged(job: JobState, indexes: Mapping[int, Index]) -> JobState:
     )
 
 
-class OverflowCluster:
+class OverflowBackend:
     """One run on a Kubernetes, and what of its embedding has waited there for `after` seconds on rented machines.
     Raises UsageError where the file of their task is none.
 
@@ -113,8 +113,8 @@ class OverflowCluster:
 
     def __init__(
         self,
-        cluster: RemoteCluster,
-        sky: SkyCluster,
+        cluster: KubernetesBackend,
+        sky: SkyBackend,
         settings: Settings,
         *,
         after: float,

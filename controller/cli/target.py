@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from controller.backends.kubernetes.gpus import NodeLook
-from controller.backends.local import RELEASE, LocalCluster
+from controller.backends.kubernetes.gpus import NodeGpuFinder
+from controller.backends.local import RELEASE, LocalBackend
 from controller.backends.skypilot import INSTALL, installed
 from controller.backends.skypilot.gpus import SkyFinder
 from controller.backends.skypilot.pools import ensure_pool
@@ -25,7 +25,7 @@ from imgsearch.settings import Settings
 
 if TYPE_CHECKING:
     from controller.backends.kubernetes.api import Api
-    from controller.backends.skypilot.backend import SkyCluster
+    from controller.backends.skypilot.backend import SkyBackend
 
 HOME = Path("~/.imgsearch")
 RELEASE_NAME = "imgsearch"
@@ -91,7 +91,7 @@ class Here(Place):
     """This machine: Jobs are processes."""
 
     def __init__(self, home: Path | None, env: Mapping[str, str]) -> None:
-        self._local = LocalCluster((home or HOME).expanduser(), env=env)
+        self._local = LocalBackend((home or HOME).expanduser(), env=env)
         flags = f" --home {home}" if home else " --local"
         super().__init__(self._local, given.local_settings(home or HOME), release=RELEASE, flags=flags)
 
@@ -129,10 +129,10 @@ class Release(Place):
 
     def __init__(self, args: argparse.Namespace, env: Mapping[str, str]) -> None:
         """Raises UsageError where the flags choose no cluster, or none that has such a release."""
-        from controller.backends.kubernetes.backend import RemoteCluster
+        from controller.backends.kubernetes.backend import KubernetesBackend
 
         self._api, self._context = door(args, env)
-        self._remote = RemoteCluster(self._api, args.release)
+        self._remote = KubernetesBackend(self._api, args.release)
         self._env = env
         release = None if args.release == RELEASE_NAME else args.release
         told = {"release": release, "namespace": args.namespace, "context": args.context, "pool": args.pool}
@@ -170,7 +170,7 @@ class Release(Place):
             )
         sky = rented(args, self._env)
         sky.choose(kinds(args.accelerator) if args.accelerator else (), args.spot)
-        return overflow.OverflowCluster(self._remote, sky, settings, after=args.overflow_after)
+        return overflow.OverflowBackend(self._remote, sky, settings, after=args.overflow_after)
 
     def controller_job(self, args: argparse.Namespace, settings: Settings) -> Mapping[str, Any]:
         if args.overflow:
@@ -264,16 +264,16 @@ def finder(api: Api, context: str | None, autoscaler: str | None) -> Finder:
     """SkyPilot's, where it is installed."""
     if installed():
         return SkyFinder(context, autoscaler=autoscaler)
-    return NodeLook(api, autoscaler=autoscaler)
+    return NodeGpuFinder(api, autoscaler=autoscaler)
 
 
-def rented(args: argparse.Namespace, env: Mapping[str, str]) -> SkyCluster:
+def rented(args: argparse.Namespace, env: Mapping[str, str]) -> SkyBackend:
     """The machines that SkyPilot rents; raises UsageError where it is not installed."""
     from controller.backends.skypilot import backend
     from controller.backends.skypilot.tasks import SkyTasks
 
     home = (args.home or HOME).expanduser()
-    return backend.SkyCluster(home, SkyTasks(), env=env, files=args.sky_tasks or backend.TASKS)
+    return backend.SkyBackend(home, SkyTasks(), env=env, files=args.sky_tasks or backend.TASKS)
 
 
 def _asked(args: argparse.Namespace, settings: Settings, cluster: Cluster) -> Capacity:

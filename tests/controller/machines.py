@@ -1,4 +1,4 @@
-"""Machines that somebody rents by name, each of them a process here: what SkyPilot is to a SkyCluster."""
+"""Machines that somebody rents by name, each of them a process here: what SkyPilot is to a SkyBackend."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from controller.backends.kubernetes import pods
 from controller.backends.kubernetes.api import AlreadyExists, Api, Object
-from controller.backends.kubernetes.informer import Mirror
-from controller.backends.kubernetes.pods import PodFacts
+from controller.backends.kubernetes.informer import Informer
+from controller.backends.kubernetes.pods import PodState
 from controller.gpus.nodes import labelled
 from controller.jobs import manifests
 from controller.jobs.results import Answer, answer, failure, progress
@@ -66,7 +66,7 @@ class Nodes:
         self._known |= {name: there.get(name, Gpu()) for name in names}
 
 
-class RunMirror:
+class RunInformer:
     """The Jobs that a label selector chooses and their pods, as states."""
 
     def __init__(
@@ -86,9 +86,9 @@ class RunMirror:
         self._following = False
         self._clock = clock
         self._now = now
-        self._jobs: Mirror[Object] = Mirror(api, *JOBS, labels=selector, read=lambda job: job, changed=changed)
+        self._jobs: Informer[Object] = Informer(api, *JOBS, labels=selector, read=lambda job: job, changed=changed)
         # What a pod has said and used counts, also after it is gone.
-        self._pods: Mirror[PodFacts] = Mirror(
+        self._pods: Informer[PodState] = Informer(
             api, *PODS, labels=selector, read=pods.facts, changed=changed, keep=lambda pod: pod.result is not None
         )
         self._progress: dict[str, tuple[int, int]] = {}
@@ -123,7 +123,7 @@ class RunMirror:
         self._jobs.stop()
         self._pods.stop()
 
-    def pod(self, index: int) -> PodFacts | None:
+    def pod(self, index: int) -> PodState | None:
         return pods.latest(self._pods.values()).get(index)
 
     def _state(self, job: Object) -> JobState:
@@ -153,7 +153,7 @@ class RunMirror:
             self._pods.put(pod)
         return self._state(job)
 
-    def _ask(self, running: list[PodFacts]) -> None:
+    def _ask(self, running: list[PodState]) -> None:
         if not running or self._clock() - self._asked < LOG_SECONDS:
             return
         self._asked = self._clock()
@@ -167,7 +167,7 @@ class RunMirror:
             except ImgsearchError as error:  # it has just ended
                 log.debug("%s", error)
 
-    def _refusals(self, job: Object, own: list[PodFacts]) -> dict[str, int]:
+    def _refusals(self, job: Object, own: list[PodState]) -> dict[str, int]:
         """Why a Job has no pod at all: what the controller-manager was refused, by a quota, say."""
         if own or job.get("status", {}).get("conditions") or job["spec"].get("suspend"):
             return {}
@@ -190,7 +190,7 @@ class RunMirror:
             log.info("nothing is kept on the Jobs: %s", error)
 
 
-class RemoteCluster:
+class KubernetesBackend:
     """One release. `jobs` and `wait` belong together: the first lists a run, the second begins to watch it."""
 
     def __init__(
@@ -207,7 +207,7 @@ class RemoteCluster:
         self._now = now
         self._changed = threading.Event()
         self._nodes = Nodes(api)
-        self._views: dict[str, RunMirror] = {}
+        self._views: dict[str, RunInformer] = {}
         self._place: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda template: template
 
     def settings(self) -> Settings:
@@ -382,10 +382,10 @@ class RemoteCluster:
             f"helm install {self._release} … -n {self._api.namespace}, or name yours with --release and --namespace"
         )
 
-    def _view(self, run: str) -> RunMirror:
+    def _view(self, run: str) -> RunInformer:
         if run not in self._views:
             selector = f"{labels.INSTANCE}={self._release},{labels.RUN}={run}"
-            self._views[run] = RunMirror(
+            self._views[run] = RunInformer(
                 self._api, selector, self._nodes, changed=self._changed, clock=self._clock, now=self._now, records=True
             )
         return self._views[run]
@@ -394,7 +394,7 @@ class RemoteCluster:
         """The pod of an errand once it has ended; raises what it says went wrong, TemporaryError where it does not
         begin or end in time."""
         changed = threading.Event()
-        view = RunMirror(
+        view = RunInformer(
             self._api,
             f"{labels.ERRAND}={errand}",
             self._nodes,

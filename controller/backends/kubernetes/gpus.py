@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RIGHTS = "docs/gpu-pools.md has the ClusterRole"
 
 
-class NodeLook:
+class NodeGpuFinder:
     """Our own look at nodes and pods, where SkyPilot is not installed. Raises NotAllowed where this account may not see
     nodes; without the right to see everybody's pods nothing is said of what is free."""
 

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Mirror(Generic[T]):
+class Informer(Generic[T]):
     """What `read` makes of each object that the selector chooses, by name.
 
     With `keep`, an object that is gone stays in the copy where `keep` says so of it."""

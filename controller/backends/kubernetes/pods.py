@@ -16,7 +16,7 @@ ENDED = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True)
-class PodFacts:
+class PodState:
     """One pod, as far as a run is concerned: a hundredth of the object, since a run may have 10,000 of them."""
 
     name: str
@@ -38,13 +38,13 @@ class PodFacts:
     """What it ended with, as far as that is known."""
 
 
-def facts(pod: Mapping[str, Any]) -> PodFacts:
+def facts(pod: Mapping[str, Any]) -> PodState:
     """Reads a core/v1 Pod of a Job."""
     status = pod.get("status", {})
     about = pod["metadata"]
     ended = _ended(status)
     phase = status.get("phase", "Pending")
-    return PodFacts(
+    return PodState(
         name=about["name"],
         job_uid=about["labels"].get(JOB_UID, ""),
         index=int(about.get("annotations", {}).get(INDEX, 0)),
@@ -60,20 +60,20 @@ def facts(pod: Mapping[str, Any]) -> PodFacts:
     )
 
 
-def latest(pods: Iterable[PodFacts]) -> dict[int, PodFacts]:
+def latest(pods: Iterable[PodState]) -> dict[int, PodState]:
     """The pod that speaks for each index: the one that succeeded, or else the last one that was made."""
-    found: dict[int, PodFacts] = {}
+    found: dict[int, PodState] = {}
     for pod in sorted(pods, key=lambda pod: (pod.phase == "Succeeded", pod.created, pod.name)):
         found[pod.index] = pod
     return found
 
 
-def waiting(pods: Iterable[PodFacts]) -> dict[str, int]:
+def waiting(pods: Iterable[PodState]) -> dict[str, int]:
     """Why pods have not begun, and how many for each reason."""
     return dict(Counter(pod.waits_for for pod in pods if pod.waits_for).most_common())
 
 
-def waiting_since(pods: Iterable[PodFacts]) -> str:
+def waiting_since(pods: Iterable[PodState]) -> str:
     """Since when no node has had a pod of these while some wait for one; empty where one has, or none waits."""
     known = list(pods)
     waits = [pod.created for pod in known if pod.phase == "Pending" and not pod.started]
@@ -82,7 +82,7 @@ def waiting_since(pods: Iterable[PodFacts]) -> str:
     return max([min(waits), *(pod.ended for pod in known)])
 
 
-def waits(pods: Iterable[PodFacts], completions: int, since: str) -> dict[int, str]:
+def waits(pods: Iterable[PodState], completions: int, since: str) -> dict[int, str]:
     """Since when each completion index waits that no node has: since its pod was made, or the one before it ended.
     `since`: when the Job began, for those that have had no pod yet."""
     found = dict.fromkeys(range(completions), since)
@@ -97,7 +97,7 @@ def waits(pods: Iterable[PodFacts], completions: int, since: str) -> dict[int, s
     return {index: moment for index, moment in found.items() if index not in taken}
 
 
-def gpu_hours(pods: Iterable[PodFacts], now: datetime) -> dict[str, float]:
+def gpu_hours(pods: Iterable[PodState], now: datetime) -> dict[str, float]:
     """What the pods have held, by the name of the node: from the moment that it took them, whether they then computed
     or not."""
     hours: dict[str, float] = {}

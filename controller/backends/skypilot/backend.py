@@ -100,7 +100,7 @@ class Tasks(Protocol):
 
 @dataclass(frozen=True)
 class Taken:
-    """The indexes of somebody else's Job that a SkyCluster has."""
+    """The indexes of somebody else's Job that a SkyBackend has."""
 
     indexes: Mapping[int, Index]
     gpus: int
@@ -125,7 +125,7 @@ def settings(files: Path, env: Mapping[str, str]) -> Settings:
     return made
 
 
-class SkyCluster:
+class SkyBackend:
     """Jobs as tasks of SkyPilot, their state below `home`. `env` is that of the controller, whose credentials for
     storage and sources the machines get. `jobs` and `wait` belong together: the first names a run, the second moves it
     on, as whoever creates its Job does."""

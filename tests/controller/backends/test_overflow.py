@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from controller.backends.kubernetes.api import Api
-from controller.backends.kubernetes.backend import RemoteCluster
-from controller.backends.overflow import OverflowCluster, check, overdue
+from controller.backends.kubernetes.backend import KubernetesBackend
+from controller.backends.overflow import OverflowBackend, check, overdue
 from controller.backends.skypilot import backend
-from controller.backends.skypilot.backend import PARALLELISM, PATIENCE_SECONDS, PYTHON, SkyCluster
+from controller.backends.skypilot.backend import PARALLELISM, PATIENCE_SECONDS, PYTHON, SkyBackend
 from controller.jobs.state import Elsewhere, Gpu, JobState, Phase, Stage
 from controller.run.capacity import Capacity
 from controller.run.loop import Pipeline
@@ -36,7 +36,7 @@ SETTINGS = Settings(
     jobs=JobSettings(retries=1),
 )
 WAITS = [condition("PodScheduled", "False", message="0/1 nodes are available: 1 Insufficient nvidia.com/gpu")]
-Made = Callable[..., OverflowCluster]
+Made = Callable[..., OverflowBackend]
 Program = Callable[[str], None]
 
 
@@ -76,12 +76,12 @@ def connected(
     program: Program,
     tmp_path: Path,
 ) -> Iterator[Made]:
-    made: list[OverflowCluster] = []
+    made: list[OverflowBackend] = []
 
-    def make(settings: Settings = SETTINGS) -> OverflowCluster:
-        remote = RemoteCluster(api, RELEASE, clock=clock, now=time.now)
-        sky = SkyCluster(tmp_path, machines, env={}, files=tmp_path, now=time.now, sleep=time.sleep)
-        made.append(OverflowCluster(remote, sky, settings, after=AFTER, now=time.now))
+    def make(settings: Settings = SETTINGS) -> OverflowBackend:
+        remote = KubernetesBackend(api, RELEASE, clock=clock, now=time.now)
+        sky = SkyBackend(tmp_path, machines, env={}, files=tmp_path, now=time.now, sleep=time.sleep)
+        made.append(OverflowBackend(remote, sky, settings, after=AFTER, now=time.now))
         return made[-1]
 
     yield make
@@ -111,11 +111,11 @@ class Kubernetes:
         self.server.put("jobs", {**self.job, "status": {"startTime": "2026-01-01T00:00:00Z", **status}})
 
 
-def pipeline(cluster: OverflowCluster, settings: Settings = SETTINGS) -> Pipeline:
+def pipeline(cluster: OverflowBackend, settings: Settings = SETTINGS) -> Pipeline:
     return Pipeline(cluster, settings, release=RELEASE, capacity=Capacity(9), show=lambda _: None)
 
 
-def begin(cluster: OverflowCluster, completions: int = 3, settings: Settings = SETTINGS) -> None:
+def begin(cluster: OverflowBackend, completions: int = 3, settings: Settings = SETTINGS) -> None:
     """The embed Job of this run is there."""
     cluster.create(pipeline(cluster, settings).manifest(Stage.EMBED, completions))
 
@@ -124,13 +124,13 @@ def late(time: Clock) -> None:
     time.time += timedelta(seconds=AFTER)
 
 
-def until(cluster: OverflowCluster, met: Callable[[JobState], bool]) -> JobState:
+def until(cluster: OverflowBackend, met: Callable[[JobState], bool]) -> JobState:
     while not met(state := cluster.jobs("r1")[Stage.EMBED]):
         cluster.wait(0.02)
     return state
 
 
-def looks(cluster: OverflowCluster, times: int = 5) -> JobState:
+def looks(cluster: OverflowBackend, times: int = 5) -> JobState:
     left = iter(range(times))
     return until(cluster, lambda _: next(left, None) is None)
 
@@ -265,7 +265,7 @@ def test_everybody_reads_from_the_job_what_was_done_elsewhere_also_when_its_pods
     before = until(cluster, over)
     looks(cluster)  # they leave a record
     server.remove("pods", f"{JOB}-0-x")
-    after = RemoteCluster(api, RELEASE).jobs("r1")[Stage.EMBED]
+    after = KubernetesBackend(api, RELEASE).jobs("r1")[Stage.EMBED]
     assert (after.phase, after.succeeded, after.finished) == (before.phase, before.succeeded, before.finished)
     assert (after.images_done, after.images_bad) == (27, 2)
     assert after.ran == before.ran
@@ -397,7 +397,7 @@ def test_what_is_left_of_another_job_of_its_name_is_removed_first(
 def test_a_whole_run_on_rented_machines_is_not_taken_for_an_overflow(
     connected: Made, machines: Machines, time: Clock, tmp_path: Path
 ) -> None:
-    sky = SkyCluster(tmp_path, machines, env={}, files=tmp_path, now=time.now, sleep=time.sleep)
+    sky = SkyBackend(tmp_path, machines, env={}, files=tmp_path, now=time.now, sleep=time.sleep)
     cluster = connected()
     whole = pipeline(cluster).manifest(Stage.EMBED, 1)
     task = sky.template(Stage.EMBED)["metadata"]["annotations"][backend.TASK]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from controller.backends.kubernetes.api import LONGEST_PAUSE, PATIENCE_SECONDS, Api
-from controller.backends.kubernetes.informer import Mirror
+from controller.backends.kubernetes.informer import Informer
 from imgsearch.errors import PermanentError, TemporaryError
 from tests.controller.apiserver import ApiServer, chunked, ending, refusing
 
-Made = Callable[..., Mirror[str]]
+Made = Callable[..., Informer[str]]
 
 
 def pod(name: str, state: str = "running") -> dict[str, Any]:
@@ -52,11 +52,11 @@ def change() -> Change:
 
 @pytest.fixture
 def mirror(api: Api, server: ApiServer, pauses: Pauses, change: Change) -> Iterator[Made]:
-    made: list[Mirror[str]] = []
+    made: list[Informer[str]] = []
 
-    def make(**told: Any) -> Mirror[str]:
+    def make(**told: Any) -> Informer[str]:
         made.append(
-            Mirror(
+            Informer(
                 *(api, "v1", "pods"),
                 labels="mine=yes",
                 read=lambda pod: f"{pod['metadata']['name']} {pod['state']}",

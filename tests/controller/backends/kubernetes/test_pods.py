@@ -7,7 +7,7 @@ import pytest
 
 from controller.backends.kubernetes import pods
 from controller.backends.kubernetes.pods import (
-    PodFacts,
+    PodState,
     facts,
     gpu_hours,
     latest,
@@ -23,7 +23,7 @@ TAKEN = condition("DisruptionTarget", reason="DeletionByTaintManager", lastTrans
 
 def test_what_the_controller_knows_of_a_pod() -> None:
     made = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, gpus=2, node="node-1")
-    assert facts(made) == PodFacts(
+    assert facts(made) == PodState(
         name="p",
         job_uid="u",
         index=3,
@@ -156,7 +156,7 @@ def test_reasons_are_counted_the_most_frequent_first() -> None:
 
 
 def test_the_last_pod_speaks_for_its_index_unless_one_has_succeeded() -> None:
-    def made(name: str, index: int, phase: str, minute: int) -> PodFacts:
+    def made(name: str, index: int, phase: str, minute: int) -> PodState:
         return facts(pod(index, phase, name=name, created=f"2026-01-01T00:{minute:02d}:00Z"))
 
     found = latest(
