@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 from controller.gpus.accelerators import ACCELERATOR_LABELS
-from controller.gpus.nodes import SPOT_LABELS, Placement, Spot
+from controller.gpus.nodes import SPOT_LABELS, NodeMatch, Spot
 from imgsearch import labels
 from imgsearch.errors import UsageError
 
@@ -21,7 +21,7 @@ REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 
 
-def placed(template: Object, placements: Sequence[Placement], *, spot: Spot | None) -> dict[str, Any]:
+def placed(template: Object, placements: Sequence[NodeMatch], *, spot: Spot | None) -> dict[str, Any]:
     """The PodTemplateSpec with its pods on any of `placements`, as the chart writes it for the same wishes: limits of
     the first container, tolerations and node affinity.
 
@@ -70,7 +70,7 @@ def placed(template: Object, placements: Sequence[Placement], *, spot: Spot | No
     return made
 
 
-def noted(template: Object, placements: Sequence[Placement], *, spot: Spot | None) -> dict[str, Any]:
+def noted(template: Object, placements: Sequence[NodeMatch], *, spot: Spot | None) -> dict[str, Any]:
     """The PodTemplateSpec with annotations that say what was asked for: its price depends on it."""
     notes = {labels.ACCELERATOR: placements[0].kind.name if len(placements) == 1 else None, labels.SPOT: spot}
     about = template.get("metadata") or {}
@@ -87,7 +87,7 @@ def _ask_for(container: dict[str, Any], resource: str, count: int) -> None:
 
 
 def _node_affinity(
-    old: Object, decided: Set[str], placements: Sequence[Placement], spot: Spot | None
+    old: Object, decided: Set[str], placements: Sequence[NodeMatch], spot: Spot | None
 ) -> dict[str, Any]:
     """Terms are alternatives, expressions of one go together
     (https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#node-affinity)."""

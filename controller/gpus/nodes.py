@@ -75,8 +75,8 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where pods that take one kind can go."""
+class NodeMatch:
+    """The nodes that pods which take one kind may run on."""
 
     kind: Kind
     resource: str
@@ -93,7 +93,7 @@ class Finder(Protocol):
 
     def offers(self) -> list[Offer]: ...
 
-    def placement(self, kind: Kind) -> Placement:
+    def match(self, kind: Kind) -> NodeMatch:
         """Raises NoSuchShape."""
         ...
 
@@ -116,9 +116,9 @@ def offers(nodes: Sequence[Object], pods: Sequence[Object] | None) -> list[Offer
     ]
 
 
-def placement(
+def match(
     nodes: Sequence[Object], pods: Sequence[Object] | None, kind: Kind, *, autoscaler: str | None = None
-) -> Placement:
+) -> NodeMatch:
     """Where pods of this kind can go, now and, with an autoscaler, on the nodes that it would add.
 
     A label means the accelerator where both names, in any case, are read alike, or where the label's goes on after a
@@ -151,7 +151,7 @@ def placement(
                 f"no node has {kind.count} {kind.name}, and {autoscaler} can add none: it has {', '.join(GKE_NAMES)}"
             )
     values = {key: tuple(sorted(value for name, value in found if name == key)) for key in ACCELERATOR_LABELS}
-    return Placement(
+    return NodeMatch(
         kind=kind,
         resource=resource,
         labels={key: those for key, those in values.items() if those},
@@ -160,12 +160,12 @@ def placement(
     )
 
 
-def find(finder: Finder, kinds: Sequence[Kind]) -> list[Placement]:
+def find(finder: Finder, kinds: Sequence[Kind]) -> list[NodeMatch]:
     """The kinds that are there, or that an autoscaler can add; raises NoSuchShape where none is."""
     found, missing = [], []
     for kind in kinds:
         try:
-            found.append(finder.placement(kind))
+            found.append(finder.match(kind))
         except NoSuchShape as error:
             missing.append(error)
     if not found:
@@ -173,9 +173,9 @@ def find(finder: Finder, kinds: Sequence[Kind]) -> list[Placement]:
     return found
 
 
-def room(placements: Sequence[Placement]) -> int:
+def room(matches: Sequence[NodeMatch]) -> int:
     """How many pods have room now; where nobody may see what is free: how many there would be room for at all."""
-    return sum((each.total if each.free is None else each.free) // each.kind.count for each in placements)
+    return sum((match.total if match.free is None else match.free) // match.kind.count for match in matches)
 
 
 def labelled(node: Object) -> tuple[str, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from controller.gpus.accelerators import Kind
-from controller.gpus.nodes import NotAllowed, Offer, Placement, offers, placement
+from controller.gpus.nodes import NodeMatch, NotAllowed, Offer, match, offers
 from imgsearch.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class NodeGpuFinder:
     def offers(self) -> list[Offer]:
         return offers(*self._look())
 
-    def placement(self, kind: Kind) -> Placement:
-        return placement(*self._look(), kind, autoscaler=self._autoscaler)
+    def match(self, kind: Kind) -> NodeMatch:
+        return match(*self._look(), kind, autoscaler=self._autoscaler)
 
     def _look(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from controller.backends.skypilot import load, whole_tracebacks
 from controller.gpus.accelerators import Kind
-from controller.gpus.nodes import AUTOSCALER_ADVICE, SPOT_LABELS, UNKNOWN, NoSuchShape, NotAllowed, Offer, Placement
+from controller.gpus.nodes import AUTOSCALER_ADVICE, SPOT_LABELS, UNKNOWN, NodeMatch, NoSuchShape, NotAllowed, Offer
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class SkyFinder:
     """Each question is a look at the cluster as it is now.
 
     Where it differs from our own look (controller.gpus.nodes): one label names the GPUs of all nodes, the first kind of
-    label that it finds on any; a placement has one value of it; slices of a GPU count as GPUs; with an AMD GPU
+    label that it finds on any; a match has one value of it; slices of a GPU count as GPUs; with an AMD GPU
     anywhere, none of NVIDIA is seen; and an autoscaler's label is the only one, also where nodes bear others."""
 
     def __init__(self, context: str | None = None, *, autoscaler: str | None = None) -> None:
@@ -75,7 +75,7 @@ class SkyFinder:
             for accelerator, group in sorted(groups.items(), key=lambda item: (item[0] == UNKNOWN, item[0]))
         ]
 
-    def placement(self, kind: Kind) -> Placement:
+    def match(self, kind: Kind) -> NodeMatch:
         """Where pods of this kind can go. That all GPUs are busy is no error: a pod that waits wakes an autoscaler.
 
         Raises NoSuchShape, and as `offers` does."""
@@ -91,7 +91,7 @@ class SkyFinder:
         fitting = [node for node in nodes if node.labels.get(key) in values and node.gpus >= kind.count]
         if self._autoscaler is None and not fitting:
             raise self._no_such_shape(kind, reason or "All nodes that have it are cordoned")
-        return Placement(
+        return NodeMatch(
             kind=kind,
             resource=resource,
             labels={key: tuple(values)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.gpus.accelerators import COREWEAVE, GKE, GPU_FEATURE_DISCOVERY, KARPENTER, NEBIUS, SKYPILOT, Kind, kinds
-from controller.gpus.nodes import NoSuchShape, offers, placement
+from controller.gpus.nodes import NoSuchShape, match, offers
 from imgsearch.errors import UsageError
 from tests.controller.nodes import H100, node
 
@@ -88,7 +88,7 @@ def test_a_label_is_read_as_skypilots_name_of_the_accelerator(label: str, value:
     there = [node(labels={label: value})]
     assert [offer.accelerator for offer in offers(there, [])] == [name]
     for asked in (name, name.lower(), value):
-        assert placement(there, [], Kind(asked, 1)).labels == {label: (value,)}
+        assert match(there, [], Kind(asked, 1)).labels == {label: (value,)}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_label_is_read_as_skypilots_name_of_the_accelerator(label: str, value:
 def test_a_longer_name_fits_and_never_less_memory(asked: str, value: str, fits: bool) -> None:
     there = [node(labels={SKYPILOT: value})]
     if fits:
-        assert placement(there, [], Kind(asked, 1)).total == 2
+        assert match(there, [], Kind(asked, 1)).total == 2
     else:
         with pytest.raises(NoSuchShape):
-            placement(there, [], Kind(asked, 1))
+            match(there, [], Kind(asked, 1))

@@ -12,13 +12,13 @@ import yaml
 
 from controller.gpus.accelerators import GKE, GPU_FEATURE_DISCOVERY, NEBIUS, SKYPILOT, Kind
 from controller.gpus.affinity import noted, placed
-from controller.gpus.nodes import SPOT_LABELS, Placement, Spot
+from controller.gpus.nodes import SPOT_LABELS, NodeMatch, Spot
 from imgsearch.errors import UsageError
 from tests.controller.nodes import AMD, NVIDIA, Object
 
 
-def at(labels: Mapping[str, tuple[str, ...]], name: str = "L4", count: int = 1, resource: str = NVIDIA) -> Placement:
-    return Placement(Kind(name, count), resource, labels, total=2, free=2)
+def at(labels: Mapping[str, tuple[str, ...]], name: str = "L4", count: int = 1, resource: str = NVIDIA) -> NodeMatch:
+    return NodeMatch(Kind(name, count), resource, labels, total=2, free=2)
 
 
 ON_GKE = at({GKE: ("nvidia-l4",)})
@@ -305,7 +305,7 @@ def test_no_part_of_a_pod_is_a_reference_to_another_when_it_is_printed() -> None
 
 def test_what_was_asked_for_is_noted_at_the_pods() -> None:
     template = {"metadata": {"annotations": {"a": "b"}}, "spec": {}}
-    one, other = (Placement(Kind(name, 1), "nvidia.com/gpu", {}, 1, None) for name in ("L4", "T4"))
+    one, other = (NodeMatch(Kind(name, 1), "nvidia.com/gpu", {}, 1, None) for name in ("L4", "T4"))
     assert noted(template, [one], spot=Spot.ONLY)["metadata"]["annotations"] == {
         "a": "b",
         "imgsearch.dev/accelerator": "L4",
