@@ -18,6 +18,7 @@ from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.skypilot import attempts, backend
 from controller.backends.skypilot.attempts import Index, Step
 from controller.backends.skypilot.backend import SkyBackend, Taken
+from controller.backends.skypilot.placement import MachinePlacement
 from controller.jobs import manifests
 from controller.jobs.results import Answer
 from controller.jobs.state import Elsewhere, IndexReport, JobState, Stage, counted, summed
@@ -118,6 +119,7 @@ class OverflowBackend:
         settings: Settings,
         *,
         after: float,
+        placement: MachinePlacement | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster = cluster
@@ -126,6 +128,7 @@ class OverflowBackend:
         self._settings = replace(settings, jobs=replace(settings.jobs, queue=None, deadline_seconds=None))
         self._run = settings.run.id
         self._template = sky.template(Stage.EMBED)
+        self._placement = placement
         self._after = after
         self._now = now
         self._asked: set[int] = set()
@@ -244,6 +247,7 @@ class OverflowBackend:
             release=backend.RELEASE,
             completions=job.completions,
             parallelism=self._sky.parallelism(),
+            placement=self._placement,
         )
         made["metadata"]["annotations"][labels.OVERFLOW_OF] = job.uid
         return made

@@ -79,14 +79,14 @@ class Command:
             return self._detach(settings)
         cluster = place.runner(args, settings)
         view = RunView(settings.run.id, self.terminal.err, gpu_hour_price=settings.jobs.gpu_hour_price)
-        capacity = place.capacity(args, settings)
+        capacity, placement = place.capacity(args, settings)
         metrics = RunMetrics(settings.run.id, settings.run.index)
 
         def show(jobs: Mapping[Stage, JobState]) -> None:
             view.show(jobs)
             metrics.show(jobs)
 
-        pipeline = Pipeline(cluster, settings, release=place.release, capacity=capacity, show=show)
+        pipeline = Pipeline(cluster, settings, release=place.release, capacity=capacity, placement=placement, show=show)
         if args.dry_run:
             # How many shards there will be is known once the plan is made; one stands in for them here.
             self._dry_run([pipeline.manifest(stage, 1) for stage in Stage])

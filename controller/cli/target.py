@@ -13,11 +13,13 @@ from controller.backends.kubernetes.gpus import NodeGpuFinder
 from controller.backends.local import RELEASE, LocalBackend
 from controller.backends.skypilot import INSTALL, installed
 from controller.backends.skypilot.gpus import SkyFinder
+from controller.backends.skypilot.placement import MachinePlacement
 from controller.backends.skypilot.pools import ensure_pool
 from controller.cli import options as given
 from controller.gpus.accelerators import kinds
-from controller.gpus.affinity import noted, placed
+from controller.gpus.affinity import NodePlacement
 from controller.gpus.nodes import Finder, find, room
+from controller.jobs.manifests import Placement
 from controller.run.capacity import Capacity
 from controller.run.loop import Cluster
 from imgsearch.errors import UsageError
@@ -55,9 +57,9 @@ class Place(ABC):
         """Raises UsageError where a run needs something that is not installed."""
 
     @abstractmethod
-    def capacity(self, args: argparse.Namespace, settings: Settings) -> Capacity:
-        """As many shards at a time as were asked for, or as the release says, or as there is room for. Where the flags
-        choose GPUs or machines, the next embed Jobs get these.
+    def capacity(self, args: argparse.Namespace, settings: Settings) -> tuple[Capacity, Placement | None]:
+        """As many shards at a time as were asked for, or as the release says, or as there is room for; and the GPUs or
+        machines that the flags choose.
 
         Raises UsageError for flags that mean nothing here."""
 
@@ -111,10 +113,10 @@ class Here(Place):
                 "pip install 'imgsearch[embedder,searcher]'"
             )
 
-    def capacity(self, args: argparse.Namespace, settings: Settings) -> Capacity:
+    def capacity(self, args: argparse.Namespace, settings: Settings) -> tuple[Capacity, Placement | None]:
         if args.accelerator or args.spot or args.max_parallelism:
             raise UsageError("--accelerator, --spot and --max-parallelism choose nodes of a cluster: leave out --local")
-        return _asked(args, settings, self.cluster)
+        return _asked(args, settings, self.cluster), None
 
     def serve(self, args: argparse.Namespace) -> int:
         self.ready()
@@ -138,23 +140,23 @@ class Release(Place):
         told = {"release": release, "namespace": args.namespace, "context": args.context, "pool": args.pool}
         super().__init__(self._remote, self._remote.settings(), release=args.release, flags=_flags(told))
 
-    def capacity(self, args: argparse.Namespace, settings: Settings) -> Capacity:
+    def capacity(self, args: argparse.Namespace, settings: Settings) -> tuple[Capacity, Placement | None]:
         jobs, most, remote = settings.jobs, args.max_parallelism, self._remote
         if not (args.accelerator or args.spot or most):
-            return _asked(args, settings, remote)
+            return _asked(args, settings, remote), None
         if most and not args.accelerator:
             raise UsageError("--max-parallelism counts free GPUs: say which with --accelerator")
         where = finder(self._api, self._context, jobs.autoscaler)
         wanted = kinds(args.accelerator) if args.accelerator else ()
-        placements = find(where, wanted) if wanted else []
-        remote.place(lambda template: noted(placed(template, placements, spot=args.spot), placements, spot=args.spot))
+        placement = NodePlacement(tuple(find(where, wanted)) if wanted else (), args.spot)
         asked = args.parallelism or (None if most else jobs.parallelism)
         if asked is None and most and jobs.autoscaler:
             asked = most  # pods that wait are what an autoscaler goes by
         if asked is None:
-            asked = room(placements) if wanted else remote.parallelism()
+            asked = room(placement.matches) if wanted else remote.parallelism()
         start = max(1, min(asked, most or asked))
-        return Capacity(start, most=most, room=lambda: room(find(where, wanted)), patience=jobs.capacity_seconds)
+        capacity = Capacity(start, most=most, room=lambda: room(find(where, wanted)), patience=jobs.capacity_seconds)
+        return capacity, placement
 
     def runner(self, args: argparse.Namespace, settings: Settings) -> Cluster:
         if not args.overflow:
@@ -169,8 +171,9 @@ class Release(Place):
                 f"{args.overflow_after:g} s: make that shorter, or jobs.capacity_seconds longer"
             )
         sky = rented(args, self._env)
-        sky.choose(kinds(args.accelerator) if args.accelerator else (), args.spot)
-        return overflow.OverflowBackend(self._remote, sky, settings, after=args.overflow_after)
+        return overflow.OverflowBackend(
+            self._remote, sky, settings, after=args.overflow_after, placement=_machines(args)
+        )
 
     def controller_job(self, args: argparse.Namespace, settings: Settings) -> Mapping[str, Any]:
         if args.overflow:
@@ -201,7 +204,7 @@ class Release(Place):
             "--accelerator": args.accelerator,
             "--spot": args.spot,
         }
-        at_a_time = self.capacity(args, settings).parallelism
+        at_a_time = self.capacity(args, settings)[0].parallelism
         if args.max_parallelism:
             told["--max-parallelism"] = str(args.max_parallelism)
         else:
@@ -229,11 +232,10 @@ class Rented(Place):
         flags = " --backend sky" + _flags({"home": args.home, "sky-tasks": args.sky_tasks})
         super().__init__(self._sky, settings, release=backend.RELEASE, flags=flags)
 
-    def capacity(self, args: argparse.Namespace, settings: Settings) -> Capacity:
+    def capacity(self, args: argparse.Namespace, settings: Settings) -> tuple[Capacity, Placement | None]:
         if args.max_parallelism:
             raise UsageError("--max-parallelism counts the GPUs of a cluster: with --backend sky, say --parallelism")
-        self._sky.choose(kinds(args.accelerator) if args.accelerator else (), args.spot)
-        return _asked(args, settings, self._sky)
+        return _asked(args, settings, self._sky), _machines(args)
 
     def serve(self, args: argparse.Namespace) -> int:
         raise UsageError("with SkyPilot, `sky serve up sky/serve.yaml` serves (sky/README.md)")
@@ -274,6 +276,10 @@ def rented(args: argparse.Namespace, env: Mapping[str, str]) -> SkyBackend:
 
     home = (args.home or HOME).expanduser()
     return backend.SkyBackend(home, SkyTasks(), env=env, files=args.sky_tasks or backend.TASKS)
+
+
+def _machines(args: argparse.Namespace) -> MachinePlacement:
+    return MachinePlacement(kinds(args.accelerator) if args.accelerator else (), args.spot)
 
 
 def _asked(args: argparse.Namespace, settings: Settings, cluster: Cluster) -> Capacity:

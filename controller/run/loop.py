@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from controller.jobs import manifests
+from controller.jobs.manifests import Placement
 from controller.jobs.results import Answer
 from controller.jobs.state import JobState, Phase, Stage
 from controller.run.capacity import Capacity
@@ -76,12 +77,14 @@ class Pipeline:
         *,
         release: str,
         capacity: Capacity,
+        placement: Placement | None = None,
         show: Callable[[Mapping[Stage, JobState]], None],
     ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._release = release
         self._capacity = capacity
+        self._placement = placement
         self._show = show
 
     def manifest(self, stage: Stage, completions: int) -> dict[str, Any]:
@@ -93,6 +96,7 @@ class Pipeline:
             release=self._release,
             completions=completions,
             parallelism=self._capacity.parallelism,
+            placement=self._placement,
         )
 
     def run(self) -> tuple[Finished | Failed, Mapping[Stage, JobState]]:

@@ -13,7 +13,8 @@ from sky.server import common
 
 from controller.backends.skypilot import attempts
 from controller.backends.skypilot.attempts import Seen
-from controller.backends.skypilot.backend import RELEASE, TASK, SkyBackend
+from controller.backends.skypilot.backend import RELEASE, SkyBackend
+from controller.backends.skypilot.placement import TASK, MachinePlacement
 from controller.backends.skypilot.tasks import SkyTasks, plain, refusal, unanswered
 from controller.gpus.accelerators import Kind
 from controller.gpus.nodes import Spot
@@ -120,9 +121,16 @@ def test_what_is_submitted_is_a_task(tmp_path: Path, stage: Stage, kinds: tuple[
     machines.nowhere = "no machine"
     clock = Clock(machines)
     cluster = SkyBackend(tmp_path, machines, env={"HF_TOKEN": "hush"}, now=clock.now, sleep=clock.sleep)
-    cluster.choose(kinds, spot)
     settings = Settings(run=RunSettings(id="r1", index="photos", source="s3://photos", model="a/b"))
-    job = manifests.job(stage, settings, cluster.template(stage), release=RELEASE, completions=1, parallelism=1)
+    job = manifests.job(
+        stage,
+        settings,
+        cluster.template(stage),
+        release=RELEASE,
+        completions=1,
+        parallelism=1,
+        placement=MachinePlacement(kinds, spot),
+    )
     assert TASK in job["spec"]["template"]["metadata"]["annotations"]
     cluster.create(job)
     ((_, submitted),) = machines.submitted

@@ -208,7 +208,6 @@ class KubernetesBackend:
         self._changed = threading.Event()
         self._nodes = Nodes(api)
         self._views: dict[str, RunInformer] = {}
-        self._place: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda template: template
 
     def settings(self) -> Settings:
         """What the release says of storage, store and model. Raises UsageError where there is no such release."""
@@ -219,12 +218,7 @@ class KubernetesBackend:
             raise self._no_release(f"ConfigMap {name}") from error
 
     def template(self, stage: Stage) -> Mapping[str, Any]:
-        template = self._template(str(stage))
-        return self._place(template) if stage is Stage.EMBED else template
-
-    def place(self, place: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
-        """Where the pods of the next embed Jobs may run: `place` makes their template from the release's."""
-        self._place = place
+        return self._template(str(stage))
 
     def jobs(self, run: str) -> dict[Stage, JobState]:
         return self._view(run).states()

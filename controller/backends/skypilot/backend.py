@@ -34,8 +34,7 @@ from controller.backends.files import runs_below
 from controller.backends.kubernetes import pods
 from controller.backends.skypilot import attempts
 from controller.backends.skypilot.attempts import Index, Look, Seen, Step
-from controller.gpus.accelerators import Kind
-from controller.gpus.nodes import NVIDIA, Spot
+from controller.backends.skypilot.placement import TASK, pod_template
 from controller.jobs.manifests import job_name, must_be_same
 from controller.jobs.results import Answer, answer, failure, progress
 from controller.jobs.state import Gpu, IndexReport, JobState, Stage, job_state
@@ -47,8 +46,6 @@ log = logging.getLogger(__name__)
 
 RELEASE = "imgsearch"
 TASKS = Path(__file__).resolve().parents[3] / "sky"
-TASK = "imgsearch.dev/sky-task"
-"""Annotation of a pod template: the task that it is, as JSON."""
 PYTHON = "/opt/venv/bin/python"
 """Where our images have it; the login shell of SkyPilot has not their PATH."""
 SECRETS = (
@@ -149,30 +146,9 @@ class SkyBackend:
         self._runs: set[str] = set()
         self._asked_of: dict[str, datetime] = {}
         self._silent: datetime | None = None
-        self._choice: tuple[tuple[Kind, ...], Spot | None] = (), None
-
-    def choose(self, kinds: Sequence[Kind], spot: Spot | None) -> None:
-        """On which GPUs and machines the next embed Jobs run, in place of what embed.yaml says; the cheapest first.
-        Without kinds the GPUs stay what they are, and with `spot` None whether machines are spot machines."""
-        self._choice = tuple(kinds), spot
 
     def template(self, stage: Stage) -> Mapping[str, Any]:
-        task = _file(self._files, stage)
-        if stage is Stage.EMBED and any(self._choice):
-            task["resources"] = _chosen(task["resources"], *self._choice)
-        envs = {name: str(value) for name, value in (task.get("envs") or {}).items() if value is not None}
-        gpus, spot = _gpus(task["resources"])
-        notes = {TASK: json.dumps(task)}
-        if len(gpus) == 1:
-            notes |= {labels.ACCELERATOR: next(iter(gpus)), labels.SPOT: spot}
-        container = {
-            "name": str(stage),
-            "image": str(task["resources"].get("image_id", "")).removeprefix("docker:"),
-            "command": ["bash", "-c", task["run"]],
-            "env": [{"name": name, "value": value} for name, value in envs.items()],
-            "resources": {"limits": {NVIDIA: str(max(gpus.values()))}} if gpus else {},
-        }
-        return {"metadata": {"annotations": notes}, "spec": {"containers": [container]}}
+        return pod_template(str(stage), _file(self._files, stage))
 
     def jobs(self, run: str) -> dict[Stage, JobState]:
         self._runs.add(run)
@@ -488,34 +464,6 @@ def _per_machine(job: Mapping[str, Any]) -> int:
 
 def _over(indexes: Mapping[int, Index]) -> bool:
     return all(index.step is Step.OVER for index in indexes.values())
-
-
-def _chosen(resources: Mapping[str, Any], kinds: Sequence[Kind], spot: Spot | None) -> dict[str, Any]:
-    """The resources of a task, with other GPUs or machines."""
-    either = [{"accelerators": f"{kind.name}:{kind.count}"} for kind in kinds] or _alternatives(resources)
-    if spot is not None:
-        # SkyPilot takes the cheapest that is to be had, which is a spot machine where there is one.
-        wanted = {Spot.ONLY: [True], Spot.NEVER: [False], Spot.PREFER: [True, False]}[spot]
-        either = [{**each, "use_spot": use} for use in wanted for each in either]
-    return {**{name: value for name, value in resources.items() if name != "ordered"}, "any_of": either}
-
-
-def _alternatives(resources: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return resources.get("any_of") or resources.get("ordered") or [{}]
-
-
-def _gpus(resources: Mapping[str, Any]) -> tuple[dict[str, int], str]:
-    """How many of which a machine may have, and what is asked of spot machines, in the words of Spot."""
-    found: dict[str, int] = {}
-    spots = set()
-    for one in _alternatives(resources):
-        asked = {**resources, **one}.get("accelerators") or {}
-        if isinstance(asked, str):
-            name, _, count = asked.partition(":")
-            asked = {name: count or 1}
-        found |= {name: int(count) for name, count in dict(asked).items()}
-        spots.add(bool({**resources, **one}.get("use_spot")))
-    return found, Spot.PREFER if len(spots) > 1 else Spot.ONLY if True in spots else Spot.NEVER
 
 
 def _written(indexes: Mapping[int, Index], looked: datetime = NEVER) -> dict[str, Any]:

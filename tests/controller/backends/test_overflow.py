@@ -15,6 +15,7 @@ from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.overflow import OverflowBackend, check, overdue
 from controller.backends.skypilot import backend
 from controller.backends.skypilot.backend import PARALLELISM, PATIENCE_SECONDS, PYTHON, SkyBackend
+from controller.backends.skypilot.placement import TASK
 from controller.jobs.state import Elsewhere, Gpu, JobState, Phase, Stage
 from controller.run.capacity import Capacity
 from controller.run.loop import Pipeline
@@ -400,8 +401,8 @@ def test_a_whole_run_on_rented_machines_is_not_taken_for_an_overflow(
     sky = SkyBackend(tmp_path, machines, env={}, files=tmp_path, now=time.now, sleep=time.sleep)
     cluster = connected()
     whole = pipeline(cluster).manifest(Stage.EMBED, 1)
-    task = sky.template(Stage.EMBED)["metadata"]["annotations"][backend.TASK]
-    whole["spec"]["template"]["metadata"].setdefault("annotations", {})[backend.TASK] = task
+    task = sky.template(Stage.EMBED)["metadata"]["annotations"][TASK]
+    whole["spec"]["template"]["metadata"].setdefault("annotations", {})[TASK] = task
     whole["metadata"]["name"] = f"{backend.RELEASE}-r1-embed"
     sky.create(whole)
     begin(cluster, 1)

@@ -4,6 +4,9 @@ import copy
 from dataclasses import replace
 from typing import Any
 
+from controller.gpus.accelerators import Kind
+from controller.gpus.affinity import NodePlacement
+from controller.gpus.nodes import NodeMatch, Spot
 from controller.jobs import manifests
 from controller.jobs.state import Stage
 from imgsearch import labels
@@ -154,6 +157,19 @@ def test_a_queue_admits_the_embed_job_and_no_other() -> None:
         other = manifests.job(stage, queued, TEMPLATE, release="team", completions=1, parallelism=1)
         assert "suspend" not in other["spec"]
         assert labels.QUEUE not in other["metadata"]["labels"]
+
+
+def test_pods_of_the_embedding_go_where_they_are_placed() -> None:
+    placement = NodePlacement((NodeMatch(Kind("L4", 2), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER)
+    before = job()["spec"]["template"]
+    assert job(placement=placement)["spec"]["template"] == {
+        "metadata": {**placement.applied(before)["metadata"], "labels": before["metadata"]["labels"]},
+        "spec": placement.applied(before)["spec"],
+    }
+    plan = manifests.job(
+        Stage.PLAN, SETTINGS, TEMPLATE, release="team", completions=1, parallelism=1, placement=placement
+    )
+    assert plan == manifests.job(Stage.PLAN, SETTINGS, TEMPLATE, release="team", completions=1, parallelism=1)
 
 
 def test_init_containers_are_told_the_run_too_and_a_sidecar_is_not() -> None:

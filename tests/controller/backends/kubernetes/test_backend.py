@@ -420,8 +420,9 @@ def on_node(server: ApiServer, name: str, told: Mapping[str, str]) -> None:
 def held(cluster: KubernetesBackend, server: ApiServer, *names: str) -> dict[str, Any]:
     """The embed Job, each of its pods on one of these nodes, one GPU for an hour; where no node tells, they asked for
     T4 and no spot nodes."""
-    cluster.place(lambda template: {**template, "metadata": {**template["metadata"], "annotations": PREFERRING}})
-    made = server.put("jobs", job(cluster, completions=9))
+    manifest = job(cluster, completions=9)
+    manifest["spec"]["template"]["metadata"]["annotations"] = PREFERRING
+    made = server.put("jobs", manifest)
     for index, name in enumerate(names):
         server.put("pods", pod(index, "Succeeded", uid=made["metadata"]["uid"], message={}, gpus=1, node=name))
     return made
@@ -554,12 +555,6 @@ def test_an_embedding_that_gets_no_node_is_given_up_and_leaves_no_pods(
     assert "0/2 nodes are available: 2 busy." in end.reason
     assert [each["metadata"]["name"] for each in server.all("jobs")] == ["team-r1-plan"]
     assert [event["reason"] for event in server.all("events")] == ["NoCapacity"]
-
-
-def test_pods_of_the_embedding_go_where_they_are_placed(cluster: KubernetesBackend) -> None:
-    cluster.place(lambda template: {**template, "spec": {**template["spec"], "nodeSelector": {"gpu": "l4"}}})
-    assert job(cluster)["spec"]["template"]["spec"]["nodeSelector"] == {"gpu": "l4"}
-    assert "nodeSelector" not in job(cluster, Stage.PLAN, 1)["spec"]["template"]["spec"]
 
 
 @pytest.mark.parametrize("size", [10, 10_000])

@@ -19,6 +19,7 @@ from controller.backends.skypilot.backend import (
     SkyBackend,
     settings,
 )
+from controller.backends.skypilot.placement import MachinePlacement
 from controller.gpus.accelerators import Kind
 from controller.gpus.nodes import Spot
 from controller.jobs import manifests
@@ -62,10 +63,16 @@ def here(tmp_path: Path) -> Path:
 
 
 def job(
-    cluster: SkyBackend, program: str, *, completions: int = 1, parallelism: int = 1, **about: Any
+    cluster: SkyBackend,
+    program: str,
+    *,
+    completions: int = 1,
+    parallelism: int = 1,
+    placement: MachinePlacement = MachinePlacement(),  # noqa: B008 (it is frozen)
+    **about: Any,
 ) -> dict[str, Any]:
     """The embed Job, its indexes running a Python program."""
-    template = json.loads(json.dumps(cluster.template(Stage.EMBED)))
+    template = json.loads(json.dumps(placement.applied(cluster.template(Stage.EMBED))))
     script = f"{PYTHON} - <<'END'\n{PREAMBLE}{program}\nEND"
     template["spec"]["containers"][0]["command"] = ["bash", "-c", script]
     settings = replace(SETTINGS, jobs=JobSettings(**about))
@@ -120,25 +127,28 @@ def test_a_task_is_what_its_file_says(cluster: SkyBackend, machines: Machines) -
 
 
 def test_gpus_and_spot_machines_may_be_chosen_for_embedding_alone(cluster: SkyBackend) -> None:
-    cluster.choose([Kind("L4", 2), Kind("A10G", 2)], Spot.PREFER)
-    resources = json.loads(cluster.template(Stage.EMBED)["metadata"]["annotations"]["imgsearch.dev/sky-task"])[
-        "resources"
-    ]
+    placement = MachinePlacement((Kind("L4", 2), Kind("A10G", 2)), Spot.PREFER)
+    pods = {
+        stage: manifests.job(
+            stage, SETTINGS, cluster.template(stage), release=RELEASE, completions=1, parallelism=1, placement=placement
+        )["spec"]["template"]
+        for stage in Stage
+    }
+    resources = json.loads(pods[Stage.EMBED]["metadata"]["annotations"]["imgsearch.dev/sky-task"])["resources"]
     assert resources["any_of"] == [
         {"accelerators": "L4:2", "use_spot": True},
         {"accelerators": "A10G:2", "use_spot": True},
         {"accelerators": "L4:2", "use_spot": False},
         {"accelerators": "A10G:2", "use_spot": False},
     ]
-    limits = cluster.template(Stage.EMBED)["spec"]["containers"][0]["resources"]["limits"]
+    limits = pods[Stage.EMBED]["spec"]["containers"][0]["resources"]["limits"]
     assert limits == {"nvidia.com/gpu": "2"}
-    assert cluster.template(Stage.PLAN)["spec"]["containers"][0]["resources"] == {}
+    assert pods[Stage.PLAN]["spec"]["containers"][0]["resources"] == {}
 
 
 @pytest.mark.parametrize(("spot", "told"), [(Spot.ONLY, "only"), (Spot.NEVER, "never"), (Spot.PREFER, "prefer")])
 def test_one_kind_of_gpu_is_told_for_what_the_run_costs(cluster: SkyBackend, spot: Spot, told: str) -> None:
-    cluster.choose([Kind("L4", 1)], spot)
-    cluster.create(job(cluster, ""))
+    cluster.create(job(cluster, "", placement=MachinePlacement((Kind("L4", 1),), spot)))
     state = cluster.jobs("r1")[Stage.EMBED]
     assert (state.accelerator, state.spot) == ("L4", told)
 
@@ -150,8 +160,8 @@ def test_of_several_kinds_none_is_told(cluster: SkyBackend) -> None:
 
 def test_a_choice_of_spot_leaves_the_gpus_of_the_file(cluster: SkyBackend) -> None:
     theirs = yaml.safe_load((TASKS / "embed.yaml").read_text())["resources"]
-    cluster.choose([], Spot.NEVER)
-    told = json.loads(cluster.template(Stage.EMBED)["metadata"]["annotations"]["imgsearch.dev/sky-task"])["resources"]
+    template = MachinePlacement(spot=Spot.NEVER).applied(cluster.template(Stage.EMBED))
+    told = json.loads(template["metadata"]["annotations"]["imgsearch.dev/sky-task"])["resources"]
     assert told["any_of"] == [{**each, "use_spot": False} for each in theirs["any_of"]]
     assert told["job_recovery"] == theirs["job_recovery"]
 
@@ -431,8 +441,7 @@ def test_a_job_at_work_may_be_widened(cluster: SkyBackend, machines: Machines, h
 
 
 def test_gpu_hours_are_those_of_all_tries(cluster: SkyBackend, machines: Machines, here: Path) -> None:
-    cluster.choose([Kind("L4", 2)], None)
-    cluster.create(job(cluster, "wait_for('go')"))
+    cluster.create(job(cluster, "wait_for('go')", placement=MachinePlacement((Kind("L4", 2),))))
     until(cluster, lambda state: state.gpu_hours > 0)
     machines.take_away("imgsearch-r1-embed-0")
     cluster.wait(1)
