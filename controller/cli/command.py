@@ -29,8 +29,8 @@ from controller.cli.target import Place, door, finder, place
 from controller.gpus.nodes import Offer
 from controller.jobs.cost import cost
 from controller.jobs.manifests import CONTROLLER, job_name
-from controller.jobs.results import Answer
-from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.results import Answer, IngestResult
+from controller.jobs.state import JobState, Phase, Stage, ingested
 from controller.run.loop import Pipeline
 from controller.run.steps import Failed, Finished, over
 from imgsearch.client import Client, KeyRefused, Options, Term
@@ -86,7 +86,15 @@ class Command:
             view.show(jobs)
             metrics.show(jobs)
 
-        pipeline = Pipeline(cluster, settings, release=place.release, capacity=capacity, placement=placement, show=show)
+        pipeline = Pipeline(
+            cluster,
+            settings,
+            release=place.release,
+            capacity=capacity,
+            placement=placement,
+            show=show,
+            events=place.events,
+        )
         if args.dry_run:
             # How many shards there will be is known once the plan is made; one stands in for them here.
             self._dry_run([pipeline.manifest(stage, 1) for stage in Stage])
@@ -100,7 +108,7 @@ class Command:
             self.terminal.note(place.interrupted(settings.run.id))
             return INTERRUPTED
         finally:
-            cluster.stop()
+            cluster.close()
         return self._ended(end, jobs, settings, fresh=fresh)
 
     def status(self) -> int:
@@ -191,7 +199,7 @@ class Command:
             run = done[0]["run"]
         if self.args.bad:
             told = self._call("bad", RunSettings(id=run))
-            if len(told.text.encode()) != told.result["bytes"]:
+            if not told.is_complete(told.text):
                 raise PermanentError(
                     f"the list has {told.result['bytes']:,} bytes, more than the log of a pod keeps: read "
                     f"{RunFolder(run).bad_list} in {self.place.settings.storage.uri}"
@@ -216,7 +224,7 @@ class Command:
         answer = self._call("evaluate", RunSettings(index=args.index), wanted)
         # A library may have printed something before.
         line = answer.text.rstrip("\n").rpartition("\n")[2]
-        if len(line.encode()) != answer.result["bytes"]:
+        if not answer.is_complete(line):
             raise TemporaryError("the answer has not come whole: try again")
         told = json.loads(line)
         if args.output == "json":
@@ -294,7 +302,7 @@ class Command:
         embed = self.place.cluster.jobs(run).get(Stage.EMBED)
         if embed is None:
             return None
-        named = {gpu.accelerator for gpu in embed.ran if gpu.accelerator} if skypilot.installed() else set()
+        named = {gpu.accelerator for gpu in embed.usage.by_gpu if gpu.accelerator} if skypilot.installed() else set()
         asked = {accelerator: prices(accelerator) for accelerator in named}
         return cost(embed, hour_price=self.place.settings.jobs.gpu_hour_price, prices=asked)
 
@@ -331,7 +339,7 @@ class Command:
     def _dry_run(self, jobs: Sequence[Mapping[str, Any]]) -> None:
         print(yaml.safe_dump_all(jobs, sort_keys=False), end="")
         for job in jobs:
-            self.place.cluster.check(job)
+            self.place.check(job)
 
     def _ended(
         self,
@@ -355,7 +363,7 @@ class Command:
             self.terminal.say(f"nothing has changed since run {about.base}: index {about.index} stays as it is")
         elif fresh:
             # Where its pod went before anyone had read what it said, its report says the same.
-            self._tell(jobs[Stage.INGEST].result or self._reported(settings), settings)
+            self._tell(ingested(jobs) or self._reported(settings), settings)
         else:
             self.terminal.say(
                 f"run {run} is done already, nothing was changed; "
@@ -376,19 +384,19 @@ class Command:
     def _published(self, index: str) -> str | None:
         return next((each["run"] for each in self._ask("indexes")["indexes"] if each["index"] == index), None)
 
-    def _reported(self, settings: Settings) -> Mapping[str, Any]:
+    def _reported(self, settings: Settings) -> IngestResult:
         serving = self._published(settings.run.index)
-        return {**self._ask("report", RunSettings(id=settings.run.id)), "published": serving}
+        return IngestResult.from_json({**self._ask("report", RunSettings(id=settings.run.id)), "published": serving})
 
-    def _tell(self, result: Mapping[str, Any], settings: Settings) -> None:
+    def _tell(self, result: IngestResult, settings: Settings) -> None:
         run = settings.run.id
         bad = (
-            f", {result['bad']:,} could not be used (controller report {run} --bad{self.place.flags})"
-            if result["bad"]
+            f", {result.bad:,} could not be used (controller report {run} --bad{self.place.flags})"
+            if result.bad
             else ""
         )
-        self.terminal.say(f"index {result['index']}: {plural(result['images'], 'image')} searchable{bad}")
-        self._tell_if_another_serves(result["published"], settings)
+        self.terminal.say(f"index {result.index}: {plural(result.images, 'image')} searchable{bad}")
+        self._tell_if_another_serves(result.published, settings)
 
     def _tell_if_another_serves(self, serving: str | None, settings: Settings) -> None:
         """After a rollback, say, or where a later run has been published."""

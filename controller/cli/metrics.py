@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.state import JobState, Phase, Stage, planned
 
 
 class RunMetrics(Collector):
@@ -55,7 +55,7 @@ class RunMetrics(Collector):
             "gpu_hours",
             "What the pods of a stage have held so far.",
             ("stage",),
-            {(stage,): job.gpu_hours for stage, job in jobs.items()},
+            {(stage,): job.usage.total for stage, job in jobs.items()},
         )
 
     def _gauge(
@@ -78,8 +78,9 @@ def _shards(job: JobState) -> dict[str, int]:
 
 def _images(jobs: Mapping[Stage, JobState]) -> dict[str, int]:
     images = {}
-    if plan := jobs.get(Stage.PLAN):
-        images["planned"] = int(plan.result.get("images", 0))
+    if Stage.PLAN in jobs:
+        plan = planned(jobs)
+        images["planned"] = plan.images if plan else 0
     if embed := jobs.get(Stage.EMBED):
         images |= {"finished": embed.images_done, "bad": embed.images_bad}
     return images

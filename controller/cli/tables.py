@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.results import PlanResult
+from controller.jobs.state import JobState, Phase, Stage, planned
 
 RATE_SECONDS = 20.0
 """The rate is that of the last so many seconds, so that it follows what happens now."""
@@ -194,9 +195,9 @@ def summary(
     gpu_hour_price: float | None = None,
 ) -> dict[str, Any]:
     """One Job in figures, for the table and for `-o json`. `rate` is that of an embedding that goes on."""
-    planned = jobs[Stage.PLAN].result if Stage.PLAN in jobs else {}
-    images_of = int(planned.get("images", 0)) + (int(planned.get("kept", 0)) if job.stage is Stage.INGEST else 0)
-    done = int(planned.get("images", 0)) if job.stage is Stage.PLAN else job.images_done
+    plan = planned(jobs) or PlanResult(shards=0, images=0, kept=0, removed=0)
+    images_of = plan.images + (plan.kept if job.stage is Stage.INGEST else 0)
+    done = plan.images if job.stage is Stage.PLAN else job.images_done
     embedding = job.stage is Stage.EMBED and job.phase is Phase.ACTIVE
     if not embedding:
         ended = job.stage is Stage.EMBED and job.phase is Phase.COMPLETE
@@ -218,8 +219,8 @@ def summary(
         "reason": job.reason,
         "waiting": dict(job.waiting),
         "waiting_since": job.waiting_since,
-        "gpu_hours": round(job.gpu_hours, 4),
-        "cost": None if gpu_hour_price is None else round(job.gpu_hours * gpu_hour_price, 4),
+        "gpu_hours": round(job.usage.total, 4),
+        "cost": None if gpu_hour_price is None else round(job.usage.total * gpu_hour_price, 4),
         "errors": {str(index): error for index, error in job.errors().items()},
     }
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from controller.backends import Backend, EventRecorder, JobBackend
 from controller.backends.kubernetes.gpus import NodeGpuFinder
 from controller.backends.local import RELEASE, LocalBackend
 from controller.backends.skypilot import INSTALL, installed
@@ -21,7 +22,6 @@ from controller.gpus.affinity import NodePlacement
 from controller.gpus.nodes import Finder, find, room
 from controller.jobs.manifests import Placement
 from controller.run.capacity import Capacity
-from controller.run.loop import Cluster
 from imgsearch.errors import UsageError
 from imgsearch.settings import Settings
 
@@ -37,7 +37,9 @@ BACKENDS = ("kubernetes", "sky")
 class Place(ABC):
     """What runs Jobs, what it says of storage and store, and how to name it again."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, *, release: str, flags: str) -> None:
+    events: EventRecorder | None = None
+
+    def __init__(self, cluster: Backend, settings: Settings, *, release: str, flags: str) -> None:
         """`flags` are what a person adds to the next command to mean the same place: they begin with a space, or are
         empty."""
         self.cluster = cluster
@@ -56,6 +58,9 @@ class Place(ABC):
     def ready(self) -> None:  # noqa: B027 -- only this machine runs what may be missing
         """Raises UsageError where a run needs something that is not installed."""
 
+    def check(self, job: Mapping[str, Any]) -> None:  # noqa: B027 -- processes of this machine run every Job
+        """Raises UsageError where this Job would be refused; none is created."""
+
     @abstractmethod
     def capacity(self, args: argparse.Namespace, settings: Settings) -> tuple[Capacity, Placement | None]:
         """As many shards at a time as were asked for, or as the release says, or as there is room for; and the GPUs or
@@ -63,7 +68,7 @@ class Place(ABC):
 
         Raises UsageError for flags that mean nothing here."""
 
-    def runner(self, args: argparse.Namespace, settings: Settings) -> Cluster:
+    def runner(self, args: argparse.Namespace, settings: Settings) -> JobBackend:
         """What runs the Jobs of this run."""
         if args.overflow:
             raise UsageError(f"--overflow adds rented machines to those of a cluster: leave out{self.flags}")
@@ -132,9 +137,11 @@ class Release(Place):
     def __init__(self, args: argparse.Namespace, env: Mapping[str, str]) -> None:
         """Raises UsageError where the flags choose no cluster, or none that has such a release."""
         from controller.backends.kubernetes.backend import KubernetesBackend
+        from controller.backends.kubernetes.events import Events
 
         self._api, self._context = door(args, env)
         self._remote = KubernetesBackend(self._api, args.release)
+        self.events = Events(self._api)
         self._env = env
         release = None if args.release == RELEASE_NAME else args.release
         told = {"release": release, "namespace": args.namespace, "context": args.context, "pool": args.pool}
@@ -155,10 +162,19 @@ class Release(Place):
         if asked is None:
             asked = room(placement.matches) if wanted else remote.parallelism()
         start = max(1, min(asked, most or asked))
-        capacity = Capacity(start, most=most, room=lambda: room(find(where, wanted)), patience=jobs.capacity_seconds)
+        capacity = Capacity(
+            start,
+            most=most,
+            room=lambda: room(find(where, wanted)),
+            widen=remote.widen,
+            patience=jobs.capacity_seconds,
+        )
         return capacity, placement
 
-    def runner(self, args: argparse.Namespace, settings: Settings) -> Cluster:
+    def check(self, job: Mapping[str, Any]) -> None:
+        self._remote.check(job)
+
+    def runner(self, args: argparse.Namespace, settings: Settings) -> JobBackend:
         if not args.overflow:
             return self._remote
         from controller.backends import overflow
@@ -219,7 +235,7 @@ class Rented(Place):
 
     def __init__(self, args: argparse.Namespace, env: Mapping[str, str]) -> None:
         """Raises UsageError where SkyPilot is not installed, or its tasks say no storage."""
-        from controller.backends.skypilot import backend
+        from controller.backends.skypilot import backend, taskfiles
 
         if args.local or args.context or args.pool or args.namespace:
             raise UsageError(
@@ -227,7 +243,7 @@ class Rented(Place):
             )
         if not installed():
             raise UsageError(INSTALL)
-        settings = backend.settings(args.sky_tasks or backend.TASKS, env)  # before a server is started
+        settings = taskfiles.read_settings(args.sky_tasks or taskfiles.TASKS, env)  # before a server is started
         self._sky = rented(args, env)
         flags = " --backend sky" + _flags({"home": args.home, "sky-tasks": args.sky_tasks})
         super().__init__(self._sky, settings, release=backend.RELEASE, flags=flags)
@@ -236,6 +252,9 @@ class Rented(Place):
         if args.max_parallelism:
             raise UsageError("--max-parallelism counts the GPUs of a cluster: with --backend sky, say --parallelism")
         return _asked(args, settings, self._sky), _machines(args)
+
+    def check(self, job: Mapping[str, Any]) -> None:
+        self._sky.check(job)
 
     def serve(self, args: argparse.Namespace) -> int:
         raise UsageError("with SkyPilot, `sky serve up sky/serve.yaml` serves (sky/README.md)")
@@ -255,7 +274,9 @@ def place(args: argparse.Namespace, env: Mapping[str, str]) -> Place:
 
 def door(args: argparse.Namespace, env: Mapping[str, str]) -> tuple[Api, str | None]:
     """The API that the flags choose, and its context; raises UsageError where there is none."""
-    from controller.backends.kubernetes.api import connect  # half a second, which work on this machine does not pay
+    from controller.backends.kubernetes.connection import (
+        connect,  # half a second, which work on this machine does not pay
+    )
 
     config = env.get("KUBECONFIG")
     context = ensure_pool(args.pool, kubeconfig=config) if args.pool else args.context
@@ -271,18 +292,19 @@ def finder(api: Api, context: str | None, autoscaler: str | None) -> Finder:
 
 def rented(args: argparse.Namespace, env: Mapping[str, str]) -> SkyBackend:
     """The machines that SkyPilot rents; raises UsageError where it is not installed."""
-    from controller.backends.skypilot import backend
+    from controller.backends.skypilot.backend import SkyBackend
+    from controller.backends.skypilot.taskfiles import TASKS
     from controller.backends.skypilot.tasks import SkyTasks
 
     home = (args.home or HOME).expanduser()
-    return backend.SkyBackend(home, SkyTasks(), env=env, files=args.sky_tasks or backend.TASKS)
+    return SkyBackend(home, SkyTasks(), env=env, files=args.sky_tasks or TASKS)
 
 
 def _machines(args: argparse.Namespace) -> MachinePlacement:
     return MachinePlacement(kinds(args.accelerator) if args.accelerator else (), args.spot)
 
 
-def _asked(args: argparse.Namespace, settings: Settings, cluster: Cluster) -> Capacity:
+def _asked(args: argparse.Namespace, settings: Settings, cluster: Backend) -> Capacity:
     jobs = settings.jobs
     return Capacity(args.parallelism or jobs.parallelism or cluster.parallelism(), patience=jobs.capacity_seconds)
 

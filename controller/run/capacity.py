@@ -14,7 +14,8 @@ LOOK_SECONDS = 30.0
 
 class Capacity:
     """Of one run. It begins with `parallelism` shards at a time; where `most` is given, it takes what becomes free, up
-    to that: `room` says how many more pods have room now. Pods that run are never taken away.
+    to that: `room` says how many more pods have room now, and `widen` lets a Job have more pods at a time. Pods that
+    run are never taken away.
 
     `patience` is in seconds: how long an embedding may be without any node; None: for ever."""
 
@@ -24,6 +25,7 @@ class Capacity:
         *,
         most: int | None = None,
         room: Callable[[], int] = lambda: 0,
+        widen: Callable[[JobState, int], None] = lambda job, parallelism: None,
         patience: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -31,6 +33,7 @@ class Capacity:
         self.parallelism = parallelism
         self._most = most
         self._room = room
+        self.widen = widen
         self._patience = patience
         self._clock = clock
         self._now = now

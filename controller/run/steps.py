@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.state import JobState, Phase, Stage, planned
 from imgsearch.settings import RunSettings
 
 
@@ -59,7 +59,7 @@ def next_step(jobs: Mapping[Stage, JobState], *, retry: bool) -> Step:
     for position, stage in enumerate(stages):
         job = jobs.get(stage)
         if job is None:
-            if stage is Stage.EMBED and not jobs[Stage.PLAN].result:
+            if stage is Stage.EMBED and planned(jobs) is None:
                 # Its pod went with its node before anyone had read what it said. To ask again is cheap: plan.json is
                 # written once, and then only read.
                 return Replace(Stage.PLAN)
@@ -83,10 +83,10 @@ def over(jobs: Mapping[Stage, JobState]) -> bool:
 def _stages(jobs: Mapping[Stage, JobState]) -> list[Stage]:
     """The stages of this run: an update that found nothing new embeds nothing, and one that also found nothing gone
     has nothing to publish."""
-    planned = jobs.get(Stage.PLAN)
-    if planned is None or planned.phase is not Phase.COMPLETE or not planned.result or planned.result.get("shards"):
+    plan = planned(jobs)
+    if plan is None or plan.shards or jobs[Stage.PLAN].phase is not Phase.COMPLETE:
         return list(Stage)
-    return [Stage.PLAN, Stage.INGEST] if planned.result.get("removed") else [Stage.PLAN]
+    return [Stage.PLAN, Stage.INGEST] if plan.removed else [Stage.PLAN]
 
 
 def _has_failed(job: JobState | None) -> bool:
@@ -94,7 +94,8 @@ def _has_failed(job: JobState | None) -> bool:
 
 
 def _completions(stage: Stage, jobs: Mapping[Stage, JobState]) -> int:
-    return int(jobs[Stage.PLAN].result["shards"]) if stage is Stage.EMBED else 1
+    plan = planned(jobs)
+    return plan.shards if plan and stage is Stage.EMBED else 1
 
 
 def _reason(job: JobState) -> str:

@@ -22,7 +22,7 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from controller.backends import local
+from controller.backends import Backend, local
 from controller.backends.kubernetes.api import Api
 from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.local import LocalBackend
@@ -31,7 +31,7 @@ from controller.backends.skypilot.backend import SkyBackend
 from controller.jobs import manifests
 from controller.jobs.state import JobState, Phase, Stage
 from controller.run.capacity import Capacity
-from controller.run.loop import Cluster, Pipeline
+from controller.run.loop import Pipeline
 from controller.run.steps import Failed, Finished
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.settings import JobSettings, RunSettings, Settings, StorageSettings, StoreSettings
@@ -72,9 +72,9 @@ class Kubelets(Workers):
 class Place:
     """One of the three, and how it can be made to vanish and to come back."""
 
-    cluster: Cluster
+    cluster: Backend
     release: str
-    again: Callable[[], Cluster]
+    again: Callable[[], Backend]
     """Another controller of the same place."""
     vanish: Callable[[], None] = lambda: None
     back: Callable[[], None] = lambda: None
@@ -93,7 +93,7 @@ def here(folder: Path) -> Iterator[Place]:
 
     yield Place(again(), local.RELEASE, again)
     for each in made:
-        each.stop()
+        each.close()
 
 
 @contextmanager
@@ -127,12 +127,12 @@ def kubernetes(folder: Path) -> Iterator[Place]:
     with httpx.Client(base_url=server.url, timeout=30) as http, Kubelets(server, folder):
 
         def again() -> KubernetesBackend:
-            made.append(KubernetesBackend(Api(http, NAMESPACE, where=server.url, sleep=lambda _: None), RELEASE))
+            made.append(KubernetesBackend(Api(http, NAMESPACE, address=server.url, sleep=lambda _: None), RELEASE))
             return made[-1]
 
         yield Place(again(), RELEASE, again, vanish)
         for each in made:
-            each.stop()
+            each.close()
         server.close()
 
 

@@ -15,7 +15,7 @@ import yaml
 from controller.jobs.state import Stage
 from imgsearch import labels
 from tests.controller.apiserver import NAMESPACE, ApiServer, refusing
-from tests.controller.backends.kubernetes.test_api import kubeconfig
+from tests.controller.backends.kubernetes.test_connection import kubeconfig
 from tests.controller.objects import RELEASE, condition, pod, release
 from tests.controller.workers import Said, Stays, Workers, well
 from tests.programs import CONTROLLER, WIDE, controller, program_env

@@ -9,7 +9,7 @@ from controller.cli.target import Here, Release, place
 from controller.main import parser
 from imgsearch.errors import UsageError
 from tests.controller.apiserver import NAMESPACE, ApiServer
-from tests.controller.backends.kubernetes.test_api import kubeconfig
+from tests.controller.backends.kubernetes.test_connection import kubeconfig
 from tests.controller.objects import release
 
 

@@ -11,19 +11,20 @@ import pytest
 import yaml
 
 from controller.backends.skypilot.backend import (
-    LOOK_SECONDS,
-    PATIENCE_SECONDS,
+    CHECK_SECONDS,
     PYTHON,
     RELEASE,
-    TASKS,
     SkyBackend,
-    settings,
 )
 from controller.backends.skypilot.placement import MachinePlacement
+from controller.backends.skypilot.reconciler import PATIENCE_SECONDS
+from controller.backends.skypilot.taskfiles import TASKS, read_settings
 from controller.gpus.accelerators import Kind
 from controller.gpus.nodes import Spot
 from controller.jobs import manifests
+from controller.jobs.results import UNKNOWN_ERROR
 from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.usage import Gpu
 from controller.run.capacity import Capacity
 from controller.run.loop import Pipeline
 from controller.run.steps import Failed
@@ -147,15 +148,20 @@ def test_gpus_and_spot_machines_may_be_chosen_for_embedding_alone(cluster: SkyBa
 
 
 @pytest.mark.parametrize(("spot", "told"), [(Spot.ONLY, "only"), (Spot.NEVER, "never"), (Spot.PREFER, "prefer")])
-def test_one_kind_of_gpu_is_told_for_what_the_run_costs(cluster: SkyBackend, spot: Spot, told: str) -> None:
+def test_one_kind_of_gpu_is_known_for_the_cost_of_the_run(
+    cluster: SkyBackend, tmp_path: Path, spot: Spot, told: str
+) -> None:
     cluster.create(job(cluster, "", placement=MachinePlacement((Kind("L4", 1),), spot)))
-    state = cluster.jobs("r1")[Stage.EMBED]
-    assert (state.accelerator, state.spot) == ("L4", told)
+    (stored,) = (tmp_path / "sky").glob("*/job.json")
+    annotations = json.loads(stored.read_text())["spec"]["template"]["metadata"]["annotations"]
+    assert annotations[labels.SPOT] == told
+    requested = cluster.jobs("r1")[Stage.EMBED].usage.requested
+    assert requested == Gpu("L4", {"only": True, "never": False}.get(told))
 
 
 def test_of_several_kinds_none_is_told(cluster: SkyBackend) -> None:
     cluster.create(job(cluster, ""))  # of embed.yaml
-    assert cluster.jobs("r1")[Stage.EMBED].accelerator == ""
+    assert cluster.jobs("r1")[Stage.EMBED].usage.requested.accelerator == ""
 
 
 def test_a_choice_of_spot_leaves_the_gpus_of_the_file(cluster: SkyBackend) -> None:
@@ -237,12 +243,12 @@ def test_the_next_try_waits_until_the_machine_of_the_one_before_is_gone(
 
 def test_a_program_that_is_killed_is_said_to_have_been(cluster: SkyBackend) -> None:
     cluster.create(job(cluster, "print('half a line', end='', flush=True); os.kill(os.getpid(), 9)", retries=0))
-    assert "killed: out of memory?" in ended(cluster).errors()[0]
+    assert "out of memory" in ended(cluster).errors()[0]
 
 
 def test_a_task_that_ends_without_a_word_is_a_failure(cluster: SkyBackend) -> None:
     cluster.create(job(cluster, "os.kill(os.getppid(), 9); os.kill(os.getpid(), 9)", retries=0))
-    assert "without a word" in ended(cluster).errors()[0]
+    assert ended(cluster).errors() == {0: UNKNOWN_ERROR}
 
 
 def test_without_a_machine_it_waits_and_says_why_and_since_when(
@@ -293,7 +299,7 @@ def test_a_stage_that_takes_longer_than_its_deadline_is_ended(cluster: SkyBacken
     cluster.create(job(cluster, "wait_for('never')", completions=2, deadline_seconds=60))
     state = ended(cluster)
     assert state.phase is Phase.FAILED
-    assert state.errors() == dict.fromkeys(range(2), "its stage was active longer than 60 s")
+    assert state.errors() == dict.fromkeys(range(2), "deadline exceeded: 60 s")
     assert machines.there == []
 
 
@@ -378,7 +384,7 @@ def test_a_run_that_nobody_moves_on_is_told(connected: Made, clock: Clock) -> No
     for _ in range(10):
         clock.sleep(1)
     (trouble,) = connected().troubles()
-    assert "no controller is at work on run r1 (embed)" in trouble
+    assert "run r1 (embed)" in trouble
 
 
 def test_the_same_job_again_is_success_and_another_of_its_name_an_error(
@@ -432,24 +438,16 @@ def test_a_log_that_is_not_there_is_named(cluster: SkyBackend) -> None:
         cluster.log("r1", Stage.EMBED, 7)
 
 
-def test_a_job_at_work_may_be_widened(cluster: SkyBackend, machines: Machines, here: Path) -> None:
-    cluster.create(job(cluster, "wait_for('go')", completions=3))
-    cluster.widen(cluster.jobs("r1")[Stage.EMBED], 3)
-    until(cluster, lambda state: len(machines.there) == 3)
-    (here / "go").touch()
-    assert ended(cluster).parallelism == 3
-
-
 def test_gpu_hours_are_those_of_all_tries(cluster: SkyBackend, machines: Machines, here: Path) -> None:
     cluster.create(job(cluster, "wait_for('go')", placement=MachinePlacement((Kind("L4", 2),))))
-    until(cluster, lambda state: state.gpu_hours > 0)
+    until(cluster, lambda state: state.usage.total > 0)
     machines.take_away("imgsearch-r1-embed-0")
     cluster.wait(1)
-    lost = cluster.jobs("r1")[Stage.EMBED].gpu_hours
-    assert lost == pytest.approx(2 * LOOK_SECONDS / 3600)
-    until(cluster, lambda state: state.gpu_hours > lost)
+    lost = cluster.jobs("r1")[Stage.EMBED].usage.total
+    assert lost == pytest.approx(2 * CHECK_SECONDS / 3600)
+    until(cluster, lambda state: state.usage.total > lost)
     (here / "go").touch()
-    assert ended(cluster).gpu_hours > lost
+    assert ended(cluster).usage.total > lost
 
 
 def test_a_call_returns_what_the_program_says_and_its_machine_goes(
@@ -460,7 +458,7 @@ def test_a_call_returns_what_the_program_says_and_its_machine_goes(
     assert cluster.call("searcher", "indexes", store).result == {"indexes": []}
     with pytest.raises(UsageError, match="no index is called 'photos'"):
         cluster.call("searcher", "rollback", store)
-    with pytest.raises(UsageError, match="ended with exit code 2"):
+    with pytest.raises(UsageError, match="code 2"):
         cluster.call("searcher", "no-such-verb", store)
     assert machines.there == []
 
@@ -494,10 +492,10 @@ PLACE = {"IMGSEARCH_STORAGE_URI": "s3://team/photos", "IMGSEARCH_STORE_URL": "ch
 
 
 def test_settings_are_those_of_the_files_and_of_the_environment() -> None:
-    told = settings(TASKS, {**PLACE, "HOME": "/home/me"})
+    told = read_settings(TASKS, {**PLACE, "HOME": "/home/me"})
     assert told.storage.uri == "s3://team/photos"
     assert told.run.shard_images == 100_000, "plan.yaml says so"
-    assert settings(TASKS, {**PLACE, "IMGSEARCH_RUN_SHARD_IMAGES": "7"}).run.shard_images == 7
+    assert read_settings(TASKS, {**PLACE, "IMGSEARCH_RUN_SHARD_IMAGES": "7"}).run.shard_images == 7
 
 
 @pytest.mark.parametrize(
@@ -510,17 +508,17 @@ def test_settings_are_those_of_the_files_and_of_the_environment() -> None:
 )
 def test_what_the_machines_cannot_reach_is_refused(name: str, value: str) -> None:
     with pytest.raises(UsageError, match=name):
-        settings(TASKS, {**PLACE, name: value})
+        read_settings(TASKS, {**PLACE, name: value})
 
 
 def test_a_folder_without_tasks_is_named(connected: Made, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"embed\.yaml: name the folder"):
+    with pytest.raises(UsageError, match=r"embed\.yaml .*--sky-tasks"):
         connected(files=tmp_path).template(Stage.EMBED)
     (tmp_path / "embed.yaml").write_text("name: [")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match=r"embed\.yaml"):
         connected(files=tmp_path).template(Stage.EMBED)
     (tmp_path / "embed.yaml").write_text("name: x\n")
-    with pytest.raises(UsageError, match="is no task"):
+    with pytest.raises(UsageError, match=r"embed\.yaml.*`resources` and `run`"):
         connected(files=tmp_path).template(Stage.EMBED)
 
 
