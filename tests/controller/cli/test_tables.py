@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.cli.tables import RunView, average, reasons, report_table, summary, table
+from controller.cli.progress import RunView
+from controller.cli.tables import average, reasons, report_table, summary, table
 from controller.jobs.cost import Price, cost
 from controller.jobs.results import IndexReport
 from controller.jobs.state import JobState, Phase, Stage
@@ -187,7 +188,7 @@ def costs(ran: Mapping[Gpu, float], prices: Mapping[str, list[Price]], **fields:
     """The lines of a report that tell of it, without its first and last ones."""
     told = cost(replace(EMBED, usage=Usage(observed=ran), **fields), hour_price=None, prices=prices)
     lines = printed(report_table({**REPORT, "cost": told})).splitlines()
-    between = next(at for at, line in enumerate(lines) if line.startswith("passed over")) + 1
+    between = next(at for at, line in enumerate(lines) if line.startswith("skipped")) + 1
     return [[part.strip() for part in line.split("  ", 1)] for line in lines[between:-1]]
 
 
