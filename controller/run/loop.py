@@ -19,7 +19,8 @@ POLL_SECONDS = 1.0
 
 
 class Pipeline:
-    """Drives one run. A second controller on the same run does no harm: names are computed, creation is idempotent."""
+    """Drives one run. A second controller on the same run does no harm, because names are computed and creation is
+    idempotent."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class Pipeline:
         self._events = events
 
     def manifest(self, stage: Stage, completions: int) -> dict[str, Any]:
-        """The Job as it is sent."""
+        """The Job that the backend gets."""
         return manifests.job(
             stage,
             self._settings,
@@ -53,7 +54,7 @@ class Pipeline:
         )
 
     def run(self) -> tuple[Finished | Failed, Mapping[Stage, JobState]]:
-        """Runs what is left of the run; returns how it ended and its Jobs."""
+        """Runs the remaining stages. Returns the last step and the Jobs."""
         retry = True
         created = False
         self._check(self._backend.jobs(self._settings.run.id))
@@ -72,7 +73,7 @@ class Pipeline:
                     retry, created = False, True
                 case Wait(stage):
                     if reason := self._capacity.given_up(jobs[stage]):
-                        # Its pods would wake an autoscaler later, when nobody waits for them any more.
+                        # Pods that still wait would make an autoscaler add nodes that nobody needs.
                         self._record(jobs[stage], "NoCapacity", reason, warning=True)
                         self._backend.delete(jobs[stage].name)
                         return Failed(stage, reason), jobs
@@ -80,7 +81,7 @@ class Pipeline:
                         self._capacity.widen(jobs[stage], wider)
                     self._backend.wait(POLL_SECONDS)
                 case Finished(changed=False):
-                    # No run came of it, and the next update shall look again.
+                    # Without its Job, the next update compares the source again.
                     self._backend.delete(jobs[Stage.PLAN].name)
                     return step, jobs
                 case Failed(stage, reason):
@@ -96,13 +97,13 @@ class Pipeline:
             self._events.record(job, reason, message, warning=warning)
 
     def _check(self, jobs: Mapping[Stage, JobState]) -> None:
-        """Raises PermanentError where a Job of this run was made with other options. What failed may be corrected."""
+        """Raises PermanentError where a Job of this run has other options. The options of a failed Job may change."""
         for stage, job in jobs.items():
-            ours = self.manifest(stage, job.completions)["metadata"]["annotations"][labels.SPEC_HASH]
-            if job.phase is not Phase.FAILED and job.spec_hash != ours:
+            spec_hash = self.manifest(stage, job.completions)["metadata"]["annotations"][labels.SPEC_HASH]
+            if job.phase is not Phase.FAILED and job.spec_hash != spec_hash:
                 raise PermanentError(
                     f"run {self._settings.run.id} exists with other options (Job {job.name} has spec {job.spec_hash}, "
-                    f"this command {ours}): give the same options as before, or another --run"
+                    f"this command has {spec_hash}). Use the same options as before, or another --run"
                 )
 
 
