@@ -14,13 +14,13 @@ from controller.backends.kubernetes.gpus import NodeGpuFinder
 from controller.backends.local import RELEASE as LOCAL_RELEASE
 from controller.backends.local import LocalBackend
 from controller.backends.skypilot import INSTALL, installed
-from controller.backends.skypilot.gpus import SkyFinder
+from controller.backends.skypilot.gpus import SkyGpuFinder
 from controller.backends.skypilot.placement import MachinePlacement
 from controller.backends.skypilot.pools import ensure_pool
 from controller.cli import settings as run_settings
 from controller.cli.options import HOME, RunOptions, TargetOptions, words
 from controller.gpus.affinity import NodePlacement
-from controller.gpus.nodes import Finder, find, room
+from controller.gpus.nodes import GpuFinder, find, room
 from controller.jobs.manifests import Placement
 from controller.jobs.results import Answer
 from controller.run.capacity import Capacity
@@ -291,10 +291,10 @@ def connect(options: TargetOptions, env: Mapping[str, str]) -> tuple[Api, str | 
     return connect(kubeconfig=kubeconfig, context=context, namespace=options.namespace), context
 
 
-def finder(api: Api, context: str | None, autoscaler: str | None) -> Finder:
+def finder(api: Api, context: str | None, autoscaler: str | None) -> GpuFinder:
     """Finds the GPUs of a cluster: with SkyPilot where it is installed."""
     if installed():
-        return SkyFinder(context, autoscaler=autoscaler)
+        return SkyGpuFinder(context, autoscaler=autoscaler)
     return NodeGpuFinder(api, autoscaler=autoscaler)
 
 

@@ -1,4 +1,4 @@
-"""Which nodes fit, what is free on them, and what a person is told where none does."""
+"""Nodes that match a request, their free GPUs, and the error where no node matches."""
 
 from __future__ import annotations
 
@@ -219,53 +219,51 @@ def test_spot_nodes_have_the_labels_that_the_chart_knows() -> None:
     assert [*SPOT_LABELS.items()] == [(each["key"], each["value"]) for each in listed]
 
 
-# What a person is told.
+# What the error of a missing GPU contains.
 
 
 @pytest.mark.parametrize(
-    ("nodes", "kind", "told"),
+    ("nodes", "kind", "parts"),
     [
-        (
-            [GPU_1],
-            Kind("H100", 8),
-            f"no node has 8 H100; the cluster has L4 (2 on the largest node): choose one of these, or {ADVICE}",
-        ),
+        ([GPU_1], Kind("H100", 8), ["no node has 8 H100", "L4 (2 on the largest node)", ADVICE]),
         (
             [node("a", {SKYPILOT: "t4"}, 4), node("b", {SKYPILOT: "t4"}, 1), GPU_1],
             Kind("H100", 1),
-            "no node has 1 H100; the cluster has L4 (2 on the largest node), T4 (4 on the largest node): choose one of "
-            f"these, or {ADVICE}",
+            ["no node has 1 H100", "L4 (2 on the largest node), T4 (4 on the largest node)", ADVICE],
         ),
         (
             [GPU_1, node("gpu-2", {GKE: "nvidia-l4"}, 1)],
             Kind("l4", 4),
-            f"no node has 4 l4, the largest has 2: ask for 2 at most, or {ADVICE}",
+            ["no node has 4 l4", "the largest has 2", "at most 2", ADVICE],
         ),
-        (
-            [],
-            L4,
-            "no node has 1 L4: the cluster has no node with a whole GPU that is Ready and not cordoned; add one, or "
-            f"{ADVICE}",
-        ),
+        ([], L4, ["no node has 1 L4", "no node with a whole GPU that is Ready and not cordoned", ADVICE]),
         (
             [node("gpu-7"), node("gpu-8")],
             L4,
-            "no node has 1 L4 by its labels: the GPU nodes of the cluster bear none that names their GPU; label those "
-            "that have it, as in `kubectl label node gpu-7 skypilot.co/accelerator=l4`",
+            ["no node has 1 L4", "`kubectl label node gpu-7 skypilot.co/accelerator=l4`"],
         ),
         (
             [GPU_1, node("gpu-8")],
             Kind("H100", 1),
-            f"no node has 1 H100; the cluster has L4 (2 on the largest node): choose one of these, or {ADVICE}; or, if "
-            "gpu-8 has it, say so: `kubectl label node gpu-8 skypilot.co/accelerator=h100`",
+            [
+                "no node has 1 H100",
+                "L4 (2 on the largest node)",
+                ADVICE,
+                "`kubectl label node gpu-8 skypilot.co/accelerator=h100`",
+            ],
         ),
     ],
     ids=["another", "others", "too-many", "no-gpu", "no-label", "one-without-label"],
 )
-def test_a_gpu_that_no_node_has_is_named_with_what_there_is(nodes: list[Object], kind: Kind, told: str) -> None:
+def test_a_gpu_that_no_node_has_is_named_with_the_gpus_of_the_cluster(
+    nodes: list[Object], kind: Kind, parts: list[str]
+) -> None:
     with pytest.raises(NoSuchShape) as refused:
         match(nodes, [], kind)
-    assert str(refused.value) == told
+    message = str(refused.value)
+    assert [part for part in parts if part not in message] == []
+    for optional in ("on the largest node", "kubectl label", ADVICE):
+        assert (optional in message) is any(optional in part for part in parts)
     assert isinstance(refused.value, UsageError)
 
 
@@ -325,7 +323,7 @@ def test_an_autoscaler_adds_what_the_nodes_have_too_few_of() -> None:
 
 
 def test_what_gke_does_not_have_it_cannot_add() -> None:
-    with pytest.raises(NoSuchShape, match="no node has 1 A10G, and gke can add none: it has A100, A100-80GB, B200"):
+    with pytest.raises(NoSuchShape, match=r"no node has 1 A10G, .*gke.*: it has A100, A100-80GB, B200"):
         match([GPU_1], [], Kind("A10G", 1), autoscaler="gke")
     own = [node(labels={SKYPILOT: "a10g"})]
     assert match(own, [], Kind("A10G", 1), autoscaler="gke").labels == {SKYPILOT: ("a10g",)}
@@ -334,6 +332,5 @@ def test_what_gke_does_not_have_it_cannot_add() -> None:
 def test_an_autoscaler_that_is_not_known_is_refused() -> None:
     with pytest.raises(UsageError) as refused:
         match([GPU_1], [], L4, autoscaler="eks")
-    assert str(refused.value) == (
-        "there is no autoscaler 'eks': it is one of gke, karpenter, coreweave, nebius, generic"
-    )
+    assert "'eks'" in str(refused.value)
+    assert str(refused.value).endswith("gke, karpenter, coreweave, nebius, generic")

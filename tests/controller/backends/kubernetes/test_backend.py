@@ -13,6 +13,7 @@ import pytest
 from controller.backends.kubernetes.api import PAGE, Api
 from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.kubernetes.errands import START_SECONDS
+from controller.backends.kubernetes.events import Events
 from controller.backends.kubernetes.progress import LOG_SECONDS, LOGS
 from controller.jobs.annotations import JobRecord
 from controller.jobs.state import JobState, Phase, Stage
