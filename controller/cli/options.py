@@ -63,9 +63,7 @@ def option(
 class TargetOptions:
     """The options of every command that works with runs: where it works."""
 
-    release: str = option(
-        f"Name of the chart's release. Default: {RELEASE}", default=RELEASE, flags=("--release",), metavar="R"
-    )
+    release: str = option(f"Name of the chart's release. Default: {RELEASE}", default=RELEASE, metavar="R")
     namespace: str | None = option(
         "Namespace of the release. Default: the namespace of the context",
         default=None,

@@ -213,18 +213,18 @@ class ReleaseTarget(Target):
         if options.overflow:
             raise UsageError("--overflow needs SkyPilot on this machine: remove --detach")
         run = settings.run
-        at_a_time = None if options.max_parallelism else self.resources(options, settings)[0].parallelism
-        inside = replace(
+        capacity, _ = self.resources(options, settings)  # the pod may not be allowed to list nodes
+        pod_options = replace(
             options,
             source=run.source,
             model=run.model,
             run=run.id,
             shard_size=run.shard_images,
-            parallelism=at_a_time,
+            parallelism=None if options.max_parallelism else capacity.parallelism,
             detach=False,
             dry_run=False,
         )
-        arguments = ["run-pipeline", *words(inside), *words(TargetOptions(release=self.release))]
+        arguments = ["run-pipeline", *words(pod_options), *words(TargetOptions(release=self.release))]
         return self._kubernetes.controller_job(arguments, settings)
 
     def start_controller(self, job: Mapping[str, Any]) -> None:
