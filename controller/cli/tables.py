@@ -43,7 +43,7 @@ def table(
         rows.add_row(
             stage,
             f"[{styles[job.phase]}]{job.phase}[/]",
-            shards(figures) if stage is Stage.EMBED else "",
+            _shards(figures) if stage is Stage.EMBED else "",
             of_total(figures["images"], figures["images_of"]),
             str(figures["bad"]) if figures["bad"] else "",
             f"{figures['rate']:.1f}" if figures["rate"] else "",
@@ -166,7 +166,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def shards(figures: Mapping[str, Any]) -> str:
+def _shards(figures: Mapping[str, Any]) -> str:
     words = f"{figures['done']}/{figures['of']}"
     parts = [f"{figures[state]} {state}" for state in ("active", "failed") if figures[state]]
     return f"{words} ({', '.join(parts)})" if parts else words

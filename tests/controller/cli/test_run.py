@@ -149,9 +149,9 @@ def test_detach_leaves_the_run_to_a_controller_in_the_cluster(cli: Cli, server: 
     assert made["spec"] == dry["spec"]
     args = made["spec"]["template"]["spec"]["containers"][0]["args"]
     assert args[:2] == ["run-pipeline", SOURCE]
-    given = parser().parse_args(args)
-    assert read_options(TargetOptions, given) == TargetOptions(release=RELEASE)
-    assert read_options(RunOptions, given) == RunOptions(
+    parsed = parser().parse_args(args)
+    assert read_options(TargetOptions, parsed) == TargetOptions(release=RELEASE)
+    assert read_options(RunOptions, parsed) == RunOptions(
         source=SOURCE,
         model="a/b",
         run="r1",
