@@ -32,6 +32,7 @@ from controller.cli import (
 )
 from controller.cli import run as run_pipeline
 from controller.cli.console import Terminal
+from imgsearch import distribution
 from imgsearch.errors import ExitCode, ImgsearchError, UsageError
 
 INTERRUPTED = 130
@@ -67,6 +68,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="controller", description="Image search on your own machines.")
+    top.add_argument(
+        "--version", action="version", help="Show the version and exit", version=f"%(prog)s {distribution.version()}"
+    )
     subparsers = top.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     for name, subcommand in SUBCOMMANDS.items():
         subcommand.add_arguments(subparsers.add_parser(name, help=subcommand.HELP, description=subcommand.HELP))

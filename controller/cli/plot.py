@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from controller.cli.tables import Evaluation
+from imgsearch import distribution
 from imgsearch.errors import UsageError
 
 KINDS = {
@@ -23,7 +24,7 @@ def check_plot(file: Path) -> None:
     if not file.absolute().parent.is_dir():
         raise UsageError(f"Invalid --plot {file}: folder {file.parent} does not exist")
     if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib: pip install 'imgsearch[plot]'")
+        raise UsageError(f"--plot needs matplotlib: {distribution.install('plot')}")
 
 
 def plot(evaluation: Evaluation, file: Path) -> None:

@@ -6,14 +6,13 @@ import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from controller.cli.options import MODEL
 from controller.run.steps import run_id
 from imgsearch.errors import UsageError
 from imgsearch.runs.layout import RunFolder
-from imgsearch.settings import PREFIX, LogSettings, SearchSettings, Settings, StorageSettings, StoreSettings
+from imgsearch.settings import PREFIX, Settings, StorageSettings, StoreSettings
 
 INDEX_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?")
 
@@ -43,32 +42,31 @@ def with_run(
     if not INDEX_NAME.fullmatch(index):
         raise UsageError(f"Invalid index name {index!r}: use lower-case letters, digits, dots, dashes and underscores")
     release = settings.run
-    options = replace(
-        release,
-        index=index,
-        source=source,
-        model=_model(model or release.model or MODEL),
-        base=base,
-        shard_images=release.shard_images if shard_images is None else shard_images,
+    changed = settings.with_values(
+        {
+            "run.index": index,
+            "run.source": source,
+            "run.model": _model(model or release.model or MODEL),
+            "run.base": base,
+            "run.shard_images": release.shard_images if shard_images is None else shard_images,
+        }
     )
-    if options.shard_images < 1:
-        raise UsageError("--shard-size must be at least 1")
-    options = replace(options, id=run or run_id(options))
-    RunFolder(options.id)
-    return replace(settings, run=options)
+    id = run or run_id(changed.run)
+    RunFolder(id)
+    return changed.with_values({"run.id": id})
 
 
 def overridden(settings: Settings, overrides: Sequence[str]) -> Settings:
     """`settings` with each `group.field=value`. Raises UsageError for an invalid one."""
-    env = settings.to_env()
+    values = {}
     for override in overrides:
         path, mark, value = override.partition("=")
         if not mark or path.count(".") != 1:
             raise UsageError(
                 f"Invalid --set {override}: use PATH=VALUE, for example embed.batch_images=64 (see docs/settings.md)"
             )
-        env[f"{PREFIX}_{path.replace('.', '_').upper()}"] = value
-    return Settings.from_env(env)
+        values[path] = value
+    return settings.with_values(values)
 
 
 def metrics_port(env: Mapping[str, str]) -> int | None:
@@ -79,7 +77,7 @@ def metrics_port(env: Mapping[str, str]) -> int | None:
 
 def serving(settings: Settings, *, host: str, port: int) -> Settings:
     """The settings of a searcher that serves on this machine."""
-    return replace(settings, search=SearchSettings(host=host, port=port), log=LogSettings(format="text"))
+    return settings.with_values({"search.host": host, "search.port": port, "log.format": "text"})
 
 
 def check_source(source: str) -> None:

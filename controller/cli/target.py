@@ -24,6 +24,7 @@ from controller.gpus.nodes import GpuFinder, find, room
 from controller.jobs.manifests import Placement
 from controller.jobs.results import Answer
 from controller.run.capacity import Capacity
+from imgsearch import distribution
 from imgsearch.errors import UsageError
 from imgsearch.settings import EvaluateSettings, RunSettings, Settings
 
@@ -130,9 +131,7 @@ class LocalTarget(Target):
     def require_programs(self) -> None:
         missing = [package for package in ("torch", "chromadb") if importlib.util.find_spec(package) is None]
         if missing:
-            raise UsageError(
-                f"Work on this machine needs {' and '.join(missing)}: pip install 'imgsearch[embedder,searcher]'"
-            )
+            raise UsageError(f"Work on this machine needs {' and '.join(missing)}: {distribution.install('all')}")
 
     def resources(self, options: RunOptions, settings: Settings) -> tuple[Capacity, Placement | None]:
         if options.accelerators or options.spot or options.max_parallelism:

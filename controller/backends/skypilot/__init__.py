@@ -23,11 +23,12 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from imgsearch import distribution
 from imgsearch.errors import UsageError
 
 INSTALL = (
-    "SkyPilot is not installed: run `make install-sky` and then `.venv-sky/bin/controller …`, or "
-    "`pip install 'imgsearch[sky]'` in a new environment"
+    "SkyPilot is not installed: run `make install-sky` in a checkout and then `.venv-sky/bin/controller …`, or, in a "
+    f"new environment, {distribution.install('sky')}"
 )
 HOME = Path("~/.imgsearch/sky")
 

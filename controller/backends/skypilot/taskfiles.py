@@ -12,7 +12,8 @@ from controller.jobs.state import Stage
 from imgsearch.errors import UsageError
 from imgsearch.settings import PREFIX, Settings
 
-TASKS = Path(__file__).resolve().parents[3] / "sky"
+_PACKAGED = Path(__file__).with_name("task_files")
+TASKS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[3] / "sky"
 
 
 def read_task(folder: Path, stage: Stage) -> dict[str, Any]:

@@ -40,8 +40,6 @@ def processes(settings: Settings, *, cgroup: Path = machine.CGROUP) -> int:
     if count is None:
         # Without a limit of its own a container sees all cores of its node, and has not the memory for so many models.
         return max(1, machine.cpus(cgroup) // CPUS) if machine.limited(cgroup) and not alone else 1
-    if count < 1:
-        raise UsageError(f"IMGSEARCH_SEARCH_WORKERS={count} cannot answer: give 1 or more, or leave it out")
     if count > 1 and alone:
         raise UsageError(
             f"IMGSEARCH_SEARCH_WORKERS={count} needs a Chroma server, since files of Chroma are for one process at a "

@@ -102,4 +102,4 @@ def _tell() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(stage.answer(partial(_one_of_several, descriptor=int(sys.argv[1])), os.environ))
+    sys.exit(stage.run_server(partial(_one_of_several, descriptor=int(sys.argv[1])), os.environ))

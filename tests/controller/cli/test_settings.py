@@ -55,10 +55,10 @@ def test_settings_are_overridden_by_their_path() -> None:
         ("batch=64", "--set batch=64"),
         ("embed.batch_images", "--set embed.batch_images"),
         ("embed.batch.images=64", "--set embed.batch.images=64"),
-        ("embed.batch=64", "IMGSEARCH_EMBED_BATCH"),
-        ("nodes.count=2", "IMGSEARCH_NODES_COUNT"),
-        ("embed.batch_images=many", "IMGSEARCH_EMBED_BATCH_IMAGES"),
-        ("run.shard_images=", "IMGSEARCH_RUN_SHARD_IMAGES"),
+        ("embed.batch=64", "embed.batch;"),
+        ("nodes.count=2", "nodes.count;"),
+        ("embed.batch_images=many", "'many' for embed.batch_images (IMGSEARCH_EMBED_BATCH_IMAGES)"),
+        ("run.shard_images=", "'' for run.shard_images (IMGSEARCH_RUN_SHARD_IMAGES)"),
     ],
 )
 def test_an_invalid_setting_is_refused(override: str, value: str) -> None:
