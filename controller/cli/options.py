@@ -1,4 +1,4 @@
-"""The options of commands as values. One definition of an option serves argparse and the way back to words."""
+"""The options of commands as values. One definition of an option serves argparse and the way back to arguments."""
 
 # ruff: noqa: RUF009 -- option() returns a field of the dataclass
 
@@ -191,8 +191,8 @@ def read_options(cls: type[T], args: argparse.Namespace) -> T:
     return cls(**values)
 
 
-def words(options: Any) -> list[str]:
-    """The words of a command line that give these options. Options with their default value are left out."""
+def to_arguments(options: Any) -> list[str]:
+    """The arguments of a command line that give these options. Options with their default value are left out."""
     written: list[str] = []
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)

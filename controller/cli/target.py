@@ -18,7 +18,7 @@ from controller.backends.skypilot.gpus import SkyGpuFinder
 from controller.backends.skypilot.placement import MachinePlacement
 from controller.backends.skypilot.pools import ensure_pool
 from controller.cli import settings as run_settings
-from controller.cli.options import HOME, RunOptions, TargetOptions, words
+from controller.cli.options import HOME, RunOptions, TargetOptions, to_arguments
 from controller.gpus.affinity import NodePlacement
 from controller.gpus.nodes import GpuFinder, find, room
 from controller.jobs.manifests import Placement
@@ -44,7 +44,7 @@ class Target(ABC):
         self.backend = backend
         self.settings = settings
         self.release = release
-        self.flags = "".join(f" {shlex.quote(word)}" for word in words(options))
+        self.flags = "".join(f" {shlex.quote(word)}" for word in to_arguments(options))
         """The options as text to append to the next command: empty, or with a space in front."""
 
     def source(self, source: str) -> str:
@@ -223,7 +223,7 @@ class ReleaseTarget(Target):
             detach=False,
             dry_run=False,
         )
-        arguments = ["run-pipeline", *words(pod_options), *words(TargetOptions(release=self.release))]
+        arguments = ["run-pipeline", *to_arguments(pod_options), *to_arguments(TargetOptions(release=self.release))]
         return self._kubernetes.controller_job(arguments, settings)
 
     def start_controller(self, job: Mapping[str, Any]) -> None:

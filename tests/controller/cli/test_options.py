@@ -1,4 +1,4 @@
-"""Options are values that become words of a command line and come back from them."""
+"""Options are values that become arguments of a command line and come back from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from controller.cli.options import RunOptions, TargetOptions, add_options, read_options, words
+from controller.cli.options import RunOptions, TargetOptions, add_options, read_options, to_arguments
 from controller.gpus.accelerators import Kind
 from controller.gpus.nodes import Spot
 
@@ -60,7 +60,7 @@ def test_each_option_survives_the_way_through_a_command_line(options: Any, name:
     required = {field.name: getattr(options, field.name) for field in fields(options) if field.default is MISSING}
     one = type(options)(**{**required, name: getattr(options, name)})
     assert one != type(options)(**required) or name in required, "the value is the default"
-    assert parsed(type(options), words(one)) == one
+    assert parsed(type(options), to_arguments(one)) == one
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,12 @@ def test_each_option_survives_the_way_through_a_command_line(options: Any, name:
     ],
 )
 def test_all_options_together_survive(options: Any) -> None:
-    assert parsed(type(options), words(options)) == options
+    assert parsed(type(options), to_arguments(options)) == options
 
 
-def test_defaults_need_no_words() -> None:
-    assert words(RunOptions(source="/photos")) == ["/photos"]
-    assert words(TargetOptions()) == []
+def test_defaults_need_no_arguments() -> None:
+    assert to_arguments(RunOptions(source="/photos")) == ["/photos"]
+    assert to_arguments(TargetOptions()) == []
     assert parsed(RunOptions, ["/photos"]) == RunOptions(source="/photos")
 
 
