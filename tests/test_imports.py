@@ -30,6 +30,7 @@ PLANTED = [
     ("images/searcher/ingest/job.py", "chromadb"),
     ("controller/backends/local.py", "kubernetes"),
     ("controller/cli/target.py", "sky"),
+    ("controller/cli/target.py", "argparse"),
     ("controller/run/loop.py", "numpy"),
     # what decides reads a clock, starts a program, or reads a file
     ("controller/backends/skypilot/attempts.py", "subprocess"),

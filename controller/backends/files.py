@@ -1,4 +1,4 @@
-"""YAML files of the person's: each a mapping, which is replaced as a whole."""
+"""Files of the controller on this machine: replaced as a whole, never written in part."""
 
 from __future__ import annotations
 
@@ -15,24 +15,37 @@ from imgsearch import labels
 from imgsearch.errors import UsageError
 
 
-def read(file: Path) -> dict[str, Any]:
-    """The mapping; empty where there is none. Raises UsageError where it is something else."""
+def write_atomically(file: Path, text: str) -> None:
+    """Replaces a file, or nothing where that fails. Only its owner may read it: it may contain credentials."""
+    target = file.resolve()  # a symbolic link stays one
+    with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as partial:
+        try:
+            partial.write(text)
+            partial.close()
+            os.replace(partial.name, target)
+        except BaseException:
+            os.unlink(partial.name)
+            raise
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(file, json.dumps(content, indent=1))
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; empty where the file does not exist. Raises UsageError for an invalid file."""
     try:
-        found = yaml.safe_load(file.read_text()) if file.exists() else None
+        content = yaml.safe_load(file.read_text()) if file.exists() else None
     except yaml.YAMLError as error:
-        raise UsageError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(found or {}, dict):
-        raise UsageError(f"{file} cannot be read: it is no mapping")
-    return found or {}
+        raise UsageError(f"invalid YAML in {file}: {' '.join(str(error).split())}") from error
+    if not isinstance(content or {}, dict):
+        raise UsageError(f"invalid content of {file}: it must be a mapping")
+    return content or {}
 
 
-def write(file: Path, content: Mapping[str, Any]) -> None:
-    """All of it or nothing, for its owner alone: it may have keys in it."""
-    real = file.resolve()  # a link stays one
-    real.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=real.parent, prefix=f".{real.name}.", delete=False) as new:
-        yaml.safe_dump(dict(content), new, sort_keys=False)
-    os.replace(new.name, real)
+def write_yaml(file: Path, content: Mapping[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, yaml.safe_dump(dict(content), sort_keys=False))
 
 
 def runs_below(jobs: Path) -> list[str]:

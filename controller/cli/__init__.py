@@ -1,1 +1,1 @@
-"""The command line: each verb, its arguments beside its code."""
+"""The command line: a file for each subcommand, with its arguments beside its code."""

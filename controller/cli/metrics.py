@@ -1,4 +1,4 @@
-"""What the controller says of its run to Prometheus, while it drives one."""
+"""The Prometheus metrics of a run, while a controller drives it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.state import JobState, Phase, Stage, planned
 
 
 class RunMetrics(Collector):
-    """Gauges of one run, made of the last look at its Jobs: a Job that is gone leaves nothing behind. Any thread may
-    read."""
+    """Gauges of one run, computed from the last state of its Jobs, so a deleted Job has no gauges. Thread-safe."""
 
     def __init__(self, run: str, index: str) -> None:
         self.registry = CollectorRegistry()
@@ -29,13 +28,13 @@ class RunMetrics(Collector):
         jobs = self._jobs
         yield self._gauge(
             "state",
-            "1 for the state that a stage is in.",
+            "1 for the current state of a stage.",
             ("stage", "state"),
             {(stage, phase): phase is job.phase for stage, job in jobs.items() for phase in Phase},
         )
         yield self._gauge(
             "shards",
-            "Completion indexes of a stage.",
+            "Shards of a stage.",
             ("stage", "state"),
             {(stage, state): count for stage, job in jobs.items() for state, count in _shards(job).items()},
         )
@@ -47,23 +46,23 @@ class RunMetrics(Collector):
         )
         yield self._gauge(
             "waiting_pods",
-            "Pods that have not begun.",
+            "Pods that do not run yet.",
             ("stage",),
             {(stage,): sum(job.waiting.values()) for stage, job in jobs.items()},
         )
         yield self._gauge(
             "gpu_hours",
-            "What the pods of a stage have held so far.",
+            "GPU hours that the pods of a stage have used so far.",
             ("stage",),
-            {(stage,): job.gpu_hours for stage, job in jobs.items()},
+            {(stage,): job.usage.total for stage, job in jobs.items()},
         )
 
     def _gauge(
-        self, name: str, about: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
+        self, name: str, help: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
     ) -> GaugeMetricFamily:
-        gauge = GaugeMetricFamily(f"imgsearch_run_{name}", about, labels=["run", "index", *labels])
-        for named, value in values.items():
-            gauge.add_metric([self._run, self._index, *named], value)
+        gauge = GaugeMetricFamily(f"imgsearch_run_{name}", help, labels=["run", "index", *labels])
+        for label_values, value in values.items():
+            gauge.add_metric([self._run, self._index, *label_values], value)
         return gauge
 
 
@@ -78,8 +77,9 @@ def _shards(job: JobState) -> dict[str, int]:
 
 def _images(jobs: Mapping[Stage, JobState]) -> dict[str, int]:
     images = {}
-    if plan := jobs.get(Stage.PLAN):
-        images["planned"] = int(plan.result.get("images", 0))
+    if Stage.PLAN in jobs:
+        plan = planned(jobs)
+        images["planned"] = plan.images if plan else 0
     if embed := jobs.get(Stage.EMBED):
         images |= {"finished": embed.images_done, "bad": embed.images_bad}
     return images

@@ -1,137 +1,217 @@
-"""What the command line says, as the settings of a run."""
+"""The options of commands as values. One definition of an option serves argparse and the way back to arguments."""
+
+# ruff: noqa: RUF009 -- option() returns a field of the dataclass
 
 from __future__ import annotations
 
-import glob
-import os
-import re
-from collections.abc import Mapping, Sequence
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from controller.run.steps import run_id
-from imgsearch.errors import UsageError
-from imgsearch.runs.layout import RunFolder
-from imgsearch.settings import (
-    PREFIX,
-    Settings,
-    StorageSettings,
-    StoreSettings,
-)
+from controller.gpus.accelerators import Kind, kinds
+from controller.gpus.nodes import Spot
 
 MODEL = "ViT-B-32/laion2b_s34b_b79k"
-INDEX_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?")
+HOME = Path("~/.imgsearch")
+RELEASE = "imgsearch"
+BACKENDS = ("kubernetes", "sky")
+
+T = TypeVar("T")
 
 
-def local_settings(home: Path) -> Settings:
-    """Storage and store below `home`."""
-    root = home.expanduser().resolve()
-    return Settings(
-        storage=StorageSettings(uri=(root / "storage").as_uri()),
-        store=StoreSettings(url="chroma+" + (root / "chroma").as_uri()),
-    )
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
-def with_run(
-    settings: Settings,
+def _kinds_text(alternatives: Sequence[Kind]) -> str:
+    return ",".join(f"{kind.name}:{kind.count}" for kind in alternatives)
+
+
+def option(
+    help: str,
     *,
-    source: str,
-    index: str,
-    model: str | None,
-    run: str | None,
-    shard_images: int | None,
-    base: str | None,
-) -> Settings:
-    """Adds what is to be run to what the place says; computes its id unless one is given.
+    default: Any = MISSING,
+    flags: Sequence[str] = (),
+    parse: Callable[[str], Any] = str,
+    write: Callable[[Any], str] = str,
+    metavar: str | None = None,
+    choices: Sequence[Any] | None = None,
+    one_of: str | None = None,
+) -> Any:
+    """A field of an options class. Without a default it is a positional argument; with the default False it is a
+    switch; with `()` and no parser of its own it may be repeated. `flags` is needed where the flag is not the field's
+    name. Only one option of those with the same `one_of` may be used."""
+    metadata = {
+        "help": help,
+        "flags": flags,
+        "parse": parse,
+        "write": write,
+        "metavar": metavar,
+        "choices": choices,
+        "one_of": one_of,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
 
-    Raises UsageError for a name that can't be one."""
-    if not INDEX_NAME.fullmatch(index):
-        raise UsageError(
-            f"{index!r} cannot be an index name: use lower-case letters, digits, dots, dashes, underscores"
-        )
-    known = settings.run
-    changed = settings.with_values(
-        {
-            "run.index": index,
-            "run.source": source,
-            "run.model": _model(model or known.model or MODEL),
-            "run.base": base,
-            "run.shard_images": known.shard_images if shard_images is None else shard_images,
-        }
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """The options of every command that works with runs: where it works."""
+
+    release: str = option(f"Name of the chart's release. Default: {RELEASE}", default=RELEASE, metavar="R")
+    namespace: str | None = option(
+        "Namespace of the release. Default: the namespace of the context",
+        default=None,
+        flags=("-n", "--namespace"),
+        metavar="N",
     )
-    id = run or run_id(changed.run)
-    RunFolder(id)
-    return changed.with_values({"run.id": id})
+    context: str | None = option(
+        "Context of the kubeconfig. Default: the current context", default=None, metavar="C", one_of="cluster"
+    )
+    pool: str | None = option("A pool that `pools up` created", default=None, metavar="NAME", one_of="cluster")
+    local: bool = option("Work on this machine: run Jobs as processes", default=False)
+    backend: str = option(
+        "sky: rent machines with SkyPilot, without Kubernetes (sky/README.md). Default: kubernetes",
+        default=BACKENDS[0],
+        choices=BACKENDS,
+    )
+    sky_tasks: Path | None = option(
+        "Folder with the task files of SkyPilot. Default: sky/ of the repository",
+        default=None,
+        parse=Path,
+        metavar="DIR",
+    )
+    home: Path | None = option(
+        f"Work on this machine, with runs and vectors in DIR. With --backend sky: state of its tasks. Default: {HOME}",
+        default=None,
+        parse=Path,
+        metavar="DIR",
+    )
 
 
-def overridden(settings: Settings, given: Sequence[str]) -> Settings:
-    """`settings` with each `group.field=value`; raises UsageError for one that is none."""
-    values = {}
-    for each in given:
-        path, mark, value = each.partition("=")
-        if not mark or path.count(".") != 1:
-            raise UsageError(
-                f"--set {each} is no PATH=VALUE, such as embed.batch_images=64; docs/settings.md lists them"
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `run-pipeline`."""
+
+    source: str = option(
+        "A folder, s3://BUCKET/PREFIX (gs://, az://), 'DIR/*.parquet' in either, or hf://datasets/NAME?split=train",
+        metavar="SOURCE",
+    )
+    index: str = option("Name of the published index. Default: photos", default="photos", metavar="NAME")
+    model: str | None = option(
+        f"OpenCLIP ARCH/TAG, or local-dir:PATH. Default: the release's model, or {MODEL}", default=None
+    )
+    run: str | None = option("Id of the run. Default: a hash of source, model and options", default=None, metavar="ID")
+    update: bool = option("Embed only images that are new or changed since the published run", default=False)
+    shard_size: int | None = option(
+        "Images in a shard. Default: the release's value, or 10000", default=None, parse=positive, metavar="N"
+    )
+    accelerators: tuple[Kind, ...] = option(
+        "GPUs of a pod; alternatives are separated by commas. Default: the release's GPUs",
+        default=(),
+        flags=("--accelerator",),
+        parse=kinds,
+        write=_kinds_text,
+        metavar="L4:1,…",
+    )
+    overflow: str | None = option(
+        "Backend for shards that wait too long for a node: sky rents machines for them",
+        default=None,
+        choices=("sky",),
+    )
+    overflow_after: float = option(
+        "How long a shard waits before that. Default: 600 s", default=600.0, parse=float, metavar="SECONDS"
+    )
+    spot: Spot | None = option(
+        "Prefer spot nodes, use only them, or never. Default: the release's choice",
+        default=None,
+        parse=Spot,
+        choices=[*Spot],
+    )
+    parallelism: int | None = option(
+        "Shards at a time. Default: as many as the cluster has GPUs for; 1 on this machine, where it uses every core",
+        default=None,
+        parse=positive,
+        metavar="N",
+        one_of="parallelism",
+    )
+    max_parallelism: int | None = option(
+        "With --accelerator: as many shards at a time as there are free GPUs for, but at most N",
+        default=None,
+        parse=positive,
+        metavar="N",
+        one_of="parallelism",
+    )
+    overrides: tuple[str, ...] = option(
+        "Change a setting, for example embed.batch_images=64. May be repeated",
+        default=(),
+        flags=("--set",),
+        metavar="PATH=VALUE",
+    )
+    detach: bool = option("Run the controller as a Job in the cluster and return", default=False)
+    dry_run: bool = option("Print the Jobs and let the cluster check them. Create nothing", default=False)
+
+
+def add_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup, cls: type[Any]) -> None:
+    """Adds each field of an options class as an argument."""
+    exclusive: dict[str, argparse._MutuallyExclusiveGroup] = {}
+    for field in dataclasses.fields(cls):
+        spec = field.metadata
+        target: Any = parser
+        if name := spec["one_of"]:
+            target = exclusive[name] = exclusive.get(name) or parser.add_mutually_exclusive_group()
+        if field.default is MISSING:
+            target.add_argument(field.name, metavar=spec["metavar"], help=spec["help"])
+        elif field.default is False:
+            target.add_argument(_flag(field), dest=field.name, action="store_true", help=spec["help"])
+        else:
+            target.add_argument(
+                *(spec["flags"] or [_flag(field)]),
+                dest=field.name,
+                action="append" if _is_repeated(field) else "store",
+                default=None if _is_repeated(field) else field.default,
+                type=spec["parse"],
+                metavar=spec["metavar"],
+                choices=spec["choices"],
+                help=spec["help"],
             )
-        values[path] = value
-    return settings.with_values(values)
 
 
-def metrics_port(env: Mapping[str, str]) -> int | None:
-    """The one setting that the controller takes from its own environment: a pod's port is the chart's business."""
-    name = f"{PREFIX}_METRICS_PORT"
-    return Settings.from_env({name: env.get(name, "")}).metrics.port
+def read_options(cls: type[T], args: argparse.Namespace) -> T:
+    """The value of an options class whose arguments were parsed."""
+    values: dict[str, Any] = {field.name: getattr(args, field.name) for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if _is_repeated(field):
+            values[field.name] = tuple(values[field.name] or ())
+    return cls(**values)
 
 
-def check_source(source: str) -> None:
-    """Raises UsageError for a folder that is not on this machine, before anything is started."""
-    if "://" not in source:
-        _must_exist("source", source.partition("?")[0])
+def to_arguments(options: Any) -> list[str]:
+    """The arguments of a command line that give these options. Options with their default value are left out."""
+    written: list[str] = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.default is MISSING:
+            written.append(value)
+        elif value is True:
+            written.append(_flag(field))
+        elif _is_repeated(field):
+            written += [word for item in value for word in (_flag(field), item)]
+        elif value != field.default:
+            written += [_flag(field), field.metadata["write"](value)]
+    return written
 
 
-def check_model(model: str | None) -> None:
-    """Raises UsageError for a model's folder that is not on this machine."""
-    if model and model.startswith("local-dir:"):
-        _must_exist("model", model.removeprefix("local-dir:"))
+def _flag(field: dataclasses.Field[Any]) -> str:
+    """The long flag of an option."""
+    flags: Sequence[str] = field.metadata["flags"]
+    return flags[-1] if flags else f"--{field.name.replace('_', '-')}"
 
 
-def _must_exist(what: str, path: str) -> None:
-    full = os.path.expanduser(path)
-    if not os.path.exists(full) and not glob.glob(full):
-        raise UsageError(f"there is no {what} {path}: check the path")
-
-
-def serving(settings: Settings, *, host: str, port: int) -> Settings:
-    return settings.with_values({"search.host": host, "search.port": port, "log.format": "text"})
-
-
-def source_there(source: str) -> str:
-    """A source as pods find it; raises UsageError for a path that only means something on this machine."""
-    if "://" not in source and not source.startswith("/"):
-        raise UsageError(
-            f"{source!r} is a path on this machine: in a cluster, name the folder as its pods see it (/sources/NAME; "
-            "`sources` in the chart's values) or a bucket, or say --local to work here"
-        )
-    return source
-
-
-def model_there(model: str | None) -> str | None:
-    """A model as pods find it; raises UsageError for a folder that only means something on this machine."""
-    if model and model.startswith("local-dir:") and not model.startswith("local-dir:/"):
-        raise UsageError(f"{model!r} is a folder on this machine: in a cluster, name it as pods see it (/models/NAME)")
-    return model
-
-
-def source_here(source: str) -> str:
-    """A path made absolute, so that the same folder is the same run from wherever the command is given."""
-    if "://" in source:
-        return source
-    path, mark, options = source.partition("?")
-    return os.path.abspath(os.path.expanduser(path)) + mark + options
-
-
-def _model(model: str) -> str:
-    if model.startswith("local-dir:"):
-        return "local-dir:" + os.path.abspath(os.path.expanduser(model.removeprefix("local-dir:")))
-    if not re.fullmatch(r"[^/\s]+/[^/\s]+", model):
-        raise UsageError(f"{model!r} is no model: use ARCH/TAG as in {MODEL}, or local-dir:PATH")
-    return model
+def _is_repeated(field: dataclasses.Field[Any]) -> bool:
+    return field.default == () and field.metadata["parse"] is str

@@ -1,96 +1,34 @@
-"""What a person sees of a run: a live table on a terminal, a line per change in a pipe, JSON on request."""
+"""The tables of the commands, and the figures in them: of a run, its report and an evaluation."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.results import PlanResult
+from controller.jobs.state import JobState, Phase, Stage, planned
 
-RATE_SECONDS = 20.0
-"""The rate is that of the last so many seconds, so that it follows what happens now."""
-
-
-class Rate:
-    """Images a second, over a sliding window."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._seen: deque[tuple[float, int]] = deque()
-
-    def update(self, done: int) -> float | None:
-        """None until the count has moved."""
-        now = self._clock()
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_SECONDS:
-            self._seen.popleft()
-        (then, before), seconds = self._seen[0], now - self._seen[0][0]
-        return (done - before) / seconds if done > before and seconds > 0 and then < now else None
+Evaluation = Mapping[str, Any]
+"""The document of `python -m searcher evaluate`, or a part of it."""
+WEAKEST_LABELS = 5
 
 
 def average(job: JobState, until: datetime) -> float | None:
-    """Images a second since a Job began; None before the first."""
+    """Images a second since a Job began; None before the first image."""
     if not job.started or not job.images_done:
         return None
     seconds = (until - datetime.fromisoformat(job.started)).total_seconds()
     return job.images_done / seconds if seconds > 0 else None
 
 
-class RunView:
-    """Shows a run while it goes on. A context manager: the live table ends with it."""
-
-    def __init__(
-        self,
-        run: str,
-        console: Console,
-        *,
-        gpu_hour_price: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._run = run
-        self._price = gpu_hour_price
-        self._console = console
-        self._rate = Rate(clock)
-        self._line: str | None = None
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-
-    def __enter__(self) -> RunView:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
-
-    def show(self, jobs: Mapping[Stage, JobState]) -> None:
-        embed = jobs.get(Stage.EMBED)
-        rate = self._rate.update(embed.images_done) if embed and embed.phase is Phase.ACTIVE else None
-        if self._live:
-            shown = table(self._run, jobs, rate, gpu_hour_price=self._price)
-            self._live.update(Group(shown, *reasons(jobs)), refresh=True)
-            return
-        line = "; ".join([*(_words(job, jobs) for job in jobs.values()), *_waits(jobs)])
-        if line != self._line:
-            self._line = line
-            self._console.print(f"run {self._run}: {line or 'starting'}", highlight=False, markup=False, soft_wrap=True)
-
-
 def table(
     run: str, jobs: Mapping[Stage, JobState], rate: float | None = None, *, gpu_hour_price: float | None = None
 ) -> Table:
-    """One row a stage. What it has cost is shown where a price is given."""
+    """One row a stage, with its cost where there is a price."""
     rows = Table(title=f"run {run}", title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     priced = ["cost"] if gpu_hour_price is not None else []
     for heading in ("stage", "state", "shards", "images", "bad", "images/s", "left", *priced):
@@ -101,22 +39,22 @@ def table(
         if job is None:
             rows.add_row(stage, "[dim]waiting[/]")
             continue
-        about = summary(job, jobs, rate, gpu_hour_price=gpu_hour_price)
+        figures = summary(job, jobs, rate, gpu_hour_price=gpu_hour_price)
         rows.add_row(
             stage,
             f"[{styles[job.phase]}]{job.phase}[/]",
-            _shards(about) if stage is Stage.EMBED else "",
-            _of(about["images"], about["images_of"]),
-            str(about["bad"]) if about["bad"] else "",
-            f"{about['rate']:.1f}" if about["rate"] else "",
-            _duration(about["left_seconds"]),
-            *([f"{about['cost']:,.2f}"] if about["cost"] else []),
+            _shards(figures) if stage is Stage.EMBED else "",
+            of_total(figures["images"], figures["images_of"]),
+            str(figures["bad"]) if figures["bad"] else "",
+            f"{figures['rate']:.1f}" if figures["rate"] else "",
+            _duration(figures["left_seconds"]),
+            *([f"{figures['cost']:,.2f}"] if figures["cost"] else []),
         )
     return rows
 
 
 def report_table(report: Mapping[str, Any]) -> Table:
-    """What became of a run's images, from `python -m searcher report`."""
+    """The outcome of a run's images, from `python -m searcher report`."""
     rows = Table(show_header=False, box=None, pad_edge=False, padding=(0, 3, 0, 0))
     facts: dict[str, object] = {
         "run": report["run"],
@@ -135,16 +73,16 @@ def report_table(report: Mapping[str, Any]) -> Table:
     if report["kept"] or report["removed"]:
         facts["update"] = f"{report['kept']:,} images kept, {report['removed']:,} removed"
     if report["skipped"]:
-        facts["passed over"] = ", ".join(f"{count} {what}" for what, count in report["skipped"].items())
+        facts["skipped"] = ", ".join(f"{count} {kind}" for kind, count in report["skipped"].items())
     if cost := report.get("cost"):
         facts["gpu hours"] = f"{cost['gpu_hours']:,.2f}: {', '.join(map(_ran, cost['ran']))}"
         if cost["total"] is not None:
             facts["cost"] = f"{cost['total']:,.2f}" + (
                 f", {cost['million_images']:,.2f} for a million images" if cost["million_images"] is not None else ""
             )
-        for each in cost["elsewhere"]:
-            spot = "" if each["on_spot"] is None else f", {each['on_spot']:,.2f} on spot"
-            facts[f"at {each['cloud']}"] = f"{each['total']:,.2f}{spot}"
+        for offer in cost["elsewhere"]:
+            spot = "" if offer["on_spot"] is None else f", {offer['on_spot']:,.2f} on spot"
+            facts[f"at {offer['cloud']}"] = f"{offer['total']:,.2f}{spot}"
     for name, value in facts.items():
         rows.add_row(f"[dim]{name}[/]", escape(str(value)))
     for reason, count in report["bad_reasons"].items():
@@ -163,27 +101,27 @@ def _stages(seconds: Mapping[str, float]) -> str:
 
 
 def reasons(jobs: Mapping[Stage, JobState]) -> list[str]:
-    """Why what failed did and what waits does, a line each, with rich's markup: the first few indexes, or the Job."""
-    told = []
+    """A line with rich's markup for each reason why a Job failed or waits. Of many shards, the first few."""
+    failures = []
     for job in jobs.values():
         errors = job.errors()
         shard = " shard {}" if job.stage is Stage.EMBED else ""
-        told += [f"{job.stage}{shard.format(index)}: {error}" for index, error in list(errors.items())[:5]]
+        failures += [f"{job.stage}{shard.format(index)}: {error}" for index, error in list(errors.items())[:5]]
         if len(errors) > 5:
-            told.append(f"{job.stage}: {len(errors) - 5} more shards failed; -o json has them all")
+            failures.append(f"{job.stage}: {len(errors) - 5} more shards failed; -o json has them all")
         if job.phase is Phase.FAILED and not errors:
-            told.append(f"{job.stage}: {job.reason}")
-    return [f"[red]{escape(line)}[/]" for line in told] + [f"[yellow]{escape(line)}[/]" for line in _waits(jobs)]
+            failures.append(f"{job.stage}: {job.reason}")
+    return [f"[red]{escape(line)}[/]" for line in failures] + [f"[yellow]{escape(line)}[/]" for line in waits(jobs)]
 
 
-def _waits(jobs: Mapping[Stage, JobState]) -> list[str]:
-    """Why pods do not begin, in the scheduler's or the node's own words, and since when none of a Job has a node."""
-    told = []
+def waits(jobs: Mapping[Stage, JobState]) -> list[str]:
+    """A line for each reason why pods wait, in the words of the scheduler or the node, and since when."""
+    lines = []
     for job in jobs.values():
         since = f" (since {job.waiting_since})" if job.waiting_since else ""
         for reason, count in job.waiting.items():
-            told.append(f"{job.stage}: {plural(count, 'pod')} {'waits' if count == 1 else 'wait'}{since}: {reason}")
-    return told
+            lines.append(f"{job.stage}: {plural(count, 'pod')} {'waits' if count == 1 else 'wait'}{since}: {reason}")
+    return lines
 
 
 def summary(
@@ -193,10 +131,10 @@ def summary(
     *,
     gpu_hour_price: float | None = None,
 ) -> dict[str, Any]:
-    """One Job in figures, for the table and for `-o json`. `rate` is that of an embedding that goes on."""
-    planned = jobs[Stage.PLAN].result if Stage.PLAN in jobs else {}
-    images_of = int(planned.get("images", 0)) + (int(planned.get("kept", 0)) if job.stage is Stage.INGEST else 0)
-    done = int(planned.get("images", 0)) if job.stage is Stage.PLAN else job.images_done
+    """One Job in figures, for the table and for `-o json`. `rate` is that of a running embedding."""
+    plan = planned(jobs) or PlanResult(shards=0, images=0, kept=0, removed=0)
+    images_of = plan.images + (plan.kept if job.stage is Stage.INGEST else 0)
+    done = plan.images if job.stage is Stage.PLAN else job.images_done
     embedding = job.stage is Stage.EMBED and job.phase is Phase.ACTIVE
     if not embedding:
         ended = job.stage is Stage.EMBED and job.phase is Phase.COMPLETE
@@ -218,37 +156,23 @@ def summary(
         "reason": job.reason,
         "waiting": dict(job.waiting),
         "waiting_since": job.waiting_since,
-        "gpu_hours": round(job.gpu_hours, 4),
-        "cost": None if gpu_hour_price is None else round(job.gpu_hours * gpu_hour_price, 4),
+        "gpu_hours": round(job.usage.total, 4),
+        "cost": None if gpu_hour_price is None else round(job.usage.total * gpu_hour_price, 4),
         "errors": {str(index): error for index, error in job.errors().items()},
     }
-
-
-def _words(job: JobState, jobs: Mapping[Stage, JobState]) -> str:
-    about = summary(job, jobs)
-    words = f"{job.stage} {job.phase}"
-    if job.stage is Stage.EMBED:
-        words += f", {about['done']}/{about['of']} shards"
-    if about["images"] or about["images_of"]:
-        words += f", {_of(about['images'], about['images_of'])} images"
-    if about["bad"]:
-        words += f", {about['bad']} bad"
-    if about["failed"]:
-        words += f", {about['failed']} failed"
-    return words
 
 
 def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _shards(about: Mapping[str, Any]) -> str:
-    words = f"{about['done']}/{about['of']}"
-    parts = [f"{about[what]} {what}" for what in ("active", "failed") if about[what]]
+def _shards(figures: Mapping[str, Any]) -> str:
+    words = f"{figures['done']}/{figures['of']}"
+    parts = [f"{figures[state]} {state}" for state in ("active", "failed") if figures[state]]
     return f"{words} ({', '.join(parts)})" if parts else words
 
 
-def _of(done: int, total: int) -> str:
+def of_total(done: int, total: int) -> str:
     return f"{done:,}" if done == total else f"{done:,}/{total:,}"
 
 
@@ -258,3 +182,52 @@ def _duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """A row for each measure: of one index with its interval, of two with their difference."""
+    indexes = evaluation["indexes"]
+    return [_compared(figure, indexes) if len(indexes) > 1 else _measured(figure) for figure in evaluation["figures"]]
+
+
+def evaluated_index(index: Evaluation) -> str:
+    """The index, its model and the fields of its metadata that were used."""
+    fields = [f"{name} in {index[name]!r}" for name in ("labels", "captions") if index[name]]
+    return ", ".join([f"index {index['index']}: {index['images']:,} images", f"model {index['model']}", *fields])
+
+
+def weakest_labels(index: Evaluation) -> list[dict[str, Any]]:
+    """The labels whose names find the fewest of their images."""
+    return [
+        {"weakest labels": label["label"], "images": label["images"], "first at": label["first_at"]}
+        | {name: f"{value:.2f}" for name, value in label.items() if name.startswith("precision")}
+        for label in index["by_label"][:WEAKEST_LABELS]
+    ]
+
+
+def _measured(figure: Evaluation) -> dict[str, Any]:
+    (score,) = figure["indexes"]
+    return {
+        "asked with": figure["of"],
+        "figure": figure["figure"],
+        "score": f"{score['value']:.3f}",
+        "95 %": f"{score['low']:.3f} to {score['high']:.3f}",
+        "at best": "" if score["at_best"] == 1 else f"{score['at_best']:.3f}",
+        "queries": score["queries"],
+    }
+
+
+def _compared(figure: Evaluation, indexes: Sequence[Evaluation]) -> dict[str, Any]:
+    difference = figure["difference"]
+    scores = {
+        index["index"]: "" if score is None else f"{score['value']:.3f}"
+        for index, score in zip(indexes, figure["indexes"], strict=True)
+    }
+    return {
+        "asked with": figure["of"],
+        "figure": figure["figure"],
+        **scores,
+        "difference": f"{difference['value']:+.3f}" if difference else "",
+        "95 %": f"{difference['low']:+.3f} to {difference['high']:+.3f}" if difference else "",
+        "queries of both": difference["queries"] if difference else 0,
+    }

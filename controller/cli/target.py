@@ -1,285 +1,312 @@
-"""Where a command works: on this machine, on a release of the chart in a cluster, or on machines that are rented."""
+"""The target of a command: this machine, a release of the chart in a cluster, or machines that SkyPilot rents."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from controller.backends.kubernetes.gpus import NodeLook
-from controller.backends.local import RELEASE, LocalCluster
+from controller.backends import Backend, EventRecorder, JobBackend
+from controller.backends.kubernetes.gpus import NodeGpuFinder
+from controller.backends.local import RELEASE as LOCAL_RELEASE
+from controller.backends.local import LocalBackend
 from controller.backends.skypilot import INSTALL, installed
-from controller.backends.skypilot.gpus import SkyFinder
+from controller.backends.skypilot.gpus import SkyGpuFinder
+from controller.backends.skypilot.placement import MachinePlacement
 from controller.backends.skypilot.pools import ensure_pool
-from controller.cli import options as given
-from controller.gpus.accelerators import kinds
-from controller.gpus.affinity import noted, placed
-from controller.gpus.nodes import Finder, find, room
+from controller.cli import settings as run_settings
+from controller.cli.options import HOME, RunOptions, TargetOptions, to_arguments
+from controller.gpus.affinity import NodePlacement
+from controller.gpus.nodes import GpuFinder, find, room
+from controller.jobs.manifests import Placement
+from controller.jobs.results import Answer
 from controller.run.capacity import Capacity
-from controller.run.loop import Cluster
 from imgsearch import distribution
 from imgsearch.errors import UsageError
-from imgsearch.settings import Settings
+from imgsearch.settings import EvaluateSettings, RunSettings, Settings
 
 if TYPE_CHECKING:
     from controller.backends.kubernetes.api import Api
-    from controller.backends.skypilot.backend import SkyCluster
-
-HOME = Path("~/.imgsearch")
-RELEASE_NAME = "imgsearch"
-BACKENDS = ("kubernetes", "sky")
+    from controller.backends.skypilot.backend import SkyBackend
 
 
-class Place(ABC):
-    """What runs Jobs, what it says of storage and store, and how to name it again."""
+class Target(ABC):
+    """The backend of a command, and the settings of its storage and store."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, *, release: str, flags: str) -> None:
-        """`flags` are what a person adds to the next command to mean the same place: they begin with a space, or are
-        empty."""
-        self.cluster = cluster
+    events: EventRecorder | None = None
+    """None: nobody looks for events of Jobs."""
+
+    def __init__(self, backend: Backend, settings: Settings, *, release: str, options: TargetOptions) -> None:
+        """`options` are those that select the same target again."""
+        self.backend = backend
         self.settings = settings
         self.release = release
-        self.flags = flags
+        self.flags = "".join(f" {shlex.quote(word)}" for word in to_arguments(options))
+        """The options as text to append to the next command: empty, or with a space in front."""
 
-    def source(self, told: str) -> str:
-        """A source as the programs find it that run here. Raises UsageError for one that they can't."""
-        return given.source_there(told)
+    def source(self, source: str) -> str:
+        """A source as the programs of this target find it. Raises UsageError where they cannot."""
+        return run_settings.pod_source(source)
 
-    def model(self, told: str | None) -> str | None:
-        """A model as the programs find it that run here. Raises UsageError for one that they can't."""
-        return given.model_there(told)
+    def model(self, model: str | None) -> str | None:
+        """A model as the programs of this target find it. Raises UsageError where they cannot."""
+        return run_settings.pod_model(model)
 
-    def ready(self) -> None:  # noqa: B027 -- only this machine runs what may be missing
-        """Raises UsageError where a run needs something that is not installed."""
+    def require_programs(self) -> None:  # noqa: B027 -- only this machine runs programs that may be missing
+        """Raises UsageError where a package that a run needs is not installed."""
 
-    @abstractmethod
-    def capacity(self, args: argparse.Namespace, settings: Settings) -> Capacity:
-        """As many shards at a time as were asked for, or as the release says, or as there is room for. Where the flags
-        choose GPUs or machines, the next embed Jobs get these.
-
-        Raises UsageError for flags that mean nothing here."""
-
-    def runner(self, args: argparse.Namespace, settings: Settings) -> Cluster:
-        """What runs the Jobs of this run."""
-        if args.overflow:
-            raise UsageError(f"--overflow adds rented machines to those of a cluster: leave out{self.flags}")
-        return self.cluster
-
-    def controller_job(self, args: argparse.Namespace, settings: Settings) -> Mapping[str, Any]:
-        """This command as a Job that runs the controller. Raises UsageError where no cluster can."""
-        raise self._no_controller()
-
-    def detach(self, args: argparse.Namespace, settings: Settings) -> None:
-        """Leaves the run to such a Job."""
-        raise self._no_controller()
+    def check(self, job: Mapping[str, Any]) -> None:  # noqa: B027 -- this machine runs every Job
+        """Raises UsageError where the backend would refuse this Job. Creates nothing."""
 
     @abstractmethod
-    def serve(self, args: argparse.Namespace) -> int:
-        """Serves until it is stopped; returns its exit code. Raises UsageError with what serves here instead."""
+    def resources(self, options: RunOptions, settings: Settings) -> tuple[Capacity, Placement | None]:
+        """The number of shards at a time, and the GPUs or machines that the options select.
+
+        Raises UsageError for options that this target does not have."""
+
+    def run_backend(self, options: RunOptions, settings: Settings) -> JobBackend:
+        """The backend for the Jobs of this run."""
+        if options.overflow:
+            raise UsageError(f"--overflow adds rented machines to the nodes of a cluster: remove{self.flags}")
+        return self.backend
+
+    def controller_job(self, options: RunOptions, settings: Settings) -> Mapping[str, Any]:
+        """The Job that runs this command in the cluster. Raises UsageError where there is no cluster."""
+        raise self._no_cluster()
+
+    def start_controller(self, job: Mapping[str, Any]) -> None:
+        """Starts that Job."""
+        raise self._no_cluster()
+
+    @abstractmethod
+    def serve(self, host: str, port: int) -> int:
+        """Serves until it is stopped and returns the exit code. Raises UsageError where another program serves."""
 
     @abstractmethod
     def interrupted(self, run: str) -> str:
-        """What becomes of a run whose controller was stopped."""
+        """One sentence about a run whose controller was interrupted."""
 
-    def _no_controller(self) -> UsageError:
-        return UsageError(f"--detach runs the controller in a cluster: leave out{self.flags}")
+    def call(self, verb: str, run: RunSettings, evaluate: EvaluateSettings | None = None) -> Answer:
+        """Runs `python -m searcher VERB` where the data is."""
+        settings = Settings(
+            run=run,
+            storage=self.settings.storage,
+            store=self.settings.store,
+            evaluate=evaluate or EvaluateSettings(),
+        )
+        return self.backend.call("searcher", verb, settings)
+
+    def query(self, verb: str, run: RunSettings | None = None) -> Mapping[str, Any]:
+        """The result of such a call."""
+        return self.call(verb, run or RunSettings()).result
+
+    def published(self, index: str) -> str | None:
+        """The run that an index serves."""
+        return next((row["run"] for row in self.query("indexes")["indexes"] if row["index"] == index), None)
+
+    def _no_cluster(self) -> UsageError:
+        return UsageError(f"--detach runs the controller in a cluster: remove{self.flags}")
 
 
-class Here(Place):
+class LocalTarget(Target):
     """This machine: Jobs are processes."""
 
-    def __init__(self, home: Path | None, env: Mapping[str, str]) -> None:
-        self._local = LocalCluster((home or HOME).expanduser(), env=env)
-        flags = f" --home {home}" if home else " --local"
-        super().__init__(self._local, given.local_settings(home or HOME), release=RELEASE, flags=flags)
+    def __init__(self, options: TargetOptions, env: Mapping[str, str]) -> None:
+        home = options.home or HOME
+        self._local = LocalBackend(home.expanduser(), env=env)
+        again = TargetOptions(home=options.home, local=options.home is None)
+        super().__init__(self._local, run_settings.local_settings(home), release=LOCAL_RELEASE, options=again)
 
-    def source(self, told: str) -> str:
-        given.check_source(told)
-        return given.source_here(told)
+    def source(self, source: str) -> str:
+        run_settings.check_source(source)
+        return run_settings.local_source(source)
 
-    def model(self, told: str | None) -> str | None:
-        given.check_model(told)
-        return told
+    def model(self, model: str | None) -> str | None:
+        run_settings.check_model(model)
+        return model
 
-    def ready(self) -> None:
-        absent = [package for package in ("torch", "chromadb") if importlib.util.find_spec(package) is None]
-        if absent:
-            raise UsageError(
-                f"to work on this machine, {' and '.join(absent)} must be installed: {distribution.install('all')}"
-            )
+    def require_programs(self) -> None:
+        missing = [package for package in ("torch", "chromadb") if importlib.util.find_spec(package) is None]
+        if missing:
+            raise UsageError(f"Work on this machine needs {' and '.join(missing)}: {distribution.install('all')}")
 
-    def capacity(self, args: argparse.Namespace, settings: Settings) -> Capacity:
-        if args.accelerator or args.spot or args.max_parallelism:
-            raise UsageError("--accelerator, --spot and --max-parallelism choose nodes of a cluster: leave out --local")
-        return _asked(args, settings, self.cluster)
+    def resources(self, options: RunOptions, settings: Settings) -> tuple[Capacity, Placement | None]:
+        if options.accelerators or options.spot or options.max_parallelism:
+            raise UsageError("--accelerator, --spot and --max-parallelism select nodes of a cluster: remove --local")
+        return _fixed_capacity(options, settings, self.backend), None
 
-    def serve(self, args: argparse.Namespace) -> int:
-        self.ready()
-        return self._local.program("searcher", "serve", given.serving(self.settings, host=args.host, port=args.port))
+    def serve(self, host: str, port: int) -> int:
+        self.require_programs()
+        return self._local.program("searcher", "serve", run_settings.serving(self.settings, host=host, port=port))
 
     def interrupted(self, run: str) -> str:
-        return "stopping: the parts in hand are being written; the same command goes on from here"
+        return "Stopping after the current parts are written. The same command resumes the run"
 
 
-class Release(Place):
+class ReleaseTarget(Target):
     """A release of the chart in a cluster."""
 
-    def __init__(self, args: argparse.Namespace, env: Mapping[str, str]) -> None:
-        """Raises UsageError where the flags choose no cluster, or none that has such a release."""
-        from controller.backends.kubernetes.backend import RemoteCluster
+    def __init__(self, options: TargetOptions, env: Mapping[str, str]) -> None:
+        """Raises UsageError where the options select no cluster, or one without such a release."""
+        from controller.backends.kubernetes.backend import KubernetesBackend
+        from controller.backends.kubernetes.events import Events
 
-        self._api, self._context = door(args, env)
-        self._remote = RemoteCluster(self._api, args.release)
+        self._api, self._context = connect(options, env)
+        self._kubernetes = KubernetesBackend(self._api, options.release)
+        self.events = Events(self._api)
+        self._options = options
         self._env = env
-        release = None if args.release == RELEASE_NAME else args.release
-        told = {"release": release, "namespace": args.namespace, "context": args.context, "pool": args.pool}
-        super().__init__(self._remote, self._remote.settings(), release=args.release, flags=_flags(told))
+        settings = self._kubernetes.settings()
+        again = replace(options, sky_tasks=None)
+        super().__init__(self._kubernetes, settings, release=options.release, options=again)
 
-    def capacity(self, args: argparse.Namespace, settings: Settings) -> Capacity:
-        jobs, most, remote = settings.jobs, args.max_parallelism, self._remote
-        if not (args.accelerator or args.spot or most):
-            return _asked(args, settings, remote)
-        if most and not args.accelerator:
-            raise UsageError("--max-parallelism counts free GPUs: say which with --accelerator")
-        where = finder(self._api, self._context, jobs.autoscaler)
-        wanted = kinds(args.accelerator) if args.accelerator else ()
-        placements = find(where, wanted) if wanted else []
-        remote.place(lambda template: noted(placed(template, placements, spot=args.spot), placements, spot=args.spot))
-        asked = args.parallelism or (None if most else jobs.parallelism)
-        if asked is None and most and jobs.autoscaler:
-            asked = most  # pods that wait are what an autoscaler goes by
-        if asked is None:
-            asked = room(placements) if wanted else remote.parallelism()
-        start = max(1, min(asked, most or asked))
-        return Capacity(start, most=most, room=lambda: room(find(where, wanted)), patience=jobs.capacity_seconds)
+    def resources(self, options: RunOptions, settings: Settings) -> tuple[Capacity, Placement | None]:
+        jobs, most = settings.jobs, options.max_parallelism
+        if not (options.accelerators or options.spot or most):
+            return _fixed_capacity(options, settings, self._kubernetes), None
+        if most and not options.accelerators:
+            raise UsageError("--max-parallelism counts free GPUs: name them with --accelerator")
+        nodes = finder(self._api, self._context, jobs.autoscaler)
+        matches = find(nodes, options.accelerators) if options.accelerators else []
+        start = options.parallelism or (None if most else jobs.parallelism)
+        if start is None and most and jobs.autoscaler:
+            start = most  # an autoscaler adds nodes for pods that wait
+        if start is None:
+            start = room(matches) if matches else self._kubernetes.parallelism()
+        capacity = Capacity(
+            max(1, min(start, most or start)),
+            most=most,
+            room=lambda: room(find(nodes, options.accelerators)),
+            widen=self._kubernetes.widen,
+            patience=jobs.capacity_seconds,
+        )
+        return capacity, NodePlacement(tuple(matches), options.spot)
 
-    def runner(self, args: argparse.Namespace, settings: Settings) -> Cluster:
-        if not args.overflow:
-            return self._remote
+    def check(self, job: Mapping[str, Any]) -> None:
+        self._kubernetes.check(job)
+
+    def run_backend(self, options: RunOptions, settings: Settings) -> JobBackend:
+        if not options.overflow:
+            return self._kubernetes
         from controller.backends import overflow
 
         overflow.check(settings)
         patience = settings.jobs.capacity_seconds
-        if patience is not None and patience <= args.overflow_after:
+        if patience is not None and patience <= options.overflow_after:
             raise UsageError(
-                f"the release gives up after {patience} s without a node, so nothing would overflow after "
-                f"{args.overflow_after:g} s: make that shorter, or jobs.capacity_seconds longer"
+                f"No shard would overflow: the release stops waiting for a node after {patience} s, before "
+                f"--overflow-after {options.overflow_after:g} s. Make that shorter, or jobs.capacity_seconds longer"
             )
-        sky = rented(args, self._env)
-        sky.choose(kinds(args.accelerator) if args.accelerator else (), args.spot)
-        return overflow.OverflowCluster(self._remote, sky, settings, after=args.overflow_after)
+        return overflow.OverflowBackend(
+            self._kubernetes,
+            rented_machines(self._options, self._env),
+            settings,
+            after=options.overflow_after,
+            placement=MachinePlacement(options.accelerators, options.spot),
+        )
 
-    def controller_job(self, args: argparse.Namespace, settings: Settings) -> Mapping[str, Any]:
-        if args.overflow:
-            raise UsageError("--overflow rents machines with this machine's SkyPilot: leave out --detach")
-        return self._remote.controller_job(self._arguments(args, settings), settings)
+    def controller_job(self, options: RunOptions, settings: Settings) -> Mapping[str, Any]:
+        if options.overflow:
+            raise UsageError("--overflow needs SkyPilot on this machine: remove --detach")
+        run = settings.run
+        capacity, _ = self.resources(options, settings)  # the pod may not be allowed to list nodes
+        pod_options = replace(
+            options,
+            source=run.source,
+            model=run.model,
+            run=run.id,
+            shard_size=run.shard_images,
+            parallelism=None if options.max_parallelism else capacity.parallelism,
+            detach=False,
+            dry_run=False,
+        )
+        arguments = ["run-pipeline", *to_arguments(pod_options), *to_arguments(TargetOptions(release=self.release))]
+        return self._kubernetes.controller_job(arguments, settings)
 
-    def detach(self, args: argparse.Namespace, settings: Settings) -> None:
-        self._remote.start_controller(self.controller_job(args, settings))
+    def start_controller(self, job: Mapping[str, Any]) -> None:
+        self._kubernetes.start_controller(job)
 
-    def serve(self, args: argparse.Namespace) -> int:
-        raise UsageError("say --local: in a cluster the chart serves")
+    def serve(self, host: str, port: int) -> int:
+        raise UsageError("The chart serves in a cluster. To serve on this machine, add --local")
 
     def interrupted(self, run: str) -> str:
         return (
-            "its Jobs go on in the cluster, but the next stage begins only with a controller: the same command goes on "
-            f"from here (--detach: in the cluster); controller status {run} --watch{self.flags} looks on"
+            "The Jobs of the run continue in the cluster, but the next stage needs a controller. The same command "
+            "resumes the run (with --detach: in the cluster). "
+            f"`controller status {run} --watch{self.flags}` shows the progress"
         )
 
-    def _arguments(self, args: argparse.Namespace, settings: Settings) -> list[str]:
-        """This command for a controller in a pod: with what only this machine can see, such as the nodes."""
-        run = settings.run
-        told: dict[str, str | None] = {
-            "--release": self.release,
-            "--index": run.index,
-            "--model": run.model,
-            "--run": run.id,
-            "--shard-size": str(run.shard_images),
-            "--accelerator": args.accelerator,
-            "--spot": args.spot,
-        }
-        at_a_time = self.capacity(args, settings).parallelism
-        if args.max_parallelism:
-            told["--max-parallelism"] = str(args.max_parallelism)
-        else:
-            told["--parallelism"] = str(at_a_time)
-        flags = [word for flag, value in told.items() if value for word in (flag, value)]
-        overrides = [word for each in args.set for word in ("--set", each)]
-        return ["run-pipeline", run.source, *flags, *overrides, *(["--update"] if args.update else [])]
 
+class SkyTarget(Target):
+    """Machines that SkyPilot rents, without Kubernetes."""
 
-class Rented(Place):
-    """Machines that SkyPilot rents, without a Kubernetes."""
+    def __init__(self, options: TargetOptions, env: Mapping[str, str]) -> None:
+        """Raises UsageError where SkyPilot is not installed, or where its tasks have no storage."""
+        from controller.backends.skypilot import backend, taskfiles
 
-    def __init__(self, args: argparse.Namespace, env: Mapping[str, str]) -> None:
-        """Raises UsageError where SkyPilot is not installed, or its tasks say no storage."""
-        from controller.backends.skypilot import backend
-
-        if args.local or args.context or args.pool or args.namespace:
-            raise UsageError(
-                "--backend sky has no cluster and is not this machine: leave out the other flags of the place"
-            )
+        if options.local or options.context or options.pool or options.namespace:
+            raise UsageError("--backend sky cannot be used with --local, --context, --pool or --namespace")
         if not installed():
             raise UsageError(INSTALL)
-        settings = backend.settings(args.sky_tasks or backend.TASKS, env)  # before a server is started
-        self._sky = rented(args, env)
-        flags = " --backend sky" + _flags({"home": args.home, "sky-tasks": args.sky_tasks})
-        super().__init__(self._sky, settings, release=backend.RELEASE, flags=flags)
+        settings = taskfiles.read_settings(options.sky_tasks or taskfiles.TASKS, env)  # before a server is started
+        self._sky = rented_machines(options, env)
+        again = replace(options, release=TargetOptions().release)
+        super().__init__(self._sky, settings, release=backend.RELEASE, options=again)
 
-    def capacity(self, args: argparse.Namespace, settings: Settings) -> Capacity:
-        if args.max_parallelism:
-            raise UsageError("--max-parallelism counts the GPUs of a cluster: with --backend sky, say --parallelism")
-        self._sky.choose(kinds(args.accelerator) if args.accelerator else (), args.spot)
-        return _asked(args, settings, self._sky)
+    def resources(self, options: RunOptions, settings: Settings) -> tuple[Capacity, Placement | None]:
+        if options.max_parallelism:
+            raise UsageError("--max-parallelism counts the GPUs of a cluster. With --backend sky, use --parallelism")
+        placement = MachinePlacement(options.accelerators, options.spot)
+        return _fixed_capacity(options, settings, self._sky), placement
 
-    def serve(self, args: argparse.Namespace) -> int:
-        raise UsageError("with SkyPilot, `sky serve up sky/serve.yaml` serves (sky/README.md)")
+    def check(self, job: Mapping[str, Any]) -> None:
+        self._sky.check(job)
+
+    def serve(self, host: str, port: int) -> int:
+        raise UsageError("With SkyPilot, `sky serve up sky/serve.yaml` serves (sky/README.md)")
 
     def interrupted(self, run: str) -> str:
-        return "its machines go on and end by themselves; the same command goes on from here"
+        return "The machines of the run continue and then end. The same command resumes the run"
 
 
-def place(args: argparse.Namespace, env: Mapping[str, str]) -> Place:
-    """What the flags of a verb choose; raises UsageError where there is no such cluster or release."""
-    if args.backend == "sky":
-        return Rented(args, env)
-    if args.local or args.home is not None:
-        return Here(args.home, env)
-    return Release(args, env)
+def open_target(options: TargetOptions, env: Mapping[str, str]) -> Target:
+    """The target that the options select. Raises UsageError where it does not exist."""
+    if options.backend == "sky":
+        return SkyTarget(options, env)
+    if options.local or options.home is not None:
+        return LocalTarget(options, env)
+    return ReleaseTarget(options, env)
 
 
-def door(args: argparse.Namespace, env: Mapping[str, str]) -> tuple[Api, str | None]:
-    """The API that the flags choose, and its context; raises UsageError where there is none."""
-    from controller.backends.kubernetes.api import connect  # half a second, which work on this machine does not pay
+def connect(options: TargetOptions, env: Mapping[str, str]) -> tuple[Api, str | None]:
+    """The Kubernetes API that the options select, and its context. Raises UsageError where there is none."""
+    from controller.backends.kubernetes.connection import connect  # takes half a second; local work does not need it
 
-    config = env.get("KUBECONFIG")
-    context = ensure_pool(args.pool, kubeconfig=config) if args.pool else args.context
-    return connect(kubeconfig=config, context=context, namespace=args.namespace), context
+    kubeconfig = env.get("KUBECONFIG")
+    context = ensure_pool(options.pool, kubeconfig=kubeconfig) if options.pool else options.context
+    return connect(kubeconfig=kubeconfig, context=context, namespace=options.namespace), context
 
 
-def finder(api: Api, context: str | None, autoscaler: str | None) -> Finder:
-    """SkyPilot's, where it is installed."""
+def finder(api: Api, context: str | None, autoscaler: str | None) -> GpuFinder:
+    """Finds the GPUs of a cluster: with SkyPilot where it is installed."""
     if installed():
-        return SkyFinder(context, autoscaler=autoscaler)
-    return NodeLook(api, autoscaler=autoscaler)
+        return SkyGpuFinder(context, autoscaler=autoscaler)
+    return NodeGpuFinder(api, autoscaler=autoscaler)
 
 
-def rented(args: argparse.Namespace, env: Mapping[str, str]) -> SkyCluster:
-    """The machines that SkyPilot rents; raises UsageError where it is not installed."""
-    from controller.backends.skypilot import backend
+def rented_machines(options: TargetOptions, env: Mapping[str, str]) -> SkyBackend:
+    """The machines that SkyPilot rents. Raises UsageError where it is not installed."""
+    from controller.backends.skypilot.backend import SkyBackend
+    from controller.backends.skypilot.taskfiles import TASKS
     from controller.backends.skypilot.tasks import SkyTasks
 
-    home = (args.home or HOME).expanduser()
-    return backend.SkyCluster(home, SkyTasks(), env=env, files=args.sky_tasks or backend.TASKS)
+    home = (options.home or HOME).expanduser()
+    return SkyBackend(home, SkyTasks(), env=env, files=options.sky_tasks or TASKS)
 
 
-def _asked(args: argparse.Namespace, settings: Settings, cluster: Cluster) -> Capacity:
+def _fixed_capacity(options: RunOptions, settings: Settings, backend: Backend) -> Capacity:
     jobs = settings.jobs
-    return Capacity(args.parallelism or jobs.parallelism or cluster.parallelism(), patience=jobs.capacity_seconds)
-
-
-def _flags(told: Mapping[str, object]) -> str:
-    return "".join(f" --{flag} {value}" for flag, value in told.items() if value)
+    return Capacity(options.parallelism or jobs.parallelism or backend.parallelism(), patience=jobs.capacity_seconds)

@@ -1,1 +1,1 @@
-"""GPUs of clusters as values: accelerators, nodes that have them, and affinity to those nodes. Pure."""
+"""GPUs of clusters as values: accelerators, nodes with GPUs, and affinity to these nodes. Pure."""

@@ -1,8 +1,7 @@
-"""Accelerators by name: what a person calls a GPU, what the labels of nodes call it, and what an autoscaler does. Pure.
+"""Names of accelerators: on the command line, in node labels, and of autoscalers. Pure.
 
-Which labels name a GPU, and what an autoscaler calls one, is what SkyPilot 0.14.1 knows
-(sky/provision/kubernetes/utils.py: LABEL_FORMATTER_REGISTRY and the formatters in it, AUTOSCALER_TYPE_TO_AUTOSCALER;
-sky/utils/gpu_names.py).
+The labels and the names of autoscalers are those of SkyPilot 0.14.1 (sky/provision/kubernetes/utils.py:
+LABEL_FORMATTER_REGISTRY and its formatters, AUTOSCALER_TYPE_TO_AUTOSCALER; sky/utils/gpu_names.py).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ GPU_FEATURE_DISCOVERY = "nvidia.com/gpu.product"
 COREWEAVE = "gpu.nvidia.com/class"
 NEBIUS = "nebius.com/gpu-name"
 ACCELERATOR_LABELS = (SKYPILOT, GKE, KARPENTER, GPU_FEATURE_DISCOVERY, COREWEAVE, NEBIUS)
-"""The labels that name a node's GPU. Where a node has several, `Offer.accelerator` is from the first."""
+"""Node labels for the accelerator. Where a node has several, `Offer.accelerator` is from the first."""
 
 GKE_NAMES = {
     "A100": "nvidia-tesla-a100",
@@ -42,17 +41,17 @@ AUTOSCALERS: Mapping[str, tuple[str, Callable[[str], str | None]]] = {
     "nebius": (NEBIUS, str.upper),
     "generic": (SKYPILOT, str.lower),
 }
-"""The label that each puts on the nodes it adds, and how it writes an accelerator there."""
+"""By autoscaler, the label of the nodes that it adds, and the function from an accelerator to the label's value."""
 
 PARTITION = "cloud.google.com/gke-gpu-partition-size"
-"""On GKE a slice is called like the GPU it is of, and this label tells that it is one."""
+"""On GKE a slice has the name of its GPU; this label marks it as a slice."""
 SLICE = re.compile(r"\bMIG\b", re.IGNORECASE)
 MODEL = re.compile(
     r"\b(GB300|GB200|B300|B200|B100|GH200|H200|H100-MEGA|H100|A100|A10G|A10|A16|A30|A40|L40S|L40|L4|"
     r"A6000|A5000|A4000|V100|P100|P4000|P40|P4|T4G|T4|K80|M60)\b"
 )
 SMALLEST_GB = {"A100": 40, "V100": 16}
-"""Models that come with more memory, too: which then is a part of the name."""
+"""Models that also exist with more memory, which is then a part of the name."""
 GIGABYTES = re.compile(r"\b(\d+)GB?\b")
 MAKER = re.compile(r"\b(NVIDIA|TESLA|GEFORCE)-")
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -60,35 +59,37 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 @dataclass(frozen=True)
 class Kind:
-    """An accelerator, and how many of it one pod takes: `L4:1`."""
+    """An accelerator and its number in one pod: `L4:1`."""
 
     name: str
     count: int
 
 
 def kinds(text: str) -> tuple[Kind, ...]:
-    """Reads `L4:1,A10G`: alternatives, each with the GPUs of one pod, 1 where no number is given.
+    """Parses alternatives such as `L4:1,A10G`: each with the number of GPUs of one pod. Default: 1.
 
-    Raises UsageError, also where the numbers differ: all pods of a Job are alike."""
-    found: list[Kind] = []
+    Raises UsageError, also where the numbers differ: all pods of a Job are equal."""
+    parsed: list[Kind] = []
     for part in text.split(","):
         name, colon, count = part.strip().partition(":")
         number = int(count) if re.fullmatch(r"[0-9]{1,4}", count) else 0 if colon else 1
         if not NAME.fullmatch(name) or number < 1:
-            raise UsageError(f"{part.strip()!r} is no accelerator: write its name and how many a pod takes, as in L4:1")
+            raise UsageError(
+                f"invalid accelerator {part.strip()!r}: give its name and the number of GPUs of a pod, as in L4:1"
+            )
         if SLICE.search(name):
-            raise UsageError(f"{name} is a slice of a GPU: name the whole one")
-        if canonical(name) in {canonical(kind.name) for kind in found}:
-            raise UsageError(f"{text!r} names {name} twice: once is enough")
-        found.append(Kind(name, number))
-    if len({kind.count for kind in found}) > 1:
-        raise UsageError(f"{text!r} has different numbers of GPUs: a pod takes as many of one kind as of any other")
-    return tuple(found)
+            raise UsageError(f"invalid accelerator {name}: it is a slice of a GPU; give the name of the whole GPU")
+        if canonical(name) in {canonical(kind.name) for kind in parsed}:
+            raise UsageError(f"invalid accelerators {text!r}: {name} is in it twice")
+        parsed.append(Kind(name, number))
+    if len({kind.count for kind in parsed}) > 1:
+        raise UsageError(f"invalid accelerators {text!r}: the number of GPUs of a pod must be the same for each")
+    return tuple(parsed)
 
 
 def canonical(value: str) -> str:
-    """The accelerator that a person or a label means: `L4`, `A100-80GB`, whatever stands around it. The memory is left
-    out where there is no smaller one of that model; a model that is not known keeps all but its maker."""
+    """The canonical name of an accelerator, from a label or the command line: `L4`, `A100-80GB`. It contains the memory
+    only where a smaller one of that model exists. An unknown model keeps its name without the manufacturer."""
     text = value.upper().replace("_", "-")
     found = MODEL.search(text)
     if found is None:

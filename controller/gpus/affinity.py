@@ -1,4 +1,4 @@
-"""What pods must say to get onto nodes that have their GPUs: limits, tolerations and node affinity. Pure.
+"""The GPU limits, tolerations and node affinity that bring pods to the nodes which have their GPUs. Pure.
 
 PodTemplateSpecs are core/v1 objects as JSON.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from controller.gpus.accelerators import ACCELERATOR_LABELS
-from controller.gpus.nodes import SPOT_LABELS, Placement, Spot
+from controller.gpus.nodes import SPOT_LABELS, NodeMatch, Spot
 from imgsearch import labels
 from imgsearch.errors import UsageError
 
@@ -21,103 +22,114 @@ REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 
 
-def placed(template: Object, placements: Sequence[Placement], *, spot: Spot | None) -> dict[str, Any]:
-    """The PodTemplateSpec with its pods on any of `placements`, as the chart writes it for the same wishes: limits of
-    the first container, tolerations and node affinity.
+@dataclass(frozen=True)
+class NodePlacement:
+    """The nodes of a cluster on which a run embeds: the Placement (controller.jobs.manifests) of a Kubernetes."""
 
-    What the template itself says of accelerators gives way to the placements, and what it says of spot nodes to `spot`;
-    everything else stays, and is required as well. Without placements its GPUs stay as they are, and with `spot` None
-    its spot nodes.
+    matches: tuple[NodeMatch, ...] = ()
+    """Alternatives. Empty: the GPUs stay those of the release."""
+    spot: Spot | None = None
+    """None: the release decides about spot nodes."""
 
-    Raises UsageError where the placements are not of one resource."""
-    resources = {each.resource: each.kind.name for each in placements}
+    def applied(self, template: Object) -> dict[str, Any]:
+        return noted(placed(template, self.matches, spot=self.spot), self.matches, spot=self.spot)
+
+
+def placed(template: Object, matches: Sequence[NodeMatch], *, spot: Spot | None) -> dict[str, Any]:
+    """The PodTemplateSpec with its pods on the nodes of any match: limits of the first container, tolerations and node
+    affinity, as the chart writes them for the same values.
+
+    The matches replace the accelerators of the template, and `spot` replaces its choice of spot nodes. Everything else
+    stays and is still required. Without matches the template keeps its GPUs; with `spot` None it keeps its spot nodes.
+
+    Raises UsageError where the matches have GPUs of several resources."""
+    resources = {match.resource: match.kind.name for match in matches}
     if len(resources) > 1:
-        told = " and ".join(f"{name} is {resource}" for resource, name in resources.items())
+        names = " and ".join(f"{name} is {resource}" for resource, name in resources.items())
         raise UsageError(
-            f"{told}: pods of one Job take GPUs of one resource, so choose accelerators that have the same"
+            f"{names}: the pods of one Job take GPUs of one resource. Choose accelerators that have the same resource"
         )
-    made = copy.deepcopy(dict(template))
-    spec = made["spec"]
+    pod = copy.deepcopy(dict(template))
+    spec = pod["spec"]
     decided: set[str] = set()
     tolerations: list[Object] = spec.get("tolerations", [])
-    if placements:
-        resource, count = placements[0].resource, placements[0].kind.count
-        _ask_for(spec["containers"][0], resource, count)
-        decided.update(ACCELERATOR_LABELS, *(each.labels for each in placements))
-        mine: Object = {"key": resource, "operator": "Exists", "effect": "NoSchedule"}
-        tolerations = [*(each for each in tolerations if each != mine), mine]
+    if matches:
+        resource, count = matches[0].resource, matches[0].kind.count
+        _limit_gpus(spec["containers"][0], resource, count)
+        decided.update(ACCELERATOR_LABELS, *(match.labels for match in matches))
+        gpu_toleration: Object = {"key": resource, "operator": "Exists", "effect": "NoSchedule"}
+        tolerations = [*(entry for entry in tolerations if entry != gpu_toleration), gpu_toleration]
     if spot is not None:
         decided.update(SPOT_LABELS)
-        theirs = [
+        spot_tolerations = [
             {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
             for key, value in SPOT_LABELS.items()
         ]
-        tolerations = [each for each in tolerations if each not in theirs]
-        tolerations += [] if spot is Spot.NEVER else theirs
+        tolerations = [entry for entry in tolerations if entry not in spot_tolerations]
+        tolerations += [] if spot is Spot.NEVER else spot_tolerations
 
     affinity = spec.get("affinity", {})
-    node = _node_affinity(affinity.get("nodeAffinity", {}), decided, placements, spot)
+    node = _node_affinity(affinity.get("nodeAffinity", {}), decided, matches, spot)
     rewritten = {
         "tolerations": tolerations,
-        "affinity": {name: each for name, each in {**affinity, "nodeAffinity": node}.items() if each},
-        # A node selector is required, too, and would contradict.
+        "affinity": {name: part for name, part in {**affinity, "nodeAffinity": node}.items() if part},
+        # A node selector is required as well, and an old one would contradict the affinity.
         "nodeSelector": {key: value for key, value in spec.get("nodeSelector", {}).items() if key not in decided},
     }
     for name, value in rewritten.items():
         spec.pop(name, None)
         if value:
             spec[name] = value
-    return made
+    return pod
 
 
-def noted(template: Object, placements: Sequence[Placement], *, spot: Spot | None) -> dict[str, Any]:
-    """The PodTemplateSpec with annotations that say what was asked for: its price depends on it."""
-    notes = {labels.ACCELERATOR: placements[0].kind.name if len(placements) == 1 else None, labels.SPOT: spot}
-    about = template.get("metadata") or {}
-    told = {**(about.get("annotations") or {}), **{key: str(note) for key, note in notes.items() if note}}
-    return {**template, "metadata": {**about, "annotations": told}}
+def noted(template: Object, matches: Sequence[NodeMatch], *, spot: Spot | None) -> dict[str, Any]:
+    """The PodTemplateSpec with annotations that name the accelerator and the choice of spot nodes: the cost of the run
+    depends on them."""
+    notes = {labels.ACCELERATOR: matches[0].kind.name if len(matches) == 1 else None, labels.SPOT: spot}
+    metadata = template.get("metadata") or {}
+    annotations = {**(metadata.get("annotations") or {}), **{key: str(note) for key, note in notes.items() if note}}
+    return {**template, "metadata": {**metadata, "annotations": annotations}}
 
 
-def _ask_for(container: dict[str, Any], resource: str, count: int) -> None:
-    """Sets the only GPU limit of a container; the API server makes the request of it."""
-    asked = container.setdefault("resources", {})
-    for part in asked.keys() & {"limits", "requests"}:
-        asked[part] = {name: value for name, value in asked[part].items() if not name.endswith("/gpu")}
-    asked["limits"] = {**asked.get("limits", {}), resource: count}
+def _limit_gpus(container: dict[str, Any], resource: str, count: int) -> None:
+    """Sets the only GPU limit of a container. The API server copies it to the requests."""
+    resources = container.setdefault("resources", {})
+    for part in resources.keys() & {"limits", "requests"}:
+        resources[part] = {name: value for name, value in resources[part].items() if not name.endswith("/gpu")}
+    resources["limits"] = {**resources.get("limits", {}), resource: count}
 
 
-def _node_affinity(
-    old: Object, decided: Set[str], placements: Sequence[Placement], spot: Spot | None
-) -> dict[str, Any]:
-    """Terms are alternatives, expressions of one go together
+def _node_affinity(old: Object, decided: Set[str], matches: Sequence[NodeMatch], spot: Spot | None) -> dict[str, Any]:
+    """The terms of a node affinity are alternatives; all expressions of a term must hold
     (https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#node-affinity)."""
-    labels: dict[str, list[str]] = {}
-    for each in placements:
-        for key, values in each.labels.items():
-            labels[key] = list(dict.fromkeys([*labels.get(key, []), *values]))
+    gpu_labels: dict[str, list[str]] = {}
+    for match in matches:
+        for key, values in match.labels.items():
+            gpu_labels[key] = list(dict.fromkeys([*gpu_labels.get(key, []), *values]))
     spots = [_expression(key, "In", [value]) for key, value in SPOT_LABELS.items()]
-    others = [_expression(key, "NotIn", [value]) for key, value in SPOT_LABELS.items()]
+    not_spots = [_expression(key, "NotIn", [value]) for key, value in SPOT_LABELS.items()]
 
     before = [_without(term, decided) for term in old.get(REQUIRED, {}).get("nodeSelectorTerms", [])] or [{}]
-    only = [[each] for each in spots] if spot is Spot.ONLY else [[]]
-    wanted = [[_expression(key, "In", values)] for key, values in labels.items()] or [[]]
-    never = others if spot is Spot.NEVER else []
+    only = [[expression] for expression in spots] if spot is Spot.ONLY else [[]]
+    accelerators = [[_expression(key, "In", values)] for key, values in gpu_labels.items()] or [[]]
+    never = not_spots if spot is Spot.NEVER else []
     required: list[dict[str, Any]] = []
-    for term, one, accelerator in product(before, only, wanted):
-        expressions = [*term.get("matchExpressions", []), *one, *accelerator, *never]
+    for term, spot_only, accelerator in product(before, only, accelerators):
+        expressions = [*term.get("matchExpressions", []), *spot_only, *accelerator, *never]
         combined = {**term, **({"matchExpressions": expressions} if expressions else {})}
         if combined not in required:
-            required.append(copy.deepcopy(combined))  # YAML would print what they share as references
+            required.append(copy.deepcopy(combined))  # YAML would print shared parts as references
 
     preferred = []
-    for each in old.get(PREFERRED, []):
-        # Of accelerators that are all wanted, the template may still prefer one.
-        if preference := _without(each["preference"], decided & SPOT_LABELS.keys()):
-            preferred.append({**each, "preference": preference})
+    for weighted in old.get(PREFERRED, []):
+        # The template may still prefer one of several accelerators.
+        if preference := _without(weighted["preference"], decided & SPOT_LABELS.keys()):
+            preferred.append({**weighted, "preference": preference})
     if spot is Spot.PREFER:
-        preferred += [{"weight": 100, "preference": {"matchExpressions": [each]}} for each in spots]
+        preferred += [{"weight": 100, "preference": {"matchExpressions": [expression]}} for expression in spots]
     return {
-        # A term that has lost all of its expressions asks for nothing, and neither do its alternatives then.
+        # An empty term holds for every node, so its alternatives add nothing.
         **({REQUIRED: {"nodeSelectorTerms": required}} if {} not in required else {}),
         **({PREFERRED: preferred} if preferred else {}),
     }
@@ -129,6 +141,6 @@ def _expression(key: str, operator: str, values: list[str]) -> dict[str, Any]:
 
 def _without(term: Object, keys: Set[str]) -> dict[str, Any]:
     """A NodeSelectorTerm without its expressions on these labels."""
-    left = [each for each in term.get("matchExpressions", []) if each["key"] not in keys]
+    kept = [expression for expression in term.get("matchExpressions", []) if expression["key"] not in keys]
     rest = {name: value for name, value in term.items() if name != "matchExpressions"}
-    return {**rest, **({"matchExpressions": left} if left else {})}
+    return {**rest, **({"matchExpressions": kept} if kept else {})}

@@ -1,7 +1,7 @@
-"""Which nodes of a cluster have the GPUs that a run asks for, and how many are free. Pure.
+"""Finds the nodes of a cluster with the requested GPUs, and the number of free ones. Pure.
 
-Nodes and Pods are core/v1 objects as JSON. Unlike SkyPilot, this looks at every label of every node, since a cluster
-may mix them, and counts only whole GPUs of nodes that take pods.
+Nodes and Pods are core/v1 objects as JSON. Unlike SkyPilot, this module reads every label of every node, since a
+cluster may mix them, and counts only whole GPUs of schedulable nodes.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ SPOT_LABELS = {
     "karpenter.sh/capacity-type": "spot",
     "kubernetes.azure.com/scalesetpriority": "spot",
 }
-"""How clouds label, and some taint, their spot nodes: as `imgsearch.spotNodes` of the chart has it."""
+"""Labels, and in some clouds taints, of spot nodes: the same as `imgsearch.spotNodes` in the chart."""
 
 NVIDIA = "nvidia.com/gpu"
 UNKNOWN = "unknown"
-"""The accelerator of GPU nodes that no label names; names are in capitals, and so come first."""
+"""The accelerator of GPU nodes without such a label. In lower case, it sorts after the names."""
 ENDED = ("Succeeded", "Failed")
 AUTOSCALER_ADVICE = "set an autoscaler that can add such nodes (pipeline.autoscaler in the chart's values)"
 
 
 class NoSuchShape(UsageError):
-    """No node has these GPUs, and nothing can add one: to wait would be of no use."""
+    """No node has these GPUs, and no autoscaler can add one: pods would wait for ever."""
 
 
 class NotAllowed(PermanentError):
-    """Rights are missing: the sentence names them and how to give them."""
+    """Rights are missing: the message names them and how to grant them."""
 
 
 class Spot(StrEnum):
-    """Whether pods go to spot nodes. The chart says `prefer`, `require` and `avoid`."""
+    """Whether pods run on spot nodes. The chart's terms are `prefer`, `require` and `avoid`."""
 
     PREFER = "prefer"
     ONLY = "only"
@@ -59,47 +59,47 @@ class Spot(StrEnum):
 
 @dataclass(frozen=True)
 class Offer:
-    """One accelerator as a cluster has it, on nodes that are Ready and not cordoned."""
+    """One accelerator of a cluster, on nodes that are Ready and not cordoned."""
 
     accelerator: str
-    """`unknown` where no label names it."""
+    """`unknown` for nodes without a label for it."""
     nodes: int
     total: int
     """GPUs."""
     free: int | None
-    """Of those, the ones that no pod asks for; None where pods may not be listed."""
+    """GPUs that no pod requests; None where this account is not allowed to list pods."""
     spot: int
-    """How many of `total` are on spot nodes."""
+    """GPUs on spot nodes."""
     resource: str
-    """What pods ask for: `nvidia.com/gpu`."""
+    """The resource that pods request: `nvidia.com/gpu`."""
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where pods that take one kind can go."""
+class NodeMatch:
+    """The nodes on which pods with one kind of GPU may run."""
 
     kind: Kind
     resource: str
     labels: Mapping[str, tuple[str, ...]]
-    """By node label, its values that mean this accelerator. The labels are alternatives."""
+    """By node label, its values for this accelerator. The labels are alternatives."""
     total: int
     """GPUs on nodes that have enough of them for a pod; 0 where an autoscaler must add such nodes."""
     free: int | None
-    """Of those, the ones that no pod asks for; None where pods may not be listed."""
+    """GPUs that no pod requests; None where this account is not allowed to list pods."""
 
 
-class Finder(Protocol):
-    """Somebody who knows the GPUs of a cluster: SkyPilot, or our own look at its nodes."""
+class GpuFinder(Protocol):
+    """Finds the GPUs of a cluster: with SkyPilot, or from its nodes."""
 
     def offers(self) -> list[Offer]: ...
 
-    def placement(self, kind: Kind) -> Placement:
+    def match(self, kind: Kind) -> NodeMatch:
         """Raises NoSuchShape."""
         ...
 
 
 def offers(nodes: Sequence[Object], pods: Sequence[Object] | None) -> list[Offer]:
-    """What a cluster has, by name; what no label names comes last."""
+    """The GPUs of a cluster, sorted by accelerator; unknown ones come last."""
     groups: dict[tuple[str, str], list[_GpuNode]] = {}
     for node in _gpu_nodes(nodes):
         groups.setdefault((node.accelerator, node.resource), []).append(node)
@@ -116,105 +116,107 @@ def offers(nodes: Sequence[Object], pods: Sequence[Object] | None) -> list[Offer
     ]
 
 
-def placement(
+def match(
     nodes: Sequence[Object], pods: Sequence[Object] | None, kind: Kind, *, autoscaler: str | None = None
-) -> Placement:
-    """Where pods of this kind can go, now and, with an autoscaler, on the nodes that it would add.
+) -> NodeMatch:
+    """The nodes for pods with this kind, including those that an autoscaler would add.
 
-    A label means the accelerator where both names, in any case, are read alike, or where the label's goes on after a
-    `-`: H100 and H100-80GB are both found on NVIDIA-H100-80GB-HBM3 and, as SkyPilot has it, A100 also on A100-80GB;
-    A100-80GB is not found on A100, which has less memory.
+    A label matches where its canonical name is equal, or continues after a `-`: H100 and H100-80GB both match
+    NVIDIA-H100-80GB-HBM3, and as in SkyPilot, A100 also matches A100-80GB. A100-80GB does not match A100, which has
+    less memory.
 
-    Raises NoSuchShape where no node has it and none can be added, UsageError for an autoscaler that is not known."""
+    Raises NoSuchShape where no node matches and none can be added, UsageError for an unknown autoscaler."""
     if autoscaler is not None and autoscaler not in AUTOSCALERS:
-        raise UsageError(f"there is no autoscaler {autoscaler!r}: it is one of {', '.join(AUTOSCALERS)}")
-    there = _gpu_nodes(nodes)
-    having = [node for node in there if node.meaning(kind)]
+        raise UsageError(f"invalid autoscaler {autoscaler!r}: choose one of {', '.join(AUTOSCALERS)}")
+    gpu_nodes = _gpu_nodes(nodes)
+    having = [node for node in gpu_nodes if node.matching(kind)]
     fitting = [node for node in having if node.gpus >= kind.count]
     if not fitting and autoscaler is None:
-        raise _no_such_shape(kind, there, having)
+        raise _no_such_shape(kind, gpu_nodes, having)
 
     sizes: Counter[str] = Counter()
     for node in fitting:
         sizes[node.resource] += node.gpus
-    # A Job has pods of one resource: that of which there is most.
+    # All pods of a Job request one resource: take the one with the most GPUs.
     resource = max(sizes, key=lambda name: sizes[name], default=NVIDIA)
     fitting = [node for node in fitting if node.resource == resource]
-    found = {label for node in fitting for label in node.meaning(kind)}
+    matching = {label for node in fitting for label in node.matching(kind)}
 
     if autoscaler is not None:
         key, write = AUTOSCALERS[autoscaler]
         if value := write(canonical(kind.name)):
-            found.add((key, value))
+            matching.add((key, value))
         elif not fitting:
             raise NoSuchShape(
-                f"no node has {kind.count} {kind.name}, and {autoscaler} can add none: it has {', '.join(GKE_NAMES)}"
+                f"no node has {kind.count} {kind.name}, and {autoscaler} cannot add one: it has {', '.join(GKE_NAMES)}"
             )
-    values = {key: tuple(sorted(value for name, value in found if name == key)) for key in ACCELERATOR_LABELS}
-    return Placement(
+    values_by_label = {
+        key: tuple(sorted(value for name, value in matching if name == key)) for key in ACCELERATOR_LABELS
+    }
+    return NodeMatch(
         kind=kind,
         resource=resource,
-        labels={key: those for key, those in values.items() if those},
+        labels={key: values for key, values in values_by_label.items() if values},
         total=sum(node.gpus for node in fitting),
         free=_free(fitting, pods) if fitting else 0,
     )
 
 
-def find(finder: Finder, kinds: Sequence[Kind]) -> list[Placement]:
-    """The kinds that are there, or that an autoscaler can add; raises NoSuchShape where none is."""
-    found, missing = [], []
+def find(finder: GpuFinder, kinds: Sequence[Kind]) -> list[NodeMatch]:
+    """The nodes of each kind that exists or that an autoscaler can add. Raises NoSuchShape where there is none."""
+    matches, missing = [], []
     for kind in kinds:
         try:
-            found.append(finder.placement(kind))
+            matches.append(finder.match(kind))
         except NoSuchShape as error:
             missing.append(error)
-    if not found:
+    if not matches:
         raise missing[0]
-    return found
+    return matches
 
 
-def room(placements: Sequence[Placement]) -> int:
-    """How many pods have room now; where nobody may see what is free: how many there would be room for at all."""
-    return sum((each.total if each.free is None else each.free) // each.kind.count for each in placements)
+def room(matches: Sequence[NodeMatch]) -> int:
+    """The number of pods for which GPUs are free. Where the free GPUs are not known, all GPUs count."""
+    return sum((match.total if match.free is None else match.free) // match.kind.count for match in matches)
 
 
 def labelled(node: Object) -> tuple[str, bool]:
-    """The accelerator of a node, empty where no label names it, and whether it is a spot node: also of a node that
-    takes no pods any more."""
+    """The accelerator of a node, schedulable or not, and whether it is a spot node. The accelerator is empty where the
+    node has no label for it."""
     labels = node["metadata"].get("labels", {})
-    named = next((canonical(value) for key in ACCELERATOR_LABELS if (value := labels.get(key))), "")
-    return named, _is_spot(labels)
+    accelerator = next((canonical(value) for key in ACCELERATOR_LABELS if (value := labels.get(key))), "")
+    return accelerator, _is_spot(labels)
 
 
 @dataclass(frozen=True)
 class _GpuNode:
-    """A node that takes pods and has whole GPUs."""
+    """A schedulable node with whole GPUs."""
 
     name: str
     resource: str
     gpus: int
     labels: tuple[tuple[str, str], ...]
-    """Those that name its GPU, in the order of ACCELERATOR_LABELS."""
+    """The labels for its GPU, in the order of ACCELERATOR_LABELS."""
     spot: bool
 
     @property
     def accelerator(self) -> str:
         return canonical(self.labels[0][1]) if self.labels else UNKNOWN
 
-    def meaning(self, kind: Kind) -> list[tuple[str, str]]:
-        """The labels that mean this accelerator; empty where the node has another."""
+    def matching(self, kind: Kind) -> list[tuple[str, str]]:
+        """The labels that match this kind; empty where the node has another accelerator."""
         wanted = canonical(kind.name)
         return [(key, value) for key, value in self.labels if f"{canonical(value)}-".startswith(f"{wanted}-")]
 
 
 def _gpu_nodes(nodes: Iterable[Object]) -> list[_GpuNode]:
-    return [found for node in nodes if (found := _gpu_node(node))]
+    return [gpu_node for node in nodes if (gpu_node := _gpu_node(node))]
 
 
 def _gpu_node(node: Object) -> _GpuNode | None:
-    """None for a node that takes no pods, has no GPU, or only slices of GPUs."""
+    """None for a node that is not schedulable, has no GPU, or only slices of GPUs."""
     status, labels = node["status"], node["metadata"].get("labels", {})
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", []))
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
     gpus = {
         name: int(count)
         for name, count in status.get("allocatable", {}).items()
@@ -241,47 +243,47 @@ def _free(nodes: Sequence[_GpuNode], pods: Sequence[Object] | None) -> int | Non
         name = pod["spec"].get("nodeName")
         if name in left and pod.get("status", {}).get("phase") not in ENDED:
             left[name] -= _requested(pod["spec"], resources[name])
-    # A device that has broken is not allocatable any more, but its pod may still hold it.
+    # A broken device is not allocatable, but a pod may still hold it.
     return sum(max(0, count) for count in left.values())
 
 
 def _requested(pod: Object, resource: str) -> int:
-    """What the scheduler counts for a pod: init containers run one after the other, before all the others; sidecars run
-    beside what comes after them
+    """The request of a pod as the scheduler computes it: init containers run one after the other before the others;
+    sidecars run beside the containers after them
     (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers)."""
 
-    def asks(container: Object) -> int:
-        told = container.get("resources", {})
-        return int({**told.get("limits", {}), **told.get("requests", {})}.get(resource, 0))
+    def requests(container: Object) -> int:
+        resources = container.get("resources", {})
+        return int({**resources.get("limits", {}), **resources.get("requests", {})}.get(resource, 0))
 
     most = sidecars = 0
     for container in pod.get("initContainers", []):
-        most = max(most, sidecars + asks(container))
+        most = max(most, sidecars + requests(container))
         if container.get("restartPolicy") == "Always":
-            sidecars += asks(container)
-    return max(most, sidecars + sum(asks(container) for container in pod["containers"]))
+            sidecars += requests(container)
+    return max(most, sidecars + sum(requests(container) for container in pod["containers"]))
 
 
-def _no_such_shape(kind: Kind, there: Sequence[_GpuNode], having: Sequence[_GpuNode]) -> NoSuchShape:
+def _no_such_shape(kind: Kind, gpu_nodes: Sequence[_GpuNode], having: Sequence[_GpuNode]) -> NoSuchShape:
     missing = f"no node has {kind.count} {kind.name}"
     if having:
         most = max(node.gpus for node in having)
-        return NoSuchShape(f"{missing}, the largest has {most}: ask for {most} at most, or {AUTOSCALER_ADVICE}")
-    if not there:
+        return NoSuchShape(f"{missing}: the largest has {most}; request at most {most}, or {AUTOSCALER_ADVICE}")
+    if not gpu_nodes:
         return NoSuchShape(
             f"{missing}: the cluster has no node with a whole GPU that is Ready and not cordoned; add one, or "
             f"{AUTOSCALER_ADVICE}"
         )
     largest: dict[str, int] = {}
-    for node in there:
+    for node in gpu_nodes:
         largest[node.accelerator] = max(node.gpus, largest.get(node.accelerator, 0))
     named = [f"{name} ({most} on the largest node)" for name, most in sorted(largest.items()) if name != UNKNOWN]
-    nameless = [node.name for node in there if not node.labels]
+    nameless = [node.name for node in gpu_nodes if not node.labels]
     advice = f"`kubectl label node {nameless[0]} {SKYPILOT}={kind.name.lower()}`" if nameless else ""
     if not named:
         return NoSuchShape(
-            f"{missing} by its labels: the GPU nodes of the cluster bear none that names their GPU; label those that "
-            f"have it, as in {advice}"
+            f"{missing}: the GPU nodes of the cluster have no label for their accelerator; label the nodes that have "
+            f"it: {advice}"
         )
     choice = f"{missing}; the cluster has {', '.join(named)}: choose one of these, or {AUTOSCALER_ADVICE}"
-    return NoSuchShape(f"{choice}; or, if {nameless[0]} has it, say so: {advice}" if nameless else choice)
+    return NoSuchShape(f"{choice}; or, if {nameless[0]} has it, label it: {advice}" if nameless else choice)

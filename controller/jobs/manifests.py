@@ -1,4 +1,4 @@
-"""From a run and a pod template to a Job, as the cluster gets it and `--dry-run` prints it. Pure."""
+"""Builds Jobs from a run and a pod template: the same object that the backend gets and `--dry-run` prints. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from controller.jobs.state import Stage
 from imgsearch import labels
@@ -17,7 +17,14 @@ from imgsearch.settings import JobSettings, LogSettings, MetricsSettings, Settin
 CONTROLLER = "controller"
 EVALUATE = "evaluate"
 DISRUPTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-"""A node that goes uses up no retry."""
+"""A lost node costs no retry."""
+
+
+class Placement(Protocol):
+    """The GPUs and the nodes or machines on which a run embeds, as a value."""
+
+    def applied(self, template: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The PodTemplateSpec of pods that ask for them; `template` stays as it was."""
 
 
 def job_name(release: str, run: str, stage: str) -> str:
@@ -32,23 +39,27 @@ def job(
     release: str,
     completions: int,
     parallelism: int,
+    placement: Placement | None = None,
 ) -> dict[str, Any]:
-    """The Indexed Job of one stage. `template` is a core/v1 PodTemplateSpec: its first container says everything
-    about the pod but the run, which comes in as environment variables."""
-    about = settings.jobs
+    """The Indexed Job of one stage. `template` is a core/v1 PodTemplateSpec that is complete but for the run: its first
+    container gets the run as environment variables. The embed pods go where `placement` sends them; None: where the
+    template does."""
+    options = settings.jobs
+    if placement is not None and stage is Stage.EMBED:
+        template = placement.applied(template)
     names = _names(release, str(stage)) | {labels.RUN: settings.run.id, labels.INDEX: settings.run.index}
-    queued = about.queue is not None and stage is Stage.EMBED
+    queued = options.queue is not None and stage is Stage.EMBED
     spec = {
         "completions": completions,
         "parallelism": min(parallelism, completions),
         "completionMode": "Indexed",
-        "backoffLimitPerIndex": about.retries,
-        # Every index gets its chance: a bad shard does not cost the good ones.
+        "backoffLimitPerIndex": options.retries,
+        # A bad shard must not stop the good ones.
         "maxFailedIndexes": completions,
-        # No two pods on one shard: the next begins when the one before has ended.
+        # One pod a shard: the next one begins after the last one has ended.
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": [DISRUPTED, _final("FailIndex")]},
-        **_limits(about),
+        **_limits(options),
         **({"suspend": True} if queued else {}),
         "template": _pod(template, names, _env(settings)),
     }
@@ -60,7 +71,7 @@ def job(
             "labels": {
                 **names,
                 labels.MANAGED_BY: "imgsearch-controller",
-                **({labels.QUEUE: str(about.queue)} if queued else {}),
+                **({labels.QUEUE: str(options.queue)} if queued else {}),
             },
             "annotations": {labels.SPEC_HASH: spec_hash(completions, settings)},
         },
@@ -69,32 +80,33 @@ def job(
 
 
 def errand_pod(verb: str) -> str:
-    """Whose PodTemplate an errand has: ingest's may reach the store; an evaluation loads the model, too."""
+    """The component whose PodTemplate an errand uses. The pod of ingest may reach the store; the pod of an evaluation
+    may load the model as well."""
     return EVALUATE if verb == EVALUATE else str(Stage.INGEST)
 
 
 def errand(
     program: str, verb: str, settings: Settings, template: Mapping[str, Any], *, release: str, name: str
 ) -> dict[str, Any]:
-    """A Job that answers one question: `python -m PROGRAM VERB` in a pod of the component that errand_pod names."""
-    made = job(Stage.INGEST, settings, template, release=release, completions=1, parallelism=1)
-    made["metadata"]["name"] = name
-    made["spec"]["ttlSecondsAfterFinished"] = 600
-    pod = made["spec"]["template"]
+    """A Job that answers one query: `python -m PROGRAM VERB` in a pod of the component that errand_pod names."""
+    errand_job = job(Stage.INGEST, settings, template, release=release, completions=1, parallelism=1)
+    errand_job["metadata"]["name"] = name
+    errand_job["spec"]["ttlSecondsAfterFinished"] = 600
+    pod = errand_job["spec"]["template"]
     pod["spec"]["containers"][0]["command"] = ["python", "-m", program, verb]
-    pod["metadata"]["labels"][labels.COMPONENT] = errand_pod(verb)  # NetworkPolicies look at it
-    for each in (made, pod):
-        names = each["metadata"]["labels"]
-        del names[labels.RUN], names[labels.INDEX]  # it is no Job of the run that it asks about
+    pod["metadata"]["labels"][labels.COMPONENT] = errand_pod(verb)  # NetworkPolicies select by it
+    for labelled in (errand_job, pod):
+        names = labelled["metadata"]["labels"]
+        del names[labels.RUN], names[labels.INDEX]  # it does not belong to the run that it reads
         names[labels.ERRAND] = name
-    return made
+    return errand_job
 
 
 def detached(
     arguments: Sequence[str], settings: Settings, template: Mapping[str, Any], *, release: str
 ) -> dict[str, Any]:
-    """The Job that runs the controller itself, with `arguments` as its command line. It may be tried again as often
-    as its node goes: a run resumes."""
+    """The Job that runs the controller itself, with `arguments` as its command line. A lost node does not count as a
+    retry, because a run resumes."""
     names = _names(release, CONTROLLER) | {labels.RUN: settings.run.id, labels.INDEX: settings.run.index}
     pod = _pod(template, names, {})
     pod["spec"]["containers"][0]["args"] = [*arguments]
@@ -116,24 +128,24 @@ def detached(
 
 
 def spec_hash(completions: int, settings: Settings) -> str:
-    """Same work, same hash: what the run is. How many pods work at once, what these look like after an upgrade of the
-    release, and what they log, does not make another run."""
+    """A hash of the work: two Jobs with the same hash do the same. The number of pods at a time, the pod template of an
+    upgraded release and the log settings do not change it."""
     work = replace(settings, jobs=JobSettings(), log=LogSettings(), metrics=MetricsSettings()).to_env()
     return hashlib.sha256(json.dumps([completions, work], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def must_be_same(there: Mapping[str, Any], job: Mapping[str, Any]) -> None:
-    """Raises PermanentError where the Job that has this name is of another spec."""
-    theirs, ours = (each["metadata"].get("annotations", {}).get(labels.SPEC_HASH) for each in (there, job))
-    if theirs != ours:
+def must_be_same(existing: Mapping[str, Any], job: Mapping[str, Any]) -> None:
+    """Raises PermanentError where the existing Job of this name has another spec."""
+    old, new = (manifest["metadata"].get("annotations", {}).get(labels.SPEC_HASH) for manifest in (existing, job))
+    if old != new:
         raise PermanentError(
-            f"Job {job['metadata']['name']} exists with another spec ({theirs}, this one is {ours}): "
-            "remove it with `controller cleanup`, or use another --run"
+            f"Job {job['metadata']['name']} exists with another spec (spec {old}, this command has {new}). Delete it "
+            "with `controller cleanup`, or use another --run"
         )
 
 
 def final_codes(spec: Mapping[str, Any]) -> set[int]:
-    """The exit codes that no retry can mend, as a Job's spec has them."""
+    """The exit codes after which a Job does not retry, from its spec."""
     rules = spec["podFailurePolicy"]["rules"]
     return {code for rule in rules if rule["action"] == "FailIndex" for code in rule["onExitCodes"]["values"]}
 
@@ -143,18 +155,18 @@ def _names(release: str, component: str) -> dict[str, str]:
 
 
 def _env(settings: Settings) -> dict[str, str]:
-    """What the pods are told; how their Jobs are made is no business of theirs."""
+    """The environment variables of the pods. They do not need the settings of their Jobs."""
     return replace(settings, jobs=JobSettings()).to_env()
 
 
 def _final(action: str, *more: ExitCode) -> dict[str, Any]:
-    """The rule for exit codes that no retry can mend."""
+    """The rule for exit codes after which a retry cannot help."""
     codes = sorted(int(code) for code in (ExitCode.USAGE, ExitCode.PERMANENT, *more))
     return {"action": action, "onExitCodes": {"operator": "In", "values": codes}}
 
 
-def _limits(about: JobSettings) -> dict[str, Any]:
-    limits = {"activeDeadlineSeconds": about.deadline_seconds, "ttlSecondsAfterFinished": about.ttl_seconds}
+def _limits(options: JobSettings) -> dict[str, Any]:
+    limits = {"activeDeadlineSeconds": options.deadline_seconds, "ttlSecondsAfterFinished": options.ttl_seconds}
     return {name: value for name, value in limits.items() if value is not None}
 
 
@@ -164,10 +176,10 @@ def _pod(template: Mapping[str, Any], names: Mapping[str, str], env: Mapping[str
         "spec": copy.deepcopy(dict(template["spec"])),
     }
     pod["metadata"]["labels"] = {**(pod["metadata"].get("labels") or {}), **names}
-    # A PodTemplate that the API server has stored has every default filled in; for a Job this one would be wrong.
+    # The API server fills in the defaults of a stored PodTemplate. The default restart policy is wrong for a Job.
     pod["spec"]["restartPolicy"] = "Never"
     for container in [*pod["spec"].get("initContainers", []), pod["spec"]["containers"][0]]:
-        given = {entry["name"]: entry for entry in container.get("env", [])}
-        given.update({name: {"name": name, "value": value} for name, value in env.items()})
-        container["env"] = [given[name] for name in sorted(given)]
+        entries = {entry["name"]: entry for entry in container.get("env", [])}
+        entries.update({name: {"name": name, "value": value} for name, value in env.items()})
+        container["env"] = [entries[name] for name in sorted(entries)]
     return pod

@@ -1,4 +1,8 @@
-"""What a program's output says: how far it is, and its answer. Pure."""
+"""Results of programs as typed documents: of a stage, of one completion index, of a short command. Pure.
+
+A program writes its result, a JSON object, to its termination message and as the last line of its output
+(imgsearch/stage.py).
+"""
 
 from __future__ import annotations
 
@@ -10,34 +14,107 @@ from typing import Any
 
 from imgsearch.errors import ExitCode, ImgsearchError, PermanentError, TemporaryError, UsageError
 
+UNKNOWN_ERROR = "exited without a result; see its log"
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """Result of the plan."""
+
+    shards: int
+    images: int
+    kept: int
+    """Images that an update keeps from the run before."""
+    removed: int
+    """Images of the run before that an update no longer finds in the source."""
+
+    @classmethod
+    def from_json(cls, result: Mapping[str, Any]) -> PlanResult:
+        return cls(*(int(result.get(name, 0)) for name in ("shards", "images", "kept", "removed")))
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """Result of one shard."""
+
+    images: int
+    bad: int
+
+    @classmethod
+    def from_json(cls, result: Mapping[str, Any]) -> EmbedResult:
+        return cls(int(result.get("images", 0)), int(result.get("bad", 0)))
+
+    @property
+    def processed(self) -> int:
+        return self.images + self.bad
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """Result of the ingest, or the same fields of a run's report."""
+
+    index: str
+    images: int
+    bad: int
+    published: str | None
+    """The run that the index serves."""
+
+    @classmethod
+    def from_json(cls, result: Mapping[str, Any]) -> IngestResult:
+        return cls(result["index"], result["images"], result["bad"], result["published"])
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """Result and progress of one completion index."""
+
+    result: Mapping[str, Any] | None = None
+    """Its termination message; None while it runs."""
+    done: int = 0
+    """Images finished, according to its log."""
+    total: int = 0
+
+    @property
+    def error(self) -> str | None:
+        return (self.result or {}).get("error")
+
+    @property
+    def embedded(self) -> EmbedResult | None:
+        """None while it runs, and where it left no result."""
+        return EmbedResult.from_json(self.result) if self.result else None
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What a short program has answered."""
+    """Output of a short command."""
 
     result: Mapping[str, Any]
     """Its last line."""
     text: str
-    """What it printed before that."""
+    """The lines before that."""
+
+    def is_complete(self, document: str) -> bool:
+        """Whether this part of the text has the size in bytes that the result gives: the log of a pod may be cut."""
+        return len(document.encode()) == int(self.result["bytes"])
 
 
 def answer(output: str) -> Answer:
-    """Raises ValueError where the last line is no result."""
+    """Raises ValueError where the last line is not a result."""
     *text, last = output.rstrip("\n").split("\n")
     result = json.loads(last)
     if not isinstance(result, dict):
-        raise ValueError(f"{last!r} is no result")
+        raise ValueError(f"invalid result {last!r}: it must be a JSON object")
     return Answer(result, "".join(f"{line}\n" for line in text))
 
 
-def failure(code: int | None, sentence: str) -> ImgsearchError:
-    """What a program's exit code makes of the sentence that it left."""
+def failure(code: int | None, message: str) -> ImgsearchError:
+    """The error that a program's exit code stands for."""
     kinds: dict[int | None, type[ImgsearchError]] = {ExitCode.USAGE: UsageError, ExitCode.PERMANENT: PermanentError}
-    return kinds.get(code, TemporaryError)(sentence)
+    return kinds.get(code, TemporaryError)(message)
 
 
 def progress(lines: Sequence[bytes | str]) -> tuple[int, int]:
-    """The last `done` and `total` that a program logged; zeros before its first."""
+    """The last `done` and `total` in a program's log; zeros where it has none."""
     for line in reversed(lines):
         with contextlib.suppress(ValueError, TypeError, KeyError):
             entry = json.loads(line)

@@ -1,1 +1,1 @@
-"""One run of the pipeline: its steps, the loop that takes them, and how many shards at a time."""
+"""One run of the pipeline: its steps, the loop that takes them, and its number of shards at a time."""

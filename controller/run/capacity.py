@@ -1,4 +1,4 @@
-"""How many shards at a time, and how long to wait for a node: an embedding follows the capacity that there is."""
+"""The number of shards at a time, and the time to wait for a node: the embedding follows the free capacity."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from datetime import UTC, datetime
 
 from controller.jobs.state import JobState
 
-LOOK_SECONDS = 30.0
-"""Free GPUs are counted so often: what others let go of is taken within this time."""
+COUNT_SECONDS = 30.0
+"""Interval between two counts of free GPUs."""
 
 
 class Capacity:
-    """Of one run. It begins with `parallelism` shards at a time; where `most` is given, it takes what becomes free, up
-    to that: `room` says how many more pods have room now. Pods that run are never taken away.
+    """Capacity of one run. It begins with `parallelism` shards at a time. With `most`, it grows up to that many while
+    GPUs are free: `room` counts the further pods that have room now, and `widen` gives a Job more pods at a time.
+    Running pods are never removed.
 
-    `patience` is in seconds: how long an embedding may be without any node; None: for ever."""
+    `patience` is the time in seconds that an embedding waits without any node; None: no limit."""
 
     def __init__(
         self,
@@ -24,6 +25,7 @@ class Capacity:
         *,
         most: int | None = None,
         room: Callable[[], int] = lambda: 0,
+        widen: Callable[[JobState, int], None] = lambda job, parallelism: None,
         patience: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -31,31 +33,32 @@ class Capacity:
         self.parallelism = parallelism
         self._most = most
         self._room = room
+        self.widen = widen
         self._patience = patience
         self._clock = clock
         self._now = now
-        self._looked: float | None = None
+        self._counted: float | None = None
 
     def wider(self, job: JobState) -> int | None:
-        """How many shards at a time a Job at work should have from now on; None: it stays as it is."""
-        left = job.completions - len(job.succeeded) - len(job.failed)
-        most = min(self._most or 0, left)
+        """The new number of shards at a time of a running Job; None: no change."""
+        remaining = job.completions - len(job.succeeded) - len(job.failed)
+        most = min(self._most or 0, remaining)
         if job.parallelism >= most or job.active < job.parallelism or job.waiting:
-            return None  # it has all it may have, or a pod that does not run yet
-        if self._looked is None:
-            self._looked = self._clock()  # pods that were just made may not be on their nodes yet
-        if self._clock() - self._looked < LOOK_SECONDS:
+            return None  # it is at the limit, or it has a pod that does not run yet
+        if self._counted is None:
+            self._counted = self._clock()  # new pods may not be on their nodes yet
+        if self._clock() - self._counted < COUNT_SECONDS:
             return None
-        self._looked = self._clock()
+        self._counted = self._clock()
         room = self._room()
         return min(most, job.parallelism + room) if room > 0 else None
 
     def given_up(self, job: JobState) -> str | None:
-        """Why to wait no longer for a node; None: to wait on."""
+        """The reason to stop waiting for a node; None: wait on."""
         if self._patience is None or not job.waiting_since:
             return None
         waited = (self._now() - datetime.fromisoformat(job.waiting_since)).total_seconds()
         if waited < self._patience:
             return None
-        why = next(iter(job.waiting), "no node has room")
-        return f"no node has had room for it in {waited:.0f} s ({why})"
+        reason = next(iter(job.waiting), "no node has room")
+        return f"no node has had room for it in {waited:.0f} s ({reason})"

@@ -1,4 +1,4 @@
-"""From what is observed of a run's Jobs to what to do next. Pure: no I/O, no clock."""
+"""Decides the next step of a run from the state of its Jobs. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.state import JobState, Phase, Stage, planned
 from imgsearch.settings import RunSettings
 
 
@@ -22,7 +22,8 @@ class Create:
 
 @dataclass(frozen=True)
 class Replace:
-    """Delete this stage's Job and the later ones, and create it again: its finished shards cost nothing."""
+    """Delete the Jobs of this stage and of the later ones, and create this stage's Job again. Finished shards are not
+    embedded again."""
 
     stage: Stage
     completions: int = 1
@@ -30,21 +31,21 @@ class Replace:
 
 @dataclass(frozen=True)
 class Wait:
-    """A Job is at work."""
+    """Wait for the Job of `stage`, which is running."""
 
     stage: Stage
 
 
 @dataclass(frozen=True)
 class Finished:
-    """Everything is done. `changed` is False where an update found nothing new."""
+    """The run is finished. `changed` is False where an update found no change."""
 
     changed: bool = True
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A stage has failed, and what it left running has ended."""
+    """A stage has failed, and its pods have ended."""
 
     stage: Stage
     reason: str
@@ -54,19 +55,19 @@ Step = Create | Replace | Wait | Finished | Failed
 
 
 def next_step(jobs: Mapping[Stage, JobState], *, retry: bool) -> Step:
-    """What a run needs now. `retry`: a failed Job is from an earlier command, so it is tried again."""
+    """The next step of a run. With `retry`, failed Jobs come from an earlier command and are tried again."""
     stages = _stages(jobs)
     for position, stage in enumerate(stages):
         job = jobs.get(stage)
         if job is None:
-            if stage is Stage.EMBED and not jobs[Stage.PLAN].result:
-                # Its pod went with its node before anyone had read what it said. To ask again is cheap: plan.json is
-                # written once, and then only read.
+            if stage is Stage.EMBED and planned(jobs) is None:
+                # The pod of the plan was lost with its node before its result was read. To run the plan again is cheap,
+                # because it finds its plan.json.
                 return Replace(Stage.PLAN)
-            old = retry and any(_has_failed(jobs.get(later)) for later in stages[position:])
-            return (Replace if old else Create)(stage, _completions(stage, jobs))
+            failed_before = retry and any(_has_failed(jobs.get(later)) for later in stages[position:])
+            return (Replace if failed_before else Create)(stage, _completions(stage, jobs))
         if retry and (job.phase is Phase.FAILED or (stage is Stage.EMBED and _has_failed(jobs.get(Stage.INGEST)))):
-            # An ingest may have failed for what a person has since removed from a shard: embed looks again.
+            # Somebody may have deleted a damaged part since an ingest failed. The embed Job creates it again.
             return Replace(stage, _completions(stage, jobs))
         if job.phase is Phase.FAILED:
             return Failed(stage, _reason(job))
@@ -76,17 +77,17 @@ def next_step(jobs: Mapping[Stage, JobState], *, retry: bool) -> Step:
 
 
 def over(jobs: Mapping[Stage, JobState]) -> bool:
-    """Whether a run has ended, well or not; one between two stages has not."""
+    """Whether a run has finished or failed. A run between two stages has not."""
     return isinstance(next_step(jobs, retry=False), Finished | Failed)
 
 
 def _stages(jobs: Mapping[Stage, JobState]) -> list[Stage]:
-    """The stages of this run: an update that found nothing new embeds nothing, and one that also found nothing gone
-    has nothing to publish."""
-    planned = jobs.get(Stage.PLAN)
-    if planned is None or planned.phase is not Phase.COMPLETE or not planned.result or planned.result.get("shards"):
+    """The stages of this run. An update without new images has no embed stage. Without removed images as well, it has
+    nothing to publish."""
+    plan = planned(jobs)
+    if plan is None or plan.shards or jobs[Stage.PLAN].phase is not Phase.COMPLETE:
         return list(Stage)
-    return [Stage.PLAN, Stage.INGEST] if planned.result.get("removed") else [Stage.PLAN]
+    return [Stage.PLAN, Stage.INGEST] if plan.removed else [Stage.PLAN]
 
 
 def _has_failed(job: JobState | None) -> bool:
@@ -94,7 +95,8 @@ def _has_failed(job: JobState | None) -> bool:
 
 
 def _completions(stage: Stage, jobs: Mapping[Stage, JobState]) -> int:
-    return int(jobs[Stage.PLAN].result["shards"]) if stage is Stage.EMBED else 1
+    plan = planned(jobs)
+    return plan.shards if plan and stage is Stage.EMBED else 1
 
 
 def _reason(job: JobState) -> str:
@@ -108,7 +110,6 @@ def _reason(job: JobState) -> str:
 
 
 def run_id(settings: RunSettings) -> str:
-    """The id of a run that was given none: a hash of source, model and options, so that the same command finds the
-    same run."""
-    told = {name: value for name, value in dataclasses.asdict(settings).items() if name != "id"}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
+    """The default id of a run: a hash of source, model and options, so that the same command finds the same run."""
+    options = {name: value for name, value in dataclasses.asdict(settings).items() if name != "id"}
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:10]

@@ -22,16 +22,16 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from controller.backends import local
+from controller.backends import Backend, local
 from controller.backends.kubernetes.api import Api
-from controller.backends.kubernetes.backend import RemoteCluster
-from controller.backends.local import LocalCluster
+from controller.backends.kubernetes.backend import KubernetesBackend
+from controller.backends.local import LocalBackend
 from controller.backends.skypilot import backend
-from controller.backends.skypilot.backend import SkyCluster
+from controller.backends.skypilot.backend import SkyBackend
 from controller.jobs import manifests
 from controller.jobs.state import JobState, Phase, Stage
 from controller.run.capacity import Capacity
-from controller.run.loop import Cluster, Pipeline
+from controller.run.loop import Pipeline
 from controller.run.steps import Failed, Finished
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.settings import JobSettings, RunSettings, Settings, StorageSettings, StoreSettings
@@ -72,9 +72,9 @@ class Kubelets(Workers):
 class Place:
     """One of the three, and how it can be made to vanish and to come back."""
 
-    cluster: Cluster
+    cluster: Backend
     release: str
-    again: Callable[[], Cluster]
+    again: Callable[[], Backend]
     """Another controller of the same place."""
     vanish: Callable[[], None] = lambda: None
     back: Callable[[], None] = lambda: None
@@ -85,15 +85,15 @@ class Place:
 
 @contextmanager
 def here(folder: Path) -> Iterator[Place]:
-    made: list[LocalCluster] = []
+    made: list[LocalBackend] = []
 
-    def again() -> LocalCluster:
-        made.append(LocalCluster(folder / "local", env=os.environ))
+    def again() -> LocalBackend:
+        made.append(LocalBackend(folder / "local", env=os.environ))
         return made[-1]
 
     yield Place(again(), local.RELEASE, again)
     for each in made:
-        each.stop()
+        each.close()
 
 
 @contextmanager
@@ -102,8 +102,8 @@ def sky(folder: Path) -> Iterator[Place]:
     machines.patience = 0.5
     clock = Clock(machines)
 
-    def again() -> SkyCluster:
-        return SkyCluster(folder, machines, env={}, now=clock.now, sleep=clock.sleep)
+    def again() -> SkyBackend:
+        return SkyBackend(folder, machines, env={}, now=clock.now, sleep=clock.sleep)
 
     def answers(well: bool) -> None:
         machines.silent = not well
@@ -118,7 +118,7 @@ def kubernetes(folder: Path) -> Iterator[Place]:
     for kind, objects in release().items():
         for each in objects:
             server.put(kind, each)
-    made: list[RemoteCluster] = []
+    made: list[KubernetesBackend] = []
 
     def vanish() -> None:
         for verb in ("list", "create", "watch"):
@@ -126,13 +126,13 @@ def kubernetes(folder: Path) -> Iterator[Place]:
 
     with httpx.Client(base_url=server.url, timeout=30) as http, Kubelets(server, folder):
 
-        def again() -> RemoteCluster:
-            made.append(RemoteCluster(Api(http, NAMESPACE, where=server.url, sleep=lambda _: None), RELEASE))
+        def again() -> KubernetesBackend:
+            made.append(KubernetesBackend(Api(http, NAMESPACE, address=server.url, sleep=lambda _: None), RELEASE))
             return made[-1]
 
         yield Place(again(), RELEASE, again, vanish)
         for each in made:
-            each.stop()
+            each.close()
         server.close()
 
 

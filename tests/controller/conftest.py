@@ -44,7 +44,7 @@ def server() -> Iterator[ApiServer]:
 @pytest.fixture
 def api(server: ApiServer, clock: Clock) -> Iterator[Api]:
     with httpx.Client(base_url=server.url, timeout=30) as http:
-        yield Api(http, NAMESPACE, where=server.url, sleep=clock.sleep, clock=clock)
+        yield Api(http, NAMESPACE, address=server.url, sleep=clock.sleep, clock=clock)
         server.close()
         for thread in threading.enumerate():
             if thread.name.startswith("watch-"):

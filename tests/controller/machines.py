@@ -1,4 +1,4 @@
-"""Machines that somebody rents by name, each of them a process here: what SkyPilot is to a SkyCluster."""
+"""Machines that somebody rents by name, each of them a process here: what SkyPilot is to a SkyBackend."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from controller.backends.skypilot.attempts import Look, Seen
-from controller.backends.skypilot.backend import LOOK_SECONDS, PYTHON
+from controller.backends.skypilot.attempts import TaskState, TaskStatus
+from controller.backends.skypilot.backend import CHECK_SECONDS, PYTHON
 from imgsearch.errors import TemporaryError
 from tests.programs import program_env
 
@@ -52,7 +52,7 @@ class Machines:
         """Machines are made ready, and are never done with it."""
         self.lingering = False
         """What is given back is still there."""
-        self._failed: dict[str, Look] = {}
+        self._failed: dict[str, TaskState] = {}
 
     @property
     def names(self) -> list[str]:
@@ -68,14 +68,14 @@ class Machines:
         self.submitted.append((name, task))
         self._failed.pop(name, None)
         if self.nowhere:
-            self._failed[name] = Look(Seen.NOWHERE, self.nowhere)
+            self._failed[name] = TaskState(TaskStatus.UNAVAILABLE, self.nowhere)
         elif self.refused:
-            self._failed[name] = Look(Seen.REFUSED, self.refused)
+            self._failed[name] = TaskState(TaskStatus.REFUSED, self.refused)
         else:
             self._begin(name, task)
         self.most = max(self.most, len(self._processes))
 
-    def look(self, names: Sequence[str]) -> Mapping[str, Look]:
+    def states(self, names: Sequence[str]) -> Mapping[str, TaskState]:
         self._answer()
         self.looks += 1
         return {name: self._look(name) for name in names}
@@ -118,15 +118,15 @@ class Machines:
         if self.silent:
             raise TemporaryError("SkyPilot does not answer")
 
-    def _look(self, name: str) -> Look:
+    def _look(self, name: str) -> TaskState:
         if name in self._failed:
             return self._failed[name]
         process = self._processes.get(name)
         if process is None:
-            return Look(Seen.GONE)
+            return TaskState(TaskStatus.GONE)
         if self.booting:
-            return Look(Seen.WAITING, "it boots", machine=True)
-        return Look(Seen.RUNNING if process.poll() is None else Seen.ENDED, machine=True)
+            return TaskState(TaskStatus.WAITING, "it boots", machine=True)
+        return TaskState(TaskStatus.RUNNING if process.poll() is None else TaskStatus.ENDED, machine=True)
 
     def _begin(self, name: str, task: Mapping[str, Any]) -> None:
         home = self._folder / name
@@ -157,4 +157,4 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         self._machines.wait()
-        self.time += timedelta(seconds=max(seconds, LOOK_SECONDS))
+        self.time += timedelta(seconds=max(seconds, CHECK_SECONDS))

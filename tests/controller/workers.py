@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.jobs.state import format_indexes
+from controller.jobs.indexes import format_indexes
 from tests.controller.apiserver import ApiServer
 from tests.controller.objects import Object, condition, pod
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from controller.backends.skypilot.gpus import SkyFinder
-from controller.gpus import nodes as placement
+from controller.backends.skypilot.gpus import SkyGpuFinder
+from controller.gpus import nodes as gpu_nodes
 from controller.gpus.accelerators import AUTOSCALERS, Kind
-from controller.gpus.nodes import NoSuchShape, NotAllowed, Placement
+from controller.gpus.nodes import NodeMatch, NoSuchShape, NotAllowed
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from tests.skypilot.cluster import CONTEXT, GFD, GKE, GPU, KARPENTER, SKYPILOT, Cluster, Object, kubeconfig, node, pod
 
 L4 = Kind("L4", 1)
 ROOT = Path(__file__).resolve().parents[2]
 LOOK = """
-from controller.backends.skypilot.gpus import SkyFinder
-assert [offer.accelerator for offer in SkyFinder().offers()] == ["unknown"]
+from controller.backends.skypilot.gpus import SkyGpuFinder
+assert [offer.accelerator for offer in SkyGpuFinder().offers()] == ["unknown"]
 from sky.utils import rich_utils
 with rich_utils.safe_status("looking"):
     pass
@@ -84,45 +84,45 @@ class TestParity:
 
     def test_both_see_the_same_gpus(self, cluster: Cluster, nodes: list[Object]) -> None:
         cluster.nodes, cluster.pods = nodes, PODS
-        assert SkyFinder().offers() == placement.offers(nodes, PODS)
-        assert [offer.accelerator for offer in SkyFinder().offers()] == ["A100-80GB", "L4", "T4"]
+        assert SkyGpuFinder().offers() == gpu_nodes.offers(nodes, PODS)
+        assert [offer.accelerator for offer in SkyGpuFinder().offers()] == ["A100-80GB", "L4", "T4"]
 
     def test_both_see_the_same_gpus_where_pods_may_not_be_listed(self, cluster: Cluster, nodes: list[Object]) -> None:
         cluster.nodes, cluster.refused = nodes, {"pods": 403}
-        assert SkyFinder().offers() == placement.offers(nodes, None)
+        assert SkyGpuFinder().offers() == gpu_nodes.offers(nodes, None)
 
     @pytest.mark.parametrize("kind", [L4, Kind("l4", 2), Kind("T4", 4), Kind("A100-80GB", 8), Kind("A100", 1)])
     def test_both_place_alike(self, cluster: Cluster, nodes: list[Object], kind: Kind) -> None:
         cluster.nodes, cluster.pods = nodes, PODS
-        assert SkyFinder().placement(kind) == placement.placement(nodes, PODS, kind)
+        assert SkyGpuFinder().match(kind) == gpu_nodes.match(nodes, PODS, kind)
 
     @pytest.mark.parametrize("kind", [Kind("L4", 3), Kind("H100", 1), Kind("A100-40GB", 16), Kind("FOO", 1)])
     def test_both_know_what_is_not_there(self, cluster: Cluster, nodes: list[Object], kind: Kind) -> None:
         cluster.nodes = nodes
         with pytest.raises(NoSuchShape):
-            placement.placement(nodes, [], kind)
+            gpu_nodes.match(nodes, [], kind)
         with pytest.raises(NoSuchShape):
-            SkyFinder().placement(kind)
+            SkyGpuFinder().match(kind)
 
     def test_both_leave_out_nodes_that_take_no_pods(self, cluster: Cluster, nodes: list[Object]) -> None:
         """Trap 9: SkyPilot lists nodes that are not Ready as well, and calls cordoned ones large enough."""
         labels = nodes[0]["metadata"]["labels"]
         cluster.nodes = [node("a", labels, 2, ready=False), node("b", labels, 4, cordoned=True), node("c", labels, 1)]
-        assert SkyFinder().offers() == placement.offers(cluster.nodes, [])
-        assert SkyFinder().placement(L4) == placement.placement(cluster.nodes, [], L4)
+        assert SkyGpuFinder().offers() == gpu_nodes.offers(cluster.nodes, [])
+        assert SkyGpuFinder().match(L4) == gpu_nodes.match(cluster.nodes, [], L4)
         for count in (2, 4):
             with pytest.raises(NoSuchShape):
-                placement.placement(cluster.nodes, [], Kind("L4", count))
+                gpu_nodes.match(cluster.nodes, [], Kind("L4", count))
             with pytest.raises(NoSuchShape):
-                SkyFinder().placement(Kind("L4", count))
+                SkyGpuFinder().match(Kind("L4", count))
 
     def test_both_count_what_is_free_on_a_tainted_node(self, cluster: Cluster, nodes: list[Object]) -> None:
         """SkyPilot's node info calls it busy; the pods of a run may tolerate what SkyPilot's do not."""
         labels = nodes[0]["metadata"]["labels"]
         taint = {"key": "dedicated", "value": "search", "effect": "NoSchedule"}
         cluster.nodes = [node("a", labels, 2, taints=[taint])]
-        assert SkyFinder().offers() == placement.offers(cluster.nodes, [])
-        assert SkyFinder().offers()[0].free == 2
+        assert SkyGpuFinder().offers() == gpu_nodes.offers(cluster.nodes, [])
+        assert SkyGpuFinder().offers()[0].free == 2
 
 
 class TestDifferences:
@@ -131,17 +131,17 @@ class TestDifferences:
     def test_of_two_kinds_of_labels_skypilot_reads_one(self, cluster: Cluster) -> None:
         """Trap 2."""
         cluster.nodes = [node("a", {SKYPILOT: "l4"}), node("b", {GFD: "NVIDIA-A100-SXM4-40GB"})]
-        assert [offer.accelerator for offer in placement.offers(cluster.nodes, [])] == ["A100", "L4"]
-        assert [offer.accelerator for offer in SkyFinder().offers()] == ["L4", "unknown"]
-        assert placement.placement(cluster.nodes, [], Kind("A100", 1)).total == 1
+        assert [offer.accelerator for offer in gpu_nodes.offers(cluster.nodes, [])] == ["A100", "L4"]
+        assert [offer.accelerator for offer in SkyGpuFinder().offers()] == ["L4", "unknown"]
+        assert gpu_nodes.match(cluster.nodes, [], Kind("A100", 1)).total == 1
         with pytest.raises(NoSuchShape):
-            SkyFinder().placement(Kind("A100", 1))
+            SkyGpuFinder().match(Kind("A100", 1))
 
     def test_of_two_products_that_are_one_accelerator_skypilot_takes_the_first(self, cluster: Cluster) -> None:
         """Trap 3."""
         cluster.nodes = [node("a", {GFD: "NVIDIA-L40S"}, 2), node("b", {GFD: "NVIDIA-L40S-PCIe"}, 4)]
-        ours = placement.placement(cluster.nodes, [], Kind("L40S", 1))
-        theirs = SkyFinder().placement(Kind("L40S", 1))
+        ours = gpu_nodes.match(cluster.nodes, [], Kind("L40S", 1))
+        theirs = SkyGpuFinder().match(Kind("L40S", 1))
         assert (ours.labels, ours.total) == ({GFD: ("NVIDIA-L40S", "NVIDIA-L40S-PCIe")}, 6)
         assert (theirs.labels, theirs.total) == ({GFD: ("NVIDIA-L40S",)}, 2)
 
@@ -151,14 +151,14 @@ class TestDifferences:
             node("whole", {GFD: "NVIDIA-H100-80GB-HBM3"}, 8),
             node("sliced", {GFD: "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb"}, 7),
         ]
-        assert [(offer.accelerator, offer.total) for offer in placement.offers(cluster.nodes, [])] == [("H100", 8)]
-        assert [(offer.accelerator, offer.total) for offer in SkyFinder().offers()] == [("H100-80GB", 15)]
+        assert [(offer.accelerator, offer.total) for offer in gpu_nodes.offers(cluster.nodes, [])] == [("H100", 8)]
+        assert [(offer.accelerator, offer.total) for offer in SkyGpuFinder().offers()] == [("H100-80GB", 15)]
 
     def test_a_name_with_more_memory_in_it_is_found_all_the_same(self, cluster: Cluster) -> None:
         """Trap 4: SkyPilot reads H100-80GB from the label of GPU feature discovery, and finds it as H100, too."""
         cluster.nodes = [node("a", {GFD: "NVIDIA-H100-80GB-HBM3"}, 8)]
         for name in ("H100", "H100-80GB"):
-            assert SkyFinder().placement(Kind(name, 8)) == placement.placement(cluster.nodes, [], Kind(name, 8))
+            assert SkyGpuFinder().match(Kind(name, 8)) == gpu_nodes.match(cluster.nodes, [], Kind(name, 8))
 
     def test_with_one_amd_gpu_skypilot_sees_none_of_nvidia(self, cluster: Cluster) -> None:
         """Trap 5."""
@@ -166,15 +166,15 @@ class TestDifferences:
             node("a", {SKYPILOT: "l4"}, 2),
             node("b", {SKYPILOT: "mi300"}, 8, resource="amd.com/gpu"),
         ]
-        ours = [(offer.accelerator, offer.total, offer.resource) for offer in placement.offers(cluster.nodes, [])]
-        theirs = [(offer.accelerator, offer.total, offer.resource) for offer in SkyFinder().offers()]
+        ours = [(offer.accelerator, offer.total, offer.resource) for offer in gpu_nodes.offers(cluster.nodes, [])]
+        theirs = [(offer.accelerator, offer.total, offer.resource) for offer in SkyGpuFinder().offers()]
         assert ours == [("L4", 2, GPU), ("MI300", 8, "amd.com/gpu")]
         assert theirs == [("MI300", 8, "amd.com/gpu")]
 
     def test_with_an_autoscaler_skypilot_knows_its_label_alone(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {GKE: "nvidia-l4"}, 2)]
-        ours = placement.placement(cluster.nodes, [], L4, autoscaler="karpenter")
-        theirs = SkyFinder(autoscaler="karpenter").placement(L4)
+        ours = gpu_nodes.match(cluster.nodes, [], L4, autoscaler="karpenter")
+        theirs = SkyGpuFinder(autoscaler="karpenter").match(L4)
         assert (ours.labels, ours.total) == ({GKE: ("nvidia-l4",), KARPENTER: ("l4",)}, 2)
         assert (theirs.labels, theirs.total) == ({KARPENTER: ("l4",)}, 0)
 
@@ -184,24 +184,24 @@ class TestAutoscalers:
     @pytest.mark.parametrize("name", ["H100", "A100-80GB", "L4", "T4"])
     def test_both_write_a_label_that_no_node_has_yet_alike(self, cluster: Cluster, autoscaler: str, name: str) -> None:
         kind = Kind(name, 8)
-        found = SkyFinder(autoscaler=autoscaler).placement(kind)
-        assert found == placement.placement([], [], kind, autoscaler=autoscaler)
+        found = SkyGpuFinder(autoscaler=autoscaler).match(kind)
+        assert found == gpu_nodes.match([], [], kind, autoscaler=autoscaler)
         assert found.total == found.free == 0
 
     def test_with_one_any_number_of_gpus_may_come(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {GKE: "nvidia-l4"}, 2)]
-        found = SkyFinder(autoscaler="gke").placement(Kind("L4", 4))
-        assert found == Placement(Kind("L4", 4), GPU, {GKE: ("nvidia-l4",)}, total=0, free=0)
-        assert SkyFinder(autoscaler="gke").placement(L4).free == 2
+        found = SkyGpuFinder(autoscaler="gke").match(Kind("L4", 4))
+        assert found == NodeMatch(Kind("L4", 4), GPU, {GKE: ("nvidia-l4",)}, total=0, free=0)
+        assert SkyGpuFinder(autoscaler="gke").match(L4).free == 2
 
     def test_it_holds_for_its_own_finder(self, cluster: Cluster) -> None:
-        SkyFinder(autoscaler="gke").placement(L4)
+        SkyGpuFinder(autoscaler="gke").match(L4)
         with pytest.raises(NoSuchShape):
-            SkyFinder().placement(L4)
+            SkyGpuFinder().match(L4)
 
     def test_one_that_is_not_known_is_refused_at_once(self, cluster: Cluster) -> None:
-        with pytest.raises(UsageError, match="there is no autoscaler 'magic': it is one of gke, karpenter"):
-            SkyFinder(autoscaler="magic")
+        with pytest.raises(UsageError, match=r"'magic'.* gke, karpenter"):
+            SkyGpuFinder(autoscaler="magic")
         assert not cluster.asked
 
 
@@ -209,23 +209,23 @@ class TestLooks:
     def test_each_question_is_a_look_of_its_own(self, cluster: Cluster) -> None:
         """Trap 1: SkyPilot would answer from its cache for ever."""
         cluster.nodes = [node("a", {GKE: "nvidia-l4"}, 2)]
-        finder = SkyFinder()
-        assert finder.offers()[0].free == finder.placement(L4).free == 2
+        finder = SkyGpuFinder()
+        assert finder.offers()[0].free == finder.match(L4).free == 2
         cluster.pods = [pod("one", "a", 2)]
-        assert finder.offers()[0].free == finder.placement(L4).free == 0
+        assert finder.offers()[0].free == finder.match(L4).free == 0
         cluster.nodes = []
         assert finder.offers() == []
 
     def test_that_all_gpus_are_busy_is_no_error(self, cluster: Cluster) -> None:
         cluster.nodes, cluster.pods = [node("a", {GKE: "nvidia-l4"}, 2)], [pod("one", "a", 2)]
-        found = SkyFinder().placement(Kind("L4", 2))
+        found = SkyGpuFinder().match(Kind("L4", 2))
         assert (found.total, found.free) == (2, 0)
 
     def test_a_gpu_that_no_label_names_is_shown(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {}, 2)]
-        assert SkyFinder().offers() == placement.offers(cluster.nodes, [])
+        assert SkyGpuFinder().offers() == gpu_nodes.offers(cluster.nodes, [])
         with pytest.raises(NoSuchShape, match="Could not detect GPU labels"):
-            SkyFinder().placement(L4)
+            SkyGpuFinder().match(L4)
 
     def test_a_named_context_is_looked_at_and_not_the_current_one(
         self, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -234,8 +234,8 @@ class TestLooks:
         other.nodes = [node("a", {GKE: "nvidia-tesla-t4"}, 1)]
         servers = {CONTEXT: cluster.url, "other": other.url}
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "two", servers, current=CONTEXT)))
-        assert [offer.accelerator for offer in SkyFinder("other").offers()] == ["T4"]
-        assert SkyFinder().offers() == []
+        assert [offer.accelerator for offer in SkyGpuFinder("other").offers()] == ["T4"]
+        assert SkyGpuFinder().offers() == []
         other.close()
 
     def test_nothing_is_printed(self, cluster: Cluster) -> None:
@@ -249,12 +249,12 @@ class TestLooks:
         with pytest.raises(
             PermanentError, match=f"cannot read the nodes of {CONTEXT}: Invalid accelerator name .*strange"
         ):
-            SkyFinder().offers()
+            SkyGpuFinder().offers()
 
     def test_home_is_left_clean(self, cluster: Cluster, home: Path) -> None:
         cluster.nodes, cluster.pods = gke(), PODS
-        SkyFinder().offers()
-        SkyFinder().placement(L4)
+        SkyGpuFinder().offers()
+        SkyGpuFinder().match(L4)
         assert [path.name for path in home.iterdir()] == [".imgsearch"]
         assert (home / ".imgsearch" / "sky" / ".sky" / "user_hash").exists()
         assert os.environ["HOME"] == str(home)
@@ -265,7 +265,7 @@ class TestLooks:
         try:
             own.write_text("kubernetes: {autoscaler: gke}\n")
             with pytest.raises(NoSuchShape):
-                SkyFinder().placement(L4)
+                SkyGpuFinder().match(L4)
             assert own.read_text() == "kubernetes: {autoscaler: gke}\n"
         finally:
             own.unlink()
@@ -274,87 +274,87 @@ class TestLooks:
     def test_it_does_not_phone_home(self, cluster: Cluster) -> None:
         from sky.utils import env_options
 
-        SkyFinder()
+        SkyGpuFinder()
         assert env_options.Options.DISABLE_LOGGING.get()
 
     def test_no_api_server_of_skypilot_is_started(self, cluster: Cluster, home: Path) -> None:
         cluster.nodes = gke()
-        SkyFinder().offers()
-        SkyFinder().placement(L4)
+        SkyGpuFinder().offers()
+        SkyGpuFinder().match(L4)
         assert not [*home.rglob("api_server")]
 
 
 class TestErrors:
     def test_an_account_that_may_not_list_nodes_hears_which_right_is_missing(self, cluster: Cluster) -> None:
         cluster.refused = {"nodes": 403}
-        with pytest.raises(NotAllowed, match=f"may not list the nodes of {CONTEXT}: .* ClusterRole .* list on nodes"):
-            SkyFinder().offers()
+        with pytest.raises(NotAllowed, match=f"list the nodes of {CONTEXT}: .* ClusterRole .* list on nodes"):
+            SkyGpuFinder().offers()
         with pytest.raises(NotAllowed, match="list on nodes"):
-            SkyFinder().placement(L4)
+            SkyGpuFinder().match(L4)
 
     def test_without_the_right_to_list_pods_only_the_free_gpus_are_not_known(
         self, cluster: Cluster, caplog: pytest.LogCaptureFixture
     ) -> None:
         cluster.nodes, cluster.refused = [node("a", {GKE: "nvidia-l4"}, 2)], {"pods": 403}
-        finder = SkyFinder()
+        finder = SkyGpuFinder()
         assert [(offer.total, offer.free) for offer in finder.offers()] == [(2, None)]
-        found = finder.placement(L4)
+        found = finder.match(L4)
         assert (found.total, found.free) == (2, None)
         told = [record.message for record in caplog.records if record.name == "controller.backends.skypilot.gpus"]
         assert len(told) == 1
-        assert "may not list the pods of all namespaces" in told[0]
+        assert "list the pods of all namespaces" in told[0]
         assert "list on pods" in told[0]
 
     def test_a_stranger_is_told_to_log_in(self, cluster: Cluster) -> None:
         cluster.refused = {"nodes": 401}
-        with pytest.raises(UsageError, match="does not know who asks: log in again"):
-            SkyFinder().offers()
+        with pytest.raises(UsageError, match=f"401.*{CONTEXT}"):
+            SkyGpuFinder().offers()
 
     @pytest.mark.parametrize("kind", ["nodes", "pods"])
     def test_a_cluster_in_trouble_is_a_temporary_error(self, cluster: Cluster, kind: str) -> None:
         cluster.nodes, cluster.refused = [node("a", {GKE: "nvidia-l4"})], {kind: 503}
         with pytest.raises(TemporaryError, match=f"the cluster {CONTEXT} does not answer .*Service Unavailable"):
-            SkyFinder().placement(L4)
+            SkyGpuFinder().match(L4)
 
     def test_a_cluster_that_is_not_there_is_a_temporary_error(self, cluster: Cluster) -> None:
         """Not NoSuchShape: SkyPilot's error for it is a kind of `no resources`."""
         cluster.close()
         with pytest.raises(TemporaryError, match=r"does not answer .*refused.*try again when it is back"):
-            SkyFinder().placement(L4)
+            SkyGpuFinder().match(L4)
 
     def test_an_answer_that_breaks_off_is_a_temporary_error(self, cluster: Cluster) -> None:
         cluster.nodes, cluster.broken = gke(), True
-        with pytest.raises(TemporaryError, match="has broken off its answer"):
-            SkyFinder().offers()
+        with pytest.raises(TemporaryError, match=f"response of the cluster {CONTEXT}"):
+            SkyGpuFinder().offers()
 
     def test_a_gpu_that_no_node_has_is_named(self, cluster: Cluster) -> None:
         cluster.nodes = gke()
         with pytest.raises(NoSuchShape, match=r"no node for 1 H100 \(Could not find any node .* with H100\): "):
-            SkyFinder().placement(Kind("H100", 1))
+            SkyGpuFinder().match(Kind("H100", 1))
 
     def test_more_gpus_than_a_node_has_are_named(self, cluster: Cluster) -> None:
         cluster.nodes = gke()
         with pytest.raises(NoSuchShape, match=r"no node for 3 L4 \(No GPU nodes found with 3 or more GPUs\): "):
-            SkyFinder().placement(Kind("L4", 3))
+            SkyGpuFinder().match(Kind("L4", 3))
 
     def test_a_cluster_without_gpus_says_so(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {}, 0)]
         with pytest.raises(NoSuchShape, match="Could not detect GPU/TPU resources"):
-            SkyFinder().placement(L4)
+            SkyGpuFinder().match(L4)
 
     def test_a_context_that_is_not_there_is_named(self, cluster: Cluster) -> None:
         with pytest.raises(UsageError, match=f"no context 'nowhere': it has {CONTEXT}"):
-            SkyFinder("nowhere")
+            SkyGpuFinder("nowhere")
 
     def test_without_a_kubeconfig_there_is_no_cluster(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-        with pytest.raises(UsageError, match="there is no cluster to look at"):
-            SkyFinder()
+        with pytest.raises(UsageError, match="set KUBECONFIG"):
+            SkyGpuFinder()
 
     def test_tracebacks_stay_whole(self, cluster: Cluster) -> None:
         cluster.nodes = gke()
         with pytest.raises(NoSuchShape):
-            SkyFinder().placement(Kind("H100", 1))
+            SkyGpuFinder().match(Kind("H100", 1))
         assert not hasattr(sys, "tracebacklimit")
 
 

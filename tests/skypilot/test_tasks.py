@@ -12,8 +12,9 @@ from sky import Task, exceptions
 from sky.server import common
 
 from controller.backends.skypilot import attempts
-from controller.backends.skypilot.attempts import Seen
-from controller.backends.skypilot.backend import RELEASE, TASK, SkyCluster
+from controller.backends.skypilot.attempts import TaskStatus
+from controller.backends.skypilot.backend import RELEASE, SkyBackend
+from controller.backends.skypilot.placement import TASK, MachinePlacement
 from controller.backends.skypilot.tasks import SkyTasks, plain, refusal, unanswered
 from controller.gpus.accelerators import Kind
 from controller.gpus.nodes import Spot
@@ -57,28 +58,28 @@ def test_where_no_server_may_be_started_that_is_said(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("error", "seen"),
     [
-        (exceptions.ResourcesUnavailableError("no cloud has a FOO"), Seen.REFUSED),
-        (exceptions.ResourcesUnavailableError("all full").with_failover_history([FULL]), Seen.NOWHERE),
-        (exceptions.KubeAPIUnreachableError("the cluster is away"), Seen.NOWHERE),
-        (exceptions.NoCloudAccessError("no cloud is enabled"), Seen.REFUSED),
-        (exceptions.NotSupportedError("spot machines there are none"), Seen.REFUSED),
-        (exceptions.InvalidCloudCredentials("expired"), Seen.REFUSED),
-        (exceptions.RequestCancelled("cancelled"), Seen.NOWHERE),
-        (exceptions.CloudError("the price list cannot be had", "a", "b"), Seen.NOWHERE),
-        (RuntimeError("its runtime could not be installed"), Seen.NOWHERE),
-        (ValueError("no such image"), Seen.REFUSED),
+        (exceptions.ResourcesUnavailableError("no cloud has a FOO"), TaskStatus.REFUSED),
+        (exceptions.ResourcesUnavailableError("all full").with_failover_history([FULL]), TaskStatus.UNAVAILABLE),
+        (exceptions.KubeAPIUnreachableError("the cluster is away"), TaskStatus.UNAVAILABLE),
+        (exceptions.NoCloudAccessError("no cloud is enabled"), TaskStatus.REFUSED),
+        (exceptions.NotSupportedError("spot machines there are none"), TaskStatus.REFUSED),
+        (exceptions.InvalidCloudCredentials("expired"), TaskStatus.REFUSED),
+        (exceptions.RequestCancelled("cancelled"), TaskStatus.UNAVAILABLE),
+        (exceptions.CloudError("the price list cannot be had", "a", "b"), TaskStatus.UNAVAILABLE),
+        (RuntimeError("its runtime could not be installed"), TaskStatus.UNAVAILABLE),
+        (ValueError("no such image"), TaskStatus.REFUSED),
     ],
 )
 @pytest.mark.parametrize("machine", [True, False])
-def test_never_is_told_from_not_now(error: Exception, seen: Seen, machine: bool) -> None:
+def test_never_is_told_from_not_now(error: Exception, seen: TaskStatus, machine: bool) -> None:
     look = refusal(error, machine=machine)
-    assert (look.seen, look.machine) == (seen, machine)
-    assert look.why
+    assert (look.status, look.machine) == (seen, machine)
+    assert look.reason
 
 
 def test_why_there_is_none_is_what_the_last_place_has_said() -> None:
     error = exceptions.ResourcesUnavailableError("Failed. Relax the requirements").with_failover_history([FULL])
-    assert refusal(error, machine=False).why == "Timed out while waiting for nodes. Insufficient nvidia.com/gpu"
+    assert refusal(error, machine=False).reason == "Timed out while waiting for nodes. Insufficient nvidia.com/gpu"
 
 
 @pytest.mark.parametrize(
@@ -100,14 +101,14 @@ def test_of_a_log_only_what_the_task_has_printed_is_left() -> None:
     log = (
         "├── Waiting for task resources on 1 node.\n"
         "└── Job started. Streaming logs... (Ctrl-C to exit log streaming; job will not be killed)\n"
-        f"\x1b[36m(imgsearch-embed, pid=1234)\x1b[0m {attempts.BEGIN}\n"
+        f"\x1b[36m(imgsearch-embed, pid=1234)\x1b[0m {attempts.BEGIN_MARK}\n"
         "(imgsearch-embed, pid=1234) (a line of ours)\n"
         "(imgsearch-embed, pid=1234) \n"
-        f'(imgsearch-embed, pid=1234) {attempts.MARK} 0 {{"images": 3}}\n'
+        f'(imgsearch-embed, pid=1234) {attempts.RESULT_MARK} 0 {{"images": 3}}\n'
         "✓ Job finished (status: SUCCEEDED).\n"
     )
-    assert plain(log) == f'{attempts.BEGIN}\n(a line of ours)\n\n{attempts.MARK} 0 {{"images": 3}}\n'
-    end = attempts.end(plain(log))
+    assert plain(log) == f'{attempts.BEGIN_MARK}\n(a line of ours)\n\n{attempts.RESULT_MARK} 0 {{"images": 3}}\n'
+    end = attempts.parse_exit(plain(log))
     assert end is not None
     assert (end.code, end.result, end.printed) == (0, {"images": 3}, "(a line of ours)\n")
 
@@ -119,10 +120,17 @@ def test_what_is_submitted_is_a_task(tmp_path: Path, stage: Stage, kinds: tuple[
     machines = Machines(tmp_path)
     machines.nowhere = "no machine"
     clock = Clock(machines)
-    cluster = SkyCluster(tmp_path, machines, env={"HF_TOKEN": "hush"}, now=clock.now, sleep=clock.sleep)
-    cluster.choose(kinds, spot)
+    cluster = SkyBackend(tmp_path, machines, env={"HF_TOKEN": "hush"}, now=clock.now, sleep=clock.sleep)
     settings = Settings(run=RunSettings(id="r1", index="photos", source="s3://photos", model="a/b"))
-    job = manifests.job(stage, settings, cluster.template(stage), release=RELEASE, completions=1, parallelism=1)
+    job = manifests.job(
+        stage,
+        settings,
+        cluster.template(stage),
+        release=RELEASE,
+        completions=1,
+        parallelism=1,
+        placement=MachinePlacement(kinds, spot),
+    )
     assert TASK in job["spec"]["template"]["metadata"]["annotations"]
     cluster.create(job)
     ((_, submitted),) = machines.submitted

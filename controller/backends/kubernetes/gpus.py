@@ -1,39 +1,69 @@
-"""Finds the GPUs of a cluster by reading its nodes and pods, without SkyPilot."""
+"""GPUs of a cluster, read from its nodes and pods without SkyPilot."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from controller.gpus.accelerators import Kind
-from controller.gpus.nodes import NotAllowed, Offer, Placement, offers, placement
+from controller.gpus.nodes import NodeMatch, NotAllowed, Offer, labelled, match, offers
+from controller.jobs.usage import Gpu, added
 from imgsearch.errors import PermanentError
 
 if TYPE_CHECKING:
     from controller.backends.kubernetes.api import Api
 
+log = logging.getLogger(__name__)
+
 RIGHTS = "docs/gpu-pools.md has the ClusterRole"
 
 
-class NodeLook:
-    """Our own look at nodes and pods, where SkyPilot is not installed. Raises NotAllowed where this account may not see
-    nodes; without the right to see everybody's pods nothing is said of what is free."""
+class NodeGpuFinder:
+    """Lists nodes and pods for each question. Raises NotAllowed where this account is not allowed to list nodes. Where
+    it is not allowed to list the pods of all namespaces, the number of free GPUs is unknown."""
 
     def __init__(self, api: Api, *, autoscaler: str | None) -> None:
         self._api = api
         self._autoscaler = autoscaler
 
     def offers(self) -> list[Offer]:
-        return offers(*self._look())
+        return offers(*self._list())
 
-    def placement(self, kind: Kind) -> Placement:
-        return placement(*self._look(), kind, autoscaler=self._autoscaler)
+    def match(self, kind: Kind) -> NodeMatch:
+        return match(*self._list(), kind, autoscaler=self._autoscaler)
 
-    def _look(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+    def _list(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
         try:
             nodes = self._api.nodes()
         except PermanentError as error:
-            raise NotAllowed(f"this account may not list nodes ({error}): {RIGHTS}") from error
+            raise NotAllowed(f"this account is not allowed to list nodes ({error}): {RIGHTS}") from error
         try:
             return nodes, self._api.all_pods()
         except PermanentError:
             return nodes, None
+
+
+class NodeGpus:
+    """The GPUs of nodes by name. Each node is looked up once: it may be gone when the costs are computed."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._known: dict[str, Gpu] = {}
+        self._allowed = True
+
+    def by_gpu(self, hours: Mapping[str, float]) -> dict[Gpu, float]:
+        """Converts GPU hours by node into GPU hours by GPU, which is unknown for a node that is gone or hidden."""
+        if self._allowed and (unknown := hours.keys() - self._known.keys()):
+            self._look_up(unknown)
+        return added(*({self._known.get(name, Gpu()): held} for name, held in hours.items()))
+
+    def _look_up(self, names: Set[str]) -> None:
+        """One list for all of them: docs/gpu-pools.md grants the right to list nodes, not to get one."""
+        try:
+            listed = {node["metadata"]["name"]: Gpu(*labelled(node)) for node in self._api.nodes()}
+        except PermanentError as error:
+            self._allowed = False
+            log.info("GPU hours are those of the requested GPU, since nodes cannot be listed: %s", error)
+            return
+        self._known |= {name: listed.get(name, Gpu()) for name in names}

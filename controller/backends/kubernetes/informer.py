@@ -1,4 +1,4 @@
-"""A copy of a cluster's objects of one kind, listed once and then kept fresh by a watch: looking costs no request."""
+"""Informer: a local copy of a cluster's objects of one kind. It lists them once, and a watch keeps it up to date."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Mirror(Generic[T]):
-    """What `read` makes of each object that the selector chooses, by name.
+class Informer(Generic[T]):
+    """Holds `parse(object)` of each object that the selector matches. Reading it costs no request.
 
-    With `keep`, an object that is gone stays in the copy where `keep` says so of it."""
+    A deleted object stays in the copy where `keep` returns true for it."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Mirror(Generic[T]):
         kind: str,
         *,
         labels: str,
-        read: Callable[[Object], T],
+        parse: Callable[[Object], T],
         changed: threading.Event,
         keep: Callable[[T], bool] = lambda _: False,
         pause: Callable[[threading.Event, float], object] = threading.Event.wait,
@@ -35,13 +35,13 @@ class Mirror(Generic[T]):
         self._api = api
         self._kind = (group, kind)
         self._labels = labels
-        self._read = read
+        self._parse = parse
         self._changed = changed
         self._keep = keep
         self._pause = pause
         self._guard = threading.Lock()
-        self._there: dict[str, T] = {}
-        self._gone: list[T] = []
+        self._current: dict[str, T] = {}
+        self._deleted: list[T] = []
         self._error: ImgsearchError | None = None
         self._stopped = threading.Event()
         self._version = "0"
@@ -49,21 +49,21 @@ class Mirror(Generic[T]):
         self._thread: threading.Thread | None = None
 
     def values(self) -> list[T]:
-        """The copy as it is now; raises what ended the watch."""
+        """The current copy. Raises the error that ended the watch."""
         if self._error:
             raise self._error
         with self._guard:
-            return [*self._gone, *self._there.values()]
+            return [*self._deleted, *self._current.values()]
 
-    def put(self, made: Object) -> None:
-        """Takes in what was just created or changed, unless the watch has already brought it or what came after it
-        (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions: they are in order)."""
+    def put(self, object: Object) -> None:
+        """Adds an object that was just created or changed, unless the watch already has it, or a later version
+        (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions: they are ordered)."""
         with self._guard:
-            if int(made["metadata"]["resourceVersion"]) > int(self._version):
-                self._there[made["metadata"]["name"]] = self._read(made)
+            if int(object["metadata"]["resourceVersion"]) > int(self._version):
+                self._current[object["metadata"]["name"]] = self._parse(object)
 
     def follow(self) -> None:
-        """Begins to watch, if it has not begun."""
+        """Starts the watch, once."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._follow, name=f"watch-{self._kind[1]}", daemon=True)
             self._thread.start()
@@ -72,11 +72,11 @@ class Mirror(Generic[T]):
         self._stopped.set()
 
     def _follow(self) -> None:
-        lost = 0.0
+        lost = 0.0  # seconds since the last event
         while not self._stopped.is_set():
             try:
                 for event in self._api.watch(*self._kind, labels=self._labels, version=self._version):
-                    self._take(event["type"], event["object"])
+                    self._apply(event["type"], event["object"])
                     lost = 0.0
                     if self._stopped.is_set():
                         return
@@ -86,11 +86,11 @@ class Mirror(Generic[T]):
             except TemporaryError as error:
                 if lost > PATIENCE_SECONDS:
                     self._fail(error)
-                log.info("%s; going on from there", error)
+                log.info("%s; watching again from there", error)
             except ImgsearchError as error:
                 self._fail(error)
-            # Also after a watch that ended well: whoever is in between may end each one at once.
-            pause = min(max(FIRST_PAUSE, lost), LONGEST_PAUSE)  # as long as all before it
+            # Also after a complete watch: a proxy may end every watch at once.
+            pause = min(max(FIRST_PAUSE, lost), LONGEST_PAUSE)  # the sum of the pauses before it
             lost += pause
             self._pause(self._stopped, pause)
 
@@ -108,22 +108,22 @@ class Mirror(Generic[T]):
 
     def _list(self) -> None:
         objects, version = self._api.select(*self._kind, labels=self._labels)
-        there = {each["metadata"]["name"]: self._read(each) for each in objects}
+        listed = {object["metadata"]["name"]: self._parse(object) for object in objects}
         with self._guard:
-            self._gone += [was for name, was in self._there.items() if name not in there and self._keep(was)]
-            self._there = there
+            self._deleted += [old for name, old in self._current.items() if name not in listed and self._keep(old)]
+            self._current = listed
             self._version = version
 
-    def _take(self, type: str, object: Object) -> None:
+    def _apply(self, type: str, object: Object) -> None:
         self._version = object["metadata"]["resourceVersion"]
         if type == "BOOKMARK":
             return
         name = object["metadata"]["name"]
         with self._guard:
-            self._there.pop(name, None)
-            now = self._read(object)
+            self._current.pop(name, None)
+            parsed = self._parse(object)
             if type != "DELETED":
-                self._there[name] = now
-            elif self._keep(now):
-                self._gone.append(now)
+                self._current[name] = parsed
+            elif self._keep(parsed):
+                self._deleted.append(parsed)
         self._changed.set()

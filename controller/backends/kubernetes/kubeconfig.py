@@ -1,22 +1,23 @@
-"""The person's kubeconfig: which clusters it leads to, and one entry put in or taken out."""
+"""Kubeconfig files of the user: lists their clusters, and adds or removes one entry."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from controller.backends import files as yamlfile
+from controller.backends.files import read_yaml, write_yaml
 
-USUAL = "~/.kube/config"
+DEFAULT = "~/.kube/config"
 
 
-class NotThere(LookupError):
+class MissingEntry(LookupError):
     """A kubeconfig has no entry of this name."""
 
 
 class Kubeconfig:
-    """Kubeconfig files, several of them being one: what is in them by name, each entry put in or taken out alone
+    """One or more files that count as one
     (https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/)."""
 
     PARTS = ("clusters", "users", "contexts")
@@ -26,47 +27,56 @@ class Kubeconfig:
 
     @classmethod
     def of(cls, paths: str | None) -> Kubeconfig:
-        """Of what KUBECONFIG says; None or empty: the usual one."""
-        return cls([Path(path).expanduser() for path in (paths or USUAL).split(os.pathsep) if path])
+        """The files of the variable KUBECONFIG; None or empty: the default file."""
+        return cls([Path(path).expanduser() for path in (paths or DEFAULT).split(os.pathsep) if path])
 
     def contexts(self) -> list[str]:
-        return [each["name"] for file in self._files for each in yamlfile.read(file).get("contexts") or []]
+        return [entry["name"] for entry in self._entries("contexts")]
 
     def servers(self) -> dict[str, str]:
-        """By cluster, its URL."""
-        named = [each for file in self._files for each in yamlfile.read(file).get("clusters") or []]
-        return {each["name"]: each["cluster"].get("server", "") for each in named}
+        """URLs by cluster name."""
+        return {entry["name"]: entry["cluster"].get("server", "") for entry in self._entries("clusters")}
 
     def begin(self, servers: Mapping[str, str]) -> None:
-        """Leaves nothing in it but clusters with these URLs, by name."""
+        """Replaces the first file with one that contains clusters of these URLs only, by name."""
         clusters = [{"name": name, "cluster": {"server": url}} for name, url in servers.items()]
-        yamlfile.write(
+        write_yaml(
             self._files[0], {"apiVersion": "v1", "kind": "Config", "clusters": clusters, "users": [], "contexts": []}
         )
 
     def adopt(self, name: str, other: Kubeconfig, env: Mapping[str, str]) -> None:
-        """Puts in what another has of this name, its credential plugin being run with `env`.
+        """Copies the entries of this name from another kubeconfig. Their credential plugin runs with `env`.
 
-        Raises NotThere where the other lacks a part of it."""
-        theirs, mine = yamlfile.read(other._files[0]), yamlfile.read(self._files[0])
+        Raises MissingEntry where the other one lacks a part."""
+        source, target = read_yaml(other._files[0]), read_yaml(self._files[0])
         for part in self.PARTS:
-            found = [each for each in theirs.get(part) or [] if each["name"] == name]
-            if not found:
-                raise NotThere(f"no {name} among the {part}")
-            mine[part] = [each for each in mine.get(part) or [] if each["name"] != name] + found
-        for user in mine["users"]:
+            entries = _named(source, part, name)
+            if not entries:
+                raise MissingEntry(f"no {name} among the {part}")
+            target[part] = _others(target, part, name) + entries
+        for user in target["users"]:
             if user["name"] == name and (plugin := user["user"].get("exec")):
                 plugin["env"] = [{"name": key, "value": value} for key, value in env.items()]
-        yamlfile.write(self._files[0], {"apiVersion": "v1", "kind": "Config", **mine})
+        write_yaml(self._files[0], {"apiVersion": "v1", "kind": "Config", **target})
 
     def drop(self, name: str) -> None:
-        """Takes out all that has this name. Where it was the current context, there is none then: no other cluster must
-        be meant by chance."""
+        """Removes the entries of this name. Where it is the current context, none is current afterwards, so that no
+        command uses another cluster by accident."""
         for file in self._files:
-            old = yamlfile.read(file)
-            kept = {part: [each for each in old.get(part) or [] if each["name"] != name] for part in self.PARTS}
-            new = {**old, **{part: each for part, each in kept.items() if part in old}}
+            old = read_yaml(file)
+            new = {**old, **{part: _others(old, part, name) for part in self.PARTS if part in old}}
             if new.get("current-context") == name:
                 del new["current-context"]
             if new != old:
-                yamlfile.write(file, new)
+                write_yaml(file, new)
+
+    def _entries(self, part: str) -> list[dict[str, Any]]:
+        return [entry for file in self._files for entry in read_yaml(file).get(part) or []]
+
+
+def _named(config: Mapping[str, Any], part: str, name: str) -> list[dict[str, Any]]:
+    return [entry for entry in config.get(part) or [] if entry["name"] == name]
+
+
+def _others(config: Mapping[str, Any], part: str, name: str) -> list[dict[str, Any]]:
+    return [entry for entry in config.get(part) or [] if entry["name"] != name]

@@ -1,4 +1,4 @@
-"""What a Job's pods say of its completion indexes: results, errors, why they wait, and what they have used. Pure."""
+"""State of the pods of a Job: results, errors, reasons for waiting, and used GPU hours. Pure."""
 
 from __future__ import annotations
 
@@ -13,68 +13,72 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 JOB = "batch.kubernetes.io/job-name"
 JOB_UID = "batch.kubernetes.io/controller-uid"
 ENDED = ("Succeeded", "Failed")
+NODE_REMOVED = "its node was removed"
+NO_REASON = "its pod failed without a reason"
+OUT_OF_MEMORY = "killed: it needs more memory than its limit"
+STILL_STARTING = "still starting"
 
 
 @dataclass(frozen=True)
-class PodFacts:
-    """One pod, as far as a run is concerned: a hundredth of the object, since a run may have 10,000 of them."""
+class PodState:
+    """The fields of a pod that a run needs: a hundredth of the object, since a run may have 10,000 pods."""
 
     name: str
     job_uid: str
-    """Of the Job that made it; one of the same name may have been there before."""
+    """Of the Job that created it: an earlier Job may have had the same name."""
     index: int
     created: str
     phase: str
     result: Mapping[str, Any] | None
-    """What it left as its termination message, or why it could not; None while it runs."""
+    """Its termination message, or the reason why it left none; None while it runs."""
     waits_for: str
-    """Why it has not begun; empty where it has."""
+    """The reason why it has not started; empty otherwise."""
     gpus: int
     node: str
-    """The name of the one that has taken it; empty before."""
+    """The name of its node; empty before it has one."""
     started: str
     ended: str
     code: int | None
-    """What it ended with, as far as that is known."""
+    """Its exit code; None where it is not known."""
 
 
-def facts(pod: Mapping[str, Any]) -> PodFacts:
+def pod_state(pod: Mapping[str, Any]) -> PodState:
     """Reads a core/v1 Pod of a Job."""
     status = pod.get("status", {})
-    about = pod["metadata"]
-    ended = _ended(status)
+    metadata = pod["metadata"]
+    terminated = _terminated(status)
     phase = status.get("phase", "Pending")
-    return PodFacts(
-        name=about["name"],
-        job_uid=about["labels"].get(JOB_UID, ""),
-        index=int(about.get("annotations", {}).get(INDEX, 0)),
-        created=about["creationTimestamp"],
+    return PodState(
+        name=metadata["name"],
+        job_uid=metadata["labels"].get(JOB_UID, ""),
+        index=int(metadata.get("annotations", {}).get(INDEX, 0)),
+        created=metadata["creationTimestamp"],
         phase=phase,
-        result=_result(status, ended) if phase in ENDED else None,
+        result=_result(status, terminated) if phase in ENDED else None,
         waits_for=_waits_for(status) if phase == "Pending" else "",
         gpus=sum(gpus(pod["spec"]).values()),
         node=pod["spec"].get("nodeName", ""),
         started=status.get("startTime", ""),
-        ended=_ended_at(status, ended) if phase in ENDED else "",
-        code=ended["exitCode"] if ended else None,
+        ended=_ended_at(status, terminated) if phase in ENDED else "",
+        code=terminated["exitCode"] if terminated else None,
     )
 
 
-def latest(pods: Iterable[PodFacts]) -> dict[int, PodFacts]:
-    """The pod that speaks for each index: the one that succeeded, or else the last one that was made."""
-    found: dict[int, PodFacts] = {}
+def latest(pods: Iterable[PodState]) -> dict[int, PodState]:
+    """The pod that counts for each index: the one that succeeded, or else the newest."""
+    by_index: dict[int, PodState] = {}
     for pod in sorted(pods, key=lambda pod: (pod.phase == "Succeeded", pod.created, pod.name)):
-        found[pod.index] = pod
-    return found
+        by_index[pod.index] = pod
+    return by_index
 
 
-def waiting(pods: Iterable[PodFacts]) -> dict[str, int]:
-    """Why pods have not begun, and how many for each reason."""
+def waiting(pods: Iterable[PodState]) -> dict[str, int]:
+    """Reasons why pods have not started, and the number of pods for each."""
     return dict(Counter(pod.waits_for for pod in pods if pod.waits_for).most_common())
 
 
-def waiting_since(pods: Iterable[PodFacts]) -> str:
-    """Since when no node has had a pod of these while some wait for one; empty where one has, or none waits."""
+def waiting_since(pods: Iterable[PodState]) -> str:
+    """The time since which some of these pods wait for a node and none has one; empty where one has, or none waits."""
     known = list(pods)
     waits = [pod.created for pod in known if pod.phase == "Pending" and not pod.started]
     if not waits or any(pod.started and pod.phase not in ENDED for pod in known):
@@ -82,24 +86,23 @@ def waiting_since(pods: Iterable[PodFacts]) -> str:
     return max([min(waits), *(pod.ended for pod in known)])
 
 
-def waits(pods: Iterable[PodFacts], completions: int, since: str) -> dict[int, str]:
-    """Since when each completion index waits that no node has: since its pod was made, or the one before it ended.
-    `since`: when the Job began, for those that have had no pod yet."""
-    found = dict.fromkeys(range(completions), since)
+def waits(pods: Iterable[PodState], completions: int, since: str) -> dict[int, str]:
+    """By index without a node, the time since which it waits: its pod was created then, or the pod before it ended.
+    `since` is the start of the Job, for indexes that have had no pod yet."""
+    times = dict.fromkeys(range(completions), since)
     taken = set()
     for pod in sorted(pods, key=lambda pod: (pod.created, pod.name)):
         if pod.phase in ENDED:
-            found[pod.index] = max(since, pod.ended)
+            times[pod.index] = max(since, pod.ended)
         elif pod.node or pod.started:
             taken.add(pod.index)
         else:
-            found[pod.index] = pod.created
-    return {index: moment for index, moment in found.items() if index not in taken}
+            times[pod.index] = pod.created
+    return {index: time for index, time in times.items() if index not in taken}
 
 
-def gpu_hours(pods: Iterable[PodFacts], now: datetime) -> dict[str, float]:
-    """What the pods have held, by the name of the node: from the moment that it took them, whether they then computed
-    or not."""
+def gpu_hours(pods: Iterable[PodState], now: datetime) -> dict[str, float]:
+    """GPU hours by node name, from the moment at which the node accepted the pod, whether it computed or not."""
     hours: dict[str, float] = {}
     for pod in pods:
         if pod.gpus and pod.started:
@@ -109,7 +112,7 @@ def gpu_hours(pods: Iterable[PodFacts], now: datetime) -> dict[str, float]:
     return hours
 
 
-def _ended(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The state of the container that ended the pod: an init container that failed, or else the main one."""
     for container in status.get("initContainerStatuses", []):
         if (state := container.get("state", {}).get("terminated")) and state["exitCode"] != 0:
@@ -120,27 +123,27 @@ def _ended(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
-def _ended_at(status: Mapping[str, Any], ended: Mapping[str, Any] | None) -> str:
-    """When the pod ended. Where its node went, nobody saw it: then, when the last was heard of it."""
-    seen = (ended or {}).get("finishedAt")
-    return seen or max((c.get("lastTransitionTime") or "" for c in status.get("conditions", [])), default="")
+def _ended_at(status: Mapping[str, Any], terminated: Mapping[str, Any] | None) -> str:
+    """The time at which the pod ended. Where its node is gone, that of its last change."""
+    finished = (terminated or {}).get("finishedAt")
+    return finished or max((c.get("lastTransitionTime") or "" for c in status.get("conditions", [])), default="")
 
 
-def _result(status: Mapping[str, Any], ended: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _result(status: Mapping[str, Any], terminated: Mapping[str, Any] | None) -> Mapping[str, Any]:
     disrupted = any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", []))
-    if disrupted and status["phase"] == "Failed":  # one that was fast enough has succeeded all the same
-        return {"error": "its node was taken away"}
-    if ended is None:
-        return {"error": status.get("message") or status.get("reason") or "its pod has failed without a reason"}
+    if disrupted and status["phase"] == "Failed":  # a disrupted pod may still succeed
+        return {"error": NODE_REMOVED}
+    if terminated is None:
+        return {"error": status.get("message") or status.get("reason") or NO_REASON}
     try:
-        message = json.loads(ended.get("message") or "")
+        message = json.loads(terminated.get("message") or "")
         if isinstance(message, dict):
             return message
     except ValueError:
         pass
-    if ended.get("reason") == "OOMKilled":
-        return {"error": "it was killed: it needs more memory than its limit"}
-    return {"error": ended.get("message") or f"it ended with exit code {ended['exitCode']}; its log may tell why"}
+    if terminated.get("reason") == "OOMKilled":
+        return {"error": OUT_OF_MEMORY}
+    return {"error": terminated.get("message") or f"exited with code {terminated['exitCode']}; see its log"}
 
 
 def _waits_for(status: Mapping[str, Any]) -> str:
@@ -155,27 +158,27 @@ def _waits_for(status: Mapping[str, Any]) -> str:
 
 
 def trouble(pod: Mapping[str, Any]) -> str | None:
-    """What keeps a pod that should serve from it; None where it is ready, or has ended as it should."""
+    """The reason why a pod that should serve does not; None where it is ready, or ended successfully."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions", [])}
     if status.get("phase") == "Succeeded" or conditions.get("Ready", {}).get("status") == "True":
         return None
     if status.get("phase") == "Failed":
-        return f"pod {name} has failed: {_result(status, _ended(status)).get('error', 'it was interrupted')}"
-    ended = [
+        return f"pod {name} failed: {_result(status, _terminated(status)).get('error', 'interrupted')}"
+    terminated = [
         state
         for container in status.get("containerStatuses", [])
         if (state := container.get("lastState", {}).get("terminated"))
     ]
-    last = f"; it ended with: {ended[0].get('message') or ended[0].get('reason')}" if ended else ""
-    return f"pod {name} is not ready: {_waits_for(status) or 'it is still starting'}{last}"
+    last = f"; last exit: {terminated[0].get('message') or terminated[0].get('reason')}" if terminated else ""
+    return f"pod {name} is not ready: {_waits_for(status) or STILL_STARTING}{last}"
 
 
 def gpus(pod: Mapping[str, Any]) -> dict[str, int]:
-    """The GPUs that a PodSpec asks for, by the name of the resource (`nvidia.com/gpu`)."""
-    asked: Counter[str] = Counter()
+    """GPUs that a PodSpec requests, by resource name (`nvidia.com/gpu`)."""
+    counts: Counter[str] = Counter()
     for container in pod["containers"]:
         for name, count in container.get("resources", {}).get("limits", {}).items():
             if name.endswith("/gpu"):
-                asked[name] += int(count)
-    return dict(asked)
+                counts[name] += int(count)
+    return dict(counts)

@@ -1,14 +1,15 @@
-"""SkyPilot: the GPUs that it sees in a cluster (finder.py), what clouds ask for them (prices.py), clusters that it
-makes of bare machines (pools.py), machines that it rents for one task each (tasks.py), and what it says (speech.py).
+"""SkyPilot: GPUs of a cluster (gpus.py), prices of clouds (prices.py), clusters made of bare machines (pools.py), and
+tasks on rented machines (tasks.py), on which a backend runs Jobs (backend.py).
 
-What is called of it is documented nowhere (sky/provision/kubernetes/utils.py, sky/catalog and sky/ssh_node_pools of
-0.14.1), so all of it is here and has contract tests. SkyPilot does not create node pools in a cloud account.
+Most of the functions that we call are undocumented (sky/provision/kubernetes/utils.py, sky/catalog and
+sky/ssh_node_pools of 0.14.1), so only this package calls them, and contract tests cover them. SkyPilot does not create
+node pools in a cloud account.
 
-It has an environment of its own (`make install-sky`), and what it reads and writes is in `~/.imgsearch/sky`: the
-person's own `~/.sky` is left alone, and no API server of SkyPilot is started; tasks.py says why it does otherwise. It
-phones home only where SKYPILOT_DISABLE_USAGE_COLLECTION is set to 0.
+SkyPilot has an environment of its own (`make install-sky`). Its files are in `~/.imgsearch/sky`, not in the user's
+`~/.sky`, and no API server of SkyPilot is started; tasks.py explains its exception. SkyPilot sends usage data only
+where SKYPILOT_DISABLE_USAGE_COLLECTION is 0.
 
-Nothing of it is imported with this package: that takes two seconds, and it may not be installed.
+This package imports SkyPilot late: the import takes two seconds, and it may not be installed.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from imgsearch import distribution
 from imgsearch.errors import UsageError
 
 INSTALL = (
-    "SkyPilot is not installed here: it needs an environment of its own. Run `make install-sky` in a checkout and then "
-    f"`.venv-sky/bin/controller …`, or, in a new environment, {distribution.install('sky')}"
+    "SkyPilot is not installed: run `make install-sky` in a checkout and then `.venv-sky/bin/controller …`, or, in a "
+    f"new environment, {distribution.install('sky')}"
 )
 HOME = Path("~/.imgsearch/sky")
 
 
 def installed() -> bool:
-    """Whether SkyPilot is there. A folder called sky, as this repository has one, can be imported, too."""
+    """Whether SkyPilot is installed. An import would also find a folder called sky, as in this repository."""
     try:
         metadata.version("skypilot")
     except metadata.PackageNotFoundError:
@@ -43,8 +44,8 @@ def installed() -> bool:
 
 @functools.cache
 def load() -> Path:
-    """Imports SkyPilot, which writes to its home as it is imported and keeps the paths of that time, and returns the
-    home that it has here. One that is imported already (controller.backends.skypilot.tasks) keeps that of the person.
+    """Imports SkyPilot and returns its home. The import writes to that home and fixes all paths, so a SkyPilot that is
+    imported already (controller.backends.skypilot.tasks) keeps the user's home.
 
     Raises UsageError where it is not installed."""
     if not installed():
@@ -52,8 +53,8 @@ def load() -> Path:
     home = HOME.expanduser()
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("SKYPILOT_DISABLE_USAGE_COLLECTION", "1")
-    # Only while it is imported: credential plugins of the kubeconfig look for their files in HOME.
-    own = os.environ.get("HOME")
+    # Only during the import: credential plugins of the kubeconfig look for their files in HOME.
+    user_home = os.environ.get("HOME")
     os.environ["HOME"] = str(home)
     try:
         import sky.catalog
@@ -61,20 +62,20 @@ def load() -> Path:
         import sky.ssh_node_pools.utils
         import sky.utils.annotations
     finally:
-        if own is None:
+        if user_home is None:
             del os.environ["HOME"]
         else:
-            os.environ["HOME"] = own
-    # Or it prints `<sky-payload>` lines to stdout, for a client of its own to read.
+            os.environ["HOME"] = user_home
+    # Otherwise it prints `<sky-payload>` lines for its own client to stdout.
     sky.utils.annotations.is_on_api_server = False
-    # It logs to stdout, and raises what matters of it.
+    # It logs to stdout, and also raises the important errors.
     logging.getLogger("sky").setLevel(logging.CRITICAL)
     return home
 
 
 @contextmanager
 def whole_tracebacks() -> Iterator[None]:
-    """SkyPilot sets sys.tracebacklimit to 0 as it raises, and leaves it there."""
+    """Restores sys.tracebacklimit, which SkyPilot sets to 0 when it raises."""
     before = getattr(sys, "tracebacklimit", None)
     try:
         yield

@@ -1,8 +1,8 @@
-"""What becomes of one completion index on machines that come and go: tried, lost, tried again, over. Pure.
+"""Attempts of completion indexes on machines that may disappear: when to start one, to retry it, or to give up. Pure.
 
 The rules are those of an Indexed Job with `backoffLimitPerIndex` and a `podFailurePolicy`
-(https://kubernetes.io/docs/concepts/workloads/controllers/job/#backoff-limit-per-index), where each try has a machine
-of its own. The next begins only when the machine of the one before is gone: no two of them on one shard.
+(https://kubernetes.io/docs/concepts/workloads/controllers/job/#backoff-limit-per-index). Each attempt has a machine of
+its own. The next one starts when the machine of the last one is gone, so that no two run the same shard.
 """
 
 from __future__ import annotations
@@ -11,199 +11,209 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from controller.jobs.indexes import format_indexes
 from controller.jobs.manifests import final_codes
-from controller.jobs.state import format_indexes
+from controller.jobs.results import UNKNOWN_ERROR
 from imgsearch.errors import ExitCode
 
-AGAIN = timedelta(seconds=60)
-"""So long after no place had a machine, it is asked for again."""
-MARK = "imgsearch-result"
-BEGIN = "imgsearch-begins"
-RESULT = re.compile(rf"^{MARK} (\d+) ?(.*)$", re.MULTILINE)
+RETRY_DELAY = timedelta(seconds=60)
+"""Time until the next request after no place had a machine."""
+RESULT_MARK = "imgsearch-result"
+BEGIN_MARK = "imgsearch-begins"
+RESULT = re.compile(rf"^{RESULT_MARK} (\d+) ?(.*)$", re.MULTILINE)
 KILLED = 128 + 9
 
 
-class Seen(StrEnum):
-    """What there is of a task at one moment."""
+class TaskStatus(StrEnum):
+    """Status of a task at one moment."""
 
     GONE = "gone"
-    """Nothing, or a wreck: it was never begun, was given back, or its machine was taken away."""
+    """It was never started, it was ended, or its machine was taken away."""
     WAITING = "waiting"
-    """Its machine is looked for, or made ready."""
+    """Its machine is being found or prepared."""
     RUNNING = "running"
     ENDED = "ended"
-    """Its log has the end of it."""
-    NOWHERE = "nowhere"
-    """No place had a machine for it now."""
+    """Its log is complete."""
+    UNAVAILABLE = "unavailable"
+    """No place has a machine for it now."""
     REFUSED = "refused"
-    """No place can ever have one, or may be asked for one."""
+    """No place will have one, or this account is not allowed to rent it."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at a task."""
+class TaskState:
+    """A task at one moment."""
 
-    seen: Seen
-    why: str = ""
-    """Why it has no machine."""
+    status: TaskStatus
+    reason: str = ""
+    """The reason why it has no machine."""
     machine: bool = False
-    """Whether there is something to give back."""
+    """Whether it has a machine to return."""
 
 
 @dataclass(frozen=True)
-class End:
-    """What a task has said at its end."""
+class Exit:
+    """End of a task, from its log."""
 
     code: int
     result: Mapping[str, Any] | None
     """Its termination message."""
     printed: str
-    """What it printed from its beginning on."""
+    """Its output."""
 
 
 class Step(StrEnum):
-    """How far a completion index is."""
+    """Progress of a completion index. The values are in the files of runs, so they stay."""
 
-    WANTS = "wants"
+    QUEUED = "wants"
     """It has no task."""
-    WAITS = "waits"
-    RUNS = "runs"
-    LEAVES = "leaves"
-    """Its machine is given back."""
-    OVER = "over"
+    STARTING = "waits"
+    RUNNING = "runs"
+    STOPPING = "leaves"
+    """Its machine is being returned."""
+    DONE = "over"
 
 
 @dataclass(frozen=True)
 class Index:
     """One completion index. Times are ISO 8601."""
 
-    step: Step = Step.WANTS
+    step: Step = Step.QUEUED
     succeeded: bool | None = None
-    """None while it is to be tried, or tried again."""
+    """None before it is decided."""
     failures: int = 0
-    """Tries that have ended badly; a machine that was taken away is none."""
+    """Failed attempts. A machine that was taken away does not count."""
     since: str = ""
-    """Since when it wants a machine; empty while it has one or is over."""
-    why: str = ""
-    again: str = ""
-    """Not to be tried before."""
+    """The time since which it needs a machine; empty while it has one or is done."""
+    reason: str = ""
+    """The reason why it waits."""
+    retry_at: str = ""
     started: str = ""
-    """When it got the machine that it has."""
+    """The time at which it received its machine."""
     ended: str = ""
     seconds: float = 0.0
-    """What it has had of machines before this one."""
+    """Machine time of the earlier attempts."""
     done: int = 0
     total: int = 0
     result: Mapping[str, Any] | None = None
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Index:
-        return replace(cls(**told), step=Step(told["step"]))
+    def from_json(cls, entry: Mapping[str, Any]) -> Index:
+        fields = {FIELDS.get(name, name): value for name, value in entry.items()}
+        return replace(cls(**fields), step=Step(entry["step"]))
+
+    def to_json(self) -> dict[str, Any]:
+        names = {field: name for name, field in FIELDS.items()}
+        return {names.get(field, field): value for field, value in asdict(self).items()}
+
+
+FIELDS = {"why": "reason", "again": "retry_at"}
+"""Fields by their names in the files of runs, where these differ."""
 
 
 def submitted(index: Index, now: datetime) -> Index:
-    """It has a task now."""
-    return replace(index, step=Step.WAITS, since=index.since or _text(now), again="", result=None)
+    """The index after its task was submitted."""
+    return replace(index, step=Step.STARTING, since=index.since or _text(now), retry_at="", result=None)
 
 
-def advanced(index: Index, look: Look, end: End | None, spec: Mapping[str, Any], now: datetime) -> Index:
-    """What a look at its task makes of it. `end` is what a task that has ENDED has said, None where it said nothing;
-    `spec` the Job's."""
-    if index.step in (Step.WAITS, Step.RUNS):
-        index = _tried(index, look, end, spec, now)
-    gone = not look.machine and look.seen is not Seen.WAITING
-    return _left(index) if index.step is Step.LEAVES and gone else index
+def advanced(index: Index, task: TaskState, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> Index:
+    """The index after its task was observed. `exit` is that of an ENDED task, None where its log has none; `spec` is
+    the Job's."""
+    if index.step in (Step.STARTING, Step.RUNNING):
+        index = _observed(index, task, exit, spec, now)
+    gone = not task.machine and task.status is not TaskStatus.WAITING
+    return _stopped(index) if index.step is Step.STOPPING and gone else index
 
 
-def given_up(index: Index, sentence: str, now: datetime) -> Index:
-    """It has failed, whatever it is at."""
-    if index.step is Step.OVER or index.succeeded is not None:
+def given_up(index: Index, error: str, now: datetime) -> Index:
+    """The index as failed, at any step before it is decided."""
+    if index.step is Step.DONE or index.succeeded is not None:
         return index
-    failed = replace(index, succeeded=False, result={"error": sentence}, since="", why="")
-    return replace(failed, step=Step.OVER) if index.step is Step.WANTS else _leaving(failed, now)
+    failed = replace(index, succeeded=False, result={"error": error}, since="", reason="")
+    return replace(failed, step=Step.DONE) if index.step is Step.QUEUED else _stopping(failed, now)
 
 
 def was_refused(index: Index) -> bool:
-    """Whether it was given up before any try of it had ended: no place may have it."""
+    """Whether it was given up before an attempt ended: no machine can be rented."""
     return index.succeeded is False and index.failures == 0
 
 
-def next_tries(indexes: Mapping[int, Index], parallelism: int, now: datetime) -> list[int]:
-    """Which indexes get a task now: the lowest first, `parallelism` at a time, those that leave included."""
-    room = parallelism - sum(index.step not in (Step.WANTS, Step.OVER) for index in indexes.values())
+def next_attempts(indexes: Mapping[int, Index], parallelism: int, now: datetime) -> list[int]:
+    """Indexes that start now: the lowest first, `parallelism` at a time, stopping ones included."""
+    room = parallelism - sum(index.step not in (Step.QUEUED, Step.DONE) for index in indexes.values())
     ready = [
         number
         for number, index in sorted(indexes.items())
-        if index.step is Step.WANTS and not (index.again and now < datetime.fromisoformat(index.again))
+        if index.step is Step.QUEUED and not (index.retry_at and now < datetime.fromisoformat(index.retry_at))
     ]
     return ready[: max(0, room)]
 
 
 def status(job: Mapping[str, Any], indexes: Mapping[int, Index]) -> dict[str, Any]:
-    """The status of a batch/v1 Job whose indexes these are, added to what it has."""
+    """The status of a batch/v1 Job with these indexes."""
     succeeded = {number for number, index in indexes.items() if index.succeeded}
     failed = {number for number, index in indexes.items() if index.succeeded is False}
-    found = {
+    status = {
         **job.get("status", {}),
-        "active": sum(index.step in (Step.WAITS, Step.RUNS) for index in indexes.values()),
+        "active": sum(index.step in (Step.STARTING, Step.RUNNING) for index in indexes.values()),
         "completedIndexes": format_indexes(succeeded),
         "failedIndexes": format_indexes(failed),
     }
-    # Only when the last machine is gone: who is told that all is over may turn the lights off.
-    all_there = len(indexes) == job["spec"]["completions"]  # the others are somebody else's
-    if all_there and all(index.step is Step.OVER for index in indexes.values()):
+    # Only after the last machine is gone: the controller may stop as soon as the Job has ended.
+    complete = len(indexes) == job["spec"]["completions"]  # other backends may have the other indexes
+    if complete and all(index.step is Step.DONE for index in indexes.values()):
         end = max((index.ended for index in indexes.values()), default="")
         type, reason, message = "Complete", "CompletionsReached", ""
         if failed:
             type, reason, message = "Failed", "FailedIndexes", f"indexes {format_indexes(failed)} failed"
         else:
-            found["completionTime"] = end
-        found["conditions"] = [
+            status["completionTime"] = end
+        status["conditions"] = [
             {"type": type, "status": "True", "reason": reason, "message": message, "lastTransitionTime": end}
         ]
-    return found
+    return status
 
 
 def waiting(indexes: Mapping[int, Index]) -> dict[str, int]:
-    """Why indexes have no machine, and how many for each reason."""
-    return dict(Counter(index.why for index in indexes.values() if index.since and index.why).most_common())
+    """Reasons why indexes have no machine, and the number of indexes for each."""
+    return dict(Counter(index.reason for index in indexes.values() if index.since and index.reason).most_common())
 
 
 def waiting_since(indexes: Mapping[int, Index]) -> str:
-    """Since when no index has had a machine while some want one; empty where one has, or none wants."""
-    wants = [index.since for index in indexes.values() if index.since]
-    if not wants or any(index.step is Step.RUNS for index in indexes.values()):
+    """The time since which some indexes need a machine and none has one; empty otherwise."""
+    times = [index.since for index in indexes.values() if index.since]
+    if not times or any(index.step is Step.RUNNING for index in indexes.values()):
         return ""
-    return max([min(wants), *(index.ended for index in indexes.values())])
+    return max([min(times), *(index.ended for index in indexes.values())])
 
 
 def machine_hours(indexes: Mapping[int, Index], now: datetime) -> float:
-    """What all tries have had of machines whose job had begun."""
+    """Machine time of all attempts that have started."""
     seconds = 0.0
     for index in indexes.values():
-        seconds += index.seconds + (_seconds(index, now) if index.step is Step.RUNS else 0.0)
+        seconds += index.seconds + (_seconds(index, now) if index.step is Step.RUNNING else 0.0)
     return seconds / 3600
 
 
 def script(run: str) -> str:
-    """`run` as a task whose log says how it ended: by the protocol of a termination message, since a machine keeps no
-    exit code that its own log would not tell better."""
+    """A shell script that runs `run` and writes its exit code and termination message to the log: SkyPilot keeps the
+    log only."""
     return (
         'export IMGSEARCH_LOG_RESULT_FILE="$(mktemp)"\n'
-        f"echo {BEGIN}\n(\n{run.strip()}\n)\ncode=$?\n"
-        # On a line of its own, also after a program that was killed in the middle of one.
-        f'printf "\\n{MARK} %s %s\\n" "$code" "$(cat "$IMGSEARCH_LOG_RESULT_FILE")"\n'
+        f"echo {BEGIN_MARK}\n(\n{run.strip()}\n)\ncode=$?\n"
+        # On a new line, also after a program that was killed in the middle of one.
+        f'printf "\\n{RESULT_MARK} %s %s\\n" "$code" "$(cat "$IMGSEARCH_LOG_RESULT_FILE")"\n'
         'exit "$code"\n'
     )
 
 
-def end(log: str) -> End | None:
-    """What the log of a task says of its end; None where it has none."""
+def parse_exit(log: str) -> Exit | None:
+    """The exit in the log of a task; None where it has none."""
     last = max(RESULT.finditer(log), key=re.Match.start, default=None)
     if last is None:
         return None
@@ -211,55 +221,55 @@ def end(log: str) -> End | None:
         result = json.loads(last[2])
     except ValueError:
         result = None
-    printed = log[: last.start()].rpartition(f"{BEGIN}\n")[2].removesuffix("\n")
-    return End(int(last[1]), result if isinstance(result, dict) else None, printed)
+    printed = log[: last.start()].rpartition(f"{BEGIN_MARK}\n")[2].removesuffix("\n")
+    return Exit(int(last[1]), result if isinstance(result, dict) else None, printed)
 
 
-def _tried(index: Index, look: Look, end: End | None, spec: Mapping[str, Any], now: datetime) -> Index:
-    match look.seen:
-        case Seen.WAITING:
-            return replace(index, step=Step.WAITS, since=index.since or _text(now), why=look.why)
-        case Seen.RUNNING:
-            return replace(index, step=Step.RUNS, since="", why="", started=index.started or _text(now))
-        case Seen.ENDED:
-            return _judged(index, end, spec, now)
-        case Seen.GONE:
-            return _leaving(index, now)
-        case Seen.NOWHERE:
-            return _leaving(replace(index, why=look.why, again=_text(now + AGAIN)), now)
-        case Seen.REFUSED:
-            return given_up(index, look.why, now)
+def _observed(index: Index, task: TaskState, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> Index:
+    match task.status:
+        case TaskStatus.WAITING:
+            return replace(index, step=Step.STARTING, since=index.since or _text(now), reason=task.reason)
+        case TaskStatus.RUNNING:
+            return replace(index, step=Step.RUNNING, since="", reason="", started=index.started or _text(now))
+        case TaskStatus.ENDED:
+            return _exited(index, exit, spec, now)
+        case TaskStatus.GONE:
+            return _stopping(index, now)
+        case TaskStatus.UNAVAILABLE:
+            return _stopping(replace(index, reason=task.reason, retry_at=_text(now + RETRY_DELAY)), now)
+        case TaskStatus.REFUSED:
+            return given_up(index, task.reason, now)
 
 
-def _judged(index: Index, end: End | None, spec: Mapping[str, Any], now: datetime) -> Index:
-    # Its beginning may have been between two looks.
-    ran = replace(index, started=index.started or _text(now), since="", why="", result=_message(end))
-    if end is not None and end.code == ExitCode.DONE:
-        return _leaving(replace(ran, succeeded=True), now)
+def _exited(index: Index, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> Index:
+    # It may have started and ended between two observations.
+    ran = replace(index, started=index.started or _text(now), since="", reason="", result=_result(exit))
+    if exit is not None and exit.code == ExitCode.DONE:
+        return _stopping(replace(ran, succeeded=True), now)
     ran = replace(ran, failures=index.failures + 1)
-    final = ran.failures > spec["backoffLimitPerIndex"] or (end is not None and end.code in final_codes(spec))
-    return _leaving(replace(ran, succeeded=False if final else None), now)
+    final = ran.failures > spec["backoffLimitPerIndex"] or (exit is not None and exit.code in final_codes(spec))
+    return _stopping(replace(ran, succeeded=False if final else None), now)
 
 
-def _message(end: End | None) -> Mapping[str, Any]:
-    if end is None:
-        return {"error": "its task has ended without a word; its log may tell why"}
-    if end.result is not None:
-        return end.result
-    if end.code == ExitCode.DONE:
+def _result(exit: Exit | None) -> Mapping[str, Any]:
+    if exit is None:
+        return {"error": UNKNOWN_ERROR}
+    if exit.result is not None:
+        return exit.result
+    if exit.code == ExitCode.DONE:
         return {}
-    told = "it was killed: out of memory?" if end.code == KILLED else f"it ended with exit code {end.code}"
-    return {"error": f"{told}; its log may tell why"}
+    reason = "killed: probably out of memory" if exit.code == KILLED else f"exited with code {exit.code}"
+    return {"error": f"{reason}; see its log"}
 
 
-def _leaving(index: Index, now: datetime) -> Index:
-    had = _seconds(index, now) if index.started else 0.0
+def _stopping(index: Index, now: datetime) -> Index:
+    used = _seconds(index, now) if index.started else 0.0
     ended = _text(now) if index.started or index.succeeded is not None else index.ended
-    return replace(index, step=Step.LEAVES, started="", ended=ended, seconds=index.seconds + had)
+    return replace(index, step=Step.STOPPING, started="", ended=ended, seconds=index.seconds + used)
 
 
-def _left(index: Index) -> Index:
-    return replace(index, step=Step.WANTS if index.succeeded is None else Step.OVER)
+def _stopped(index: Index) -> Index:
+    return replace(index, step=Step.QUEUED if index.succeeded is None else Step.DONE)
 
 
 def _seconds(index: Index, now: datetime) -> float:

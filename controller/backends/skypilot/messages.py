@@ -1,4 +1,4 @@
-"""What SkyPilot says, as a person may read it."""
+"""Messages of SkyPilot in a form for people."""
 
 from __future__ import annotations
 
@@ -7,38 +7,37 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 NOISE = re.compile(r"<sky-payload.*?</sky-payload>|\x1b\[[0-9;]*m|[➜✔✗]")
-FAILED = re.compile(r"Error executing command(?!:).*?(?: on \S+: ?(?P<words>.*))?")
-WORDS = re.compile(r"on \S+: ?(?P<words>.*)")
-"""A command of several lines, on another machine: what it says stands after its last one."""
+FAILED = re.compile(r"Error executing command(?!:).*?(?: on \S+: ?(?P<message>.*))?")
+MESSAGE = re.compile(r"on \S+: ?(?P<message>.*)")
+"""The last line of a remote command of several lines, after which its message stands."""
 
 
 def clean(text: str) -> str:
-    """Without colours, payloads and marks."""
+    """Removes colours, payloads and marks."""
     return NOISE.sub("", text)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of it."""
+    """One line."""
 
     text: str
     failed: bool = False
-    """They are the words of a program that has failed."""
+    """Whether it is the message of a program that failed."""
 
 
-def spoken(log: Iterable[str]) -> Iterator[Line]:
-    """What there is to read in a log of SkyPilot: no colours, no payloads, and no commands for other machines: they may
-    have a password in them."""
+def readable(log: Iterable[str]) -> Iterator[Line]:
+    """The lines of a log without colours, payloads and commands for other machines, which may contain a password."""
     hidden = failed = False
     for line in log:
         text = clean(line).strip()
         if found := FAILED.fullmatch(text):
-            failed, hidden = True, found["words"] is None
-            text = found["words"] or ""
+            failed, hidden = True, found["message"] is None
+            text = found["message"] or ""
         elif hidden:
-            found = WORDS.fullmatch(text)
+            found = MESSAGE.fullmatch(text)
             hidden = found is None
-            text = found["words"] if found else ""
+            text = found["message"] if found else ""
         elif text.startswith("STDERR:"):  # of a command on this machine
             failed, text = True, text.removeprefix("STDERR:").strip()
         elif not text:
@@ -47,9 +46,9 @@ def spoken(log: Iterable[str]) -> Iterator[Line]:
             yield Line(text, failed)
 
 
-def failure(name: str, said: Iterable[Line], told: Sequence[str]) -> str:
-    """Why a pool has failed, from SkyPilot's log and from the lines of its last error: that names the step, and the log
-    has the words of the program that failed in it."""
-    step = (told[-1] if told else "it gave no reason").removeprefix(f"{name}: ").split(". ")[0].rstrip(".")
-    words = [line.text for line in said if line.failed and not line.text.startswith("Successfully")]
-    return f"{step} ({words[-1]})" if words else step
+def failure(name: str, output: Iterable[Line], errors: Sequence[str]) -> str:
+    """The reason why a pool failed. The last error names the step, and the output contains the message of the program
+    that failed in it."""
+    step = (errors[-1] if errors else "no reason given").removeprefix(f"{name}: ").split(". ")[0].rstrip(".")
+    messages = [line.text for line in output if line.failed and not line.text.startswith("Successfully")]
+    return f"{step} ({messages[-1]})" if messages else step

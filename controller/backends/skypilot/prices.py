@@ -1,4 +1,4 @@
-"""What clouds ask for a GPU, from the price lists that SkyPilot keeps."""
+"""Prices of GPUs in clouds, from SkyPilot's price lists."""
 
 from __future__ import annotations
 
@@ -17,62 +17,63 @@ from controller.jobs.cost import Price
 log = logging.getLogger(__name__)
 
 CATALOGUE_SECONDS = 30.0
-"""Twenty downloads at once, the first time; SkyPilot itself would wait for a firewall that swallows packets."""
+"""Time for the first twenty downloads; SkyPilot has no timeout for a firewall that drops packets."""
 UNPRICED = ("kubernetes", "slurm", "ssh", "vsphere")
-"""Clusters of one's own: SkyPilot would look for them instead of reading a price list."""
+"""The user's own clusters: they have no price list, and SkyPilot would connect to them."""
 SAME = {"H100-80GB": "H100"}
-"""What SkyPilot reads from a label and what its price lists say, where they differ."""
+"""Names in price lists by names in node labels, where they differ."""
 
 
 def prices(accelerator: str) -> list[Price]:
-    """What clouds ask for this GPU, the cheapest first, from the price lists that SkyPilot keeps and renews every few
-    hours (https://github.com/skypilot-org/skypilot-catalog). Empty where they cannot be had, with a warning.
+    """Prices of this GPU, the cheapest first, from the price lists that SkyPilot updates every few hours
+    (https://github.com/skypilot-org/skypilot-catalog). Empty with a warning where no list is available.
 
     Raises UsageError where SkyPilot is not installed."""
     wanted = SAME.get(accelerator.upper(), accelerator).upper()
-    found = []
-    for cloud, listed in price_lists().items():
-        rows = [row for name, rows in listed.items() if name.upper() == wanted for row in rows if row.accelerator_count]
+    cheapest = []
+    for cloud, price_list in price_lists().items():
+        rows = [row for name, rows in price_list.items() if name.upper() == wanted for row in rows]
+        rows = [row for row in rows if row.accelerator_count]
         hours = [row.price / row.accelerator_count for row in rows if not math.isnan(row.price)]
         spots = [row.spot_price / row.accelerator_count for row in rows if not math.isnan(row.spot_price)]
         if hours:
-            found.append(Price(cloud, min(hours), min(spots, default=None)))
-    return sorted(found, key=lambda price: (price.hour, price.cloud))
+            cheapest.append(Price(cloud, min(hours), min(spots, default=None)))
+    return sorted(cheapest, key=lambda price: (price.hour, price.cloud))
 
 
 @functools.cache
 def price_lists() -> Mapping[str, Mapping[str, Sequence[Any]]]:
-    """By cloud and accelerator, the machines that have it. Read once, without the clouds whose list cannot be had."""
+    """Machines by cloud and accelerator. Read once, without the clouds whose list is not available."""
     load()
     from sky import catalog
     from sky.skylet import constants
 
-    answers: queue.Queue[tuple[str, Mapping[str, Sequence[Any]] | Exception]] = queue.Queue()
+    responses: queue.Queue[tuple[str, Mapping[str, Sequence[Any]] | Exception]] = queue.Queue()
 
-    def ask(cloud: str) -> None:
+    def download(cloud: str) -> None:
         try:
-            answers.put((cloud, catalog.list_accelerators(clouds=cloud)))
-        except Exception as error:  # of requests, pandas, and whatever a cloud's module raises
-            answers.put((cloud, error))
+            responses.put((cloud, catalog.list_accelerators(clouds=cloud)))
+        except Exception as error:  # errors of requests, pandas and the module of any cloud
+            responses.put((cloud, error))
 
     clouds = [cloud for cloud in constants.ALL_CLOUDS if cloud not in UNPRICED]
-    found: dict[str, Mapping[str, Sequence[Any]]] = {}
+    lists: dict[str, Mapping[str, Sequence[Any]]] = {}
     failed: dict[str, object] = dict.fromkeys(clouds, "no answer in time")
     deadline = time.monotonic() + CATALOGUE_SECONDS
     with whole_tracebacks():
         for cloud in clouds:
-            threading.Thread(target=ask, args=(cloud,), name=f"prices-{cloud}", daemon=True).start()
+            threading.Thread(target=download, args=(cloud,), name=f"prices-{cloud}", daemon=True).start()
         for _ in clouds:
             try:
-                cloud, answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                cloud, response = responses.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 break
-            if isinstance(answer, Exception):
-                failed[cloud] = answer
+            if isinstance(response, Exception):
+                failed[cloud] = response
             else:
                 del failed[cloud]
-                found[cloud] = answer
+                lists[cloud] = response
     if failed:
-        cloud, why = next(iter(failed.items()))
-        log.warning("no prices of %s: SkyPilot's price lists cannot be had (%s: %s)", ", ".join(failed), cloud, why)
-    return found
+        cloud, error = next(iter(failed.items()))
+        log.warning("no prices of %s: SkyPilot's price lists are unavailable (%s: %s)", ", ".join(failed), cloud, error)
+    return lists

@@ -11,11 +11,15 @@ import pytest
 import yaml
 
 from controller.backends.kubernetes.api import Api
-from controller.backends.kubernetes.backend import RemoteCluster
-from controller.backends.overflow import OverflowCluster, check, overdue
+from controller.backends.kubernetes.backend import KubernetesBackend
+from controller.backends.overflow import OverflowBackend, check, overdue
 from controller.backends.skypilot import backend
-from controller.backends.skypilot.backend import PARALLELISM, PATIENCE_SECONDS, PYTHON, SkyCluster
-from controller.jobs.state import Elsewhere, Gpu, JobState, Phase, Stage
+from controller.backends.skypilot.backend import PARALLELISM, PYTHON, SkyBackend
+from controller.backends.skypilot.placement import TASK
+from controller.backends.skypilot.reconciler import PATIENCE_SECONDS
+from controller.jobs.annotations import Overflow
+from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.usage import Gpu
 from controller.run.capacity import Capacity
 from controller.run.loop import Pipeline
 from controller.run.steps import Failed, Finished
@@ -36,7 +40,7 @@ SETTINGS = Settings(
     jobs=JobSettings(retries=1),
 )
 WAITS = [condition("PodScheduled", "False", message="0/1 nodes are available: 1 Insufficient nvidia.com/gpu")]
-Made = Callable[..., OverflowCluster]
+Made = Callable[..., OverflowBackend]
 Program = Callable[[str], None]
 
 
@@ -76,17 +80,17 @@ def connected(
     program: Program,
     tmp_path: Path,
 ) -> Iterator[Made]:
-    made: list[OverflowCluster] = []
+    made: list[OverflowBackend] = []
 
-    def make(settings: Settings = SETTINGS) -> OverflowCluster:
-        remote = RemoteCluster(api, RELEASE, clock=clock, now=time.now)
-        sky = SkyCluster(tmp_path, machines, env={}, files=tmp_path, now=time.now, sleep=time.sleep)
-        made.append(OverflowCluster(remote, sky, settings, after=AFTER, now=time.now))
+    def make(settings: Settings = SETTINGS) -> OverflowBackend:
+        remote = KubernetesBackend(api, RELEASE, clock=clock, now=time.now)
+        sky = SkyBackend(tmp_path, machines, env={}, files=tmp_path, now=time.now, sleep=time.sleep)
+        made.append(OverflowBackend(remote, sky, settings, after=AFTER, now=time.now))
         return made[-1]
 
     yield make
     for each in made:
-        each.stop()
+        each.close()
 
 
 class Kubernetes:
@@ -111,11 +115,11 @@ class Kubernetes:
         self.server.put("jobs", {**self.job, "status": {"startTime": "2026-01-01T00:00:00Z", **status}})
 
 
-def pipeline(cluster: OverflowCluster, settings: Settings = SETTINGS) -> Pipeline:
+def pipeline(cluster: OverflowBackend, settings: Settings = SETTINGS) -> Pipeline:
     return Pipeline(cluster, settings, release=RELEASE, capacity=Capacity(9), show=lambda _: None)
 
 
-def begin(cluster: OverflowCluster, completions: int = 3, settings: Settings = SETTINGS) -> None:
+def begin(cluster: OverflowBackend, completions: int = 3, settings: Settings = SETTINGS) -> None:
     """The embed Job of this run is there."""
     cluster.create(pipeline(cluster, settings).manifest(Stage.EMBED, completions))
 
@@ -124,13 +128,13 @@ def late(time: Clock) -> None:
     time.time += timedelta(seconds=AFTER)
 
 
-def until(cluster: OverflowCluster, met: Callable[[JobState], bool]) -> JobState:
+def until(cluster: OverflowBackend, met: Callable[[JobState], bool]) -> JobState:
     while not met(state := cluster.jobs("r1")[Stage.EMBED]):
         cluster.wait(0.02)
     return state
 
 
-def looks(cluster: OverflowCluster, times: int = 5) -> JobState:
+def looks(cluster: OverflowBackend, times: int = 5) -> JobState:
     left = iter(range(times))
     return until(cluster, lambda _: next(left, None) is None)
 
@@ -164,7 +168,7 @@ def test_what_has_waited_long_enough_goes_the_highest_index_first() -> None:
 )
 def test_what_only_the_cluster_can_reach_is_refused(settings: Settings, what: str) -> None:
     check(SETTINGS)
-    with pytest.raises(UsageError, match=f"the {what} is within the cluster"):
+    with pytest.raises(UsageError, match=f"{what} within the cluster"):
         check(settings)
 
 
@@ -265,12 +269,12 @@ def test_everybody_reads_from_the_job_what_was_done_elsewhere_also_when_its_pods
     before = until(cluster, over)
     looks(cluster)  # they leave a record
     server.remove("pods", f"{JOB}-0-x")
-    after = RemoteCluster(api, RELEASE).jobs("r1")[Stage.EMBED]
+    after = KubernetesBackend(api, RELEASE).jobs("r1")[Stage.EMBED]
     assert (after.phase, after.succeeded, after.finished) == (before.phase, before.succeeded, before.finished)
     assert (after.images_done, after.images_bad) == (27, 2)
-    assert after.ran == before.ran
-    assert after.ran.keys() == {Gpu("L4", True)}
-    assert after.gpu_hours > 0
+    assert after.usage.by_gpu == before.usage.by_gpu
+    assert after.usage.by_gpu.keys() == {Gpu("L4", True)}
+    assert after.usage.total > 0
 
 
 def test_an_index_that_was_done_elsewhere_is_not_counted_twice_when_its_pod_is_done_too(
@@ -305,7 +309,7 @@ def test_a_machine_whose_shard_a_pod_has_done_is_given_back_and_its_hours_count(
     looks(cluster)
     kubernetes.pods(1, phase="Succeeded", message={"images": 9, "bad": 1})
     kubernetes.says(completedIndexes="1")
-    state = until(cluster, lambda state: bool(state.gpu_hours))
+    state = until(cluster, lambda state: bool(state.usage.total))
     assert machines.there == []
     assert (state.phase, state.succeeded, state.failed, state.images_done) == (Phase.ACTIVE, {1}, set(), 10)
 
@@ -329,7 +333,7 @@ def test_when_kubernetes_ends_the_job_itself_the_machines_go_and_it_says_so_itse
     assert machines.there == []
     assert (state.phase, state.reason, state.failed) == (Phase.FAILED, "it was active too long", set())
     assert "suspend" not in kubernetes.job["spec"]
-    assert until(cluster, lambda state: bool(state.gpu_hours)).images_done == 0
+    assert until(cluster, lambda state: bool(state.usage.total)).images_done == 0
 
 
 def test_a_shard_that_fails_elsewhere_for_good_fails_the_run_with_its_sentence(
@@ -397,16 +401,16 @@ def test_what_is_left_of_another_job_of_its_name_is_removed_first(
 def test_a_whole_run_on_rented_machines_is_not_taken_for_an_overflow(
     connected: Made, machines: Machines, time: Clock, tmp_path: Path
 ) -> None:
-    sky = SkyCluster(tmp_path, machines, env={}, files=tmp_path, now=time.now, sleep=time.sleep)
+    sky = SkyBackend(tmp_path, machines, env={}, files=tmp_path, now=time.now, sleep=time.sleep)
     cluster = connected()
     whole = pipeline(cluster).manifest(Stage.EMBED, 1)
-    task = sky.template(Stage.EMBED)["metadata"]["annotations"][backend.TASK]
-    whole["spec"]["template"]["metadata"].setdefault("annotations", {})[backend.TASK] = task
+    task = sky.template(Stage.EMBED)["metadata"]["annotations"][TASK]
+    whole["spec"]["template"]["metadata"].setdefault("annotations", {})[TASK] = task
     whole["metadata"]["name"] = f"{backend.RELEASE}-r1-embed"
     sky.create(whole)
     begin(cluster, 1)
     late(time)
-    with pytest.raises(UsageError, match="run r1 is one of --backend sky on this machine"):
+    with pytest.raises(UsageError, match="run r1 exists as one of --backend sky"):
         looks(cluster)
     cluster.delete(JOB)
     assert Stage.EMBED in sky.jobs("r1")
@@ -453,7 +457,7 @@ def test_what_no_place_may_have_stays_with_the_cluster_and_is_said_once(
     late(time)
     state = looks(cluster, 20)
     assert (state.phase, state.failed, len(machines.names)) == (Phase.ACTIVE, set(), PARALLELISM)
-    assert caplog.text.count("what waits stays with the cluster: no cloud has an L4") == 1
+    assert caplog.text.count("no cloud has an L4") == 1
     assert state.waiting_since, "who gives up without a node gives up"
     machines.refused = ""  # a person has seen to it, and gives the same command
     assert until(connected(), over).phase is Phase.COMPLETE
@@ -468,7 +472,7 @@ def test_while_skypilot_is_silent_the_cluster_goes_on(
     machines.silent = True
     began = time.now()
     until(cluster, lambda _: (time.now() - began).total_seconds() > 2 * PATIENCE_SECONDS)
-    assert caplog.text.count("the cluster goes on alone") == 1
+    assert [record.name for record in caplog.records].count("controller.backends.overflow") == 1
     kubernetes.pods(0, phase="Succeeded", message={"images": 10, "bad": 0})
     kubernetes.says(completedIndexes="0")
     assert until(cluster, lambda state: state.succeeded == {0}).phase is Phase.ACTIVE
@@ -552,6 +556,6 @@ def test_a_run_that_is_given_up_leaves_no_machine(
 
 
 def test_of_many_shards_that_failed_only_the_first_say_why() -> None:
-    said = Elsewhere(failed=dict.fromkeys(range(200), "x" * 9000)).to_json()
+    said = Overflow(failed=dict.fromkeys(range(200), "x" * 9000)).to_json()
     assert len(json.dumps(said)) < 60_000
-    assert Elsewhere.from_json(said).failed.keys() == {*range(200)}
+    assert Overflow.from_json(said).failed.keys() == {*range(200)}

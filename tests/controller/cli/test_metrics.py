@@ -3,7 +3,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controller.cli.metrics import RunMetrics
-from controller.jobs.state import Gpu, IndexReport, JobState, Phase, Stage
+from controller.jobs.results import IndexReport
+from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.usage import Gpu, Usage
 
 
 def job(
@@ -32,7 +34,7 @@ def job(
         finished="",
         indexes=indexes or {},
         waiting=waiting or {},
-        pods_gpu_hours={Gpu(): gpu_hours},
+        usage=Usage(observed={Gpu(): gpu_hours}),
     )
 
 

@@ -1,101 +1,98 @@
+"""Options are values that become arguments of a command line and come back from them."""
+
 from __future__ import annotations
 
+import argparse
+import dataclasses
+from dataclasses import MISSING
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from controller.cli.options import local_settings, model_there, overridden, source_here, source_there, with_run
-from imgsearch.errors import UsageError
-from imgsearch.settings import EmbedSettings, JobSettings, LogSettings, RunSettings, Settings
+from controller.cli.options import RunOptions, TargetOptions, add_options, read_options, to_arguments
+from controller.gpus.accelerators import Kind
+from controller.gpus.nodes import Spot
 
-
-def run(settings: Settings = Settings(), **changes: str | int | None) -> RunSettings:  # noqa: B008 (it is frozen)
-    told = {"source": "/photos", "index": "photos", "model": None, "run": None, "shard_images": None, "base": None}
-    return with_run(settings, **{**told, **changes}).run  # type: ignore[arg-type]
-
-
-def test_what_the_command_line_does_not_say_is_what_the_release_says() -> None:
-    release = Settings(run=RunSettings(model="ViT-L-14/openai", shard_images=500, part_images=100))
-    assert run(release).model == "ViT-L-14/openai"
-    assert (run(release).shard_images, run(release).part_images) == (500, 100)
-    assert run(release, model="ViT-B-32/openai", shard_images=7).model == "ViT-B-32/openai"
-    assert run(release, shard_images=7).shard_images == 7
-    assert run().model == "ViT-B-32/laion2b_s34b_b79k"
-
-
-def test_a_run_that_is_given_no_id_has_the_one_of_what_it_is() -> None:
-    assert run().id == run().id != run(index="other").id
-    assert run(run="mine").id == "mine"
-
-
-@pytest.mark.parametrize(
-    "changes", [{"index": "My Photos"}, {"run": "Run_1"}, {"model": "clip"}, {"shard_images": 0}, {"shard_images": -1}]
+RUN = RunOptions(
+    source="s3://photos/new",
+    index="cats",
+    model="ViT-L-14/openai",
+    run="r1",
+    update=True,
+    shard_size=7,
+    accelerators=(Kind("L4", 2), Kind("A10G", 2)),
+    overflow="sky",
+    overflow_after=12.5,
+    spot=Spot.ONLY,
+    parallelism=3,
+    max_parallelism=9,
+    overrides=("embed.batch_images=64", "jobs.queue=", "run.model=c/d=e"),
+    detach=True,
+    dry_run=True,
 )
-def test_what_cannot_be_is_refused(changes: dict[str, str | int]) -> None:
-    with pytest.raises(UsageError):
-        run(**changes)
+TARGET = TargetOptions(
+    release="team",
+    namespace="photos",
+    context="other",
+    pool="garage",
+    local=True,
+    backend="sky",
+    sky_tasks=Path("my tasks"),
+    home=Path("/home/x"),
+)
 
 
-def test_settings_are_overridden_by_their_path() -> None:
-    before = Settings(jobs=JobSettings(queue="gpus"), run=RunSettings(model="a/b"))
-    after = overridden(before, ["embed.batch_images=64", "log.level=DEBUG", "jobs.queue=", "run.model=c/d=e"])
-    assert after == Settings(
-        embed=EmbedSettings(batch_images=64),
-        log=LogSettings(level="DEBUG"),
-        jobs=JobSettings(queue=None),
-        run=RunSettings(model="c/d=e"),
-    )
-    assert overridden(before, []) == before
-    assert overridden(before, ["embed.batch_images=1", "embed.batch_images=2"]).embed.batch_images == 2
+def parsed(cls: type[Any], arguments: list[str]) -> Any:
+    parser = argparse.ArgumentParser()
+    add_options(parser, cls)
+    return read_options(cls, parser.parse_args(arguments))
+
+
+def fields(options: Any) -> list[dataclasses.Field[Any]]:
+    return list(dataclasses.fields(options))
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("options", "name"), [(options, field.name) for options in (RUN, TARGET) for field in fields(options)]
+)
+def test_each_option_survives_the_way_through_a_command_line(options: Any, name: str) -> None:
+    required = {field.name: getattr(options, field.name) for field in fields(options) if field.default is MISSING}
+    one = type(options)(**{**required, name: getattr(options, name)})
+    assert one != type(options)(**required) or name in required, "the value is the default"
+    assert parsed(type(options), to_arguments(one)) == one
+
+
+@pytest.mark.parametrize(
+    "options",
     [
-        ("batch=64", "--set batch=64 is no PATH=VALUE, such as embed.batch_images=64"),
-        ("embed.batch_images", "--set embed.batch_images is no PATH=VALUE"),
-        ("embed.batch.images=64", "is no PATH=VALUE"),
-        ("embed.batch=64", "unknown setting embed.batch;"),
-        ("nodes.count=2", "unknown setting nodes.count;"),
-        ("embed.batch_images=many", "'many' for embed.batch_images (IMGSEARCH_EMBED_BATCH_IMAGES)"),
-        ("run.shard_images=", "'' for run.shard_images (IMGSEARCH_RUN_SHARD_IMAGES)"),
+        dataclasses.replace(RUN, parallelism=None),
+        dataclasses.replace(RUN, max_parallelism=None),
+        dataclasses.replace(TARGET, pool=None),
+        dataclasses.replace(TARGET, context=None),
     ],
 )
-def test_what_is_no_setting_is_refused(given: str, sentence: str) -> None:
-    with pytest.raises(UsageError) as refused:
-        overridden(Settings(), [given])
-    assert sentence in str(refused.value)
+def test_all_options_together_survive(options: Any) -> None:
+    assert parsed(type(options), to_arguments(options)) == options
 
 
-@pytest.mark.parametrize("source", ["/sources/photos", "s3://bucket/photos", "hf://datasets/a/b?split=train"])
-def test_a_source_that_pods_can_find_is_taken_as_it_is(source: str) -> None:
-    assert source_there(source) == source
+def test_defaults_need_no_arguments() -> None:
+    assert to_arguments(RunOptions(source="/photos")) == ["/photos"]
+    assert to_arguments(TargetOptions()) == []
+    assert parsed(RunOptions, ["/photos"]) == RunOptions(source="/photos")
 
 
-@pytest.mark.parametrize("source", ["photos", "./photos", "~/Pictures", "data/*.parquet"])
-def test_a_path_of_this_machine_is_none_of_a_cluster(source: str) -> None:
-    with pytest.raises(UsageError, match=r"is a path on this machine: .* \(/sources/NAME;"):
-        source_there(source)
-
-
-def test_a_source_here_is_the_same_from_wherever_the_command_is_given() -> None:
-    assert source_here("photos") == str(Path.cwd() / "photos")
-    assert source_here("~/photos") == str(Path.home() / "photos")
-    assert source_here("a/*.parquet?column=x") == f"{Path.cwd()}/a/*.parquet?column=x"
-    assert source_here("s3://bucket/x") == "s3://bucket/x"
-
-
-def test_on_this_machine_all_is_below_the_home(tmp_path: Path) -> None:
-    settings = local_settings(tmp_path / "with space")
-    assert settings.storage.uri == f"file://{tmp_path}/with%20space/storage"
-    assert settings.store.url == f"chroma+file://{tmp_path}/with%20space/chroma"
-
-
-@pytest.mark.parametrize("model", [None, "ViT-B-32/openai", "local-dir:/models/mine"])
-def test_a_model_that_pods_find_is_taken_as_it_is(model: str | None) -> None:
-    assert model_there(model) == model
-
-
-def test_a_models_folder_on_this_machine_is_none_in_a_cluster() -> None:
-    with pytest.raises(UsageError, match="name it as pods see it"):
-        model_there("local-dir:demo/model")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["/photos", "--parallelism", "2", "--max-parallelism", "3"],
+        ["/photos", "--parallelism", "0"],
+        ["/photos", "--shard-size", "-1"],
+        ["/photos", "--spot", "sometimes"],
+        [],
+    ],
+)
+def test_invalid_options_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        parsed(RunOptions, arguments)
+    assert refused.value.code == 2

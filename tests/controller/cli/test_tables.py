@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.cli.tables import RunView, average, reasons, report_table, summary, table
+from controller.cli.progress import RunView
+from controller.cli.tables import average, reasons, report_table, summary, table
 from controller.jobs.cost import Price, cost
-from controller.jobs.state import Gpu, IndexReport, JobState, Phase, Stage
+from controller.jobs.results import IndexReport
+from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.usage import Gpu, Usage
 from tests.controller.conftest import Clock
 from tests.controller.states import job
 
@@ -32,7 +35,7 @@ EMBED = job(
         5: IndexReport({"error": "a[b].parquet [/red] is damaged"}),
     },
     waiting={SCHEDULER: 3},
-    pods_gpu_hours={Gpu("L4", True): 1.2, Gpu("L4", False): 0.3},
+    usage=Usage(observed={Gpu("L4", True): 1.2, Gpu("L4", False): 0.3}),
 )
 RUN = {Stage.PLAN: PLAN, Stage.EMBED: EMBED}
 
@@ -183,14 +186,14 @@ def test_a_report_shows_names_with_brackets() -> None:
 
 def costs(ran: Mapping[Gpu, float], prices: Mapping[str, list[Price]], **fields: Any) -> list[list[str]]:
     """The lines of a report that tell of it, without its first and last ones."""
-    told = cost(replace(EMBED, pods_gpu_hours=ran, **fields), hour_price=None, prices=prices)
+    told = cost(replace(EMBED, usage=Usage(observed=ran), **fields), hour_price=None, prices=prices)
     lines = printed(report_table({**REPORT, "cost": told})).splitlines()
-    between = next(at for at, line in enumerate(lines) if line.startswith("passed over")) + 1
+    between = next(at for at, line in enumerate(lines) if line.startswith("skipped")) + 1
     return [[part.strip() for part in line.split("  ", 1)] for line in lines[between:-1]]
 
 
 def test_a_report_says_what_ran_and_what_it_would_have_cost_elsewhere() -> None:
-    assert costs(EMBED.pods_gpu_hours, {"L4": [Price("gcp", 0.7, 0.25), Price("aws", 0.8, None)]}) == [
+    assert costs(EMBED.usage.observed, {"L4": [Price("gcp", 0.7, 0.25), Price("aws", 0.8, None)]}) == [
         ["gpu hours", "1.50: L4 spot 1.20 at 0.25, L4 0.30 at 0.70"],
         ["cost", "0.51, 20,400.00 for a million images"],
         ["at gcp", "1.05, 0.38 on spot"],

@@ -1,20 +1,15 @@
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
-from controller.cli.target import Here, Release, place
-from controller.main import parser
+from controller.cli.options import TargetOptions
+from controller.cli.target import LocalTarget, ReleaseTarget, open_target
 from imgsearch.errors import UsageError
 from tests.controller.apiserver import NAMESPACE, ApiServer
-from tests.controller.backends.kubernetes.test_api import kubeconfig
+from tests.controller.backends.kubernetes.test_connection import kubeconfig
 from tests.controller.objects import release
-
-
-def args(*words: str) -> argparse.Namespace:
-    return parser().parse_args(["status", *words])
 
 
 @pytest.fixture
@@ -26,26 +21,28 @@ def env(server: ApiServer, tmp_path: Path) -> dict[str, str]:
 
 
 def test_local_or_a_home_is_this_machine(tmp_path: Path) -> None:
-    here = place(args("--home", str(tmp_path)), {})
-    assert isinstance(here, Here)
+    here = open_target(TargetOptions(home=tmp_path), {})
+    assert isinstance(here, LocalTarget)
     assert (here.release, here.flags) == ("local", f" --home {tmp_path}")
     assert here.settings.storage.uri == (tmp_path / "storage").as_uri()
-    assert place(args("--local"), {"HOME": str(tmp_path)}).flags == " --local"
-    assert place(args("--local", "--home", str(tmp_path)), {}).flags == f" --home {tmp_path}"
+    assert open_target(TargetOptions(local=True), {"HOME": str(tmp_path)}).flags == " --local"
+    assert open_target(TargetOptions(local=True, home=tmp_path), {}).flags == f" --home {tmp_path}"
+    spaces = tmp_path / "with space"
+    assert open_target(TargetOptions(home=spaces), {}).flags == f" --home '{spaces}'"
 
 
 def test_anything_else_is_a_release_in_the_cluster_of_the_kubeconfig(env: dict[str, str]) -> None:
-    there = place(args("--release", "team", "-n", NAMESPACE), env)
-    assert isinstance(there, Release)
-    assert (there.release, there.flags) == ("team", f" --release team --namespace {NAMESPACE}")
-    assert there.settings.storage.uri == "file:///storage"
+    target = open_target(TargetOptions(release="team", namespace=NAMESPACE), env)
+    assert isinstance(target, ReleaseTarget)
+    assert (target.release, target.flags) == ("team", f" --release team --namespace {NAMESPACE}")
+    assert target.settings.storage.uri == "file:///storage"
 
 
 def test_a_context_is_named_again(env: dict[str, str]) -> None:
-    there = place(args("--release", "team", "-n", NAMESPACE, "--context", "other"), env)
-    assert there.flags == f" --release team --namespace {NAMESPACE} --context other"
+    target = open_target(TargetOptions(release="team", namespace=NAMESPACE, context="other"), env)
+    assert target.flags == f" --release team --namespace {NAMESPACE} --context other"
 
 
 def test_no_kubeconfig_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="say --local to work on this machine"):
-        place(args(), {"KUBECONFIG": str(tmp_path / "none")})
+    with pytest.raises(UsageError, match="--local"):
+        open_target(TargetOptions(), {"KUBECONFIG": str(tmp_path / "none")})

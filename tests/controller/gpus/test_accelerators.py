@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.gpus.accelerators import COREWEAVE, GKE, GPU_FEATURE_DISCOVERY, KARPENTER, NEBIUS, SKYPILOT, Kind, kinds
-from controller.gpus.nodes import NoSuchShape, offers, placement
+from controller.gpus.nodes import NoSuchShape, match, offers
 from imgsearch.errors import UsageError
 from tests.controller.nodes import H100, node
 
@@ -27,20 +27,20 @@ def test_kinds_are_read(text: str, read: tuple[Kind, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "'' is no accelerator: write its name and how many a pod takes, as in L4:1"),
-        ("L4:1,", "'' is no accelerator"),
-        ("L4:", "'L4:' is no accelerator"),
-        ("L4:0", "'L4:0' is no accelerator"),
-        ("L4:0.5", "'L4:0.5' is no accelerator"),
-        ("L4:-1", "'L4:-1' is no accelerator"),
-        (":2", "':2' is no accelerator"),
-        ("L4 T4", "'L4 T4' is no accelerator"),
-        ("L4-", "'L4-' is no accelerator"),
-        ("L4:1,A10G:2", "has different numbers of GPUs: a pod takes as many of one kind as of any other"),
-        ("L4:2,A10G", "has different numbers of GPUs"),
-        ("L4,l4", "names l4 twice"),
-        ("H100,nvidia-h100-80gb", "names nvidia-h100-80gb twice"),
-        ("A100-MIG-1g.5gb", "A100-MIG-1g.5gb is a slice of a GPU: name the whole one"),
+        ("", "accelerator '': "),
+        ("L4:1,", "invalid accelerator '': "),
+        ("L4:", "invalid accelerator 'L4:': "),
+        ("L4:0", "invalid accelerator 'L4:0': "),
+        ("L4:0.5", "invalid accelerator 'L4:0.5': "),
+        ("L4:-1", "invalid accelerator 'L4:-1': "),
+        (":2", "invalid accelerator ':2': "),
+        ("L4 T4", "invalid accelerator 'L4 T4': "),
+        ("L4-", "invalid accelerator 'L4-': "),
+        ("L4:1,A10G:2", "'L4:1,A10G:2': the number of GPUs"),
+        ("L4:2,A10G", "'L4:2,A10G': the number of GPUs"),
+        ("L4,l4", "l4 is in it twice"),
+        ("H100,nvidia-h100-80gb", "nvidia-h100-80gb is in it twice"),
+        ("A100-MIG-1g.5gb", "A100-MIG-1g.5gb: it is a slice of a GPU"),
     ],
 )
 def test_what_is_no_kind_is_refused(text: str, told: str) -> None:
@@ -88,7 +88,7 @@ def test_a_label_is_read_as_skypilots_name_of_the_accelerator(label: str, value:
     there = [node(labels={label: value})]
     assert [offer.accelerator for offer in offers(there, [])] == [name]
     for asked in (name, name.lower(), value):
-        assert placement(there, [], Kind(asked, 1)).labels == {label: (value,)}
+        assert match(there, [], Kind(asked, 1)).labels == {label: (value,)}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_label_is_read_as_skypilots_name_of_the_accelerator(label: str, value:
 def test_a_longer_name_fits_and_never_less_memory(asked: str, value: str, fits: bool) -> None:
     there = [node(labels={SKYPILOT: value})]
     if fits:
-        assert placement(there, [], Kind(asked, 1)).total == 2
+        assert match(there, [], Kind(asked, 1)).total == 2
     else:
         with pytest.raises(NoSuchShape):
-            placement(there, [], Kind(asked, 1))
+            match(there, [], Kind(asked, 1))

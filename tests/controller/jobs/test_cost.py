@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from controller.jobs.cost import Price, cost
-from controller.jobs.state import Gpu, IndexReport, JobState, Stage
+from controller.jobs.results import IndexReport
+from controller.jobs.state import JobState, Stage
+from controller.jobs.usage import Gpu, Usage
 from tests.controller.states import job
 
 PRICES = {
@@ -17,12 +19,12 @@ ON_DEMAND, SPOT, OTHER = Gpu("L4", False), Gpu("L4", True), Gpu("A10G", True)
 
 def embedding(**fields: Any) -> JobState:
     reports = {0: IndexReport({"images": 1_990, "bad": 10})}
-    held = {"pods_gpu_hours": {ON_DEMAND: 2.0}}
+    held = {"usage": Usage(observed={ON_DEMAND: 2.0})}
     return job(Stage.EMBED, **{"succeeded": frozenset({0}), "indexes": reports, **held, **fields})
 
 
 def told(ran: dict[Gpu, float], hour_price: float | None = None, **fields: Any) -> dict[str, Any]:
-    found = cost(embedding(pods_gpu_hours=ran, **fields), hour_price=hour_price, prices=PRICES)
+    found = cost(embedding(usage=Usage(observed=ran), **fields), hour_price=hour_price, prices=PRICES)
     assert found is not None
     return found
 
@@ -60,7 +62,7 @@ def test_the_cheapest_place_for_all_that_ran_comes_first() -> None:
         "L4": [Price("gcp", 0.1, None), Price("aws", 0.2, None)],
         "T4": [Price("aws", 0.1, None), Price("gcp", 0.9, None)],
     }
-    found = cost(embedding(pods_gpu_hours={SPOT: 1.0, Gpu("T4", True): 1.0}), hour_price=1.0, prices=prices)
+    found = cost(embedding(usage=Usage(observed={SPOT: 1.0, Gpu("T4", True): 1.0})), hour_price=1.0, prices=prices)
     assert found is not None
     assert [place["cloud"] for place in found["elsewhere"]] == ["aws", "gcp"]
 
@@ -87,8 +89,8 @@ def test_hours_of_which_nobody_knows_the_price_have_no_total(unpriced: Gpu) -> N
 
 
 def test_a_run_without_gpus_has_no_cost() -> None:
-    assert cost(embedding(pods_gpu_hours={}), hour_price=0.5, prices=PRICES) is None
-    assert cost(embedding(pods_gpu_hours={SPOT: 0.0}), hour_price=0.5, prices=PRICES) is None
+    assert cost(embedding(usage=Usage(observed={})), hour_price=0.5, prices=PRICES) is None
+    assert cost(embedding(usage=Usage(observed={SPOT: 0.0})), hour_price=0.5, prices=PRICES) is None
 
 
 def test_a_run_without_images_has_no_price_for_a_million() -> None:

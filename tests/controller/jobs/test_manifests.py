@@ -4,6 +4,9 @@ import copy
 from dataclasses import replace
 from typing import Any
 
+from controller.gpus.accelerators import Kind
+from controller.gpus.affinity import NodePlacement
+from controller.gpus.nodes import NodeMatch, Spot
 from controller.jobs import manifests
 from controller.jobs.state import Stage
 from imgsearch import labels
@@ -30,8 +33,9 @@ TEMPLATE: dict[str, Any] = {
 
 
 def job(**changes: Any) -> dict[str, Any]:
-    told = {"release": "team", "completions": 8, "parallelism": 2, **changes}
-    return manifests.job(Stage.EMBED, told.pop("settings", SETTINGS), told.pop("template", TEMPLATE), **told)
+    arguments = {"release": "team", "completions": 8, "parallelism": 2, **changes}
+    settings, template = arguments.pop("settings", SETTINGS), arguments.pop("template", TEMPLATE)
+    return manifests.job(Stage.EMBED, settings, template, **arguments)
 
 
 def test_the_whole_job() -> None:
@@ -42,10 +46,10 @@ def test_the_whole_job() -> None:
         "imgsearch.dev/run": "r1",
         "imgsearch.dev/index": "photos",
     }
-    made = job()
-    spec_hash = made["metadata"]["annotations"].pop("imgsearch.dev/spec-hash")
+    manifest = job()
+    spec_hash = manifest["metadata"]["annotations"].pop("imgsearch.dev/spec-hash")
     assert len(spec_hash) == 16
-    assert made == {
+    assert manifest == {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
@@ -106,8 +110,8 @@ def test_no_more_pods_run_than_there_are_shards() -> None:
     assert job(completions=1, parallelism=9)["spec"]["parallelism"] == 1
 
 
-def spec_hash(made: dict[str, Any]) -> str:
-    return str(made["metadata"]["annotations"][labels.SPEC_HASH])
+def spec_hash(manifest: dict[str, Any]) -> str:
+    return str(manifest["metadata"]["annotations"][labels.SPEC_HASH])
 
 
 def test_the_hash_is_of_the_work() -> None:
@@ -117,7 +121,7 @@ def test_the_hash_is_of_the_work() -> None:
         job(settings=replace(SETTINGS, embed=EmbedSettings(thumbnail_px=128))),
         job(settings=replace(SETTINGS, storage=StorageSettings(uri="file:///elsewhere"))),
     ]
-    assert len({spec_hash(each) for each in [job(), *others]}) == 5
+    assert len({spec_hash(manifest) for manifest in [job(), *others]}) == 5
 
 
 def test_the_hash_is_not_of_who_does_the_work_and_how_many() -> None:
@@ -128,35 +132,48 @@ def test_the_hash_is_not_of_who_does_the_work_and_how_many() -> None:
         job(settings=replace(SETTINGS, jobs=JobSettings(retries=9, queue="gpus", gpu_hour_price=2.5))),
         job(settings=replace(SETTINGS, log=LogSettings(level="DEBUG"), metrics=MetricsSettings(port=9090))),
     ]
-    assert {spec_hash(each) for each in same} == {spec_hash(job())}
+    assert {spec_hash(manifest) for manifest in same} == {spec_hash(job())}
 
 
 def test_how_jobs_are_made_comes_from_the_settings() -> None:
-    about = JobSettings(retries=1, deadline_seconds=600, ttl_seconds=None)
-    spec = job(settings=replace(SETTINGS, jobs=about))["spec"]
+    options = JobSettings(retries=1, deadline_seconds=600, ttl_seconds=None)
+    spec = job(settings=replace(SETTINGS, jobs=options))["spec"]
     assert spec["backoffLimitPerIndex"] == 1
     assert spec["activeDeadlineSeconds"] == 600
     assert "ttlSecondsAfterFinished" not in spec
     assert "suspend" not in spec
 
 
-def test_no_pod_is_told_how_jobs_are_made() -> None:
-    made = job(settings=replace(SETTINGS, jobs=JobSettings(retries=9, queue="gpus")))
-    assert made["spec"]["template"] == job()["spec"]["template"]
+def test_no_pod_gets_the_settings_of_its_job() -> None:
+    manifest = job(settings=replace(SETTINGS, jobs=JobSettings(retries=9, queue="gpus")))
+    assert manifest["spec"]["template"] == job()["spec"]["template"]
 
 
 def test_a_queue_admits_the_embed_job_and_no_other() -> None:
     queued = replace(SETTINGS, jobs=JobSettings(queue="gpus"))
-    made = job(settings=queued)
-    assert made["spec"]["suspend"] is True
-    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    manifest = job(settings=queued)
+    assert manifest["spec"]["suspend"] is True
+    assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
     for stage in (Stage.PLAN, Stage.INGEST):
         other = manifests.job(stage, queued, TEMPLATE, release="team", completions=1, parallelism=1)
         assert "suspend" not in other["spec"]
         assert labels.QUEUE not in other["metadata"]["labels"]
 
 
-def test_init_containers_are_told_the_run_too_and_a_sidecar_is_not() -> None:
+def test_pods_of_the_embedding_go_where_they_are_placed() -> None:
+    placement = NodePlacement((NodeMatch(Kind("L4", 2), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER)
+    before = job()["spec"]["template"]
+    assert job(placement=placement)["spec"]["template"] == {
+        "metadata": {**placement.applied(before)["metadata"], "labels": before["metadata"]["labels"]},
+        "spec": placement.applied(before)["spec"],
+    }
+    plan = manifests.job(
+        Stage.PLAN, SETTINGS, TEMPLATE, release="team", completions=1, parallelism=1, placement=placement
+    )
+    assert plan == manifests.job(Stage.PLAN, SETTINGS, TEMPLATE, release="team", completions=1, parallelism=1)
+
+
+def test_init_containers_get_the_run_and_sidecars_do_not() -> None:
     template = {
         "spec": {
             "initContainers": [{"name": "model", "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {}}}]}],
@@ -164,14 +181,14 @@ def test_init_containers_are_told_the_run_too_and_a_sidecar_is_not() -> None:
         }
     }
     spec = job(template=template)["spec"]["template"]["spec"]
-    told = {"name": "IMGSEARCH_RUN_ID", "value": "r1"}
-    assert told in spec["initContainers"][0]["env"]
+    variable = {"name": "IMGSEARCH_RUN_ID", "value": "r1"}
+    assert variable in spec["initContainers"][0]["env"]
     assert {"name": "POD_NAME", "valueFrom": {"fieldRef": {}}} in spec["initContainers"][0]["env"]
-    assert told in spec["containers"][0]["env"]
+    assert variable in spec["containers"][0]["env"]
     assert spec["containers"][1] == {"name": "proxy"}
 
 
-def test_what_the_release_says_of_a_pod_stays_but_where_a_job_needs_another_value() -> None:
+def test_a_pod_keeps_the_values_of_the_release_except_those_that_a_job_needs() -> None:
     template = {
         "metadata": {"labels": {"team": "vision", labels.COMPONENT: "embed"}, "annotations": {"scrape": "yes"}},
         "spec": {
@@ -180,50 +197,50 @@ def test_what_the_release_says_of_a_pod_stays_but_where_a_job_needs_another_valu
             "containers": [{"name": "embed", "env": [{"name": "IMGSEARCH_RUN_ID", "value": "another"}]}],
         },
     }
-    made = job(template=template)["spec"]["template"]
-    assert made["metadata"]["labels"]["team"] == "vision"
-    assert made["metadata"]["labels"][labels.RUN] == "r1"
-    assert made["metadata"]["annotations"] == {"scrape": "yes"}
-    assert made["spec"]["restartPolicy"] == "Never"
-    assert made["spec"]["nodeSelector"] == {"pool": "gpu"}
-    ids = [each["value"] for each in made["spec"]["containers"][0]["env"] if each["name"] == "IMGSEARCH_RUN_ID"]
+    manifest = job(template=template)["spec"]["template"]
+    assert manifest["metadata"]["labels"]["team"] == "vision"
+    assert manifest["metadata"]["labels"][labels.RUN] == "r1"
+    assert manifest["metadata"]["annotations"] == {"scrape": "yes"}
+    assert manifest["spec"]["restartPolicy"] == "Never"
+    assert manifest["spec"]["nodeSelector"] == {"pool": "gpu"}
+    ids = [entry["value"] for entry in manifest["spec"]["containers"][0]["env"] if entry["name"] == "IMGSEARCH_RUN_ID"]
     assert ids == ["r1"]
 
 
-def test_an_errand_is_no_job_of_the_run_that_it_asks_about() -> None:
-    made = manifests.errand("searcher", "report", SETTINGS, TEMPLATE, release="team", name="team-report-1")
-    assert made["metadata"]["name"] == "team-report-1"
-    pod = made["spec"]["template"]
+def test_an_errand_does_not_belong_to_the_run_that_it_reads() -> None:
+    manifest = manifests.errand("searcher", "report", SETTINGS, TEMPLATE, release="team", name="team-report-1")
+    assert manifest["metadata"]["name"] == "team-report-1"
+    pod = manifest["spec"]["template"]
     assert pod["spec"]["containers"][0]["command"] == ["python", "-m", "searcher", "report"]
-    for each in (made, pod):
-        assert each["metadata"]["labels"][labels.ERRAND] == "team-report-1"
-        assert each["metadata"]["labels"][labels.COMPONENT] == "ingest", "it may go where ingest may"
-        assert not {labels.RUN, labels.INDEX} & each["metadata"]["labels"].keys()
-    assert made["spec"]["ttlSecondsAfterFinished"] == 600
+    for labelled in (manifest, pod):
+        assert labelled["metadata"]["labels"][labels.ERRAND] == "team-report-1"
+        assert labelled["metadata"]["labels"][labels.COMPONENT] == "ingest", "it may go where ingest may"
+        assert not {labels.RUN, labels.INDEX} & labelled["metadata"]["labels"].keys()
+    assert manifest["spec"]["ttlSecondsAfterFinished"] == 600
     env = {entry["name"]: entry["value"] for entry in pod["spec"]["containers"][0]["env"]}
     assert Settings.from_env(env) == SETTINGS
 
 
 def test_an_evaluation_has_a_pod_of_its_own_which_may_load_models() -> None:
     assert manifests.errand_pod("evaluate") == "evaluate"
-    made = manifests.errand("searcher", "evaluate", SETTINGS, TEMPLATE, release="team", name="team-evaluate-1")
-    pod = made["spec"]["template"]
+    manifest = manifests.errand("searcher", "evaluate", SETTINGS, TEMPLATE, release="team", name="team-evaluate-1")
+    pod = manifest["spec"]["template"]
     assert pod["metadata"]["labels"][labels.COMPONENT] == "evaluate", "it may go where that may"
 
 
 def test_a_detached_controller_is_a_job_with_the_command_line_as_its_arguments() -> None:
     words = ["run-pipeline", "/photos", "--run", "r1"]
-    about = replace(SETTINGS, jobs=JobSettings(retries=2, deadline_seconds=60))
-    made = manifests.detached(words, about, TEMPLATE, release="team")
-    assert made["metadata"]["name"] == "team-r1-controller"
-    assert made["metadata"]["labels"][labels.COMPONENT] == "controller"
-    container = made["spec"]["template"]["spec"]["containers"][0]
+    settings = replace(SETTINGS, jobs=JobSettings(retries=2, deadline_seconds=60))
+    manifest = manifests.detached(words, settings, TEMPLATE, release="team")
+    assert manifest["metadata"]["name"] == "team-r1-controller"
+    assert manifest["metadata"]["labels"][labels.COMPONENT] == "controller"
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
     assert container["args"] == words
     assert container["env"] == [{"name": "HF_HOME", "value": "/cache"}], "it reads the release's settings itself"
-    assert made["spec"]["backoffLimit"] == 2
-    assert "activeDeadlineSeconds" not in made["spec"], "that is for a stage"
-    assert made["spec"]["podFailurePolicy"]["rules"] == [
+    assert manifest["spec"]["backoffLimit"] == 2
+    assert "activeDeadlineSeconds" not in manifest["spec"], "that is for a stage"
+    assert manifest["spec"]["podFailurePolicy"]["rules"] == [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1, 2, 4]}},
     ]
-    assert made["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+    assert manifest["spec"]["template"]["spec"]["restartPolicy"] == "Never"

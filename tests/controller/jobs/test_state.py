@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from controller.jobs.state import Elsewhere, Gpu, IndexReport, Phase, Stage, format_indexes, job_state, parse_indexes
+from controller.jobs.annotations import Overflow
+from controller.jobs.indexes import format_indexes, parse_indexes
+from controller.jobs.results import UNKNOWN_ERROR, IndexReport
+from controller.jobs.state import Phase, Stage, job_state
+from controller.jobs.usage import Gpu
 from imgsearch import labels
 
 
@@ -50,7 +54,7 @@ def test_a_failed_job_has_a_reason_and_the_sentence_of_each_failed_index() -> No
     state = job_state(job(status), {1: IndexReport({"error": "no such model"})})
     assert state.reason == "2 indexes failed"
     assert state.succeeded == {0, 2}
-    assert state.errors() == {1: "no such model", 3: "it ended without a word; its log may tell"}
+    assert state.errors() == {1: "no such model", 3: UNKNOWN_ERROR}
 
 
 def test_images_are_those_of_finished_indexes_and_what_running_ones_report() -> None:
@@ -85,7 +89,7 @@ def asking(**annotations: str) -> dict[str, Any]:
 def test_what_no_node_has_told_is_what_pods_asked_for(asked: str, spot: bool | None) -> None:
     made = asking(**{labels.ACCELERATOR: "nvidia-l4", labels.SPOT: asked})
     held = {Gpu(): 1.0, Gpu("A10G"): 2.0, Gpu("", True): 4.0, Gpu("A10G", False): 8.0}
-    ran = job_state(made, {}, gpu_hours=held).ran
+    ran = job_state(made, {}, gpu_hours=held).usage.by_gpu
     wanted: dict[Gpu, float] = {}
     for gpu, hours in [
         (Gpu("L4", spot), 1.0),
@@ -99,47 +103,56 @@ def test_what_no_node_has_told_is_what_pods_asked_for(asked: str, spot: bool | N
 
 def test_pods_that_might_ask_for_several_kinds_had_one_that_nobody_knows() -> None:
     state = job_state(asking(), {}, gpu_hours={Gpu(): 1.5})
-    assert state.ran == {Gpu(): 1.5}
-    assert state.gpu_hours == 1.5
+    assert state.usage.by_gpu == {Gpu(): 1.5}
+    assert state.usage.total == 1.5
 
 
 def test_what_ran_outlives_the_nodes() -> None:
     made = asking(**{labels.ACCELERATOR: "L4"})
     before = job_state(made, {}, gpu_hours={Gpu("L4", True): 1 / 3, Gpu("L4", False): 1 / 7})
-    made["metadata"]["annotations"][labels.RECORD] = json.dumps(before.to_record())
+    made["metadata"]["annotations"][labels.RECORD] = json.dumps(before.to_record().to_json())
     gone = job_state(made, {})
-    assert gone.ran == {Gpu("L4", True): pytest.approx(1 / 3), Gpu("L4", False): pytest.approx(1 / 7)}
-    assert gone.gpu_hours == pytest.approx(10 / 21)
+    assert gone.usage.by_gpu == {Gpu("L4", True): pytest.approx(1 / 3), Gpu("L4", False): pytest.approx(1 / 7)}
+    assert gone.usage.total == pytest.approx(10 / 21)
     unseen = job_state(made, {}, gpu_hours={Gpu(): 10 / 21})
-    assert unseen.ran == gone.ran, "of the same hours, the record knows on what"
+    assert unseen.usage.by_gpu == gone.usage.by_gpu, "of the same hours, the record knows on what"
     assert unseen.to_record() == gone.to_record()
 
 
 def test_who_has_seen_more_than_was_kept_tells_more() -> None:
     made = asking()
     kept = job_state(made, {}, gpu_hours={Gpu("L4", True): 1.0})
-    made["metadata"]["annotations"][labels.RECORD] = json.dumps(kept.to_record())
-    assert job_state(made, {}, gpu_hours={Gpu("L4", False): 1.0 + 1 / 3600}).ran == {Gpu("L4", False): 1.0 + 1 / 3600}
+    made["metadata"]["annotations"][labels.RECORD] = json.dumps(kept.to_record().to_json())
+    assert job_state(made, {}, gpu_hours={Gpu("L4", False): 1.0 + 1 / 3600}).usage.by_gpu == {
+        Gpu("L4", False): 1.0 + 1 / 3600
+    }
 
 
 def test_of_the_same_hours_who_has_seen_the_nodes_tells() -> None:
     made = asking(**{labels.ACCELERATOR: "L4", labels.SPOT: "never"})
     kept = job_state(made, {}, gpu_hours={Gpu(): 1.0})
-    made["metadata"]["annotations"][labels.RECORD] = json.dumps(kept.to_record())
-    assert job_state(made, {}).ran == {Gpu("L4", False): 1.0}
-    assert job_state(made, {}, gpu_hours={Gpu("T4", True): 1.0}).ran == {Gpu("T4", True): 1.0}
-    assert job_state(made, {}, gpu_hours={Gpu("T4", True): 0.5}).ran == {Gpu("L4", False): 1.0}, "half of its pods went"
+    made["metadata"]["annotations"][labels.RECORD] = json.dumps(kept.to_record().to_json())
+    assert job_state(made, {}).usage.by_gpu == {Gpu("L4", False): 1.0}
+    assert job_state(made, {}, gpu_hours={Gpu("T4", True): 1.0}).usage.by_gpu == {Gpu("T4", True): 1.0}
+    assert job_state(made, {}, gpu_hours={Gpu("T4", True): 0.5}).usage.by_gpu == {Gpu("L4", False): 1.0}, (
+        "half of its pods went"
+    )
 
 
-def elsewhere(status: dict[str, Any], told: Elsewhere) -> dict[str, Any]:
+def elsewhere(status: dict[str, Any], told: Overflow) -> dict[str, Any]:
     """A Job of four that says this of machines elsewhere."""
     made = job(status)
     made["metadata"]["annotations"][labels.ELSEWHERE] = json.dumps(told.to_json())
     return made
 
 
-THERE = Elsewhere(
-    succeeded=frozenset({2, 3}), images=40, bad=4, in_vain=frozenset({0}), ran={Gpu("L4", True): 2.0}, finished="then"
+THERE = Overflow(
+    succeeded=frozenset({2, 3}),
+    images=40,
+    bad=4,
+    superseded=frozenset({0}),
+    gpu_hours={Gpu("L4", True): 2.0},
+    finished="then",
 )
 
 
@@ -173,10 +186,10 @@ def test_what_was_done_elsewhere_counts_once_and_in_no_record_of_the_pods() -> N
     made = elsewhere({"completedIndexes": "0-2"}, THERE)
     pods = {0: IndexReport({"images": 10, "bad": 1}), 2: IndexReport({"images": 16, "bad": 4}), 3: IndexReport(done=7)}
     seen = job_state(made, pods, gpu_hours={Gpu("T4", False): 1.0})
-    made["metadata"]["annotations"][labels.RECORD] = json.dumps(seen.to_record())
+    made["metadata"]["annotations"][labels.RECORD] = json.dumps(seen.to_record().to_json())
     for state in (seen, job_state(made, {})):
         assert (state.images_done, state.images_bad) == (51, 5)
-        assert state.ran == {Gpu("T4", False): 1.0, Gpu("L4", True): 2.0}
+        assert state.usage.by_gpu == {Gpu("T4", False): 1.0, Gpu("L4", True): 2.0}
 
 
 def test_who_waits_is_undecided() -> None:

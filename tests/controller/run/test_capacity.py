@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from controller.jobs.state import JobState, Phase, Stage
-from controller.run.capacity import LOOK_SECONDS, Capacity
+from controller.run.capacity import COUNT_SECONDS, Capacity
 from tests.controller.conftest import Clock
 from tests.controller.states import job
 
@@ -18,7 +18,7 @@ def embedding(**fields: Any) -> JobState:
 def looked(capacity: Capacity, clock: Clock, state: JobState) -> int | None:
     """What comes of two looks, with the time between that pods need to get onto their nodes."""
     assert capacity.wider(state) is None
-    clock.now += LOOK_SECONDS
+    clock.now += COUNT_SECONDS
     return capacity.wider(state)
 
 
@@ -26,11 +26,11 @@ def test_what_becomes_free_is_taken_up_to_the_most(clock: Clock) -> None:
     free = [3, 0, 40]
     capacity = Capacity(2, most=8, room=lambda: free.pop(0), clock=clock)
     assert looked(capacity, clock, embedding()) == 5
-    clock.now += LOOK_SECONDS
+    clock.now += COUNT_SECONDS
     assert capacity.wider(embedding(parallelism=5, active=5)) is None, "nothing is free"
-    clock.now += LOOK_SECONDS
+    clock.now += COUNT_SECONDS
     assert capacity.wider(embedding(parallelism=5, active=5)) == 8
-    clock.now += LOOK_SECONDS
+    clock.now += COUNT_SECONDS
     assert capacity.wider(embedding(parallelism=8, active=8)) is None, "that is the most"
 
 
@@ -72,7 +72,9 @@ def test_patience_ends_with_the_reason() -> None:
         return capacity.given_up(state)
 
     assert given_up(9, 600) is None
-    reason = "no node has had room for it in 600 s (0/2 nodes are available: 2 Insufficient nvidia.com/gpu.)"
-    assert given_up(10, 600) == reason
+    reason = given_up(10, 600)
+    assert reason is not None
+    assert "600 s" in reason
+    assert "(0/2 nodes are available: 2 Insufficient nvidia.com/gpu.)" in reason
     assert given_up(59, None) is None
     assert given_up(59, 600, embedding(waiting=WAITS)) is None, "one of its pods has a node"

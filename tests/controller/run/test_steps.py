@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from controller.jobs.state import IndexReport, JobState, Phase, Stage
+from controller.jobs.results import IndexReport
+from controller.jobs.state import JobState, Phase, Stage
 from controller.run.steps import Create, Failed, Finished, Replace, Step, Wait, next_step, over, run_id
 from imgsearch.settings import RunSettings
 from tests.controller import states

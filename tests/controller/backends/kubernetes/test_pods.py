@@ -7,10 +7,14 @@ import pytest
 
 from controller.backends.kubernetes import pods
 from controller.backends.kubernetes.pods import (
-    PodFacts,
-    facts,
+    NO_REASON,
+    NODE_REMOVED,
+    OUT_OF_MEMORY,
+    STILL_STARTING,
+    PodState,
     gpu_hours,
     latest,
+    pod_state,
     trouble,
     waiting,
     waiting_since,
@@ -23,7 +27,7 @@ TAKEN = condition("DisruptionTarget", reason="DeletionByTaintManager", lastTrans
 
 def test_what_the_controller_knows_of_a_pod() -> None:
     made = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, gpus=2, node="node-1")
-    assert facts(made) == PodFacts(
+    assert pod_state(made) == PodState(
         name="p",
         job_uid="u",
         index=3,
@@ -42,7 +46,7 @@ def test_what_the_controller_knows_of_a_pod() -> None:
 def test_a_pod_that_nobody_has_taken_is_pending() -> None:
     made = pod(0, "Pending", started=None)
     made["status"] = {}
-    known = facts(made)
+    known = pod_state(made)
     assert (known.phase, known.result, known.started, known.ended, known.code) == ("Pending", None, "", "", None)
 
 
@@ -57,11 +61,11 @@ UNMOUNTED = {"exitCode": 2, "message": '{"error": "no such model"}'}
         ({"phase": "Failed", "message": {"error": "damaged"}, "ended": {"exitCode": 4}}, {"error": "damaged"}),
         (
             {"phase": "Failed", "ended": {"exitCode": 137, "reason": "OOMKilled"}},
-            {"error": "it was killed: it needs more memory than its limit"},
+            {"error": OUT_OF_MEMORY},
         ),
         (
             {"phase": "Failed", "ended": {"exitCode": 1, "reason": "Error"}},
-            {"error": "it ended with exit code 1; its log may tell why"},
+            {"error": "exited with code 1; see its log"},
         ),
         (
             {"phase": "Failed", "ended": {"exitCode": 128, "reason": "StartError"}, "message": "exec: no such file"},
@@ -70,9 +74,9 @@ UNMOUNTED = {"exitCode": 2, "message": '{"error": "no such model"}'}
         ({"phase": "Failed", "ended": {"exitCode": 1}, "message": '"only words"'}, {"error": '"only words"'}),
         (
             {"phase": "Failed", "ended": {"exitCode": 143}, "message": {"interrupted": True}, "conditions": [TAKEN]},
-            {"error": "its node was taken away"},
+            {"error": NODE_REMOVED},
         ),
-        ({"phase": "Failed", "conditions": [TAKEN]}, {"error": "its node was taken away"}),
+        ({"phase": "Failed", "conditions": [TAKEN]}, {"error": NODE_REMOVED}),
         ({"phase": "Succeeded", "message": {"images": 1}, "conditions": [TAKEN]}, {"images": 1}),
         (
             {"phase": "Failed", "message": {"error": "x"}, "conditions": [{**TAKEN, "status": "False"}]},
@@ -86,7 +90,7 @@ UNMOUNTED = {"exitCode": 2, "message": '{"error": "no such model"}'}
     ],
 )
 def test_the_result_is_what_it_left_or_why_it_could_not(told: dict[str, Any], result: dict[str, Any] | None) -> None:
-    assert facts(pod(0, **told)).result == result
+    assert pod_state(pod(0, **told)).result == result
 
 
 @pytest.mark.parametrize(
@@ -97,18 +101,18 @@ def test_the_result_is_what_it_left_or_why_it_could_not(told: dict[str, Any], re
             "The node was low on resource: memory.",
         ),
         ({"reason": "NodeLost"}, "NodeLost"),
-        ({}, "its pod has failed without a reason"),
+        ({}, NO_REASON),
     ],
 )
 def test_a_pod_that_failed_without_a_container_has_its_own_reason(status: dict[str, str], error: str) -> None:
     made = pod(0, "Failed")
     made["status"] = {"phase": "Failed", **status}
-    assert facts(made).result == {"error": error}
+    assert pod_state(made).result == {"error": error}
 
 
 def test_the_exit_code_is_that_of_the_container_that_ended_it() -> None:
-    assert facts(pod(0, "Failed", ended={"exitCode": 4})).code == 4
-    assert facts(pod(0, "Failed", init={"terminated": UNMOUNTED})).code == 2
+    assert pod_state(pod(0, "Failed", ended={"exitCode": 4})).code == 4
+    assert pod_state(pod(0, "Failed", init={"terminated": UNMOUNTED})).code == 2
 
 
 UNSCHEDULED = condition(
@@ -142,22 +146,22 @@ UNSCHEDULED = condition(
     ],
 )
 def test_a_pod_waits_for_what_kubernetes_says(told: dict[str, Any], reason: str) -> None:
-    assert facts(pod(0, "Pending", **told)).waits_for == reason
-    assert facts(pod(0, "Running", **told)).waits_for == ""
+    assert pod_state(pod(0, "Pending", **told)).waits_for == reason
+    assert pod_state(pod(0, "Running", **told)).waits_for == ""
 
 
 def test_reasons_are_counted_the_most_frequent_first() -> None:
     made = [
-        facts(pod(0, "Pending", waiting={"reason": "ErrImagePull"})),
-        *(facts(pod(index, "Pending", conditions=[UNSCHEDULED])) for index in (1, 2)),
-        facts(pod(3, "Running")),
+        pod_state(pod(0, "Pending", waiting={"reason": "ErrImagePull"})),
+        *(pod_state(pod(index, "Pending", conditions=[UNSCHEDULED])) for index in (1, 2)),
+        pod_state(pod(3, "Running")),
     ]
     assert list(waiting(made).items()) == [(UNSCHEDULED["message"], 2), ("ErrImagePull", 1)]
 
 
 def test_the_last_pod_speaks_for_its_index_unless_one_has_succeeded() -> None:
-    def made(name: str, index: int, phase: str, minute: int) -> PodFacts:
-        return facts(pod(index, phase, name=name, created=f"2026-01-01T00:{minute:02d}:00Z"))
+    def made(name: str, index: int, phase: str, minute: int) -> PodState:
+        return pod_state(pod(index, phase, name=name, created=f"2026-01-01T00:{minute:02d}:00Z"))
 
     found = latest(
         [
@@ -172,19 +176,19 @@ def test_the_last_pod_speaks_for_its_index_unless_one_has_succeeded() -> None:
 
 
 def test_since_when_pods_wait_for_a_node_is_known_while_none_has_one() -> None:
-    early = facts(pod(1, "Pending", started=None, created="2026-01-01T00:01:00Z"))
-    late = facts(pod(2, "Pending", started=None, created="2026-01-01T00:02:00Z"))
-    ended = facts(pod(0, "Succeeded", message={}))  # at 01:00:10
+    early = pod_state(pod(1, "Pending", started=None, created="2026-01-01T00:01:00Z"))
+    late = pod_state(pod(2, "Pending", started=None, created="2026-01-01T00:02:00Z"))
+    ended = pod_state(pod(0, "Succeeded", message={}))  # at 01:00:10
     assert waiting_since([late, early]) == "2026-01-01T00:01:00Z"
     assert waiting_since([ended, early]) == "2026-01-01T01:00:10Z", "before, one of them had a node"
-    assert waiting_since([early, facts(pod(0, "Running"))]) == ""
-    assert waiting_since([early, facts(pod(0, "Pending"))]) == "", "its node fetches the image"
+    assert waiting_since([early, pod_state(pod(0, "Running"))]) == ""
+    assert waiting_since([early, pod_state(pod(0, "Pending"))]) == "", "its node fetches the image"
     assert waiting_since([ended]) == ""
     assert waiting_since([]) == ""
 
 
 def test_a_pod_that_no_node_has_taken_has_none() -> None:
-    assert facts(pod(0, "Pending", started=None)).node == ""
+    assert pod_state(pod(0, "Pending", started=None)).node == ""
 
 
 def test_an_index_waits_since_its_pod_was_made_or_the_one_before_it_ended_or_its_job_began() -> None:
@@ -198,7 +202,7 @@ def test_an_index_waits_since_its_pod_was_made_or_the_one_before_it_ended_or_its
         pod(5, "Failed", ended={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
         pod(5, "Running", name="again", created="2026-01-01T00:07:00Z"),
     ]
-    assert waits(map(facts, there), 7, "2026-01-01T00:01:00Z") == {
+    assert waits(map(pod_state, there), 7, "2026-01-01T00:01:00Z") == {
         2: "2026-01-01T00:05:00Z",
         3: "2026-01-01T00:06:00Z",
         4: "2026-01-01T00:07:00Z",
@@ -208,11 +212,11 @@ def test_an_index_waits_since_its_pod_was_made_or_the_one_before_it_ended_or_its
 
 def test_gpu_hours_are_those_that_nodes_were_held() -> None:
     now = datetime(2026, 1, 1, 2, 0, 10, tzinfo=UTC)
-    ended = facts(pod(0, "Succeeded", message={}, gpus=2, node="a"))
-    running = facts(pod(1, "Running", gpus=1, node="b"))
-    again = facts(pod(3, "Running", gpus=1, node="a"))
-    pending = facts(pod(2, "Pending", gpus=8, started=None))
-    plain = facts(pod(4, "Running", node="c"))
+    ended = pod_state(pod(0, "Succeeded", message={}, gpus=2, node="a"))
+    running = pod_state(pod(1, "Running", gpus=1, node="b"))
+    again = pod_state(pod(3, "Running", gpus=1, node="a"))
+    pending = pod_state(pod(2, "Pending", gpus=8, started=None))
+    plain = pod_state(pod(4, "Running", node="c"))
     assert gpu_hours([ended, running, again, pending, plain], now) == {"a": 4, "b": 2}
 
 
@@ -222,7 +226,7 @@ LOST = {"name": "embed", "state": {"terminated": {"exitCode": 137, "finishedAt":
 @pytest.mark.parametrize("status", [{}, {"containerStatuses": [LOST]}])
 def test_a_pod_whose_node_went_costs_nothing_from_then_on(status: dict[str, Any]) -> None:
     ready = condition("Ready", "False", lastTransitionTime="2026-01-01T00:30:10Z")
-    lost = facts(pod(0, "Failed", gpus=1, node="a", conditions=[ready, TAKEN], **status))
+    lost = pod_state(pod(0, "Failed", gpus=1, node="a", conditions=[ready, TAKEN], **status))
     assert gpu_hours([lost], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
 
 
@@ -238,23 +242,32 @@ def test_gpus_are_counted_by_resource_over_all_containers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "sentence"),
+    ("status", "reason"),
     [
-        ({"conditions": [condition("Ready")]}, None),
-        ({"phase": "Succeeded", "ended": {}}, None),
-        ({}, "pod p is not ready: it is still starting"),
-        ({"phase": "Pending", "conditions": [UNSCHEDULED]}, f"pod p is not ready: {UNSCHEDULED['message']}"),
-        ({"phase": "Failed", "reason": "Evicted"}, "pod p has failed: it ended with exit code 1; its log may tell why"),
-        ({"phase": "Failed", "message": {"interrupted": True}}, "pod p has failed: it was interrupted"),
+        ({}, STILL_STARTING),
+        ({"phase": "Pending", "conditions": [UNSCHEDULED]}, UNSCHEDULED["message"]),
+        ({"phase": "Failed", "reason": "Evicted"}, "code 1; see its log"),
+        ({"phase": "Failed", "message": {"interrupted": True}}, "interrupted"),
     ],
 )
-def test_a_pod_that_should_serve_says_what_keeps_it(told: dict[str, Any], sentence: str | None) -> None:
-    if told.get("phase") == "Failed":
-        told = {"ended": {"exitCode": 1}, **told}
-    assert trouble(pod(name="p", **told)) == sentence
+def test_a_pod_that_should_serve_and_does_not_has_a_reason(status: dict[str, Any], reason: str) -> None:
+    if status.get("phase") == "Failed":
+        status = {"ended": {"exitCode": 1}, **status}
+    sentence = trouble(pod(name="p", **status))
+    assert sentence is not None
+    assert sentence.startswith("pod p ")
+    assert sentence.endswith(reason)
+
+
+@pytest.mark.parametrize("status", [{"conditions": [condition("Ready")]}, {"phase": "Succeeded", "ended": {}}])
+def test_a_pod_that_serves_or_has_ended_is_no_trouble(status: dict[str, Any]) -> None:
+    assert trouble(pod(name="p", **status)) is None
 
 
 def test_a_pod_that_ends_again_and_again_says_what_it_ended_with() -> None:
     made = pod(name="p", waiting={"reason": "CrashLoopBackOff", "message": "back-off 5m0s"})
     made["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 2, "message": "no store answers"}}
-    assert trouble(made) == "pod p is not ready: CrashLoopBackOff: back-off 5m0s; it ended with: no store answers"
+    sentence = str(trouble(made))
+    assert sentence.startswith("pod p ")
+    assert "CrashLoopBackOff: back-off 5m0s" in sentence
+    assert sentence.endswith("no store answers")

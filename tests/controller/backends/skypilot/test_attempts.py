@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,15 +9,15 @@ import pytest
 
 from controller.backends.skypilot import attempts
 from controller.backends.skypilot.attempts import (
-    AGAIN,
-    End,
+    RETRY_DELAY,
+    Exit,
     Index,
-    Look,
-    Seen,
     Step,
+    TaskState,
+    TaskStatus,
     advanced,
-    end,
-    next_tries,
+    next_attempts,
+    parse_exit,
     script,
     submitted,
 )
@@ -29,9 +28,9 @@ SPEC: dict[str, Any] = {
     "backoffLimitPerIndex": 1,
     "podFailurePolicy": {"rules": [{"action": "Ignore"}, {"action": "FailIndex", "onExitCodes": {"values": [2, 4]}}]},
 }
-RUNNING = Look(Seen.RUNNING, machine=True)
-ENDED = Look(Seen.ENDED, machine=True)
-GONE = Look(Seen.GONE)
+RUNNING = TaskState(TaskStatus.RUNNING, machine=True)
+ENDED = TaskState(TaskStatus.ENDED, machine=True)
+GONE = TaskState(TaskStatus.GONE)
 
 
 def running() -> Index:
@@ -39,8 +38,8 @@ def running() -> Index:
 
 
 def judged(code: int | None, failures: int = 0) -> Index:
-    said = None if code is None else End(code, {"error": "why"} if code else {"images": 1}, "")
-    return advanced(Index(step=Step.RUNS, failures=failures), ENDED, said, SPEC, NOW)
+    said = None if code is None else Exit(code, {"error": "why"} if code else {"images": 1}, "")
+    return advanced(Index(step=Step.RUNNING, failures=failures), ENDED, said, SPEC, NOW)
 
 
 @pytest.mark.parametrize(
@@ -59,64 +58,70 @@ def judged(code: int | None, failures: int = 0) -> Index:
 )
 def test_an_exit_code_says_what_becomes_of_an_index(code: int | None, failures: int, succeeded: bool | None) -> None:
     index = judged(code, failures)
-    assert (index.step, index.succeeded) == (Step.LEAVES, succeeded), "its machine is given back first"
+    assert (index.step, index.succeeded) == (Step.STOPPING, succeeded), "its machine is given back first"
     gone = advanced(index, GONE, None, SPEC, LATER)
-    assert gone.step is (Step.WANTS if succeeded is None else Step.OVER)
+    assert gone.step is (Step.QUEUED if succeeded is None else Step.DONE)
 
 
 @pytest.mark.parametrize(
-    "look", [ENDED, Look(Seen.WAITING, machine=True), Look(Seen.WAITING), Look(Seen.GONE, "", True)]
+    "look",
+    [
+        ENDED,
+        TaskState(TaskStatus.WAITING, machine=True),
+        TaskState(TaskStatus.WAITING),
+        TaskState(TaskStatus.GONE, "", True),
+    ],
 )
-def test_as_long_as_its_machine_is_there_no_other_is_asked_for(look: Look) -> None:
-    assert advanced(judged(3), look, None, SPEC, LATER).step is Step.LEAVES
+def test_as_long_as_its_machine_is_there_no_other_is_asked_for(look: TaskState) -> None:
+    assert advanced(judged(3), look, None, SPEC, LATER).step is Step.STOPPING
 
 
 def test_a_machine_that_is_taken_away_is_no_failure() -> None:
     index = advanced(running(), GONE, None, SPEC, LATER)
-    assert (index.step, index.failures, index.succeeded) == (Step.WANTS, 0, None)
+    assert (index.step, index.failures, index.succeeded) == (Step.QUEUED, 0, None)
     assert index.seconds == 60
 
 
 def test_where_no_place_has_a_machine_it_is_asked_for_again_after_a_while() -> None:
-    index = advanced(submitted(Index(), NOW), Look(Seen.NOWHERE, "full"), None, SPEC, NOW)
-    assert (index.step, index.why) == (Step.WANTS, "full")
-    assert next_tries({0: index}, 1, NOW) == []
-    assert next_tries({0: index}, 1, NOW + AGAIN) == [0]
+    index = advanced(submitted(Index(), NOW), TaskState(TaskStatus.UNAVAILABLE, "full"), None, SPEC, NOW)
+    assert (index.step, index.reason) == (Step.QUEUED, "full")
+    assert next_attempts({0: index}, 1, NOW) == []
+    assert next_attempts({0: index}, 1, NOW + RETRY_DELAY) == [0]
     assert submitted(index, LATER).since == NOW.isoformat(), "it has waited all the time"
 
 
 def test_the_lowest_indexes_come_first_and_one_that_leaves_holds_its_place() -> None:
-    indexes = {2: Index(), 1: Index(), 0: Index(step=Step.LEAVES), 3: Index(step=Step.OVER)}
-    assert next_tries(indexes, 2, NOW) == [1]
-    assert next_tries(indexes, 1, NOW) == []
+    indexes = {2: Index(), 1: Index(), 0: Index(step=Step.STOPPING), 3: Index(step=Step.DONE)}
+    assert next_attempts(indexes, 2, NOW) == [1]
+    assert next_attempts(indexes, 1, NOW) == []
 
 
 def test_a_job_waits_only_while_none_of_its_indexes_has_a_machine() -> None:
     waits = submitted(Index(), NOW)
     assert attempts.waiting_since({0: waits, 1: submitted(Index(), LATER)}) == NOW.isoformat()
     assert attempts.waiting_since({0: waits, 1: running()}) == ""
-    ended = Index(step=Step.OVER, succeeded=True, ended=LATER.isoformat())
+    ended = Index(step=Step.DONE, succeeded=True, ended=LATER.isoformat())
     assert attempts.waiting_since({0: waits, 1: ended}) == LATER.isoformat()
     assert attempts.waiting_since({0: Index()}) == ""
 
 
 def test_an_index_survives_being_written_down() -> None:
     index = judged(3)
-    assert Index.from_json(json.loads(json.dumps(asdict(index)))) == index
+    assert Index.from_json(json.loads(json.dumps(index.to_json()))) == index
 
 
 def test_a_job_is_over_when_its_last_machine_is_gone() -> None:
     job: dict[str, Any] = {"spec": {"completions": 2}, "status": {"startTime": "then"}}
-    assert "conditions" not in attempts.status(job, {0: judged(0), 1: Index(step=Step.OVER, succeeded=False)})
+    assert "conditions" not in attempts.status(job, {0: judged(0), 1: Index(step=Step.DONE, succeeded=False)})
     over = attempts.status(
-        job, {0: advanced(judged(0), GONE, None, SPEC, LATER), 1: Index(step=Step.OVER, succeeded=False)}
+        job, {0: advanced(judged(0), GONE, None, SPEC, LATER), 1: Index(step=Step.DONE, succeeded=False)}
     )
     assert over["conditions"][0]["type"] == "Failed"
     assert (over["completedIndexes"], over["failedIndexes"], over["startTime"]) == ("0", "1", "then")
 
 
 def test_a_job_is_not_over_while_indexes_of_it_are_somebody_elses() -> None:
-    indexes = {1: Index(step=Step.OVER, succeeded=True)}
+    indexes = {1: Index(step=Step.DONE, succeeded=True)}
     assert "conditions" not in attempts.status({"spec": {"completions": 2}}, indexes)
     assert "conditions" in attempts.status({"spec": {"completions": 1}}, indexes)
 
@@ -129,15 +134,15 @@ def test_a_job_is_not_over_while_indexes_of_it_are_somebody_elses() -> None:
         ("false", 1, None, ""),
         ("set -e; false; echo never", 1, None, ""),
         ("sh -c 'kill -9 $$'", 137, None, ""),
-        (f"echo {attempts.MARK} 0; exit 4", 4, None, f"{attempts.MARK} 0\n"),
+        (f"echo {attempts.RESULT_MARK} 0; exit 4", 4, None, f"{attempts.RESULT_MARK} 0\n"),
     ],
 )
 def test_the_log_of_a_task_says_how_it_ended(run: str, code: int, result: Any, printed: str) -> None:
     done = subprocess.run(["bash", "-c", script(run)], capture_output=True, text=True)
     assert done.returncode == code
-    said = end(f"Debian\n{done.stdout}")
-    assert said == End(code, result, printed)
+    said = parse_exit(f"Debian\n{done.stdout}")
+    assert said == Exit(code, result, printed)
 
 
 def test_a_log_without_an_end_has_none() -> None:
-    assert end(f"{attempts.BEGIN}\nhello\n") is None
+    assert parse_exit(f"{attempts.BEGIN_MARK}\nhello\n") is None

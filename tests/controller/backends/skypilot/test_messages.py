@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.backends.skypilot.messages import Line, failure, spoken
+from controller.backends.skypilot.messages import Line, failure, readable
 
 INSTALLING = """\
 <sky-payload>"<rich_init>Initializing</rich_init>"</sky-payload>
@@ -19,7 +19,7 @@ curl: (6) Could not resolve host: get.k3s.io
 
 
 def test_nobody_reads_commands_which_may_have_a_password_in_them() -> None:
-    assert [line.text for line in spoken(INSTALLING.splitlines())] == [
+    assert [line.text for line in readable(INSTALLING.splitlines())] == [
         "HA mode enabled: 3 servers + 0 agents",
         "sudo: a password is required",
         "curl: (6) Could not resolve host: get.k3s.io",
@@ -29,16 +29,16 @@ def test_nobody_reads_commands_which_may_have_a_password_in_them() -> None:
 
 
 def test_the_words_of_what_failed_are_known() -> None:
-    said = [line.text for line in spoken(INSTALLING.splitlines()) if line.failed]
+    said = [line.text for line in readable(INSTALLING.splitlines()) if line.failed]
     assert said == ["sudo: a password is required", "curl: (6) Could not resolve host: get.k3s.io"]
     one = "Error executing command true on 10.0.0.5: ssh: connect to host 10.0.0.5 port 22: refused"
-    assert list(spoken([one])) == [Line("ssh: connect to host 10.0.0.5 port 22: refused", failed=True)]
+    assert list(readable([one])) == [Line("ssh: connect to host 10.0.0.5 port 22: refused", failed=True)]
 
 
 def test_a_failure_is_told_by_its_step_and_the_words_of_what_failed() -> None:
-    said = list(spoken(INSTALLING.splitlines()))
+    said = list(readable(INSTALLING.splitlines()))
     told = [said[-1].text]
     step = "Failed to deploy K3s on head node (10.0.0.5)"
     assert failure("lab", said, told) == f"{step} (curl: (6) Could not resolve host: get.k3s.io)"
     assert failure("lab", [], told) == step
-    assert failure("lab", [], []) == "it gave no reason"
+    assert failure("lab", [], []) == "no reason given"

@@ -1,0 +1,168 @@
+"""Progress of a run: the states of its Jobs, from informers of the Jobs and their pods."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from controller.backends.kubernetes import pods
+from controller.backends.kubernetes.api import Api, Object
+from controller.backends.kubernetes.gpus import NodeGpus
+from controller.backends.kubernetes.informer import Informer
+from controller.backends.kubernetes.pods import PodState
+from controller.jobs.results import IndexReport, progress
+from controller.jobs.state import JobState, Stage, job_state
+from imgsearch import labels
+from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError
+
+log = logging.getLogger(__name__)
+
+JOBS = ("batch/v1", "jobs")
+PODS = ("v1", "pods")
+LOGS = 5
+"""Number of running pods whose logs are read for progress every LOG_SECONDS, in turn: the cost does not grow with the
+run."""
+LOG_LINES = 50
+LOG_SECONDS = 5.0
+
+
+class RunProgress:
+    """States of the Jobs that a label selector matches.
+
+    With `records`, the controller that follows a run keeps each Job's results in an annotation of the Job, since the
+    pods may be deleted with their nodes."""
+
+    def __init__(
+        self,
+        api: Api,
+        selector: str,
+        nodes: NodeGpus,
+        *,
+        changed: threading.Event,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        records: bool,
+    ) -> None:
+        self._api = api
+        self._nodes = nodes
+        self._records = records
+        self._following = False
+        self._clock = clock
+        self._now = now
+        self._jobs: Informer[Object] = Informer(api, *JOBS, labels=selector, parse=lambda job: job, changed=changed)
+        # The controller keeps each pod's result and GPU hours after the pod is gone.
+        self._pods: Informer[PodState] = Informer(
+            api,
+            *PODS,
+            labels=selector,
+            parse=pods.pod_state,
+            changed=changed,
+            keep=lambda pod: pod.result is not None,
+        )
+        self._progress: dict[str, tuple[int, int]] = {}
+        self._log_read_at: dict[str, float] = {}
+        self._refusals: dict[str, dict[str, int]] = {}
+        self._listed: set[str] = set()
+        self._logs_read_at = self._events_read_at = -LOG_SECONDS
+
+    def states(self) -> dict[Stage, JobState]:
+        """The Jobs by stage, in their order."""
+        states = {}
+        for job in self._jobs.values():
+            if "deletionTimestamp" in job["metadata"] or job["metadata"]["labels"][labels.COMPONENT] not in list(Stage):
+                continue
+            state = self._state(job)
+            if job["metadata"]["uid"] not in self._listed and _lacks_results(state):
+                state = self._with_listed_pods(job)
+            if self._records and self._following and state.phase.ended and not _lacks_results(state):
+                self._record(job, state)
+            states[state.stage] = state
+        return {stage: states[stage] for stage in Stage if stage in states}
+
+    def put(self, job: Object) -> None:
+        self._jobs.put(job)
+
+    def follow(self) -> None:
+        self._following = True
+        self._jobs.follow()
+        self._pods.follow()
+
+    def close(self) -> None:
+        self._jobs.stop()
+        self._pods.stop()
+
+    def pod(self, index: int) -> PodState | None:
+        return pods.latest(self._pods.values()).get(index)
+
+    def _state(self, job: Object) -> JobState:
+        own = [pod for pod in self._pods.values() if pod.job_uid == job["metadata"]["uid"]]
+        latest = pods.latest(own)
+        self._read_logs([pod for pod in latest.values() if pod.phase == "Running"])
+        reports = {
+            index: IndexReport(pod.result, *self._progress.get(pod.name, (0, 0))) for index, pod in latest.items()
+        }
+        started = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
+        return job_state(
+            job,
+            reports,
+            waiting=pods.waiting(own) or self._refused(job, own),
+            waiting_since=pods.waiting_since(own),
+            gpu_hours=self._nodes.by_gpu(pods.gpu_hours(own, self._now())),
+            waits=pods.waits(own, job["spec"]["completions"], started),
+        )
+
+    def _with_listed_pods(self, job: Object) -> JobState:
+        """The state with the pods listed again: their watch may be behind that of the Job. Only once for each Job: a
+        pod that is gone has no result."""
+        uid = job["metadata"]["uid"]
+        self._listed.add(uid)
+        listed, _ = self._api.select(*PODS, labels=f"{pods.JOB_UID}={uid}")
+        for pod in listed:
+            self._pods.put(pod)
+        return self._state(job)
+
+    def _read_logs(self, running: list[PodState]) -> None:
+        if not running or self._clock() - self._logs_read_at < LOG_SECONDS:
+            return
+        self._logs_read_at = self._clock()
+        for pod in sorted(running, key=lambda pod: self._log_read_at.get(pod.name, -LOG_SECONDS))[:LOGS]:
+            self._log_read_at[pod.name] = self._logs_read_at
+            try:
+                self._progress[pod.name] = progress(self._api.tail(pod.name, LOG_LINES).splitlines())
+            except TemporaryError as error:  # its node does not answer, and other nodes may not either
+                log.debug("%s", error)
+                break
+            except ImgsearchError as error:  # it has just ended
+                log.debug("%s", error)
+
+    def _refused(self, job: Object, own: list[PodState]) -> dict[str, int]:
+        """The reason why a Job has no pod at all, such as a quota, from the Events of the Job."""
+        if own or job.get("status", {}).get("conditions") or job["spec"].get("suspend"):
+            return {}
+        uid = job["metadata"]["uid"]
+        if self._clock() - self._events_read_at >= LOG_SECONDS:
+            self._events_read_at = self._clock()
+            events, _ = self._api.select("v1", "events", fields=f"involvedObject.uid={uid}")
+            messages = [event["message"] for event in events if event.get("reason") == "FailedCreate"]
+            self._refusals[uid] = {messages[-1]: job["spec"]["parallelism"]} if messages else {}
+        return self._refusals.get(uid, {})
+
+    def _record(self, job: Object, state: JobState) -> None:
+        if labels.RECORD in job["metadata"]["annotations"]:
+            return
+        try:
+            record = {labels.RECORD: json.dumps(state.to_record().to_json())}
+            self.put(self._api.patch(*JOBS, state.name, {"metadata": {"annotations": record}}))
+        except PermanentError as error:  # `status --watch` by a user with read access only
+            self._records = False
+            log.info("results are not kept on the Jobs: %s", error)
+
+
+def _lacks_results(state: JobState) -> bool:
+    """Whether the Job has ended with an index whose result is unknown."""
+    ended = state.succeeded | state.failed if state.phase.ended else frozenset()
+    ended -= state.overflow.succeeded | state.overflow.failed.keys()
+    return any(state.indexes.get(index, IndexReport()).result is None for index in ended)

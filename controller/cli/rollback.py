@@ -1,0 +1,26 @@
+"""`controller rollback`: lets an index serve the run that it served before."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from controller.cli.console import Terminal
+from controller.cli.options import TargetOptions, add_options, read_options
+from controller.cli.target import open_target
+from imgsearch.errors import ExitCode
+from imgsearch.settings import RunSettings
+
+HELP = "Let an index serve the run that was published before."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("index", metavar="INDEX", help="Name of the index")
+    add_options(parser.add_argument_group("target"), TargetOptions)
+
+
+def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
+    target = open_target(read_options(TargetOptions, args), env)
+    served = target.query("rollback", RunSettings(index=args.index))
+    terminal.say(f"index {served['index']} serves run {served['run']} again ({served['images']:,} images)")
+    return ExitCode.DONE

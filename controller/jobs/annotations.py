@@ -1,0 +1,98 @@
+"""Values that the controller keeps in annotations of a Job: a record of its pods, and the results of rented machines.
+Pure.
+
+The annotations of an object have 256 KiB together
+(https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/), so both values keep the reasons of the
+first failed indexes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.jobs.indexes import format_indexes, parse_indexes
+from controller.jobs.usage import GpuHours, hours_from_json, hours_to_json
+
+ERRORS_KEPT = 100
+ERROR_CHARACTERS = 500
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """Results of the pods of a finished Job: the controller keeps them after the pods are gone."""
+
+    result: Mapping[str, Any] = field(default_factory=dict)
+    """Of a Job with one completion: its termination message."""
+    images: int = 0
+    """Images processed, bad ones included."""
+    bad: int = 0
+    gpu_hours: GpuHours = field(default_factory=dict)
+    errors: Mapping[int, str] = field(default_factory=dict)
+    """By failed index."""
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> JobRecord:
+        return cls(
+            result=record.get("result", {}),
+            images=int(record.get("images", 0)),
+            bad=int(record.get("bad", 0)),
+            gpu_hours=hours_from_json(record.get("gpu_hours", [])),
+            errors={int(index): error for index, error in record.get("errors", {}).items()},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "result": self.result,
+            "images": self.images,
+            "bad": self.bad,
+            "gpu_hours": hours_to_json(self.gpu_hours),
+            "errors": {str(index): error for index, error in _first_errors(self.errors).items()},
+        }
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """Results of the completion indexes that rented machines ran, which the Job's own status does not include."""
+
+    succeeded: frozenset[int] = frozenset()
+    failed: Mapping[int, str] = field(default_factory=dict)
+    """The error of each."""
+    images: int = 0
+    """Images processed by the succeeded indexes, bad ones included."""
+    bad: int = 0
+    superseded: frozenset[int] = frozenset()
+    """Indexes that a pod finished first: only their GPU hours count."""
+    gpu_hours: GpuHours = field(default_factory=dict)
+    """Of all these indexes."""
+    finished: str = ""
+    """The time at which the last index of the Job was decided, by a pod or a rented machine; empty before that."""
+
+    @classmethod
+    def from_json(cls, overflow: Mapping[str, Any]) -> Overflow:
+        return cls(
+            succeeded=frozenset(parse_indexes(overflow.get("succeeded", ""))),
+            failed={int(index): error for index, error in overflow.get("failed", {}).items()},
+            images=overflow.get("images", 0),
+            bad=overflow.get("bad", 0),
+            superseded=frozenset(parse_indexes(overflow.get("in_vain", ""))),
+            gpu_hours=hours_from_json(overflow.get("gpu_hours", [])),
+            finished=overflow.get("finished", ""),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "succeeded": format_indexes(self.succeeded),
+            "failed": {str(index): "" for index in self.failed}
+            | {str(index): error for index, error in _first_errors(self.failed).items()},
+            "images": self.images,
+            "bad": self.bad,
+            "in_vain": format_indexes(self.superseded),
+            "gpu_hours": hours_to_json(self.gpu_hours),
+            "finished": self.finished,
+        }
+
+
+def _first_errors(errors: Mapping[int, str]) -> dict[int, str]:
+    return {index: error[:ERROR_CHARACTERS] for index, error in [*errors.items()][:ERRORS_KEPT]}

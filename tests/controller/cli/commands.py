@@ -1,0 +1,56 @@
+"""The command line on a cluster, for the tests of its commands."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from controller.jobs.state import Stage
+from imgsearch import labels
+from tests.controller.apiserver import NAMESPACE, ApiServer
+from tests.controller.objects import RELEASE, condition
+from tests.controller.workers import Said, Stays, well
+from tests.programs import CONTROLLER, WIDE, program_env
+
+SOURCE = "/sources/photos"
+WHERE = ("--release", RELEASE, "-n", NAMESPACE)
+FLAGS = f"--release {RELEASE} --namespace {NAMESPACE}"
+REPORT = {"run": "r1", "index": "photos", "images": 30, "bad": 2}
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+DONE = {"completedIndexes": "0", "conditions": [condition("Complete")]}
+
+
+def play(command: list[str], index: int) -> Said | Stays:
+    """The stages end well, and errands answer."""
+    answers: dict[str, dict[str, Any]] = {
+        "indexes": {"indexes": [{"index": "photos", "run": "r0", "images": 30}]},
+        "runs": {"runs": [{**REPORT, "source": SOURCE, "published": "2026-01-01"}], "left_out": 4},
+        "report": REPORT,
+    }
+    return Said(answers[command[-1]]) if command[-1] in answers else well(command, index)
+
+
+def job(server: ApiServer, stage: Stage, run: str = "r1", **status: Any) -> dict[str, Any]:
+    """A Job of a run, as it is after `status`."""
+    names = {labels.INSTANCE: RELEASE, labels.RUN: run, labels.INDEX: "photos", labels.COMPONENT: str(stage)}
+    metadata = {"name": f"{RELEASE}-{run}-{stage}", "labels": names, "annotations": {labels.SPEC_HASH: "x"}}
+    return server.put("jobs", {"metadata": metadata, "spec": {"completions": 1, "parallelism": 1}, "status": status})
+
+
+def started(env: dict[str, str], *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*CONTROLLER, *words, *WHERE],
+        env=program_env({**env, **WIDE}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def gpu_node(name: str, gpu: str, gpus: int) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "labels": {"cloud.google.com/gke-accelerator": gpu}},
+        "status": {"allocatable": {"nvidia.com/gpu": str(gpus)}, "conditions": [condition("Ready")]},
+    }

@@ -1,0 +1,26 @@
+"""`controller cleanup` on a cluster."""
+
+from __future__ import annotations
+
+from controller.jobs.state import Stage
+from imgsearch import labels
+from tests.controller.apiserver import ApiServer
+from tests.controller.cli.commands import DONE, Cli, job
+from tests.controller.objects import pod
+
+
+def test_cleanup_removes_the_jobs_of_runs_that_are_over(cli: Cli, server: ApiServer) -> None:
+    for stage in Stage:
+        job(server, stage, "done", **DONE)
+    planned = job(server, Stage.PLAN, "between", **DONE)["metadata"]["uid"]
+    server.put("pods", pod(0, "Succeeded", name="x", uid=planned, run="between", message={"shards": 1}))
+    job(server, Stage.EMBED, "working")
+    done = cli("cleanup")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "deleted the Jobs of run done\n"
+    left = {each["metadata"]["labels"][labels.RUN] for each in server.all("jobs")}
+    assert left == {"between", "working"}
+    busy = cli("cleanup", "working")
+    assert busy.returncode == 2
+    assert "working is at work (embed)" in busy.stderr
+    assert cli("cleanup", "between").returncode == 0
