@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 
 from imgsearch.runs.layout import image_id
+from searcher.http import problems
 from searcher.http.compat import roboflow
 from searcher.search.errors import Problem, invalid
 from searcher.search.requests import Embed, EmbedResponse
@@ -262,7 +263,7 @@ async def test_an_image_of_a_url_is_fetched_by_the_searchers_own_guarded_way(tmp
 async def test_where_a_fetch_is_refused_the_problem_names_the_field(tmp_path: Path) -> None:
     one: Any = _OneModel(tmp_path)
     app = FastAPI()
-    app.add_exception_handler(Problem, lambda _, error: error.response())  # type: ignore[attr-defined]
+    app.add_exception_handler(Problem, lambda _, error: problems.response(error))  # type: ignore[arg-type]
 
     @asynccontextmanager
     async def fetch(url: str) -> AsyncIterator[bytes]:
