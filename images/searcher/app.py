@@ -31,13 +31,16 @@ from searcher.content.images import Images
 from searcher.content.run_files import Facts
 from searcher.http import api, docs, problems, rate_limit
 from searcher.http.api_keys import KeyCheck, Keys
+from searcher.http.body_limit import BodyLimit
 from searcher.http.compat import clip_retrieval, roboflow, skypilot
 from searcher.http.connections import ClosingConnections
 from searcher.http.cors import sharing
 from searcher.http.files import Asset
+from searcher.http.head_requests import Heads
 from searcher.http.rate_limit import RateLimit
-from searcher.http.request_id import Envelope, Heads
+from searcher.http.request_id import Envelope
 from searcher.http.request_metrics import RequestMetrics
+from searcher.http.unhandled_errors import Surprises
 from searcher.search.batcher import Model, Places, VectorCache
 from searcher.search.catalog import Catalog
 from searcher.search.engine import Finder
@@ -124,13 +127,13 @@ def create_app(
         app.add_exception_handler(kind, problems.answer)
     app.add_exception_handler(RequestValidationError, _invalid)
     # The last one added is the outermost: a refusal has to have the headers that an answer has.
-    app.add_middleware(problems.BodyLimit, limit=limits.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=limits.max_body_bytes)
     if rate:
         app.add_middleware(RateLimit, rate=rate, free=PUBLIC)
     if keys:
         app.add_middleware(KeyCheck, keys=keys, public=PUBLIC)
         _add_log_in(app, keys)
-    app.add_middleware(problems.Surprises)
+    app.add_middleware(Surprises)
     app.add_middleware(
         GZipMiddleware,
         minimum_size=COMPRESSED_BYTES,

@@ -15,7 +15,7 @@ PROGRAM = """
 import json, sys, threading
 from pathlib import Path
 from imgsearch.settings import SearchSettings
-from searcher.server.serve import listen
+from searcher.server.socket import listen
 from searcher.server.worker import run
 from tests.searcher.library import Library
 

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem JSON, and the middlewares that answer with one."""
+"""Error responses: RFC 9457 problem JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from searcher.search import errors
 from searcher.search.errors import DOCUMENT, Problem
@@ -69,64 +68,3 @@ def _sentence_of(error: HTTPException, request: Request) -> str:
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         return f"{request.method} is not possible at this path; the Allow header says what is"
     return error.detail
-
-
-class Surprises:
-    """Answers what no handler took. Starlette would do so outside of every other part, and such an answer would be
-    without CORS headers and its request's id."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def observed(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, observed)
-        except Exception as error:
-            if scope["type"] != "http" or started:
-                raise
-            logger.exception("%s %s", scope["method"], scope["path"])
-            await response(of_error(error))(scope, receive, send)
-
-
-class BodyLimit:
-    """Refuses a larger body with 413: by its Content-Length at once, else as soon as too much has come."""
-
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
-        self._app = app
-        self._limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        # The connection is closed because the rest of the body is still on its way.
-        too_large = Problem(413, f"the body is larger than {self._limit:,} bytes", headers={"Connection": "close"})
-        if _content_length(scope) > self._limit:
-            await response(too_large)(scope, receive, send)
-            return
-        received = 0
-
-        async def limited() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
-                # FastAPI lets an HTTPException through where it would call any other a parsing error.
-                raise HTTPException(413, too_large.detail, headers=dict(too_large.headers or {}))
-            return message
-
-        await self._app(scope, limited, send)
-
-
-def _content_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 from pathlib import Path
 
 from imgsearch import machine
 from imgsearch.errors import ExitCode, UsageError
 from imgsearch.settings import Settings
 from imgsearch.stores import embedded
+from searcher.server.socket import listen
 
-BACKLOG = 1024
-"""Connections that the system holds while the event loop is busy."""
 CPUS = 4
 """That one process is thought to keep busy; measured are 2 (docs/benchmarks.md). The models compute on all of them, but
 HTTP, JSON and validation do on one only."""
@@ -48,15 +45,3 @@ def processes(settings: Settings, *, cgroup: Path = machine.CGROUP) -> int:
             "time: start `chroma run` and give its address as IMGSEARCH_STORE_URL, or leave the number out"
         )
     return count
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there, on `::` for IPv4 too; raises UsageError where the port is taken or not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise UsageError(f"port {port} is in use; choose another with --port") from error
-        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error

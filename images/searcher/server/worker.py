@@ -25,8 +25,9 @@ from imgsearch.sources import open_source
 from imgsearch.storage import Storage
 from imgsearch.stores import open_store
 from searcher.app import create_app
-from searcher.server.serve import BACKLOG, processes
+from searcher.server.serve import processes
 from searcher.server.shutdown import LeavingServer
+from searcher.server.socket import BACKLOG
 from searcher.server.supervisor import BEGUN, COUNTS
 
 logger = logging.getLogger(__name__)

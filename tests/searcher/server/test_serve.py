@@ -14,7 +14,7 @@ import pytest
 
 from imgsearch.errors import UsageError
 from imgsearch.settings import SearchSettings, Settings, StorageSettings, StoreSettings
-from searcher.server.serve import listen
+from searcher.server.socket import listen
 from tests.programs import ChromaServer, free_port, program_env
 from tests.searcher.process import SearcherProcess, answers, refuses
 

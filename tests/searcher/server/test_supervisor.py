@@ -22,7 +22,8 @@ from imgsearch.errors import UsageError
 from imgsearch.settings import SearchSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.stores import Pointer, Record
 from imgsearch.stores.chroma import ChromaStore
-from searcher.server.serve import listen, processes
+from searcher.server.serve import processes
+from searcher.server.socket import listen
 from tests.conftest import DEMO_MODEL
 from tests.fakes import COLOURS
 from tests.programs import ChromaServer, free_port, program_env
