@@ -10,7 +10,7 @@ from searcher.search.errors import Problem
 
 
 class BodyLimit:
-    """Refuses a larger body with 413: by its Content-Length at once, else as soon as too much has come."""
+    """Middleware. Refuses a larger body: by its Content-Length at once, else as soon as too many bytes arrived."""
 
     def __init__(self, app: ASGIApp, *, limit: int) -> None:
         self._app = app
@@ -20,23 +20,23 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # The connection is closed because the rest of the body is still on its way.
+        # Closes the connection, because the client is still sending the rest of the body.
         too_large = Problem(413, f"the body is larger than {self._limit:,} bytes", headers={"Connection": "close"})
         if _content_length(scope) > self._limit:
             await problems.response(too_large)(scope, receive, send)
             return
         received = 0
 
-        async def limited() -> Message:
+        async def receive_limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit:
-                # FastAPI lets an HTTPException through where it would call any other a parsing error.
+                # FastAPI passes an HTTPException on, and reports every other exception as a parsing error.
                 raise HTTPException(413, too_large.detail, headers=dict(too_large.headers or {}))
             return message
 
-        await self._app(scope, limited, send)
+        await self._app(scope, receive_limited, send)
 
 
 def _content_length(scope: Scope) -> int:

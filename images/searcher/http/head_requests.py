@@ -1,12 +1,12 @@
-"""Serves HEAD requests wherever GET is served."""
+"""Serves HEAD requests for every path that serves GET."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class Heads:
-    """Answers HEAD as GET: RFC 9110, 9.3.2 wants the same headers. The server leaves the body out."""
+class HeadRequests:
+    """Middleware. Passes HEAD on as GET: RFC 9110, 9.3.2 requires the same headers. The server drops the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -15,9 +15,9 @@ class Heads:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
-        # A copy: the server looks into its own to know that it was HEAD. What the others leave there, they find again.
-        inner = {**scope, "method": "GET"}
+        # A copy, because the server reads the method from its own scope. Other middlewares read what the app adds.
+        get_scope = {**scope, "method": "GET"}
         try:
-            await self._app(inner, receive, send)
+            await self._app(get_scope, receive, send)
         finally:
-            scope.update({**inner, "method": "HEAD"})
+            scope.update({**get_scope, "method": "HEAD"})

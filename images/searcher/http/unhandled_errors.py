@@ -1,4 +1,4 @@
-"""Converts exceptions that no handler took into error responses."""
+"""Turns exceptions without a handler into error responses (500)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from searcher.http import problems
 logger = logging.getLogger(__name__)
 
 
-class Surprises:
-    """Answers what no handler took. Starlette would do so outside of every other part, and such an answer would be
-    without CORS headers and its request's id."""
+class UnhandledErrors:
+    """Middleware. Starlette's own is outside of all other middlewares, so its response has no CORS headers and no
+    request id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -21,13 +21,13 @@ class Surprises:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def observed(message: Message) -> None:
+        async def observe(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, observed)
+            await self._app(scope, receive, observe)
         except Exception as error:
             if scope["type"] != "http" or started:
                 raise

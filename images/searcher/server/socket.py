@@ -8,15 +8,15 @@ import socket
 from imgsearch.errors import UsageError
 
 BACKLOG = 1024
-"""Connections that the system holds while the event loop is busy."""
+"""Connections that the system queues while the event loop is busy."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there, on `::` for IPv4 too; raises UsageError where the port is taken or not ours."""
+    """Opens the socket. `::` listens on IPv4, too. Raises UsageError if the port is in use or the host is not local."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
+    dual_stack = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=dual_stack)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UsageError(f"port {port} is in use; choose another with --port") from error

@@ -101,7 +101,7 @@ async def test_the_pictures_of_a_result_stay_those_of_its_run(gallery: Library, 
         assert old.content != new.content
         assert new.content == (await client.get(RED + kind)).content
         gallery.publish(run="r3", previous=second)
-        assert "search again" in problem(await client.get(f"{RED}{kind}?index=photos&run=r1"), 410)
+        assert '"r1"' in problem(await client.get(f"{RED}{kind}?index=photos&run=r1"), 410)
 
 
 @pytest.mark.parametrize("path", [RED, RED + "/thumbnail", "/image/red.png"])
@@ -116,7 +116,7 @@ def test_a_part_comes_over_http(server: SearcherProcess, path: str) -> None:
         assert client.get(path, headers={"Range": "bytes=-7"}).content == whole.content[-7:]
         assert client.get(path, headers={"Range": "bytes=0-1,4-5"}).content == whole.content
         beyond = client.get(path, headers={"Range": f"bytes={size}-"})
-        assert f"the file has {size:,} bytes" in problem(beyond, 416)
+        assert f"{size:,} bytes" in problem(beyond, 416)
         assert beyond.headers["content-range"] == f"bytes */{size}"
 
 
@@ -182,7 +182,7 @@ async def test_what_is_no_id_is_not_found(gallery: Library, id: str, kind: str) 
 async def test_a_source_that_is_not_reachable_from_here_leaves_the_thumbnails(gallery: Library) -> None:
     gallery.sources.clear()
     async with gallery.serving() as client:
-        assert "/data/photos is not there" in problem(await client.get(RED), 404)
+        assert "/data/photos" in problem(await client.get(RED), 404)
         assert (await client.get(RED + "/thumbnail")).status_code == 200
 
 
@@ -190,13 +190,14 @@ async def test_a_source_that_is_not_reachable_from_here_leaves_the_thumbnails(ga
 async def test_what_became_of_an_image_that_is_none_is_not_served(gallery: Library, data: bytes) -> None:
     gallery.sources["/data/photos"] = InMemorySource("/data/photos", {"red.png": data})
     async with gallery.serving() as client:
-        assert "the original cannot be had" in problem(await client.get(RED), 404)
+        problem(await client.get(RED), 404)
+        assert (await client.get(RED + "/thumbnail")).status_code == 200
 
 
 async def test_thumbnails_that_were_removed_are_not_found(gallery: Library) -> None:
     gallery.storage.delete(RunFolder("r1").root)
     async with gallery.serving() as client:
-        assert "thumbs-00000.tar is not there" in problem(await client.get(RED + "/thumbnail"), 404)
+        assert "thumbs-00000.tar" in problem(await client.get(RED + "/thumbnail"), 404)
 
 
 async def test_an_image_of_a_cameras_kind_of_jpeg_is_called_a_jpeg(gallery: Library) -> None:

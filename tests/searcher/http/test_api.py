@@ -104,7 +104,7 @@ async def test_an_uploaded_image_is_searched_with_the_same_options(gallery: Libr
         answer = await client.post("/v1/search/image", files={"file": picture("red", format="JPEG")}, data=options)
         assert [result["metadata"]["colour"] for result in answer.json()["results"]] == ["yellow"]
         assert "file" in problem(await client.post("/v1/search/image", data=options), 422)
-        assert "file: it is empty" in problem(await client.post("/v1/search/image", files={"file": b""}), 422)
+        assert problem(await client.post("/v1/search/image", files={"file": b""}), 422).startswith("file: ")
         wrong = await client.post("/v1/search/image", files={"file": picture()}, data={"filter": "{"})
         assert problem(wrong, 422).startswith("filter: ")
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from imgsearch.errors import UsageError
+from searcher.http.api_keys import INVALID
 from tests.searcher.library import Library, found, hashed, picture, problem
 
 pytestmark = pytest.mark.anyio
@@ -112,7 +113,7 @@ async def test_probes_metrics_and_the_empty_page_need_no_key(gallery: Library, p
 async def test_what_is_not_the_key_is_refused(gallery: Library, given: bytes) -> None:
     async with gallery.serving(api_keys=KEYS) as client:
         answer = await client.get("/v1/indexes", headers={b"Authorization": given})
-        assert "not an API key of this searcher" in problem(answer, 401)
+        assert problem(answer, 401) == INVALID
         assert KEY not in answer.text
 
 
@@ -174,7 +175,7 @@ def test_keys_that_cannot_be_read_are_refused_at_the_start_and_not_repeated(libr
 
 
 def test_the_hash_of_no_key_at_all_lets_nobody_in(library: Library) -> None:
-    with pytest.raises(UsageError, match="entry 2 of IMGSEARCH_SEARCH_API_KEYS is the hash of nothing"):
+    with pytest.raises(UsageError, match=r"IMGSEARCH_SEARCH_API_KEYS: entry 2 .*\bempty"):
         library.app(api_keys=f"{KEYS},{hashed('')}")
 
 
@@ -254,7 +255,7 @@ async def test_the_page_does_not_log_in_with_another_key(gallery: Library, key: 
     async with gallery.serving(api_keys=KEYS) as client:
         body = json.dumps({"key": key})
         answer = await client.post("/v1/login", content=body, headers={"Content-Type": "application/json"})
-        assert "not an API key of this searcher" in problem(answer, 401)
+        assert problem(answer, 401) == INVALID
         assert "set-cookie" not in answer.headers
         problem(await client.get("/v1/indexes"), 401)
 

@@ -28,7 +28,7 @@ async def test_more_than_the_rate_is_refused_and_told_when_to_come_again(gallery
         assert re.fullmatch(r'"search";r=1;t=\d+', first.headers["ratelimit"])
         assert (await client.post("/v1/search", json=RED)).status_code == 200
         refused = await client.post("/v1/search", json=RED)
-        assert "more than 2 per 1 year of this client: wait " in problem(refused, 429)
+        assert "2 per 1 year" in problem(refused, 429)
         assert re.fullmatch(r'"search";r=0;t=\d+', refused.headers["ratelimit"])
         assert int(refused.headers["retry-after"]) >= 1
 
@@ -97,7 +97,7 @@ def test_without_keys_each_address_has_a_rate_of_its_own(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["many", "20", "20/fortnight", "0/second", "-1/second", "1.5/second"])
 def test_what_is_no_rate_is_one_clear_sentence(library: Library, text: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(f"IMGSEARCH_SEARCH_RATE_LIMIT={text!r} is no rate")):
+    with pytest.raises(UsageError, match=f"IMGSEARCH_SEARCH_RATE_LIMIT: .*{re.escape(repr(text))}"):
         library.app(rate_limit=text)
 
 

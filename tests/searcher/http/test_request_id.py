@@ -215,7 +215,8 @@ async def test_no_other_page_may_use_it(gallery: Library) -> None:
     "origins", ["photos.example.com", f"{ORIGIN}/", f"{ORIGIN}/search", "https://*", "ftp://a", f"{ORIGIN}, x", "null"]
 )
 def test_what_is_no_origin_is_one_clear_sentence(library: Library, origins: str) -> None:
-    with pytest.raises(UsageError, match=r"IMGSEARCH_SEARCH_CORS_ORIGINS: .* is no origin"):
+    wrong = repr(origins.split(", ")[-1])
+    with pytest.raises(UsageError, match=f"IMGSEARCH_SEARCH_CORS_ORIGINS: .*{re.escape(wrong)}"):
         library.app(cors_origins=origins)
 
 

@@ -24,7 +24,8 @@ def test_a_port_in_use_is_one_clear_sentence() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError) as refused:
             listen("127.0.0.1", port)
-    assert str(refused.value) == f"port {port} is in use; choose another with --port"
+    assert f"port {port} " in str(refused.value)
+    assert "--port" in str(refused.value)
 
 
 def test_an_address_that_is_not_ours_is_one_clear_sentence() -> None:
@@ -53,7 +54,7 @@ def test_after_sigterm_it_is_not_ready_and_lingers_for_those_who_have_not_heard(
         kept = client.post("/v1/search", json={"text": "red"})
         assert "connection" not in kept.headers
         server.process.send_signal(signal.SIGTERM)
-        answers(server.url, "/readyz", "it is shutting down")
+        answers(server.url, "/readyz", "shutting down")
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200
         last = client.post("/v1/search", json={"text": "blue"})

@@ -111,7 +111,8 @@ async def test_skypilots_search_gives_paths_and_cosines(gallery: Library) -> Non
         known = {"If-None-Match": shown.headers["etag"]}
         assert (await client.get("/image/red.png", headers=known)).status_code == 304
         sentence = problem(await client.get("/image/cats/no%20such.png"), 404)
-        assert sentence == "index \"photos\" has no image at 'cats/no such.png'"
+        assert '"photos"' in sentence
+        assert "'cats/no such.png'" in sentence
         part = await client.get("/image/red.png", headers={"Range": "bytes=1-3"})
         assert (part.status_code, part.content) == (206, b"PNG")
 
@@ -146,7 +147,7 @@ async def test_where_there_is_no_index_yet_health_says_so(library: Library) -> N
 
 async def test_of_several_indexes_each_protocol_says_which(two: Library) -> None:
     async with two.serving() as client:
-        assert "name one as `index`" in problem(await client.post("/search", json={"text": "red"}), 400)
+        assert "`index`: photos, sketches" in problem(await client.post("/search", json={"text": "red"}), 400)
         found = await client.post("/search?index=sketches", json={"text": "red"})
         assert found.json()[0]["image_path"] == "green.png"
         assert (await client.get("/image/green.png?index=sketches")).content == picture("green")
@@ -155,7 +156,7 @@ async def test_of_several_indexes_each_protocol_says_which(two: Library) -> None
         assert (await client.get("/indices-list")).json() == ["photos", "sketches"]
         found = await client.post("/knn-service", json={"text": "red", "indice_name": "sketches"})
         assert [one["image_path"] for one in found.json()] == ["/data/sketches/green.png"]
-        assert "name one as" in problem(await client.post("/knn-service", json={"text": "red"}), 400)
+        assert "photos, sketches" in problem(await client.post("/knn-service", json={"text": "red"}), 400)
 
 
 async def test_roboflows_client_chooses_a_model_by_its_name_or_by_that_of_an_index(two: Library) -> None:
@@ -164,7 +165,7 @@ async def test_roboflows_client_chooses_a_model_by_its_name_or_by_that_of_an_ind
         async def embed(path: str = "", **more: Any) -> httpx.Response:
             return await client.post(f"/clip/embed_text{path}", json={"text": "red", **more})
 
-        assert "name one as `index`" in problem(await embed(), 400)
+        assert "`index`: photos, sketches" in problem(await embed(), 400)
         for path, more, index in [
             ("?index=photos", {}, "photos"),
             ("?index=sketches", {}, "sketches"),
@@ -182,7 +183,8 @@ async def test_roboflows_client_chooses_a_model_by_its_name_or_by_that_of_an_ind
             assert used.text_calls == [[text]]
         for path, version in [("", "ViT-B-16"), ("?index=photos", "ViT-B-32")]:
             sentence = problem(await embed(path, clip_version_id=version), 422)
-            assert sentence.startswith(f"clip_version_id: no index here has the model '{version}'")
+            assert sentence.startswith("clip_version_id: ")
+            assert f"'{version}'" in sentence
 
 
 @pytest.mark.parametrize(
