@@ -24,12 +24,12 @@ async function call(path, body, signal) {
     answer = await fetch(path, { ...options, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(OFFLINE, "The searcher does not answer.", RETRY_SECONDS);
+    throw new Problem(OFFLINE, "The searcher cannot be reached.", RETRY_SECONDS);
   }
   const document = await answer.json().catch(() => ({}));
   if (answer.ok) return document;
   const wait = TEMPORARY.includes(answer.status) ? Number(answer.headers.get("Retry-After")) || RETRY_SECONDS : 0;
-  throw new Problem(answer.status, document.detail || `The searcher answered with status ${answer.status}.`, wait);
+  throw new Problem(answer.status, document.detail || `The searcher responded with status ${answer.status}.`, wait);
 }
 
 const of = (index) => `index=${encodeURIComponent(index)}`;

@@ -51,7 +51,7 @@ export class Filters {
       this.menu("score", () => this.score(), "#score"),
       el(
         "label",
-        { className: "toggle", title: `Images whose likeness is ${ALIKE} or more are shown as one` },
+        { className: "toggle", title: `Show images with a similarity of ${ALIKE} or more as one` },
         el("input", {
           id: "fold",
           type: "checkbox",
@@ -164,7 +164,7 @@ export class Filters {
     };
     const side = (name, label, start) => {
       const box = el("input", { type: "number", step: "any", placeholder: start, value: at[name] ?? "", ariaLabel: `${facet.field} ${label}` });
-      const slide = el("input", { type: "range", min, max, step, value: at[name] ?? start, ariaLabel: `${facet.field} ${label}, to slide` });
+      const slide = el("input", { type: "range", min, max, step, value: at[name] ?? start, ariaLabel: `${facet.field} ${label}, slider` });
       box.addEventListener("input", () => {
         slide.value = box.value === "" ? start : box.value;
         set(name, box.value);
@@ -207,7 +207,7 @@ export class Filters {
       max: most,
       step: 0.01,
       value: this.state.score ?? 0,
-      ariaLabel: "Least score",
+      ariaLabel: "Minimum score",
       on: {
         input: ({ target }) => {
           const score = target.valueAsNumber || null;
@@ -217,12 +217,12 @@ export class Filters {
         },
       },
     });
-    return el("div", { className: "range" }, el("div", { className: "side" }, slide, said), el("p", { className: "faint" }, "Leave out what is less like what is looked for."));
+    return el("div", { className: "range" }, el("div", { className: "side" }, slide, said), el("p", { className: "faint" }, "Hide images with a lower score."));
   }
 
   save() {
     const one = (format, label) => el("button", { className: "row", on: { click: () => this.acts.save(format) } }, label);
-    return el("div", {}, one("json", "JSON, with all metadata"), one("csv", "CSV, for a spreadsheet"), el("p", { className: "faint" }, "The best 1,000 of this search"));
+    return el("div", {}, one("json", "JSON, with all metadata"), one("csv", "CSV, for a spreadsheet"), el("p", { className: "faint" }, "The first 1,000 results"));
   }
 
   /** The best score that was found: the slider goes up to it. */
