@@ -74,22 +74,24 @@ class Site:
                 await writer.wait_closed()
 
 
-def saying(answer: bytes) -> Reply:
+def saying(response: bytes) -> Reply:
     async def reply(_: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer)
+        writer.write(response)
 
     return reply
 
 
-def redirecting(places: Mapping[str, str], status: int = 302) -> Reply:
+def redirecting(locations: Mapping[str, str], status: int = 302) -> Reply:
     """From a path to a Location; elsewhere is the picture."""
 
     async def reply(head: bytes, writer: asyncio.StreamWriter) -> None:
-        place = places.get(head.split()[1].decode())
-        if place is None:
+        location = locations.get(head.split()[1].decode())
+        if location is None:
             writer.write(OK)
         else:
-            writer.write(b"HTTP/1.1 %d Moved\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % (status, place.encode()))
+            writer.write(
+                b"HTTP/1.1 %d Moved\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % (status, location.encode())
+            )
 
     return reply
 
@@ -125,11 +127,11 @@ class Names:
     """A resolver that knows some names; each look-up of one has its next answer, and the last one stays."""
 
     def __init__(self, **answers: Sequence[Sequence[str]]) -> None:
-        self._answers = {name: list(each) for name, each in answers.items()}
-        self.asked: list[str] = []
+        self._answers = {name: list(lookups) for name, lookups in answers.items()}
+        self.lookups: list[str] = []
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        self.asked.append(host)
+        self.lookups.append(host)
         answers = self._answers.get(host)
         if answers is None:
             return []
@@ -137,7 +139,7 @@ class Names:
 
 
 def names(**addresses: str) -> Names:
-    return Names(**{HOST: [["127.0.0.1"]], **{name: [each.split()] for name, each in addresses.items()}})
+    return Names(**{HOST: [["127.0.0.1"]], **{name: [text.split()] for name, text in addresses.items()}})
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +164,8 @@ def client_tls(authority: trustme.CA) -> ssl.SSLContext:
 class Reader(Fetcher):
     """Has no use for the pictures but to show them."""
 
-    def __init__(self, limits: SearchSettings, *, tls: ssl.SSLContext | None = NOBODY, **given: Any) -> None:
-        super().__init__(limits, tls=tls, **given)
+    def __init__(self, limits: SearchSettings, *, tls: ssl.SSLContext | None = NOBODY, **options: Any) -> None:
+        super().__init__(limits, tls=tls, **options)
 
     async def read(self, url: str) -> bytes:
         async with self.get(url) as data:
@@ -260,9 +262,9 @@ async def test_a_name_outside_ascii_is_fetched(web: Web) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_followed(web: Web, status: int) -> None:
-    places = {"/1": "/2", "/2": "3?a=b", "/3?a=b": ""}
-    async with web.serving(redirecting(places, status)) as site:
-        places["/3?a=b"] = f"https://cdn.photos.example:{site.port}/4"
+    locations = {"/1": "/2", "/2": "3?a=b", "/3?a=b": ""}
+    async with web.serving(redirecting(locations, status)) as site:
+        locations["/3?a=b"] = f"https://cdn.photos.example:{site.port}/4"
         resolve = names(**{"cdn.photos.example": "127.0.0.1"})
         assert await web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/1") == PICTURE
         assert [head.split()[1] for head in site.requests] == [b"/1", b"/2", b"/3?a=b", b"/4"]
@@ -404,7 +406,7 @@ async def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(web
     resolve = Names(**{HOST: [["127.0.0.1"], ["127.0.0.2"]]})
     async with web.serving(saying(OK)) as site:
         assert await web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/") == PICTURE
-    assert resolve.asked == [HOST]
+    assert resolve.lookups == [HOST]
 
 
 async def test_a_name_that_becomes_private_is_refused_at_the_next_request(web: Web) -> None:
@@ -434,7 +436,7 @@ async def test_no_connection_is_kept_after_a_picture(web: Web) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "why", "value"),
+    ("location", "why", "value"),
     [
         ("https://169.254.169.254/latest/meta-data/", Reason.DENIED, "port 443 of host 169.254.169.254 "),
         ("https://2852039166/", Reason.DENIED, "port 443 of host 2852039166 "),
@@ -455,10 +457,10 @@ async def test_no_connection_is_kept_after_a_picture(web: Web) -> None:
         ("https://photos.example:port/", Reason.INVALID_URL, ""),
     ],
 )
-async def test_a_redirect_is_checked_like_the_first_url(web: Web, place: str, why: Reason, value: str) -> None:
-    places: dict[str, str] = {}
-    async with web.serving(redirecting(places)) as site:
-        places |= {"/1": "/2", "/2": place.format(port=site.port)}
+async def test_a_redirect_is_checked_like_the_first_url(web: Web, location: str, why: Reason, value: str) -> None:
+    locations: dict[str, str] = {}
+    async with web.serving(redirecting(locations)) as site:
+        locations |= {"/1": "/2", "/2": location.format(port=site.port)}
         resolve = names(**{"metadata.example": "169.254.169.254"})
         refused = await refusal(web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/1"))
         assert refused.reason is why
@@ -468,8 +470,8 @@ async def test_a_redirect_is_checked_like_the_first_url(web: Web, place: str, wh
 
 async def test_a_redirect_to_the_metadata_is_refused_by_its_address(web: Web) -> None:
     """The allow list does not have to help."""
-    places = {"/": "https://169.254.169.254/latest/meta-data/"}
-    async with web.serving(redirecting(places)) as site:
+    locations = {"/": "https://169.254.169.254/latest/meta-data/"}
+    async with web.serving(redirecting(locations)) as site:
         fetcher = web.strict(
             site,
             names(**{"169.254.169.254": "169.254.169.254"}),
@@ -559,14 +561,14 @@ async def test_an_invalid_url_is_refused_before_any_name_is_looked_up(url: str, 
     refused = await refusal(Reader(SearchSettings(**LIMITS), resolve=resolve).read(url))
     assert refused.reason is why
     assert value in refused.detail
-    assert why is Reason.ADDRESS or not resolve.asked
+    assert why is Reason.ADDRESS or not resolve.lookups
 
 
 # The lists.
 
 
 @pytest.mark.parametrize(
-    ("allow", "deny", "host", "asked"),
+    ("allow", "deny", "host", "allowed"),
     [
         ("", "", "a.example", True),
         ("a.example", "", "a.example", True),
@@ -601,11 +603,11 @@ async def test_an_invalid_url_is_refused_before_any_name_is_looked_up(url: str, 
         ("", "8.8.8.8", "8.8.8.8", False),
     ],
 )
-async def test_the_lists_say_whose_name_is_looked_up(allow: str, deny: str, host: str, asked: bool) -> None:
+async def test_the_lists_say_whose_name_is_looked_up(allow: str, deny: str, host: str, allowed: bool) -> None:
     resolve = names()
     why = await reason(Reader(SearchSettings(url_allow=allow, url_deny=deny), resolve=resolve).read(f"https://{host}/"))
-    assert bool(resolve.asked) == asked
-    assert why is (Reason.ADDRESS if asked else Reason.DENIED)
+    assert bool(resolve.lookups) == allowed
+    assert why is (Reason.ADDRESS if allowed else Reason.DENIED)
 
 
 @pytest.mark.parametrize("host", ["134744072", "0x08080808", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]", HOST])
@@ -779,13 +781,13 @@ async def test_a_server_without_a_valid_certificate_of_this_name_is_refused(web:
 async def test_only_so_many_are_fetched_or_in_use_at_a_time(web: Web) -> None:
     """They wait before their host is looked up, and their time has not begun."""
     resolve = names()
-    asked, full, used = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    requested, full, used = asyncio.Event(), asyncio.Event(), asyncio.Event()
     in_use = 0
 
-    async def answer(_: bytes, writer: asyncio.StreamWriter) -> None:
+    async def response(_: bytes, writer: asyncio.StreamWriter) -> None:
         if len(site.requests) == MAX_FETCHES:
-            asked.set()
-        await asked.wait()
+            requested.set()
+        await requested.wait()
         writer.write(OK)
 
     async def use(fetcher: Fetcher, url: str) -> None:
@@ -797,7 +799,7 @@ async def test_only_so_many_are_fetched_or_in_use_at_a_time(web: Web) -> None:
                 full.set()
             await used.wait()
 
-    async with web.serving(answer) as site:
+    async with web.serving(response) as site:
         fetcher = web.fetcher(site, resolve)
         async with asyncio.TaskGroup() as tasks:
             for _ in range(MAX_FETCHES + 4):
@@ -805,9 +807,9 @@ async def test_only_so_many_are_fetched_or_in_use_at_a_time(web: Web) -> None:
             await full.wait()
             for _ in range(100):
                 await asyncio.sleep(0)  # the others, if they could
-            assert len(resolve.asked) == MAX_FETCHES
+            assert len(resolve.lookups) == MAX_FETCHES
             used.set()
-        assert in_use == len(resolve.asked) == MAX_FETCHES + 4
+        assert in_use == len(resolve.lookups) == MAX_FETCHES + 4
 
 
 async def test_what_is_refused_leaves_its_place_to_others(web: Web) -> None:

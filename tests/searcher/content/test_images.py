@@ -32,18 +32,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearcherProcess
 
 async def test_an_original_is_the_file_in_its_source(gallery: Library) -> None:
     async with gallery.serving() as client:
-        answer = await client.get(RED)
-        assert answer.content == gallery.sources["/data/photos"].read("red.png")
-        assert answer.headers["content-type"] == "image/png"
-        assert answer.headers["x-content-type-options"] == "nosniff"
+        response = await client.get(RED)
+        assert response.content == gallery.sources["/data/photos"].read("red.png")
+        assert response.headers["content-type"] == "image/png"
+        assert response.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_a_thumbnail_is_a_small_webp_of_its_image(gallery: Library) -> None:
     async with gallery.serving() as client:
         for colour, nearest in [("red", (255, 0, 0)), ("blue", (0, 0, 255))]:
-            answer = await client.get(f"/v1/images/{image_id(colour + '.png')}/thumbnail?index=photos")
-            assert answer.headers["content-type"] == "image/webp"
-            pixel = Image.open(io.BytesIO(answer.content)).convert("RGB").getpixel((4, 3))
+            response = await client.get(f"/v1/images/{image_id(colour + '.png')}/thumbnail?index=photos")
+            assert response.headers["content-type"] == "image/webp"
+            pixel = Image.open(io.BytesIO(response.content)).convert("RGB").getpixel((4, 3))
             assert isinstance(pixel, tuple)
             assert all(abs(a - b) < 40 for a, b in zip(pixel, nearest, strict=True))
 
@@ -86,9 +86,9 @@ async def test_the_pictures_of_a_result_may_be_kept_for_ever(gallery: Library) -
     async with gallery.serving() as client:
         (result,) = (await client.post("/v1/search", json={"text": "red", "k": 1})).json()["results"]
         for path in (result["image"], result["thumbnail"]):
-            answer = await client.get(path)
-            assert answer.status_code == 200
-            assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+            response = await client.get(path)
+            assert response.status_code == 200
+            assert response.headers["cache-control"] == "private, max-age=31536000, immutable"
 
 
 @pytest.mark.parametrize("kind", ["", "/thumbnail"])
@@ -163,11 +163,11 @@ def test_no_path_leads_to_another_file(server: SearcherProcess, route: str, name
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
     try:
         connection.request("GET", route.format(name))
-        answer = connection.getresponse()
-        said = answer.read()
+        response = connection.getresponse()
+        said = response.read()
     finally:
         connection.close()
-    assert answer.status in (404, 410), said
+    assert response.status in (404, 410), said
     assert b"top secret" not in said
     assert b"root:" not in said
 

@@ -77,10 +77,10 @@ def explained(gallery: Library) -> Library:
 
 async def test_facets_say_what_every_field_holds(explained: Library) -> None:
     async with explained.serving() as client:
-        answer = await client.get("/v1/facets")
-        assert answer.json() == FACETS
-        validate(answer.json(), "Facets", (await client.get("/openapi.json")).json())
-        assert answer.json()["fields"][2]["values"][0]["value"] is True
+        response = await client.get("/v1/facets")
+        assert response.json() == FACETS
+        validate(response.json(), "Facets", (await client.get("/openapi.json")).json())
+        assert response.json()["fields"][2]["values"][0]["value"] is True
         one = (await client.get("/v1/facets?index=photos&field=year")).json()
         assert one == {**FACETS, "fields": [FACETS["fields"][1]]}  # type: ignore[index]
         assert "'shape'" in problem(await client.get("/v1/facets?field=shape"), 404)
@@ -128,7 +128,7 @@ async def test_a_copy_is_current_until_the_next_run_and_one_of_a_run_for_ever(ex
         async def ask() -> httpx.Response:
             return await client.get(path, headers=known)
 
-        newer = await until(ask, lambda answer: answer.status_code == 200)
+        newer = await until(ask, lambda response: response.status_code == 200)
         assert newer.content == first.content.replace(b"r1", b"r2")
         assert (await client.get(path, params={"run": "r1"})).content == first.content
         assert '"r0"' in problem(await client.get(path, params={"run": "r0"}), 410)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -81,13 +79,13 @@ async def test_a_wrong_search_is_refused_by_the_name_of_the_field(
     gallery: Library, search: dict[str, Any], field: str | None, value: str
 ) -> None:
     async with gallery.serving() as client:
-        answer = await client.post("/v1/search", json=search)
-        detail = problem(answer, 422)
+        response = await client.post("/v1/search", json=search)
+        detail = problem(response, 422)
         assert value in detail
-        errors = answer.json().get("errors", [{"field": None}])
+        errors = response.json().get("errors", [{"field": None}])
         assert errors[0]["field"] == field
         assert not field or detail.startswith(f"{field}: ")
-        assert len(answer.content) < 20_000, "what was sent is not sent back"
+        assert len(response.content) < 20_000, "what was sent is not sent back"
 
 
 @pytest.mark.parametrize(
@@ -122,8 +120,8 @@ async def test_a_hostile_body_is_refused(gallery: Library, body: bytes, status: 
 
 async def test_a_body_that_is_not_called_json_is_refused(gallery: Library) -> None:
     async with gallery.serving() as client:
-        answer = await client.post("/v1/search", content=b'{"text": "red"}', headers={"Content-Type": "text/plain"})
-        assert "Content-Type: application/json" in problem(answer, 422)
+        response = await client.post("/v1/search", content=b'{"text": "red"}', headers={"Content-Type": "text/plain"})
+        assert "Content-Type: application/json" in problem(response, 422)
 
 
 async def test_a_damaged_upload_is_refused(gallery: Library) -> None:
@@ -138,56 +136,22 @@ async def test_an_image_with_too_many_pixels_is_refused(gallery: Library) -> Non
     sink = io.BytesIO()
     Image.new("1", (4000, 4000)).save(sink, "PNG")
     async with gallery.serving(max_pixels=1_000_000) as client:
-        answer = await client.post("/v1/search/image", files={"file": sink.getvalue()})
-        assert "4000 × 4000 pixels" in problem(answer, 422)
+        response = await client.post("/v1/search/image", files={"file": sink.getvalue()})
+        assert "4000 × 4000 pixels" in problem(response, 422)
         assert not gallery.encoder.image_calls
-
-
-async def test_a_body_over_the_limit_is_refused_before_it_is_read(gallery: Library) -> None:
-    read = 0
-
-    async def endless(start: bytes = b"") -> AsyncIterator[bytes]:
-        nonlocal read
-        yield start
-        while True:
-            read += 1000
-            yield b" " * 1000
-
-    async with gallery.serving(max_body_bytes=50_000) as client:
-        for path in ("/v1/search", "/v1/embed"):
-            problem(await client.post(path, content=endless(), headers=JSON), 413)
-            assert read < 60_000
-            read = 0
-        form = {"Content-Type": "multipart/form-data; boundary=x"}
-        file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-        problem(await client.post("/v1/search/image", content=endless(file), headers=form), 413)
-        assert read < 60_000
-        told = {**JSON, "Content-Length": "50001"}
-        answer = await client.post("/v1/search", content=b"{}", headers=told)
-        assert "50,000 bytes" in problem(answer, 413)
-        assert answer.headers["connection"] == "close"
-        image = {"file": picture("blue"), "padding": b" " * 50_000}
-        problem(await client.post("/v1/search/image", files=image), 413)
-
-
-async def test_a_body_just_at_the_limit_is_taken(gallery: Library) -> None:
-    body = json.dumps({"text": "red"}).encode()
-    async with gallery.serving(max_body_bytes=len(body)) as client:
-        assert (await client.post("/v1/search", content=body, headers=JSON)).status_code == 200
-        assert (await client.post("/v1/search", content=body + b" ", headers=JSON)).status_code == 413
 
 
 async def test_an_unknown_path_and_a_wrong_method_are_problems_too(gallery: Library) -> None:
     async with gallery.serving() as client:
         assert "/docs" in problem(await client.get("/v2/search"), 404)
         assert "/docs" in problem(await client.get("/v1/images/../../etc/hostname"), 404)
-        answer = await client.get("/v1/search")
-        assert "GET" in problem(answer, 405)
-        assert answer.headers["allow"] == "POST"
+        response = await client.get("/v1/search")
+        assert "GET" in problem(response, 405)
+        assert response.headers["allow"] == "POST"
 
 
 async def test_a_defect_of_ours_shows_nothing_of_the_inside(gallery: Library) -> None:
     gallery.encoder.failure = ZeroDivisionError("secret")
     async with gallery.serving() as client:
-        answer = await client.post("/v1/search", json={"image": base64.b64encode(picture()).decode()})
-        assert "secret" not in problem(answer, 500)
+        response = await client.post("/v1/search", json={"image": base64.b64encode(picture()).decode()})
+        assert "secret" not in problem(response, 500)

@@ -60,9 +60,9 @@ async def test_pictures_probes_and_the_page_do_not_count(gallery: Library) -> No
         (result,) = (await client.post("/v1/search", json=RED)).json()["results"]
         paths = [result["thumbnail"], result["image"], "/v1/indexes", "/", "/docs", "/healthz", "/readyz", "/metrics"]
         for path in paths * 2:
-            answer = await client.get(path)
-            assert answer.status_code == 200
-            assert "ratelimit" not in answer.headers
+            response = await client.get(path)
+            assert response.status_code == 200
+            assert "ratelimit" not in response.headers
         for _ in range(2):
             assert (await client.post("/v1/login", json={"key": "key"})).status_code == 204
 
@@ -80,9 +80,9 @@ async def test_each_name_of_a_key_has_a_rate_of_its_own(gallery: Library) -> Non
 async def test_without_a_rate_there_is_no_limit(gallery: Library) -> None:
     async with gallery.serving() as client:
         for _ in range(30):
-            answer = await client.post("/v1/search", json=RED)
-            assert answer.status_code == 200
-            assert "ratelimit" not in answer.headers
+            response = await client.post("/v1/search", json=RED)
+            assert response.status_code == 200
+            assert "ratelimit" not in response.headers
 
 
 def test_without_keys_each_address_has_a_rate_of_its_own(tmp_path: Path) -> None:

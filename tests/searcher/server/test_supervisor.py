@@ -46,8 +46,8 @@ def store(tmp_path: Path) -> Iterator[str]:
         server.start()
         images = [Image.new("RGB", (32, 24), colour) for colour in COLOURS.values()]
         vectors = encoder.encode_images([encoder.prepare(image) for image in images])
-        about = {"_key": "a.png", "_run": "r1", "_width": 32, "_height": 24}
-        records = [Record(name, {**about, "colour": name}, one) for name, one in zip(COLOURS, vectors, strict=True)]
+        common = {"_key": "a.png", "_run": "r1", "_width": 32, "_height": 24}
+        records = [Record(name, {**common, "colour": name}, one) for name, one in zip(COLOURS, vectors, strict=True)]
         chroma = ChromaStore(server.url)
         chroma.create("photos-r1", dim=encoder.dim)
         chroma.add("photos-r1", records)
@@ -151,9 +151,9 @@ def test_workers_give_the_same_results_and_any_of_them_tells_what_all_have_count
         for texts, worker in zip((["red"], ["red", "blue"]), workers, strict=True):
             with searcher.only(worker):
                 for text in texts:
-                    answer = httpx.post(searcher.url + "/v1/search", json={"text": text, "k": 3}, timeout=30)
-                    assert answer.status_code == 200, answer.text
-                    results.append(answer.json()["results"])
+                    response = httpx.post(searcher.url + "/v1/search", json={"text": text, "k": 3}, timeout=30)
+                    assert response.status_code == 200, response.text
+                    results.append(response.json()["results"])
         assert len(results[0]) == 3
         assert results[0] == results[1] != results[2]
         searcher.counted(3)
