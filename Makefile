@@ -6,9 +6,12 @@ VENV := .venv
 SKY_VENV := .venv-sky
 CLIENTS_VENV := .venv-clients
 BIN := $(VENV)/bin
+NODE_MODULES := node_modules
 SOURCE ?=
 MODEL ?=
 PORT ?= 8000
+# How many processes run the tests. With more than two on a small machine, tests that wait for a program run out of time.
+PROCESSES ?= 2
 # The small CPU build of torch: make install TORCH=cpu
 TORCH ?= pypi
 TORCH_BACKEND := $(if $(filter-out pypi,$(TORCH)),--torch-backend=$(TORCH))
@@ -26,7 +29,7 @@ export BUILDAH_LAYERS := true
 # Two builds at a time would both install torch.
 .NOTPARALLEL:
 
-.PHONY: help install install-sky install-clients demo test test-cluster test-sky lint check docs bench bench-cluster lock clean images $(IMAGES:%=image-%) image-chroma image-sky
+.PHONY: help install install-sky install-clients demo test test-cluster test-sky lint check docs docs-site bench bench-cluster dist lock clean images $(IMAGES:%=image-%) image-chroma image-sky
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -38,7 +41,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(TORCH_BACKEND) \
-	  --editable '.[embedder,searcher,plot,demo]' --group dev
+	  --editable '.[all]' --group demo --group dev
 	@touch $@
 
 install-sky: $(SKY_VENV)/.installed ## Make .venv-sky: the controller with SkyPilot, for GPU pools (docs/gpu-pools.md)
@@ -59,24 +62,39 @@ demo: install ## Index the demo photos and serve the search page (SOURCE=~/Pictu
 	@$(BIN)/python -m demo --port $(PORT) $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)')
 
 test: install install-clients ## Run every test that needs no cluster
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-cluster: install install-sky ## Run the tests that need a Kubernetes (tests/cluster/README.md says what they need)
-	@$(BIN)/python -m pytest --no-skips tests/cluster
+	@$(BIN)/python -m pytest --no-skips -m alone tests/cluster
+	@$(BIN)/python -m pytest --no-skips -m 'not alone' --numprocesses 2 --dist loadgroup --durations 30 tests/cluster
 
 test-sky: install-sky ## Run the tests that need SkyPilot
 	@$(SKY_VENV)/bin/python -m pytest tests/skypilot
 
-lint: install ## Check formatting, style, types and import rules
+# Node.js comes as a Python package: the system needs none.
+$(BIN)/node: constraints.txt | install
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group web
+	@touch $@
+
+$(NODE_MODULES)/.installed: package.json package-lock.json | $(BIN)/node
+	@$(BIN)/npm ci --silent
+	@touch $@
+
+lint: install $(NODE_MODULES)/.installed ## Check formatting, style, types and import rules, of Python and JavaScript
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/node $(NODE_MODULES)/eslint/bin/eslint.js --max-warnings 0 images/searcher/web
+	@$(BIN)/node $(NODE_MODULES)/typescript/bin/tsc
 
 check: lint test ## lint, then test
 
 docs: install ## Write what the docs say about the code
 	@$(BIN)/python -m docs.generate
+
+docs-site: install ## Build the documentation site into .site; a broken link fails
+	@$(BIN)/python -m docs.site
 
 bench: install ## Measure speed and memory into bench/results and docs/benchmarks.md
 	@$(BIN)/python -m bench
@@ -94,14 +112,18 @@ $(IMAGES:%=image-%) image-chroma image-sky: image-%:
 	$(BUILDER) build $(BUILD_FLAGS) $(addprefix --build-arg ,$(BUILD_ARGS)) \
 	  --tag $(REGISTRY:%=%/)imgsearch-$*:$(TAG) --file $(wildcard images/$*/Dockerfile tests/cluster/$*/Dockerfile) .
 
+dist: install ## Build the wheel and the source archive into dist/
+	@rm -rf dist
+	@$(BIN)/uv build --quiet --build-constraint constraints.txt --out-dir dist
+
 lock: install ## Resolve constraints.txt anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-find-links --extra embedder --extra searcher --extra plot --extra demo --group dev pyproject.toml constraints.in \
+	  --no-emit-find-links --extra all --group demo --group dev --group web pyproject.toml constraints.in \
 	  --output-file constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --extra sky --group sky pyproject.toml --output-file constraints-sky.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --group clients --output-file constraints-clients.txt
 
-clean: ## Remove .venv and the demo's data
-	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) .demo
+clean: ## Remove what the other targets install and build, and the demo's data
+	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) $(NODE_MODULES) dist .demo .site

@@ -32,19 +32,19 @@ from imgsearch.stores import open_store
 
 TITLE = "Many clients"
 ABOUT = """\
-Text searches that never repeat (k = 10) over 10,000 vectors, by clients that each ask again as soon as they have an
-answer, from one process on the same cores. All servers have the same weights (ViT-B-32's are random) and vectors, an
-embedded Chroma of their own, and run in turn in each round; percentiles are of all rounds together.
+Text searches that never repeat (k = 10) over 10,000 vectors. Each client sends its next search as soon as it has an
+answer. All clients are in one process on the same cores. All servers have the same weights (ViT-B-32's are random), the
+same vectors and their own embedded Chroma, and run in turn in each round. Percentiles are over all rounds.
 
 - **One at a time** is a FastAPI app in the shape of the server of SkyPilot's image vector-database example: it encodes
-  and asks Chroma on the event loop. **Chroma's function** is an app that queries Chroma with chromadb's
-  `OpenCLIPEmbeddingFunction`, in FastAPI's threads. **Roboflow Inference**, in the tables where it is installed and
-  answers without its hub, is its own server with our weights as ONNX in its cache; its `/clip/embed_text` only gives
-  the vector, so it has less to do: no store.
+  and queries Chroma on the event loop. **Chroma's function** is an app that queries Chroma with chromadb's
+  `OpenCLIPEmbeddingFunction`, in FastAPI's threads. **Roboflow Inference** is in the tables if it is installed and
+  answers without its hub. It is its own server with our weights as ONNX in its cache. Its `/clip/embed_text` returns
+  the vector only, so it has less work: no store.
 - **Of what the cores allow**: cores ÷ CPU-seconds of a text in a call of 32 (`Encoder.encode_texts`), a query of the
-  store for one vector, and a request for `/healthz`, each measured alone in the same run. What the clients and other
-  processes took of the cores meanwhile is taken off the cores.
-- **Mixed** searches are texts of which every other one is known, every eighth an image of 500×375."""
+  store for one vector, and a request for `/healthz`, each measured alone in the same run. The CPU time of the clients
+  and of other processes is subtracted from the cores.
+- **Mixed** searches are texts, half of them known, and every eighth search is an image of 500×375."""
 
 COUNT = 10_000
 CLIENTS = (1, 8, 32, 128)

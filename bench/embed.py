@@ -23,20 +23,20 @@ from imgsearch import machine
 
 TITLE = "Embedding"
 ABOUT = """\
-Images per second of `ShardEmbedder` on a planned shard, from files on a disk to Parquet and thumbnails; loading the
-model is not in it.
+Images per second of `ShardEmbedder` on a planned shard, from files on a disk to Parquet and thumbnails, without the
+time to load the model.
 
 - **Of what the cores allow**: cores ÷ CPU-seconds of an image, decoded (`pictures.decode` and `Encoder.prepare`) and
-  encoded (`Encoder.encode_images`). Each is measured alone in the same round, with a thread on every core. What other
-  processes took of the cores meanwhile (the last column below, by Linux's own count) is taken off the cores. Reading,
-  thumbnails, the queues and writing are what is lost; the second ratio counts a thumbnail as work that must be done.
+  encoded (`Encoder.encode_images`). Each is measured alone in the same round, with a thread on every core. The CPU
+  time of other processes (the last column below, counted by Linux) is subtracted from the cores. The rest is the cost
+  of reading, thumbnails, queues and writing. The second ratio counts a thumbnail as necessary work.
 - **The copied loop** has the shape of SkyPilot's image vector-database example: whole images, OpenCLIP's own transform,
   batches of 50 in torch's defaults, each image as a JPEG again, pickles in Parquet, all in one thread.
-- **Chroma's function** is chromadb's `OpenCLIPEmbeddingFunction` on arrays that Pillow decoded; it makes no thumbnails
+- **Chroma's function** is chromadb's `OpenCLIPEmbeddingFunction` on arrays that Pillow decoded. It makes no thumbnails
   and writes nothing.
 
-Everyone loads the same folder of weights and has a process of its own; they run in turn. ViT-B-32 has random weights.
-Photos are synthetic, with 0.15 to 0.35 bytes a pixel."""
+All load the same folder of weights in a process of their own, and run in turn. ViT-B-32 has random weights. Photos are
+synthetic, with 0.15 to 0.35 bytes a pixel."""
 
 SPEED = "images/s"
 

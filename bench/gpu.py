@@ -13,9 +13,9 @@ from bench.results import Figure
 
 TITLE = "Embedding on a GPU"
 ABOUT = """\
-Images per second of `ShardEmbedder` from files of 500×375 to Parquet and thumbnails, on one GPU, beside OpenCLIP's bare
-model in bfloat16 on batches of 256 that lie in the GPU's memory, and beside what the cores decode. Weights are random.
-Measured only where torch finds a GPU."""
+Images per second of `ShardEmbedder` from files of 500×375 to Parquet and thumbnails on one GPU. It is compared with
+OpenCLIP's bare model in bfloat16 on batches of 256 in the GPU's memory, and with the speed at which the cores decode.
+Weights are random. Measured only if torch finds a GPU."""
 
 IMAGES = {"ViT-B-32": 20_000, "ViT-L-14": 8_000, "ViT-bigG-14": 2_000}
 DISTINCT = 500

@@ -18,13 +18,14 @@ from searcher.ingest.metrics import IngestMetrics
 
 TITLE = "Ingest"
 ABOUT = """\
-Vectors per second (512 dimensions, in clusters, with two fields of metadata and ours) into a fresh, embedded Chroma.
+Vectors per second (512 dimensions, in clusters, with two fields of metadata and our own fields) into a fresh, embedded
+Chroma.
 
-- **Ours** is the whole of `Ingest`: it reads the Parquet parts, converts, adds, verifies twice (count and sampled
+- **Ours** is the whole `Ingest`: it reads the Parquet parts, converts, adds, verifies twice (count and sampled
   searches, before and after a restart of the reader), publishes and reports.
-- **The bare loop** calls `collection.add` with the same ids, vectors and metadata, which lie ready in memory, on a
-  collection with the same configuration, in the batch size that was the fastest here of those tried.
-- **Again** is the same `Ingest` once more, with everything there."""
+- **The bare loop** calls `collection.add` with the same ids, vectors and metadata from memory, on a collection with the
+  same configuration, with the fastest of the tested batch sizes.
+- **Again** is the same `Ingest` a second time, with all vectors present."""
 
 RUN = "bench"
 BATCHES = (500, 1_000, 2_000, 5_000)

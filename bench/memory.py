@@ -14,8 +14,8 @@ from imgsearch.settings import LogSettings, RunSettings, Settings, StorageSettin
 
 TITLE = "Memory"
 ABOUT = """\
-The most memory (`ru_maxrss`) of `python -m embedder embed`, a process of its own, on one shard of photos of 500×375
-with the demo's model. The photos are 500 different ones under many names; a part has 2 000 images."""
+Maximum memory (`ru_maxrss`) of `python -m embedder embed`, in its own process, on one shard of photos of 500×375 with
+the demo's model. The photos are 500 different ones under many names. A part has 2 000 images."""
 
 DISTINCT = 500
 FEW, MANY = 1_000, 20_000

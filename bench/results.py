@@ -19,9 +19,9 @@ SECTIONS = (*ORDER, "cluster")
 HEAD = """\
 # Benchmarks
 
-Made by `make bench`, which measures on the machine that it runs on and writes this page from `bench/results/*.json`.
-The machine's own speed is in every absolute number, so compare the ratios: both sides of each were measured in the
-same run, in turn, and the median of the rounds is given.
+`make bench` measures on the machine that it runs on, and generates this page from `bench/results/*.json`. Compare the
+ratios: absolute numbers depend on the machine, but both sides of a ratio were measured in the same run, in turn. Each
+number is the median of the rounds, with the smallest and the largest in brackets.
 """
 
 

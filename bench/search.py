@@ -27,10 +27,10 @@ from imgsearch.storage import Storage
 TITLE = "Search"
 ABOUT = """\
 Text searches (k = 10) against `python -m searcher serve` with an embedded Chroma and ViT-B-32 (random weights), over
-HTTP from one process beside it on the same cores, each client on a connection of its own. **Encode** and **store** are
-`took_ms` of the answers, with the wait for the model and for a thread; **ours** is the time at the client without these
-two: HTTP, JSON, validation, the queue, and the client's own work. Uncached searches never repeat a text; cached
-ones repeat five."""
+HTTP from one process on the same cores, with one connection for each client. **Encode** and **store** are `took_ms` of
+the answers, including the wait for the model and for a thread. **Ours** is the time at the client without these two:
+HTTP, JSON, validation, the queue, and the client's own work. Uncached searches never repeat a text; cached searches
+repeat five texts."""
 
 CLIENTS = (1, 8, 32)
 MODES = ("uncached", "cached")

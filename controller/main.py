@@ -21,12 +21,16 @@ from controller.cli.command import INTERRUPTED, Command
 from controller.cli.target import BACKENDS, HOME, RELEASE_NAME
 from controller.gpus.nodes import Spot
 from controller.jobs.state import Stage
+from imgsearch import distribution
 from imgsearch.client import URL
 from imgsearch.errors import ExitCode, ImgsearchError, UsageError
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="controller", description="Image search on your own machines.")
+    top.add_argument(
+        "--version", action="version", help="show the version and exit", version=f"%(prog)s {distribution.version()}"
+    )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
     def verb(name: str, about: str, *, place: bool = True, output: bool = False) -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
-"""`make demo`: runs the local pipeline on photos, shows three searches, and serves until Ctrl-C.
+"""`make demo`: indexes photos, runs three searches and serves the page until Ctrl-C.
 
-It gives the same commands that a user would, and prints each."""
+It runs the commands that a user would run, and prints each of them. Its data are in `.demo`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUERIES = {
 
 
 def photos() -> str:
-    """The folder of photos that scikit-image brings."""
+    """The folder with the photos of scikit-image."""
     found = importlib.util.find_spec("skimage")
     if found is None or found.origin is None:
         sys.exit("the demo photos come from scikit-image: make install")

@@ -21,38 +21,39 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
+from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_attempt
 
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 from imgsearch.runs.layout import Facet
 
 URL = "http://127.0.0.1:8000"
 AT_ONCE = 64
-"""Searches of one /v1/search/batch, and texts or images of one /v1/embed."""
-TRIES = 5
+"""Searches in one /v1/search/batch, and texts or images in one /v1/embed."""
+ATTEMPTS = 5
 LONGEST_PAUSE = 30.0
-"""Seconds. Who is told to come back later than that should know it, and not wait."""
+"""Seconds. If the searcher asks for a longer pause, the caller gets the error at once."""
 
 T = TypeVar("T")
 Image = str | os.PathLike[str] | bytes
-"""A file's path, or what is in it."""
+"""The path of a file, or its bytes."""
 
 
 class Term(TypedDict, total=False):
-    """What to look for: one of the first five."""
+    """One part of a query: exactly one of the first five fields."""
 
     text: str
     image: Image
     image_url: str
-    """Where the searcher shall fetch an image."""
+    """The searcher fetches this image."""
     id: str
     """An image of the index."""
     embedding: Sequence[float]
     weight: float
-    """Of a part: 1 where it is not given; negative: away from it."""
+    """Default: 1. A negative weight moves results away from this part."""
 
 
 class Options(TypedDict, total=False):
-    """What a search takes beside a text."""
+    """The arguments of a search beside its text."""
 
     image: Image | None
     image_url: str | None
@@ -60,51 +61,51 @@ class Options(TypedDict, total=False):
     embedding: Sequence[float] | None
     parts: Sequence[Term] | None
     k: int
-    """How many results, or results a page (10)."""
+    """Results in a page. Default: 10."""
     filter: Mapping[str, Any] | None
-    """With Chroma's operators: `{"year": {"$gte": 2020}}`."""
+    """A filter with Chroma's operators: `{"year": {"$gte": 2020}}`."""
     min_score: float | None
     dedupe: float | None
-    """Results whose cosine with a better one is at least this are folded into it; 0.97 or so for near-duplicates."""
+    """Results whose cosine with a better result is at least this are merged into it; about 0.97 for near-duplicates."""
     index: str | None
-    """Not needed where there is only one."""
+    """Needed only if the searcher serves several."""
     include: Sequence[str]
-    """`metadata` (what there is without this), `embedding`."""
+    """`metadata`, `embedding`. Default: `metadata`."""
     cursor: str | None
-    """`next_cursor` of the page before."""
+    """`next_cursor` of the previous page."""
 
 
 class Query(Options, total=False):
-    """A search: what to look for, once or as weighted `parts`, and how much of what is found to give."""
+    """One search of a batch: its text or parts, and its options."""
 
     text: str | None
 
 
 @dataclass(frozen=True)
 class Result:
-    """One image that was found."""
+    """One found image."""
 
     id: str
     score: float
     """Cosine similarity, from -1 to 1."""
     uri: str
-    """Where the source keeps the image."""
+    """The image in its source."""
     image: str
     """Path of the original on the server, for `Client.image`."""
     thumbnail: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     embedding: Sequence[float] = ()
     duplicates: Sequence[str] = ()
-    """Ids of the results that were folded into it."""
+    """Ids of the results that were merged into this one."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """The results of one search, best first; iterating gives them."""
+    """The results of one search, best first. Iterate over the page to get them."""
 
     results: Sequence[Result]
     next_cursor: str | None
-    """None: this was the last page."""
+    """None on the last page."""
     index: str
     run: str
     model: str
@@ -133,16 +134,15 @@ class Index:
 
 
 class KeyRefused(UsageError):
-    """The searcher wants an API key, or another one than it got."""
+    """Authentication failed (401): the API key is missing or wrong."""
 
 
 class Client:
     """One searcher. Any thread may call; a context manager, which closes its connections.
 
-    Every call raises an error of imgsearch.errors, with the searcher's own sentence: UsageError where what was asked
-    cannot be answered (KeyRefused for want of the right key), TemporaryError where it may be later, or where nothing
-    answers at all, PermanentError where the searcher is broken. After an answer 429 or 503 the request is repeated a
-    few times, when its Retry-After says."""
+    Every call raises an error of imgsearch.errors with the searcher's message: UsageError for an invalid request
+    (KeyRefused without the right key), TemporaryError if a later call may succeed or no server answers, PermanentError
+    for a broken searcher. After 429 or 503 a request is retried when Retry-After says, 5 attempts in all."""
 
     def __init__(
         self,
@@ -152,11 +152,17 @@ class Client:
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`key` is the searcher's API key, where it has one; `timeout` are seconds of one request."""
+        """`key`: an API key of the searcher, if it needs one. `timeout`: of one request, in seconds."""
         # As bytes: a str must be ASCII here.
         headers = {b"Authorization": b"Bearer " + os.fsencode(key.strip())} if key else None
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
-        self._sleep = sleep
+        self._retrying = Retrying(
+            retry=retry_if_result(lambda response: _pause(response) is not None),
+            wait=_wait,
+            stop=stop_after_attempt(ATTEMPTS),
+            sleep=sleep,
+            retry_error_callback=_last_response,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +181,7 @@ class Client:
         return _page(self._post("/v1/search", _body({"text": text, **query})))
 
     def pages(self, text: str | None = None, **query: Unpack[Options]) -> Iterator[Page]:
-        """One page of `k` results after the other, all of the same run of the index."""
+        """All pages of a search, `k` results each, from the same run of the index."""
         while True:
             page = self.search(text, **query)
             yield page
@@ -184,87 +190,81 @@ class Client:
             query["cursor"] = page.next_cursor
 
     def batch(self, queries: Iterable[Query]) -> list[Page | ImgsearchError]:
-        """The answers of many searches in their order; one that cannot be answered has its error in its place."""
-        answers: list[Page | ImgsearchError] = []
-        for some in _chunks([*queries]):
-            told = self._post("/v1/search/batch", {"searches": [_body(query) for query in some]})
-            for each in told["responses"]:
-                problem = each.get("problem")
-                answers.append(_error(problem["status"], problem["detail"]) if problem else _page(each))
-        return answers
+        """The pages of many searches, in their order; a failed search has its error in its place."""
+        pages: list[Page | ImgsearchError] = []
+        for chunk in _chunks([*queries]):
+            payload = self._post("/v1/search/batch", {"searches": [_body(query) for query in chunk]})
+            for response in payload["responses"]:
+                problem = response.get("problem")
+                pages.append(_error(problem["status"], problem["detail"]) if problem else _page(response))
+        return pages
 
     def embed(
         self, text: Sequence[str] = (), *, image: Sequence[Image] = (), index: str | None = None
     ) -> list[list[float]]:
         """The vectors of texts or of images, in their order, each of length 1."""
         vectors: list[list[float]] = []
-        for name, chunks in (("text", _chunks(text)), ("image", _chunks([_base64(each) for each in image]))):
-            for some in chunks:
-                vectors += self._post("/v1/embed", _given({name: some, "index": index}))["vectors"]
+        for name, chunks in (("text", _chunks(text)), ("image", _chunks([_base64(file) for file in image]))):
+            for chunk in chunks:
+                vectors += self._post("/v1/embed", _without_none({name: chunk, "index": index}))["vectors"]
         return vectors
 
     def facets(self, field: str | None = None, *, index: str | None = None) -> list[Facet]:
-        """What the fields of the metadata hold, or one of them: values and how often, the range of numbers."""
-        told: list[Facet] = self._get_json("/v1/facets", {"field": field, "index": index})["fields"]
-        return told
+        """The values of the metadata fields, or of one field, with their counts, and the range of numbers."""
+        facets: list[Facet] = self._get_json("/v1/facets", {"field": field, "index": index})["fields"]
+        return facets
 
     def indexes(self) -> list[Index]:
-        """What is served."""
-        return [_made(Index, each) for each in self._get_json("/v1/indexes")["indexes"]]
+        """The indexes that the searcher serves."""
+        return [_parsed(Index, payload) for payload in self._get_json("/v1/indexes")["indexes"]]
 
     def image(self, of: Result | str, *, index: str | None = None) -> bytes:
-        """The original of a result or of the image with this id, as it is in its source."""
+        """The original file of a result, or of the image with this id."""
         return self._picture(of, "image", f"/v1/images/{_quoted(of)}", index)
 
     def thumbnail(self, of: Result | str, *, index: str | None = None) -> bytes:
-        """A small WebP of a result or of the image with this id."""
+        """The thumbnail (WebP) of a result, or of the image with this id."""
         return self._picture(of, "thumbnail", f"/v1/images/{_quoted(of)}/thumbnail", index)
 
     def _picture(self, of: Result | str, name: str, path: str, index: str | None) -> bytes:
         if isinstance(of, Result):
             return self._request("GET", getattr(of, name)).content  # the path names its index
-        return self._request("GET", path, params=_given({"index": index})).content
+        return self._request("GET", path, params=_without_none({"index": index})).content
 
     def _get_json(self, path: str, params: Mapping[str, str | None] | None = None) -> Any:
-        return self._json(self._request("GET", path, params=_given(params or {})))
+        return self._json(self._request("GET", path, params=_without_none(params or {})))
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._json(self._request("POST", path, json=body))
 
     def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
-        tried = 0
-        while True:
-            try:
-                answer = self._http.request(method, path, **request)
-            except httpx.HTTPError as error:
-                raise TemporaryError(
-                    f"no searcher answers at {self._http.base_url} ({error}); start one with `controller serve --local`"
-                ) from error
-            if answer.is_success:
-                return answer
-            tried += 1
-            pause = _pause(answer, tried)
-            if pause is None or tried == TRIES:
-                raise self._refusal(answer)
-            self._sleep(pause)
-
-    def _refusal(self, answer: httpx.Response) -> ImgsearchError:
-        if answer.status_code == 401:
-            wrong = "authorization" in self._http.headers
-            return KeyRefused(f"{self._http.base_url} {'does not know this' if wrong else 'wants its'} API key")
         try:
-            return _error(answer.status_code, str(answer.json()["detail"]))
+            response = self._retrying(self._http.request, method, path, **request)
+        except httpx.HTTPError as error:
+            raise TemporaryError(
+                f"no searcher answers at {self._http.base_url} ({error}); start one with `controller serve --local`"
+            ) from error
+        if response.is_success:
+            return response
+        raise self._refusal(response)
+
+    def _refusal(self, response: httpx.Response) -> ImgsearchError:
+        if response.status_code == 401:
+            problem = "the API key is wrong" if "authorization" in self._http.headers else "an API key is required"
+            return KeyRefused(f"authentication at {self._http.base_url} failed (401): {problem}")
+        try:
+            return _error(response.status_code, str(response.json()["detail"]))
         except (ValueError, KeyError, TypeError):
-            return _error(answer.status_code, self._stranger(answer))
+            return _error(response.status_code, self._unexpected(response))
 
-    def _json(self, answer: httpx.Response) -> Any:
+    def _json(self, response: httpx.Response) -> Any:
         try:
-            return answer.json()
+            return response.json()
         except ValueError as error:
-            raise UsageError(self._stranger(answer)) from error
+            raise UsageError(self._unexpected(response)) from error
 
-    def _stranger(self, answer: httpx.Response) -> str:
-        return f"{self._http.base_url} answered {answer.status_code}: is it an imgsearch searcher?"
+    def _unexpected(self, response: httpx.Response) -> str:
+        return f"unexpected response {response.status_code} from {self._http.base_url}: is it an imgsearch searcher?"
 
 
 def _error(status: int, sentence: str) -> ImgsearchError:
@@ -273,30 +273,40 @@ def _error(status: int, sentence: str) -> ImgsearchError:
     return (TemporaryError if status == 429 or status > 500 else UsageError)(sentence)
 
 
-def _pause(answer: httpx.Response, tried: int) -> float | None:
-    """How many seconds to wait before the same request; None: to repeat it is of no use."""
-    if answer.status_code not in (429, 503):
+def _pause(response: httpx.Response, attempt: int = 1) -> float | None:
+    """Seconds until the next attempt; None for a response that no retry changes."""
+    if response.status_code not in (429, 503):
         return None
     try:
-        seconds = float(answer.headers["Retry-After"])
-    except (KeyError, ValueError):  # a proxy's, say, with a date or nothing
-        seconds = 0.5 * 2.0**tried
+        seconds = float(response.headers["Retry-After"])
+    except (KeyError, ValueError):  # a proxy may send a date, or no such header
+        seconds = 0.5 * 2.0**attempt
     return seconds if seconds <= LONGEST_PAUSE else None
 
 
-def _page(told: Mapping[str, Any]) -> Page:
-    return _made(Page, {**told, "results": [_made(Result, each) for each in told["results"]]})
+def _wait(state: RetryCallState) -> float:
+    return _pause(_last_response(state), state.attempt_number) or 0.0
 
 
-def _made(kind: type[T], told: Mapping[str, Any]) -> T:
-    """Of what a newer searcher says beyond it, nothing is taken."""
-    names = {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in told.items() if name in names})
+def _last_response(state: RetryCallState) -> httpx.Response:
+    assert state.outcome is not None
+    response: httpx.Response = state.outcome.result()
+    return response
+
+
+def _page(payload: Mapping[str, Any]) -> Page:
+    return _parsed(Page, {**payload, "results": [_parsed(Result, result) for result in payload["results"]]})
+
+
+def _parsed(kind: type[T], payload: Mapping[str, Any]) -> T:
+    """Ignores the fields that a newer searcher adds."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in payload.items() if name in names})
 
 
 def _body(query: Query) -> dict[str, Any]:
-    """The query as JSON has it."""
-    body = _given(query)
+    """The JSON object of a query."""
+    body = _without_none(query)
     if "image" in body:
         body["image"] = _base64(body["image"])
     if "parts" in body:
@@ -304,7 +314,7 @@ def _body(query: Query) -> dict[str, Any]:
     return body
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -1,12 +1,12 @@
-"""The errors that decide what happens next: try again, give up, or tell the person what to type.
+"""The errors of all programs. The class of an error decides the next action: retry, fail, or correct the command.
 
     ImgsearchError
-    ├── UsageError        the person must change what was asked for       exit 2
-    ├── TemporaryError    the same call may work in a while               exit 3
-    └── PermanentError    no retry can mend this                          exit 4
-        └── NotFound      the named thing is not there
+    ├── UsageError        the command, a setting or the input is invalid   exit 2
+    ├── TemporaryError    a retry may succeed                              exit 3
+    └── PermanentError    every retry fails                                exit 4
+        └── NotFound      the named object does not exist
 
-`BadImage` is not one of them: one unusable image is a row in a table, never the end of a job.
+`BadImage` is not one of them: an unusable image becomes a row of a table, and the job continues.
 """
 
 from __future__ import annotations
@@ -15,51 +15,51 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a stage's process says with its exit status; the Job's podFailurePolicy reads it."""
+    """Exit codes of all programs; the podFailurePolicy of a Job reads them."""
 
     DONE = 0
     FAILED = 1
-    """`run-pipeline`: the run ended, and a shard or a stage of it failed."""
+    """`run-pipeline`: a shard or a stage of the run failed."""
     USAGE = 2
     TEMPORARY = 3
     PERMANENT = 4
     INTERRUPTED = 143
-    """SIGTERM came, and what was in hand was written."""
+    """Stopped by SIGTERM; the current part is written."""
 
 
 class ImgsearchError(Exception):
-    """An error whose text is one sentence for a person: what is wrong, and what to do."""
+    """An error whose text is one sentence for the user: the problem, and the solution."""
 
     exit_code: ExitCode
 
 
 class UsageError(ImgsearchError):
-    """Something that was asked for cannot be: a wrong path, an unknown model, a port in use."""
+    """The request cannot be served: a wrong path, an unknown model, a port in use."""
 
     exit_code = ExitCode.USAGE
 
 
 class TemporaryError(ImgsearchError):
-    """A service did not answer or refused for now; the same call may work later."""
+    """A service did not answer, or refused the call for now. A retry may succeed."""
 
     exit_code = ExitCode.TEMPORARY
 
 
 class PermanentError(ImgsearchError):
-    """What is there is wrong, and a retry would find it wrong again."""
+    """Data or a service is broken, and every retry fails."""
 
     exit_code = ExitCode.PERMANENT
 
 
 class NotFound(PermanentError):
-    """The named object, collection or image is not there."""
+    """The named object, collection or image does not exist."""
 
 
 class BadImage(Exception):
-    """One image cannot be used; becomes a row of `bad-*.parquet` and the job goes on."""
+    """One image cannot be used. It becomes a row of `bad-*.parquet`, and the job continues."""
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(f"{stage}: {reason}")
         self.stage = stage
-        """Where it failed: `read` (its bytes could not be had) or `decode` (they are no image we can use)."""
+        """`read`: its bytes cannot be read. `decode`: its bytes are not a supported image."""
         self.reason = reason

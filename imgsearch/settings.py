@@ -1,7 +1,9 @@
-"""The one settings object: what the controller hands to every program, through environment variables.
+"""The one settings object: what the controller passes to every program, through environment variables.
 
-`Settings.from_env` reads it once, in a program's `main`; `to_env` writes what `from_env` reads back.
+`Settings.from_env` reads it once, in a program's `main`; `to_env` writes the variables that `from_env` reads.
 The variable of a field is `IMGSEARCH_<GROUP>_<FIELD>`; an empty value means None where None is allowed.
+
+Pydantic checks every value against its type and range, whether it comes from a variable or from code.
 """
 
 from __future__ import annotations
@@ -10,188 +12,215 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from imgsearch.errors import UsageError
 
 PREFIX = "IMGSEARCH"
 
+Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=16)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Amount = Annotated[int, Field(ge=0)]
+Interval = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+WholeSeconds = Annotated[int, Field(ge=1)]
+Schemes = Literal["", "https", "http", "https,http", "http,https"]
+Autoscaler = Literal["gke", "karpenter", "coreweave", "nebius", "generic"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
 
 def setting(default: Any, doc: str, *, secret: bool = False) -> Any:
-    """A field with its documentation, which docs/settings.md shows. A secret is in no message, and an empty one is an
+    """A field with its documentation, which docs/settings.md shows. A secret is in no message. An empty secret is an
     error: it comes from a Secret that was made wrongly, and must not open what it should lock."""
     return field(default=default, repr=not secret, metadata={"doc": doc, "secret": secret})
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What one run is: one indexing of one source with one model."""
+    """One run: one indexing of one source with one model."""
 
-    id: str = setting("", "The run's id, the name of its folder under `runs/`.")
-    index: str = setting("", "The index that the run is published as.")
+    id: str = setting("", "The run's id, which is the name of its folder under `runs/`.")
+    index: str = setting("", "The name of the index that the run publishes.")
     source: str = setting(
         "",
-        "Where the images are: a folder, `s3://bucket/prefix` (`gs://`, `az://`), a `.parquet` file or pattern, or `hf://datasets/…`.",
+        "The images: a folder, `s3://bucket/prefix` (`gs://`, `az://`), a `.parquet` file or pattern, or "
+        "`hf://datasets/…`.",
     )
     model: str = setting("", "An OpenCLIP `ARCH/TAG`, or `local-dir:PATH`.")
-    base: str | None = setting(None, "For an update: the published run that it starts from; None: index everything.")
-    shard_images: int = setting(10_000, "About how many images make a shard.")
-    part_images: int = setting(2_000, "How many images make a part, the most that a killed pod loses.")
+    base: str | None = setting(None, "For an update: the published run that it starts from. None: index everything.")
+    shard_images: Count = setting(10_000, "Images in a shard, approximately.")
+    part_images: Count = setting(2_000, "Images in a part. A killed pod loses one part at most.")
 
 
 @dataclass(frozen=True)
 class StorageSettings:
-    """Where run folders live."""
+    """The storage of run folders."""
 
-    uri: str = setting("", "`file://`, `s3://`, `gs://` or `az://`; runs are below `runs/` in it.")
+    uri: str = setting("", "A URI: `file://`, `s3://`, `gs://` or `az://`. Runs are in its folder `runs/`.")
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Where vectors live."""
+    """The vector store."""
 
     url: str = setting("", "`chroma+file:///folder` (embedded) or `chroma+http://host:8000`.")
 
 
 @dataclass(frozen=True)
 class EmbedSettings:
-    """How the embedder works."""
+    """The embedder."""
 
-    batch_images: int | None = setting(
-        None, "Images in one call of the model; None: found, starting from what suits the device."
+    batch_images: Count | None = setting(
+        None, "Images in one call of the model. None: the embedder finds it, starting from a value for the device."
     )
-    max_pixels: int = setting(200_000_000, "An image with more pixels than this is a decompression bomb.")
-    thumbnail_px: int = setting(256, "The longer side of a thumbnail, in pixels.")
+    max_pixels: Count = setting(
+        200_000_000, "An image with more pixels is a decompression bomb, and is recorded as bad."
+    )
+    thumbnail_px: Pixels = setting(256, "Length of the longer side of a thumbnail, in pixels.")
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What the searcher serves, and what it refuses."""
+    """The search service and its limits."""
 
     host: str = setting("127.0.0.1", "Address to listen on.")
-    port: int = setting(8000, "Port to listen on.")
-    max_body_bytes: int = setting(20_000_000, "A larger request is refused with 413.")
-    max_pixels: int = setting(50_000_000, "A query image with more pixels is refused.")
-    max_k: int = setting(200, "The most results of one search.")
-    max_offset: int = setting(10_000, "How far paging goes.")
-    max_text_chars: int = setting(1_000, "The longest text query.")
-    max_parts: int = setting(16, "The most parts of one weighted query.")
-    cache_vectors: int = setting(10_000, "How many query vectors are kept (least recently used go first).")
-    batch_texts: int = setting(32, "The most text queries in one call of the model.")
-    batch_images: int = setting(16, "The most image queries in one call of the model.")
-    max_waiting: int = setting(
+    port: Port = setting(8000, "Port to listen on.")
+    max_body_bytes: Count = setting(20_000_000, "The largest request body, in bytes. A larger one gets 413.")
+    max_pixels: Count = setting(50_000_000, "The most pixels of a query image. A larger one gets 422.")
+    max_k: Count = setting(200, "The most results of one search.")
+    max_offset: Amount = setting(10_000, "The largest offset of a page.")
+    max_text_chars: Count = setting(1_000, "The longest text query, in characters.")
+    max_parts: Count = setting(16, "The most parts of one weighted query.")
+    cache_vectors: Amount = setting(
+        10_000, "Query vectors in the cache. The least recently used vector is evicted first."
+    )
+    batch_texts: Count = setting(32, "The most text queries in one call of the model.")
+    batch_images: Count = setting(16, "The most image queries in one call of the model.")
+    max_waiting: Count = setting(
         256,
-        "The most queries that wait for the model or are in it, in each process; more get 429 with Retry-After. The "
-        "texts or images of one `/v1/embed` are let in together or not at all; where nobody waits, always.",
+        "The most queries that wait for the model or are in it, in each process. More get 429 with Retry-After. The "
+        "texts or images of one `/v1/embed` are admitted together or refused together; an empty queue admits any "
+        "number.",
     )
-    workers: int | None = setting(
+    workers: Count | None = setting(
         None,
-        "Processes that answer requests, which share the port and the CPUs. Each has the models, the cache and the "
-        "waiting queries of its own, so N need up to N times the memory. More than 1 need a Chroma server. None: one "
-        "for every 4 CPUs of the container's CPU limit, at least 1; 1 where there is no limit, or no such server.",
+        "Processes that answer requests. They share the port and the CPUs. Each has its own models, cache and queue, "
+        "so N processes need up to N times the memory. More than 1 need a Chroma server. None: one for every 4 CPUs "
+        "of the container's CPU limit, at least 1; without a CPU limit or a Chroma server, 1.",
     )
-    refresh_seconds: float = setting(2.0, "How often newly published indexes are looked for.")
-    url_schemes: str = setting(
-        "https", "How an `image_url` may begin: `https`, or `https,http`. Empty: nothing is fetched."
-    )
+    refresh_seconds: Interval = setting(2.0, "Seconds between two checks for newly published indexes.")
+    url_schemes: Schemes = setting("https", "Schemes of an `image_url`. Empty: no URL is fetched.")
     url_allow: str = setting(
         "",
-        "The only hosts that an `image_url` may name, with commas between them: `photos.example.com`, "
-        "`*.example.com` (every host below it), with `:port` after it where that is neither 80 nor 443. Empty: every "
-        "host with a public address, at these ports. A host that is named here without `*` may also have a private "
-        "address (RFC 1918, RFC 4193); a loopback, link-local or metadata address is never asked.",
+        "The only hosts that an `image_url` may name, separated by commas: `photos.example.com`, or `*.example.com` "
+        "for every host below it. Add `:port` if the port is neither 80 nor 443. Empty: every host with a public "
+        "address, at these two ports. A host that is listed without `*` may also have a private address (RFC 1918, "
+        "RFC 4193). A loopback, link-local or metadata address is always refused.",
     )
     url_deny: str = setting(
         "",
-        "Hosts and addresses (IPv6 in brackets) that an `image_url` may not lead to, written as in `url_allow`; it "
-        "comes before that.",
+        "Hosts and addresses (IPv6 in brackets) that an `image_url` may not name or redirect to, written as in "
+        "`url_allow`. `url_deny` takes precedence over `url_allow`.",
     )
-    url_seconds: float = setting(10.0, "How long fetching an `image_url` may take, with all its redirects.")
-    linger_seconds: float = setting(
+    url_seconds: Interval = setting(10.0, "Timeout of an `image_url` with all its redirects, in seconds.")
+    linger_seconds: Seconds = setting(
         0.0,
-        "How long requests are still taken after SIGTERM, while /readyz says 503 and each answer asks its client to "
-        "connect anew: as long as load balancers need to send them elsewhere.",
+        "Seconds in which new requests are still accepted after SIGTERM, while /readyz answers 503 and each response "
+        "closes its connection. Set the time that load balancers need to stop sending requests.",
     )
-    drain_seconds: float = setting(20.0, "How long running requests may take to end after that.")
+    drain_seconds: Seconds = setting(20.0, "Seconds in which running requests may finish after `linger_seconds`.")
     api_keys: str | None = setting(
         None,
-        "The API keys, one of which requests must bring as `Authorization: Bearer …`: `NAME:SHA256HEX` each, one a "
-        "line or with commas between them (docs/kubernetes.md says how to make one). Several are valid at a time, and "
-        "two may have one name. Not set: anyone may ask. Empty is an error.",
+        "API keys, as `NAME:SHA256HEX`, one a line or separated by commas (docs/kubernetes.md shows how to make one). "
+        "Requests must send one of the keys as `Authorization: Bearer …`. Several keys are valid at a time, and two "
+        "may have one name. Not set: no key is needed. Empty is an error.",
         secret=True,
     )
     rate_limit: str | None = setting(
         None,
-        "How much one client may post, `20/second` or `600/minute`: searches and embeddings, each request one, however "
-        "many searches it has; more get 429. A client is the name of an API key, or where there are none an address "
-        "(behind a proxy that of the proxy, unless uvicorn's variable `FORWARDED_ALLOW_IPS` names it). Each process "
-        "counts for itself. None: no limit.",
+        "Requests that one client may send to search and embed, such as `20/second` or `600/minute`. More get 429. A "
+        "batch counts as one request. A client is the name of an API key; without API keys it is an address (behind a "
+        "proxy the proxy's address, unless uvicorn's variable `FORWARDED_ALLOW_IPS` names the proxy). Each process "
+        "counts separately. None: no limit.",
     )
     cors_origins: str = setting(
         "",
-        "Whose pages may use the API from a browser, with commas between them: `https://photos.example.com`; `*`: "
-        "everyone's. They bring an API key, where one is wanted, as a header: the cookie of the page here is not sent "
-        "from theirs.",
+        "Origins whose pages may use the API from a browser, separated by commas: `https://photos.example.com`; `*` "
+        "for all. If an API key is needed, such a page sends it as a header: its requests do not carry the cookie of "
+        "the search page.",
     )
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """What `controller evaluate` measures; its flags set these."""
+    """The evaluation; the flags of `controller evaluate` set these."""
 
-    against: str | None = setting(None, "The index that is compared with the run's; None: it is measured alone.")
-    queries: int = setting(500, "How many images, captions and labels are searched with, at most, of each.")
-    labels: str | None = setting(None, "The field of the metadata with the labels; None: one that is called so.")
-    captions: str | None = setting(None, "The field of the metadata with the captions; None: one that is called so.")
+    against: str | None = setting(None, "The index to compare with. None: one index is measured.")
+    queries: Count = setting(500, "The most queries of each kind: images, captions, labels.")
+    labels: str | None = setting(None, "The metadata field with the labels. None: a field with such a name.")
+    captions: str | None = setting(None, "The metadata field with the captions. None: a field with such a name.")
 
 
 @dataclass(frozen=True)
 class JobSettings:
-    """How the controller makes Jobs in a cluster; no pod of theirs reads it."""
+    """Jobs in a cluster. The controller reads these; pods of the Jobs do not."""
 
-    parallelism: int | None = setting(None, "Shards at a time; None: as many as the cluster has GPUs for, at least 1.")
-    retries: int = setting(3, "How often a shard may fail with what a retry can mend; a lost node does not count.")
-    deadline_seconds: int | None = setting(None, "A stage that takes longer is ended; None: it may take its time.")
-    ttl_seconds: int | None = setting(604_800, "Ended Jobs are removed after so long; None: `cleanup` removes them.")
-    autoscaler: str | None = setting(
+    parallelism: Count | None = setting(
+        None, "Shards that run at a time. None: as many as the cluster has GPUs for, at least 1."
+    )
+    retries: Amount = setting(3, "Retries of a shard after a temporary failure. A lost node does not count.")
+    deadline_seconds: WholeSeconds | None = setting(
+        None, "The longest time of a stage, in seconds. A longer stage fails. None: no limit."
+    )
+    ttl_seconds: Amount | None = setting(
+        604_800, "Finished Jobs are deleted after this time, in seconds. None: `cleanup` deletes them."
+    )
+    autoscaler: Autoscaler | None = setting(
         None,
-        "What adds GPU nodes when pods wait for them: `gke`, `karpenter`, `coreweave`, `nebius` or `generic`; None: "
-        "the nodes that exist are all there will be.",
+        "The autoscaler that adds GPU nodes for waiting pods. None: no node is added.",
     )
-    capacity_seconds: int | None = setting(
-        None, "An embedding that no node has had room for so long is given up; None: it may wait for ever."
+    capacity_seconds: WholeSeconds | None = setting(
+        None,
+        "The longest time in which no node has room for an embed Job, in seconds. Then the run fails. None: no limit.",
     )
-    queue: str | None = setting(None, "The Kueue LocalQueue that admits the embed Job; None: it starts at once.")
-    gpu_hour_price: float | None = setting(None, "What a GPU costs an hour; `status` then says what a run has cost.")
+    queue: str | None = setting(None, "The Kueue LocalQueue that admits the embed Job. None: it starts at once.")
+    gpu_hour_price: Price | None = setting(
+        None, "Price of one GPU for one hour. `status` then shows the cost of a run."
+    )
 
 
 @dataclass(frozen=True)
 class MetricsSettings:
-    """Where programs that end by themselves are scraped."""
+    """Metrics of the programs that run as Jobs."""
 
-    port: int | None = setting(
+    port: Port | None = setting(
         None,
-        "Port of the Prometheus metrics of the embedder, of ingest and of the controller while they run; None: no "
-        "port is opened. The searcher has /metrics on its own port.",
+        "Port of the Prometheus metrics of the embedder, of ingest and of the controller while they run. None: no "
+        "port. The searcher has /metrics on its own port.",
     )
 
 
 @dataclass(frozen=True)
 class LogSettings:
-    """How programs log."""
+    """Logs, and the result of a stage."""
 
-    format: str = setting("json", "`json` (one object a line) or `text`.")
-    level: str = setting("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+    format: Literal["json", "text"] = setting("json", "Format of the log: one JSON object a line, or text for people.")
+    level: LogLevel = setting("INFO", "The least severe level that is logged.")
     result_file: str = setting(
         "/dev/termination-log",
-        "Where a stage leaves its result, which the controller reads (Kubernetes' termination message).",
+        "File to which a stage writes its result for the controller (Kubernetes' termination message).",
     )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a program can be told; each program reads the groups that it needs."""
+    """All settings of all programs; each program reads the groups that it needs."""
 
     run: RunSettings = field(default_factory=RunSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
@@ -205,72 +234,118 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
-        """Reads `env`; raises UsageError for a value of the wrong type or a variable that no field has."""
-        known = {name for name, _, _ in _variables()}
-        unknown = sorted(name for name in env if name.startswith(f"{PREFIX}_") and name not in known)
+        """Reads `env`; raises UsageError for an invalid value, or a variable that no field has."""
+        paths = {setting.variable: setting.path for setting in _SETTINGS}
+        unknown = sorted(name for name in env if name.startswith(f"{PREFIX}_") and name not in paths)
         if unknown:
-            raise UsageError(f"no setting is called {', '.join(unknown)}; docs/settings.md lists them all")
+            raise UsageError(f"unknown setting {', '.join(unknown)}; docs/settings.md lists all settings")
+        return cls().with_values({paths[name]: text for name, text in env.items() if name in paths})
+
+    def with_values(self, values: Mapping[str, Any]) -> Settings:
+        """A copy with other values, by path (`embed.batch_images`). A text is read as in an environment variable.
+
+        Raises UsageError for an invalid value, or a path that no field has."""
+        settings = {setting.path: setting for setting in _SETTINGS}
         groups: dict[str, dict[str, Any]] = {}
-        for name, group, spec in _variables():
-            if name in env:
-                if spec.metadata["secret"] and not env[name]:
-                    raise UsageError(f"{name} is empty: give it a value, or leave it out")
-                groups.setdefault(group, {})[spec.name] = _parse(name, env[name], _hint(group, spec.name))
-        return cls(**{group: _GROUPS[group](**values) for group, values in groups.items()})
+        for path, value in values.items():
+            if path not in settings:
+                raise UsageError(f"unknown setting {path}; docs/settings.md lists all settings")
+            known = settings[path]
+            if known.secret and value == "":
+                raise UsageError(f"{known.name} is empty: set a value, or remove the setting")
+            groups.setdefault(known.group, {})[known.spec.name] = None if known.optional and value == "" else value
+        return dataclasses.replace(self, **{group: self._group(group, values) for group, values in groups.items()})
 
     def to_env(self) -> dict[str, str]:
         """The variables that differ from the defaults; `from_env` of them equals this object."""
         env = {}
-        for name, group, spec in _variables():
-            value = getattr(getattr(self, group), spec.name)
-            if value != spec.default:
-                env[name] = "" if value is None else str(value)
+        for setting in _SETTINGS:
+            value = getattr(getattr(self, setting.group), setting.spec.name)
+            if value != setting.spec.default:
+                env[setting.variable] = "" if value is None else str(value)
         return env
 
-
-_GROUPS: dict[str, type[Any]] = {
-    "run": RunSettings,
-    "storage": StorageSettings,
-    "store": StoreSettings,
-    "embed": EmbedSettings,
-    "search": SearchSettings,
-    "evaluate": EvaluateSettings,
-    "jobs": JobSettings,
-    "metrics": MetricsSettings,
-    "log": LogSettings,
-}
+    def _group(self, group: str, values: Mapping[str, Any]) -> Any:
+        try:
+            return dataclasses.replace(getattr(self, group), **values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            wrong = next(setting for setting in _SETTINGS if setting.path == f"{group}.{first['loc'][0]}")
+            value = "" if wrong.secret else f" {first['input']!r}"
+            raise UsageError(f"invalid value{value} for {wrong.name}: {_lower(first['msg'])}") from None
 
 
-def _variables() -> list[tuple[str, str, dataclasses.Field[Any]]]:
-    return [
-        (f"{PREFIX}_{group}_{spec.name}".upper(), group, spec)
-        for group, cls in _GROUPS.items()
-        for spec in dataclasses.fields(cls)
-    ]
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """One field of one group."""
+
+    group: str
+    spec: dataclasses.Field[Any]
+    type: Any
+    """Without None."""
+    optional: bool
+
+    @property
+    def path(self) -> str:
+        return f"{self.group}.{self.spec.name}"
+
+    @property
+    def variable(self) -> str:
+        return f"{PREFIX}_{self.group}_{self.spec.name}".upper()
+
+    @property
+    def name(self) -> str:
+        """For a message: a person may have set the variable, or the path with `--set`."""
+        return f"{self.path} ({self.variable})"
+
+    @property
+    def secret(self) -> bool:
+        return bool(self.spec.metadata["secret"])
+
+    def values(self) -> str:
+        """The type and the range, for the documentation."""
+        base = typing.get_args(self.type)[0] if typing.get_origin(self.type) is Annotated else self.type
+        if typing.get_origin(base) is Literal:
+            text = ", ".join(f"`{value}`" if value else "empty" for value in typing.get_args(base))
+        else:
+            text = base.__name__ + "".join(_bounds(self.type))
+        return f"{text}; or None" if self.optional else text
 
 
-def _hint(group: str, name: str) -> Any:
-    return typing.get_type_hints(_GROUPS[group])[name]
+def _all() -> list[_Setting]:
+    found = []
+    for group in dataclasses.fields(Settings):
+        cls = typing.cast(type[Any], group.default_factory)
+        hints = typing.get_type_hints(cls, include_extras=True)
+        for spec in dataclasses.fields(cls):
+            hint = hints[spec.name]
+            optional = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+            if optional:
+                hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+            found.append(_Setting(group.name, spec, hint, optional))
+    return found
 
 
-def _parse(name: str, text: str, hint: Any) -> Any:
-    if isinstance(hint, types.UnionType):
-        if text == "":
-            return None
-        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    try:
-        return hint(text)
-    except ValueError:
-        raise UsageError(f"{name}={text!r} is not a valid {hint.__name__}; correct it or leave it out") from None
+_SETTINGS = _all()
+
+
+def _bounds(hint: Any) -> typing.Iterator[str]:
+    """ ", from 1", ", above 0", ", to 65535": the bounds of an Annotated number."""
+    for constraint in getattr(hint, "__metadata__", ()):
+        for bound in constraint.metadata:
+            for attribute, word in (("ge", "from"), ("gt", "above"), ("le", "to")):
+                if (value := getattr(bound, attribute, None)) is not None:
+                    yield f", {word} {value}"
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def documentation() -> str:
     """The Markdown table of docs/settings.md."""
-    lines = ["| variable | type | default | meaning |", "| --- | --- | --- | --- |"]
-    for name, group, spec in _variables():
-        hint = _hint(group, spec.name)
-        kind = hint.__name__ if isinstance(hint, type) else str(hint)
-        kind = kind.replace("|", "or")
-        default = "" if spec.default in ("", None) else f"`{spec.default}`"
-        lines.append(f"| `{name}` | {kind} | {default} | {spec.metadata['doc']} |")
+    lines = ["| variable | values | default | meaning |", "| --- | --- | --- | --- |"]
+    for setting in _SETTINGS:
+        default = "" if setting.spec.default in ("", None) else f"`{setting.spec.default}`"
+        lines.append(f"| `{setting.variable}` | {setting.values()} | {default} | {setting.spec.metadata['doc']} |")
     return "\n".join(lines) + "\n"

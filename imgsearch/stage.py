@@ -1,4 +1,5 @@
-"""A stage of the pipeline as a process: settings in, a result for the controller out, an exit code that says what next.
+"""One stage of the pipeline as a process: it reads settings, writes a result for the controller, and ends with an
+exit code.
 
 The result is JSON of under 4 KiB in the termination message (the protocol of a Kubernetes container:
 https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/), and on stdout for a person.
@@ -24,21 +25,21 @@ RESULT_LIMIT = 4096
 
 
 class Interrupted(Exception):
-    """SIGTERM came and what was in hand is written; the same command goes on from here."""
+    """Stopped by SIGTERM after the current part was written. The same command resumes."""
 
 
 Stage = Callable[[Settings, threading.Event], Mapping[str, Any]]
-"""Does the stage's work; stops soon, by raising Interrupted, once the event is set."""
+"""Does the work of the stage. Raises Interrupted soon after the event is set."""
 
 
 Server = Callable[[Settings], ExitCode]
-"""A program that answers until it is stopped, and handles SIGTERM by itself."""
+"""A program that runs until it is stopped, and handles SIGTERM itself."""
 
 
 def main(
     program: str, stages: Mapping[str, Stage], argv: list[str], env: Mapping[str, str], *, serve: Server | None = None
 ) -> ExitCode:
-    """`python -m PROGRAM STAGE`: runs the stage that `argv` names, or the server where the program has one."""
+    """`python -m PROGRAM STAGE`: runs the stage in `argv`, or the server if the program has one."""
     verbs = [*stages, "serve"] if serve else [*stages]
     if len(argv) != 1 or argv[0] not in verbs:
         print(
@@ -48,11 +49,11 @@ def main(
     if argv[0] in stages:
         return run(stages[argv[0]], env)
     assert serve is not None
-    return answer(serve, env)
+    return run_server(serve, env)
 
 
 def run(stage: Stage, env: Mapping[str, str]) -> ExitCode:
-    """Runs a stage with the settings of `env`; the one place that turns errors into exit codes."""
+    """Runs a stage with the settings of `env`. Only here errors become exit codes."""
     settings = Settings()
     try:
         settings = Settings.from_env(env)
@@ -63,20 +64,20 @@ def run(stage: Stage, env: Mapping[str, str]) -> ExitCode:
         signal.signal(signal.SIGTERM, lambda *_: stopping.set())
         result, code = dict(stage(settings, stopping)), ExitCode.DONE
     except Interrupted:
-        log.info("stopped by SIGTERM; what was in hand is written")
+        log.info("stopped by SIGTERM; the current part is written")
         result, code = {"interrupted": True}, ExitCode.INTERRUPTED
     except ImgsearchError as error:
         log.error("%s", error)
         result, code = {"error": str(error)}, error.exit_code
-    except Exception as error:  # a defect of ours or of a library: its traceback is for the log, and a retry may help
+    except Exception as error:  # a bug, or an error of a library: log the traceback, and let the Job retry
         log.exception("unexpected failure")
         result, code = {"error": f"{type(error).__name__}: {error}"}, ExitCode.TEMPORARY
-    _leave(result, settings.log.result_file)
+    _write(result, settings.log.result_file)
     return code
 
 
-def answer(server: Server, env: Mapping[str, str]) -> ExitCode:
-    """Runs a server with the settings of `env`; its errors are for a person."""
+def run_server(server: Server, env: Mapping[str, str]) -> ExitCode:
+    """Runs a server with the settings of `env`. Its errors go to stderr."""
     try:
         settings = Settings.from_env(env)
         logs.configure(settings.log, **_pod(env))
@@ -87,20 +88,20 @@ def answer(server: Server, env: Mapping[str, str]) -> ExitCode:
 
 
 def completion_index(env: Mapping[str, str]) -> int:
-    """Which shard this process of an Indexed Job works on; raises UsageError where it is not said."""
+    """The shard of this process in an Indexed Job; raises UsageError if it is not set."""
     try:
         return int(env["JOB_COMPLETION_INDEX"])
     except (KeyError, ValueError):
-        raise UsageError("JOB_COMPLETION_INDEX must say which shard to embed, counted from 0") from None
+        raise UsageError("set JOB_COMPLETION_INDEX to the number of the shard to embed, from 0") from None
 
 
 def size(result: Mapping[str, Any]) -> int:
-    """How many bytes of RESULT_LIMIT a result takes."""
+    """The size of a result in bytes; RESULT_LIMIT is the most."""
     return len(_text(result).encode())
 
 
 def _pod(env: Mapping[str, str]) -> dict[str, str]:
-    """In which pod this is, for the log; nothing outside of a cluster."""
+    """The name of this pod for the log; empty outside a cluster."""
     return {"pod": env["POD_NAME"]} if "POD_NAME" in env else {}
 
 
@@ -108,7 +109,7 @@ def _text(result: Mapping[str, Any]) -> str:
     return json.dumps(result, ensure_ascii=False)
 
 
-def _leave(result: dict[str, Any], file: str) -> None:
+def _write(result: dict[str, Any], file: str) -> None:
     while "error" in result and size(result) > RESULT_LIMIT:
         result["error"] = result["error"][: len(result["error"]) * 3 // 4]
     if size(result) > RESULT_LIMIT:

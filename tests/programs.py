@@ -6,8 +6,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTROLLER = [sys.executable, str(ROOT / "controller" / "main.py")]
 WIDE = {"COLUMNS": "500"}
 """So that rich does not break the lines that tests read."""
+PAUSE_SECONDS = 0.05
+"""Between two looks at a program that begins: it needs the machine itself."""
 
 
 def controller(*words: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -63,11 +66,10 @@ class ChromaServer:
             self._process = subprocess.Popen([*command, "--port", str(self.port)], stdout=log, stderr=log)
         while True:
             assert self._process.poll() is None, (self._folder / "log").read_text()
-            try:
+            with suppress(httpx.TransportError):
                 if httpx.get(f"http://127.0.0.1:{self.port}/api/v2/heartbeat").is_success:
                     return
-            except httpx.TransportError:
-                pass
+            time.sleep(PAUSE_SECONDS)
 
     def kill(self) -> None:
         if self._process:
@@ -80,11 +82,10 @@ def await_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Path
     """Returns when the searcher is ready; fails with its log where it has ended."""
     while True:
         assert server.poll() is None, log.read_text()
-        try:
+        with suppress(httpx.TransportError):
             if client.get("/readyz").is_success:
                 return
-        except httpx.TransportError:
-            pass
+        time.sleep(PAUSE_SECONDS)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from controller.run.steps import run_id
@@ -14,8 +13,6 @@ from imgsearch.errors import UsageError
 from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import (
     PREFIX,
-    LogSettings,
-    SearchSettings,
     Settings,
     StorageSettings,
     StoreSettings,
@@ -52,32 +49,31 @@ def with_run(
             f"{index!r} cannot be an index name: use lower-case letters, digits, dots, dashes, underscores"
         )
     known = settings.run
-    told = replace(
-        known,
-        index=index,
-        source=source,
-        model=_model(model or known.model or MODEL),
-        base=base,
-        shard_images=known.shard_images if shard_images is None else shard_images,
+    changed = settings.with_values(
+        {
+            "run.index": index,
+            "run.source": source,
+            "run.model": _model(model or known.model or MODEL),
+            "run.base": base,
+            "run.shard_images": known.shard_images if shard_images is None else shard_images,
+        }
     )
-    if told.shard_images < 1:
-        raise UsageError("--shard-size must be at least 1")
-    told = replace(told, id=run or run_id(told))
-    RunFolder(told.id)
-    return replace(settings, run=told)
+    id = run or run_id(changed.run)
+    RunFolder(id)
+    return changed.with_values({"run.id": id})
 
 
 def overridden(settings: Settings, given: Sequence[str]) -> Settings:
     """`settings` with each `group.field=value`; raises UsageError for one that is none."""
-    env = settings.to_env()
+    values = {}
     for each in given:
         path, mark, value = each.partition("=")
         if not mark or path.count(".") != 1:
             raise UsageError(
                 f"--set {each} is no PATH=VALUE, such as embed.batch_images=64; docs/settings.md lists them"
             )
-        env[f"{PREFIX}_{path.replace('.', '_').upper()}"] = value
-    return Settings.from_env(env)
+        values[path] = value
+    return settings.with_values(values)
 
 
 def metrics_port(env: Mapping[str, str]) -> int | None:
@@ -105,7 +101,7 @@ def _must_exist(what: str, path: str) -> None:
 
 
 def serving(settings: Settings, *, host: str, port: int) -> Settings:
-    return replace(settings, search=SearchSettings(host=host, port=port), log=LogSettings(format="text"))
+    return settings.with_values({"search.host": host, "search.port": port, "log.format": "text"})
 
 
 def source_there(source: str) -> str:

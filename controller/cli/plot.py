@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imgsearch import distribution
 from imgsearch.errors import UsageError
 
 KINDS = {
@@ -47,7 +48,7 @@ def check_plot(file: Path) -> None:
     if not file.absolute().parent.is_dir():
         raise UsageError(f"--plot {file}: there is no folder {file.parent}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib: pip install 'imgsearch[plot]'")
+        raise UsageError(f"--plot needs matplotlib: {distribution.install('plot')}")
 
 
 def plot(told: Told, file: Path) -> None:

@@ -20,6 +20,7 @@ from controller.gpus.affinity import noted, placed
 from controller.gpus.nodes import Finder, find, room
 from controller.run.capacity import Capacity
 from controller.run.loop import Cluster
+from imgsearch import distribution
 from imgsearch.errors import UsageError
 from imgsearch.settings import Settings
 
@@ -107,8 +108,7 @@ class Here(Place):
         absent = [package for package in ("torch", "chromadb") if importlib.util.find_spec(package) is None]
         if absent:
             raise UsageError(
-                f"to work on this machine, {' and '.join(absent)} must be installed: "
-                "pip install 'imgsearch[embedder,searcher]'"
+                f"to work on this machine, {' and '.join(absent)} must be installed: {distribution.install('all')}"
             )
 
     def capacity(self, args: argparse.Namespace, settings: Settings) -> Capacity:

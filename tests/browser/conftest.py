@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -42,10 +42,8 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="package")
-def photos(coco128: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(coco128: Path, folder: Path) -> None:
     """COCO128 with fields of every type, and some photos twice."""
-    folder = tmp_path_factory.mktemp("page") / "photos"
     folder.mkdir()
     rows = []
     for number, line in enumerate((coco128 / "metadata.jsonl").read_text().splitlines()):
@@ -58,22 +56,24 @@ def photos(coco128: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image.resize((image.width // 2, image.height // 2)).save(folder / f"again-{name}")
             rows.append(row | {"file_name": f"again-{name}"})
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return folder
 
 
 @pytest.fixture(scope="package")
-def home(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """Two indexes: `few` of twelve photos, and `photos`."""
-    home = tmp_path_factory.mktemp("home")
-    few = tmp_path_factory.mktemp("sources") / "few"
-    few.mkdir()
-    for file in sorted(photos.glob("0*.jpg"))[:12]:
-        shutil.copy(file, few)
-    for source in (few, photos):
-        words = ("run-pipeline", source, "--index", source.name, "--local", "--home", home, "--model", DEMO_MODEL)
-        done = controller(*words)
-        assert done.returncode == 0, done.stderr
-    return home
+
+    def fill(folder: Path) -> None:
+        photos(coco128, folder / "photos")
+        few = folder / "few"
+        few.mkdir()
+        for file in sorted((folder / "photos").glob("0*.jpg"))[:12]:
+            shutil.copy(file, few)
+        for source in (few, folder / "photos"):
+            words = ("run-pipeline", source, "--index", source.name, "--local", "--home", folder / "home")
+            done = controller(*words, "--model", DEMO_MODEL)
+            assert done.returncode == 0, done.stderr
+
+    return once("page", fill) / "home"
 
 
 @pytest.fixture(scope="package")

@@ -56,5 +56,5 @@ def test_a_searcher_that_wants_a_key_is_well(tmp_path: Path) -> None:
         done = check(url)
     assert done.returncode == 0, done.stderr
     assert 'ready: {"status": "ready"' in done.stdout
-    assert "it wants an API key" in done.stdout
+    assert "needs an API key" in done.stdout
     assert "index photos" not in done.stdout

@@ -490,8 +490,8 @@ def test_an_alert_says_what_has_happened_in_figures(tool: Promtool, monitored: O
                     {
                         "exp_labels": {"severity": "critical", "namespace": NAMESPACE, "release": RELEASE},
                         "exp_annotations": {
-                            "summary": "10% of the requests to the searcher fail.",
-                            "description": "They are answered with 5xx. The reasons: kubectl --namespace search logs "
+                            "summary": "10% of the requests to the search server fail.",
+                            "description": "They get 5xx. Show the reasons: kubectl --namespace search logs "
                             "deployment/team-searcher --since 10m",
                         },
                     }

@@ -29,7 +29,7 @@ EMBEDDER = f"{REGISTRY}/imgsearch-embedder:0.1.0"
 """The image that the GPU node has."""
 VALUES = Path(__file__).with_name("values.yaml")
 FEW = "/sources/photos/few"
-COPIES = 20
+COPIES = 10
 """Of each photo, for runs that must last until something has been killed."""
 
 
@@ -37,26 +37,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--save-times", action="store_true", help="write bench/results/cluster.json")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu_node: embeds on the GPU node, which no other test may use meanwhile")
+    config.addinivalue_line("markers", "alone: disturbs the whole cluster, so no other test may run meanwhile")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "values" in metafunc.fixturenames:
+        kind = "gpu" if metafunc.definition.get_closest_marker("gpu_node") else "cpu"
+        metafunc.parametrize("values", [kind], indirect=True, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(1200))  # nodes die, come back, and load 6 GB of torch
+            item.add_marker(pytest.mark.timeout(1200))  # nodes die, come back, and load torch
+            item.add_marker(pytest.mark.xdist_group("gpu" if item.get_closest_marker("gpu_node") else "cpu"))
     # The run that others start from is looked at first: a node that is killed takes its pods' logs along.
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")
 
 
 @pytest.fixture(scope="session")
-def values() -> dict[str, Any]:
-    """Values of the release under test."""
-    text = VALUES.read_text().replace("REGISTRY", REGISTRY)
-    read: dict[str, Any] = yaml.safe_load(text)
+def values(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Values of the release under test. It embeds on GPUs for the tests that have the GPU node to themselves, and
+    without GPUs for all others, so that both kinds of tests can run at the same time."""
+    read: dict[str, Any] = yaml.safe_load(VALUES.read_text().replace("REGISTRY", REGISTRY))
+    if request.param == "cpu":
+        del read["embed"]["gpu"]
     return read
 
 
 @pytest.fixture(scope="session")
 def world(values: dict[str, Any]) -> Iterator[World]:
     """The release installed in a namespace of its own; no run yet."""
-    made = World(f"imgsearch-test-{int(time.time()) % 100_000}")
+    kind = "gpu" if "gpu" in values["embed"] else "cpu"
+    made = World(f"imgsearch-test-{kind}-{int(time.time()) % 100_000}")
     made.kubectl("create", "namespace", made.namespace)
     try:
         made.kubectl("label", "namespace", made.namespace, "pod-security.kubernetes.io/enforce=restricted")
@@ -83,15 +99,15 @@ def inspector(world: World) -> Inspector:
 
 @pytest.fixture(scope="session")
 def indexed(world: World, photos: int, times: Times) -> str:
-    """The id of a run of 8 shards, published as `photos`."""
+    """The id of a run of 4 shards, published as `photos`."""
     watch = Stopwatch()
-    done = world.controller("run-pipeline", FEW, "--run", "first", "--shard-size", str(-(-photos // 8)))
+    done = world.controller("run-pipeline", FEW, "--run", "first", "--shard-size", str(-(-photos // 4)))
     taken = watch.seconds
     assert done.returncode == 0, done.stdout + done.stderr
     assert "searchable" in done.stdout
     stages = world.ask("status", "first")["stages"]
     jobs = sum(_seconds(stage["started"], stage["finished"]) for stage in stages)
-    times.note("the controller's share of a run of 8 shards", "s", taken - jobs)
+    times.note("the controller's share of a run of 4 shards", "s", taken - jobs)
     with world.searcher() as client:
         until(lambda: serves(client, "photos", "first"), "the searcher has loaded the model")
     return "first"
@@ -111,6 +127,12 @@ def gpu_node(world: World) -> str:
 def photos() -> int:
     """How many there are at /sources/photos/few."""
     return sum(1 for _ in open_source(str(_photos())).items())
+
+
+def need_photos(photos: int, *, at_least: int) -> None:
+    """Fails the test at once where there are too few for it."""
+    if photos < at_least:
+        pytest.fail(f"this test needs {at_least} photos, and {_photos()} has {photos}: put COCO128 into {COCO128}")
 
 
 @contextmanager

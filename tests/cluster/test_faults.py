@@ -16,7 +16,7 @@ MANY = "/sources/photos/many"
 
 
 def test_a_damaged_shard_fails_alone_and_is_mended_alone(world: World, inspector: Inspector, photos: int) -> None:
-    words = ["run-pipeline", SOURCE, "--run", "hurt", "--index", "hurt", "--shard-size", str(-(-photos // 4))]
+    words = ["run-pipeline", SOURCE, "--run", "hurt", "--index", "hurt", "--shard-size", str(-(-photos // 3))]
     planned = world.controller(*words, "--set", "jobs.parallelism=1", "--detach")
     assert planned.returncode == 0, planned.stderr
     until(lambda: "plan.json" in inspector.files("hurt"), "the plan")
@@ -24,17 +24,17 @@ def test_a_damaged_shard_fails_alone_and_is_mended_alone(world: World, inspector
     until(lambda: ended(world, "hurt", "controller"), "the detached controller's end", seconds=400)
     again = world.controller(*words)
     assert again.returncode == 1, again.stdout + again.stderr
-    assert "1 of 4 shards failed; shard 2" in again.stderr
+    assert "1 of 3 shards failed; shard 2" in again.stderr
     status = world.controller("status", "hurt")
     assert "plan/00002.parquet is damaged" in status.stdout
     done = {name: at for name, at in inspector.files("hurt").items() if name.endswith("done.json")}
-    assert len(done) == 3
+    assert len(done) == 2
     inspector.overwrite("hurt/plan/00002.parquet", whole)
     mended = world.controller(*words)
     assert mended.returncode == 0, mended.stderr
     after = {name: at for name, at in inspector.files("hurt").items() if name.endswith("done.json")}
     assert {name: after[name] for name in done} == done
-    assert len(after) == 4
+    assert len(after) == 3
 
 
 def test_chroma_may_die_while_it_is_filled_and_while_it_is_searched(world: World, indexed: str) -> None:
@@ -66,13 +66,14 @@ def test_searchers_may_be_killed_one_by_one_under_load(world: World, indexed: st
     world.kubectl("scale", f"deployment/{RELEASE}-searcher", "--replicas=1")
 
 
+@pytest.mark.alone
 def test_the_api_server_may_stop_for_a_while(world: World, photos: int) -> None:
     words = ["run-pipeline", SOURCE, "--run", "paused", "--index", "paused", "--shard-size", str(-(-photos // 4))]
     with world.controlling(*words) as process:
         until(lambda: running(world, "paused", "embed"), "embed at work", seconds=300)
         command("IMGSEARCH_TEST_API_STOP")
         try:
-            pause(45)  # longer than a request may take
+            pause(35)  # longer than a request may take
         finally:
             command("IMGSEARCH_TEST_API_CONT")
         told, _ = process.communicate(timeout=600)

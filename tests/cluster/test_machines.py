@@ -21,6 +21,8 @@ IMAGE = f"{REGISTRY}/imgsearch-sky:0.1.0"
 """It has an ssh server."""
 SHARDS = 2
 
+pytestmark = pytest.mark.gpu_node
+
 
 @pytest.fixture
 def machine(world: World, gpu_node: str, tmp_path: Path) -> Iterator[Machine]:

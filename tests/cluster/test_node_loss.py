@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.conftest import COPIES, need_photos
 from tests.cluster.inspector import Inspector
 from tests.cluster.times import Stopwatch, Times
 from tests.cluster.world import World, command, pause, stored, until
@@ -18,6 +19,8 @@ SOURCE = "/sources/photos/many"
 SHARD, PART = 640, 40
 FAILURES = "batch.kubernetes.io/job-index-failure-count"
 """Annotation of a pod: how much of its index's retry budget is used up."""
+
+pytestmark = pytest.mark.gpu_node
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(world: World) -> Outcome:
+def undisturbed(world: World, photos: int) -> Outcome:
+    need_photos(photos, at_least=2 * SHARD // COPIES)  # two shards, half done at the same time
     with running(world, "calm") as process:
         calm = ended(world, process, "calm")
     assert len(calm.ids) == calm.report["images"]

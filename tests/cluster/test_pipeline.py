@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import yaml
 
 from imgsearch.client import Client
@@ -14,11 +15,13 @@ from tests.cluster.world import RELEASE, World, ids, until
 
 SOURCE = "/sources/photos/few"
 
+pytestmark = pytest.mark.gpu_node
+
 
 def test_every_image_of_the_source_is_searchable_or_bad(world: World, indexed: str, photos: int) -> None:
     report = world.ask("report", indexed)
     assert report["images"] + report["bad"] == photos
-    assert report["shards"] == 8
+    assert report["shards"] == 4
     with world.searcher() as client:
         assert len(ids(client, "photos", indexed)) == report["images"]
 
@@ -26,7 +29,7 @@ def test_every_image_of_the_source_is_searchable_or_bad(world: World, indexed: s
 def test_the_shards_ran_two_at_a_time_on_the_gpu_node(world: World, indexed: str) -> None:
     job = world.job(indexed, "embed")
     assert job is not None
-    assert job["spec"]["completions"] == 8
+    assert job["spec"]["completions"] == 4
     assert job["spec"]["parallelism"] == 2  # as many as the cluster has GPUs
     nodes = {pod["spec"]["nodeName"] for pod in world.pods("embed")}
     gpu = {
@@ -74,17 +77,17 @@ def test_status_tells_stages_shards_and_cost(world: World, indexed: str, photos:
     told = world.ask("status", indexed)
     stages = {stage["stage"]: stage for stage in told["stages"]}
     assert [stage["state"] for stage in told["stages"]] == ["complete"] * 3
-    assert stages["embed"]["done"] == stages["embed"]["of"] == 8
+    assert stages["embed"]["done"] == stages["embed"]["of"] == 4
     assert stages["embed"]["images"] + stages["embed"]["bad"] >= photos
     assert stages["embed"]["cost"] > 0
     table = world.controller("status", indexed).stdout
-    assert "8/8" in table
+    assert "4/4" in table
     assert "cost" in table
 
 
 def test_the_same_command_again_changes_nothing(world: World, indexed: str, photos: int) -> None:
     before = world.job(indexed, "embed")
-    again = world.controller("run-pipeline", SOURCE, "--run", indexed, "--shard-size", str(-(-photos // 8)))
+    again = world.controller("run-pipeline", SOURCE, "--run", indexed, "--shard-size", str(-(-photos // 4)))
     assert again.returncode == 0
     assert "done already" in again.stdout
     assert world.job(indexed, "embed") == before

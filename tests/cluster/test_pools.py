@@ -23,6 +23,8 @@ LABEL = "cloud.google.com/gke-accelerator"
 SKY = [str(ROOT / ".venv-sky" / "bin" / "python"), *CONTROLLER[1:]]
 NO_NODE = ("--accelerator", "H100:1", "--set", "jobs.autoscaler=gke")
 
+pytestmark = pytest.mark.gpu_node
+
 
 @pytest.fixture(params=["skypilot", "nodes"])
 def finder(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> World:
@@ -96,8 +98,8 @@ def account(world: World, folder: Path, rights: list[str]) -> Iterator[dict[str,
         world.kubectl("delete", "clusterrole,clusterrolebinding", name)
 
 
-def test_every_index_runs_on_the_gpus_that_were_asked_for(finder: World, gpu_node: str, run: str) -> None:
-    words = ("--run", run, "--index", "pools", "--shard-size", "32", "--accelerator", "L4:1,A10G:1")
+def test_every_index_runs_on_the_gpus_that_were_asked_for(finder: World, gpu_node: str, photos: int, run: str) -> None:
+    words = ("--run", run, "--index", "pools", "--shard-size", str(-(-photos // 2)), "--accelerator", "L4:1,A10G:1")
     done = finder.controller("run-pipeline", FEW, *words, "--max-parallelism", "2", "--spot", "prefer")
     assert done.returncode == 0, done.stderr
     mine = [pod for pod in finder.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]

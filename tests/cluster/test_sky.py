@@ -47,6 +47,8 @@ while not gate.exists("open"):
 """
 """What an embedder does first: it says that it is there, and waits until it may begin."""
 
+pytestmark = pytest.mark.gpu_node
+
 
 @dataclass(frozen=True)
 class SkyPilot:

@@ -9,13 +9,13 @@ from bench.benchmark import machine
 from bench.results import PAGE, Figure, Result, page
 
 ABOUT = """\
-Seen by the cluster tests (`make bench-cluster`), on whatever cluster they run. Most seconds are Kubernetes' own.
+Measured by the cluster tests (`make bench-cluster`), on any cluster. Most seconds are Kubernetes' own.
 
-- **The controller's share** is what a run takes beyond its three Jobs, from the command to its last line.
-- **A killed node**: from the moment that it is gone until a pod embeds again, with how long the node was away. A
-  cluster takes a while to notice, and starts pods anew with a growing pause.
-- **The autoscaler**: from the first search of eight clients until three searchers are ready, and from the last until
-  there is one.
+- **The controller's share** is the time of a run beyond its three Jobs, from the command to its last line.
+- **A killed node**: from the loss of the node until a pod embeds again, and how long the node was away. A cluster needs
+  a while to notice the loss, and starts pods again with a growing pause.
+- **The autoscaler**: from the first search of eight clients until three search servers are ready, and from the last
+  search until one is left.
 
 All nodes of this cluster share the cores of one machine."""
 

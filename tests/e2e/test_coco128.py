@@ -16,16 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.conftest import DEMO_MODEL
-from tests.programs import controller, serving
+from tests.programs import serving
 
 
 @pytest.fixture(scope="module")
-def client(coco128: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    home = tmp_path_factory.mktemp("coco")
-    done = controller("run-pipeline", coco128, "--local", "--home", home, "--model", DEMO_MODEL)
-    assert done.returncode == 0, done.stderr
-    assert "128 images searchable" in done.stdout
-    with serving(home) as made:
+def client(coco128_home: Path) -> Iterator[httpx.Client]:
+    with serving(coco128_home) as made:
         yield made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +13,16 @@ import numpy as np
 import pytest
 
 from imgsearch.stores import Record, open_store
-from tests.conftest import DEMO_MODEL
 from tests.programs import controller
 
 WRONG = 32
 
 
 @pytest.fixture(scope="module")
-def home(coco128: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(coco128_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Indexed, with a second index of the same run in which a quarter of the vectors are others."""
-    made = tmp_path_factory.mktemp("coco")
-    done = controller("run-pipeline", coco128, "--local", "--home", made, "--model", DEMO_MODEL)
-    assert done.returncode == 0, done.stderr
+    made = tmp_path_factory.mktemp("evaluation") / "home"
+    shutil.copytree(coco128_home, made)
     with closing(open_store(f"chroma+file://{made}/chroma")) as store:
         good = store.pointers()["photos"]
         (hits,) = store.search(good.collection, np.ones((1, good.dim), np.float32), k=good.images, vectors=True)

@@ -166,11 +166,11 @@ def test_but_not_for_ever() -> None:
     ("told", "kind", "sentence"),
     [
         ((429, {"Retry-After": "3600"}, BUSY), TemporaryError, "too many searches wait"),
-        ((502, {}, b"<html>"), TemporaryError, "answered 502: is it an imgsearch searcher?"),
+        ((502, {}, b"<html>"), TemporaryError, "unexpected response 502 from"),
         ((500, {}, {"detail": "it broke"}), PermanentError, "it broke"),
-        ((422, {}, ["x"]), UsageError, "answered 422: is it an imgsearch searcher?"),
-        ((200, {}, b"<html>"), UsageError, "answered 200: is it an imgsearch searcher?"),
-        ((401, {}, BUSY), KeyRefused, "wants its API key"),
+        ((422, {}, ["x"]), UsageError, "unexpected response 422 from"),
+        ((200, {}, b"<html>"), UsageError, "unexpected response 200 from"),
+        ((401, {}, BUSY), KeyRefused, "API key is required"),
     ],
 )
 def test_what_no_other_try_can_mend_is_told_at_once(told: Answer, kind: type[Exception], sentence: str) -> None:

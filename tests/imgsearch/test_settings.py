@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from imgsearch.errors import UsageError
-from imgsearch.settings import EmbedSettings, LogSettings, MetricsSettings, RunSettings, SearchSettings, Settings
+from imgsearch.settings import (
+    EmbedSettings,
+    LogSettings,
+    MetricsSettings,
+    RunSettings,
+    SearchSettings,
+    Settings,
+    documentation,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,19 +39,84 @@ def test_an_empty_value_means_none_where_none_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "sentence"),
+    ("name", "value"),
     [
-        ({"IMGSEARCH_SEARCH_PORT": "http"}, "IMGSEARCH_SEARCH_PORT='http' is not a valid int"),
-        ({"IMGSEARCH_SEARCH_PROT": "80"}, "no setting is called IMGSEARCH_SEARCH_PROT"),
+        ("SEARCH_PORT", "http"),
+        ("SEARCH_PORT", "0"),
+        ("SEARCH_PORT", "65536"),
+        ("SEARCH_WORKERS", "0"),
+        ("SEARCH_REFRESH_SECONDS", "0"),
+        ("SEARCH_DRAIN_SECONDS", "-1"),
+        ("SEARCH_DRAIN_SECONDS", "inf"),
+        ("SEARCH_URL_SECONDS", "nan"),
+        ("SEARCH_URL_SCHEMES", "ftp"),
+        ("SEARCH_CACHE_VECTORS", "-1"),
+        ("EMBED_THUMBNAIL_PX", "-1"),
+        ("EMBED_THUMBNAIL_PX", "256.5"),
+        ("EMBED_BATCH_IMAGES", "0"),
+        ("EMBED_MAX_PIXELS", "many"),
+        ("RUN_SHARD_IMAGES", ""),
+        ("RUN_PART_IMAGES", "0"),
+        ("JOBS_RETRIES", "-1"),
+        ("JOBS_AUTOSCALER", "cluster"),
+        ("JOBS_GPU_HOUR_PRICE", "-0.1"),
+        ("EVALUATE_QUERIES", "0"),
+        ("METRICS_PORT", "70000"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
     ],
 )
-def test_a_wrong_variable_is_named(env: dict[str, str], sentence: str) -> None:
-    with pytest.raises(UsageError, match=sentence):
-        Settings.from_env(env)
+def test_an_invalid_value_is_refused_with_its_path_its_variable_and_itself(name: str, value: str) -> None:
+    group, _, field = name.lower().partition("_")
+    with pytest.raises(UsageError) as refused:
+        Settings.from_env({f"IMGSEARCH_{name}": value})
+    assert f"invalid value {value!r} for {group}.{field} (IMGSEARCH_{name}): " in str(refused.value)
+    with pytest.raises(UsageError) as again:
+        Settings().with_values({f"{group}.{field}": value})
+    assert str(again.value) == str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("SEARCH_PORT", "65535", 65535),
+        ("EMBED_THUMBNAIL_PX", "16", 16),
+        ("SEARCH_DRAIN_SECONDS", "0", 0.0),
+        ("SEARCH_CACHE_VECTORS", "0", 0),
+        ("JOBS_TTL_SECONDS", "0", 0),
+        ("JOBS_TTL_SECONDS", "", None),
+        ("SEARCH_URL_SCHEMES", "", ""),
+        ("LOG_LEVEL", "CRITICAL", "CRITICAL"),
+    ],
+)
+def test_the_bounds_themselves_are_valid(name: str, value: str, read: object) -> None:
+    group, _, field = name.lower().partition("_")
+    settings = Settings.from_env({f"IMGSEARCH_{name}": value})
+    assert getattr(getattr(settings, group), field) == read
+
+
+def test_an_unknown_variable_and_an_unknown_path_are_refused() -> None:
+    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_PROT"):
+        Settings.from_env({"IMGSEARCH_SEARCH_PROT": "80"})
+    with pytest.raises(UsageError, match=r"search\.prot"):
+        Settings().with_values({"search.prot": "80"})
+
+
+def test_values_are_changed_and_the_others_kept() -> None:
+    settings = Settings(run=RunSettings(id="r1", index="photos"))
+    changed = settings.with_values({"run.index": "cats", "search.port": 81})
+    assert changed == Settings(run=RunSettings(id="r1", index="cats"), search=SearchSettings(port=81))
+
+
+def test_the_documentation_shows_the_range() -> None:
+    table = documentation()
+    assert "| `IMGSEARCH_SEARCH_PORT` | int, from 1, to 65535 | `8000` |" in table
+    assert "| `IMGSEARCH_JOBS_DEADLINE_SECONDS` | int, from 1; or None | |" in table.replace("|  |", "| |")
+    assert "`DEBUG`, `INFO`, `WARNING`, `ERROR`, `CRITICAL`" in table
 
 
 def test_an_empty_secret_is_an_error_and_not_no_secret() -> None:
-    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_API_KEYS is empty"):
+    with pytest.raises(UsageError, match=r"search\.api_keys \(IMGSEARCH_SEARCH_API_KEYS\) is empty"):
         Settings.from_env({"IMGSEARCH_SEARCH_API_KEYS": ""})
 
 

@@ -61,8 +61,15 @@ def test_an_error_is_an_exit_code_and_a_sentence(error: Exception, code: int, re
     assert left == {"interrupted": True} if code == 143 else str(error) in left["error"]
 
 
-def test_a_wrong_setting_ends_before_the_work(result: Path) -> None:
-    assert run(lambda *_: pytest.fail("it ran"), result, IMGSEARCH_SEARCH_PORT="x") == ExitCode.USAGE
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("IMGSEARCH_SEARCH_PORT", "x"), ("IMGSEARCH_LOG_LEVEL", "LOUD"), ("IMGSEARCH_EMBED_THUMBNAIL_PX", "-1")],
+)
+def test_a_wrong_setting_ends_before_the_work(
+    result: Path, capsys: pytest.CaptureFixture[str], variable: str, value: str
+) -> None:
+    assert run(lambda *_: pytest.fail("it ran"), result, **{variable: value}) == ExitCode.USAGE
+    assert f"invalid value '{value}' for" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_sigterm_is_told_to_the_stage(result: Path) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+
+from tests.programs import PAUSE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,11 +79,10 @@ class SearcherProcess:
 def answers(url: str, path: str, text: str) -> None:
     """Returns once it answers with the text."""
     while True:
-        try:
+        with suppress(httpx.ConnectError):
             if text in httpx.get(url + path, timeout=30).text:
                 return
-        except httpx.ConnectError:
-            pass
+        time.sleep(PAUSE_SECONDS)
 
 
 def refuses(url: str) -> None:

@@ -1,7 +1,7 @@
-"""What `helm test` asks the searcher, from inside the cluster: is it ready, and what does it serve?
+"""The check of `helm test`: it asks the search server from inside the cluster if it is ready, and lists its indexes.
 
-Runs in the searcher's image with the standard library only. SEARCHER_URL says where. A searcher that wants an API key
-tells no more than that it is ready: nobody gave this program a key.
+It runs in the searcher's image with the standard library only. SEARCHER_URL is the server's address. If the server
+needs an API key, the check sees only that it is ready, because this program has no key.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import urllib.request
 from typing import Any
 
 PATIENCE_SECONDS = 60
-"""So long a pod may take to become ready, or a NetworkPolicy to know this one."""
+"""Time for a pod to become ready, or for a NetworkPolicy to include this pod."""
 
 
 def ask(path: str) -> tuple[int, Any]:
-    """Status and JSON of the answer; raises OSError where there is none."""
+    """Status and JSON of the answer. Raises OSError without an answer."""
     try:
         with urllib.request.urlopen(os.environ["SEARCHER_URL"] + path, timeout=10) as answer:
             return answer.status, json.load(answer)
@@ -28,7 +28,7 @@ def ask(path: str) -> tuple[int, Any]:
 
 
 def wait_until_ready() -> Any:
-    """What /readyz says once it is content; ends the program where it stays discontented."""
+    """The answer of /readyz when it is 200. Ends the program if that takes too long."""
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
@@ -39,7 +39,7 @@ def wait_until_ready() -> Any:
         except (OSError, ValueError) as error:
             reason = f"it does not answer: {error}"
         if time.monotonic() > end:
-            sys.exit(f"the searcher at {os.environ['SEARCHER_URL']} is not ready: {reason}")
+            sys.exit(f"the search server at {os.environ['SEARCHER_URL']} is not ready: {reason}")
         time.sleep(1)
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     print("ready:", json.dumps(wait_until_ready()))
     status, said = ask("/v1/indexes")
     if status == 401:
-        print("it wants an API key, and lets nobody in without")
+        print("the search server needs an API key; its indexes are not checked")
         return
     if status != 200:
         sys.exit(f"/v1/indexes answers {status}: {said}")

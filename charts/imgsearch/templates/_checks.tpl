@@ -1,9 +1,9 @@
-{{- /* What the schema cannot say: values that are right by themselves and wrong together. One sentence each. */}}
+{{- /* Checks that the schema cannot make: combinations of values. Each error is one sentence. */}}
 {{- define "imgsearch.checks" -}}
 {{- $values := .Values }}
 
 {{- if gt (len .Release.Name) 40 }}
-{{- fail (printf "the release name %q is too long: with 40 characters or fewer, the names of its Jobs fit into a label" .Release.Name) }}
+{{- fail (printf "the release name %q is too long: use at most 40 characters, so that the names of its Jobs fit into a label" .Release.Name) }}
 {{- end }}
 
 {{- with $values.storage }}
@@ -12,10 +12,10 @@
 {{- end }}
 {{- range $name, $_ := .env }}
 {{- if hasPrefix "IMGSEARCH_" $name }}
-{{- fail (printf "storage.env.%s: settings have values of their own, see docs/settings.md" $name) }}
+{{- fail (printf "storage.env.%s: use the chart value of this setting instead (docs/settings.md)" $name) }}
 {{- end }}
 {{- if regexMatch "SECRET|PASSWORD|TOKEN$|ACCOUNT_KEY|SAS_KEY" $name }}
-{{- fail (printf "storage.env.%s: a secret does not belong into the values; put it into a Secret and name that in storage.existingSecret" $name) }}
+{{- fail (printf "storage.env.%s: do not put a secret into the values; put it into a Secret and set storage.existingSecret to its name" $name) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -23,17 +23,17 @@
 {{- $names := list }}
 {{- range $values.sources }}
 {{- if has .name $names }}
-{{- fail (printf "sources: two are called %q, and would both be mounted at /sources/%s" .name .name) }}
+{{- fail (printf "sources: two have the name %q, and both would be mounted at /sources/%s" .name .name) }}
 {{- end }}
 {{- $names = append $names .name }}
 {{- end }}
 
 {{- with $values.searcher }}
 {{- if and .autoscaling.enabled (gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) }}
-{{- fail "searcher.autoscaling.minReplicas is more than searcher.autoscaling.maxReplicas" }}
+{{- fail "searcher.autoscaling.minReplicas is larger than searcher.autoscaling.maxReplicas" }}
 {{- end }}
 {{- if and .ingress.enabled (not .ingress.host) }}
-{{- fail "searcher.ingress.enabled needs searcher.ingress.host: without one, the Ingress would answer for every host" }}
+{{- fail "searcher.ingress.enabled needs searcher.ingress.host: without it, the Ingress would answer for every host" }}
 {{- end }}
 {{- if and .httpRoute.enabled (not .httpRoute.parentRefs) }}
 {{- fail "searcher.httpRoute.enabled needs searcher.httpRoute.parentRefs: the Gateway that the route belongs to" }}
@@ -42,14 +42,14 @@
 
 {{- with $values.embed }}
 {{- if and .gpu.accelerators (not .gpu.count) }}
-{{- fail "embed.gpu.accelerators names GPUs, but embed.gpu.count asks for none: set it to 1" }}
+{{- fail "embed.gpu.accelerators has GPUs, but embed.gpu.count is 0: set embed.gpu.count to 1" }}
 {{- end }}
 {{- if and .affinity.nodeAffinity (or .gpu.accelerators .spot) }}
-{{- fail "embed.affinity.nodeAffinity cannot be combined with embed.gpu.accelerators or embed.spot: say all of it in embed.affinity" }}
+{{- fail "embed.affinity.nodeAffinity cannot be combined with embed.gpu.accelerators or embed.spot: put all rules into embed.affinity" }}
 {{- end }}
 {{- end }}
 
 {{- if and $values.reindex.enabled (not $values.reindex.source) }}
-{{- fail "reindex.enabled needs reindex.source: what `controller run-pipeline` is to index" }}
+{{- fail "reindex.enabled needs reindex.source: the source for `controller run-pipeline`" }}
 {{- end }}
 {{- end }}

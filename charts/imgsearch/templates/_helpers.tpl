@@ -1,9 +1,9 @@
 {{- /*
-What the objects have in common. Everything is called RELEASE-SOMETHING, and every named template below takes either the
-root context or `(list ROOT …)`; its comment says which.
+Common parts of the objects. Every object has the name RELEASE-SOMETHING. Every named template below takes the root context
+or `(list ROOT …)`, as its comment shows.
 */}}
 
-{{- /* Name, namespace and labels of an object: (list ROOT NAME). NAME is what follows the release in its name. */}}
+{{- /* Name, namespace and labels of an object: (list ROOT NAME). NAME is the part of its name after the release. */}}
 {{- define "imgsearch.metadata" -}}
 {{- $root := index . 0 -}}
 name: {{ $root.Release.Name }}-{{ index . 1 }}
@@ -21,15 +21,15 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{ include "imgsearch.selectorLabels" . }}
 {{- end }}
 
-{{- /* Labels of pods, and of whom selects them: (list ROOT COMPONENT). No version: an upgrade must not restart what it
-does not change. */}}
+{{- /* Labels of pods, and selectors of pods: (list ROOT COMPONENT). Without the version, because an upgrade must not restart
+unchanged pods. */}}
 {{- define "imgsearch.selectorLabels" -}}
 app.kubernetes.io/name: imgsearch
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{- /* A number of the values as an environment variable's value, "" for null: (VALUE). toJson, since Helm reads
+{{- /* A number of the values as an environment variable's value, "" for null: (VALUE). toJson, because Helm reads
 20000000 as a float and would print 2e+07. */}}
 {{- define "imgsearch.number" -}}
 {{- if kindIs "string" . }}{{ . | quote }}{{ else }}{{ kindIs "invalid" . | ternary "" (toJson .) | quote }}{{ end }}
@@ -53,9 +53,9 @@ labels:
 {{- end }}
 {{- end }}
 
-{{- /* The head of a pod's spec: (list ROOT VALUES ACCOUNT). VALUES say where it may run, ACCOUNT is the ServiceAccount.
-With the containers' part below it passes Pod Security `restricted`. No service links: a release called imgsearch would
-get IMGSEARCH_SEARCHER_PORT and the like, which are no settings. */}}
+{{- /* The head of a pod's spec: (list ROOT VALUES ACCOUNT). VALUES has its node rules, ACCOUNT is the ServiceAccount.
+With the containers' part below it passes Pod Security `restricted`. No service links: they would set
+variables such as IMGSEARCH_SEARCHER_PORT for a release named imgsearch, which are not settings. */}}
 {{- define "imgsearch.pod" -}}
 {{- $root := index . 0 -}}
 {{- $values := index . 1 -}}
@@ -94,7 +94,7 @@ affinity:
 {{- end }}
 {{- end }}
 
-{{- /* Image and security context of a container: (list ROOT IMAGE), IMAGE being a key of `images`. */}}
+{{- /* Image and security context of a container: (list ROOT IMAGE), IMAGE is a key of `images`. */}}
 {{- define "imgsearch.container" -}}
 {{- $root := index . 0 -}}
 {{- with index $root.Values.images (index . 1) -}}
@@ -108,7 +108,7 @@ securityContext:
     drop: [ALL]
 {{- end }}
 
-{{- /* Variables of every container; no argument. The root is read-only, so what wants a home gets /tmp. */}}
+{{- /* Variables of every container; no argument. The root is read-only, so HOME is /tmp. */}}
 {{- define "imgsearch.env" -}}
 - name: POD_NAME
   valueFrom:
@@ -152,7 +152,7 @@ ports:
 {{- end }}
 {{- end }}
 
-{{- /* The storage's Secret as variables: (ROOT). Nothing where there is none. */}}
+{{- /* The storage's Secret as variables: (ROOT). Empty if there is none. */}}
 {{- define "imgsearch.worker.envFrom" -}}
 {{- with .Values.storage.existingSecret -}}
 envFrom:
@@ -161,7 +161,7 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{- /* Mounts of a container that works on runs: (list ROOT WRITES), WRITES being whether it writes to them. */}}
+{{- /* Mounts of a container that works on runs: (list ROOT WRITES). WRITES is true if it writes to them. */}}
 {{- define "imgsearch.worker.mounts" -}}
 - name: tmp
   mountPath: /tmp
@@ -183,7 +183,7 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{- /* Variables of who loads models and reads images: (ROOT). */}}
+{{- /* Variables of a container that loads models and reads images: (ROOT). */}}
 {{- define "imgsearch.images.env" -}}
 - name: HF_HOME
   value: /models/hub
@@ -233,8 +233,8 @@ envFrom:
 {{- (index . 2).existingClaim | default (printf "%s-%s" (index . 0).Release.Name (index . 1)) }}
 {{- end }}
 
-{{- /* A claim that outlives the release: (list ROOT NAME CLAIM). Its labels and annotations stay too, by which Helm
-knows it for its own when a release of the same name is installed again. */}}
+{{- /* A claim that stays after an uninstallation: (list ROOT NAME CLAIM). Its labels and annotations stay too, so Helm uses it
+when a release of the same name is installed again. */}}
 {{- define "imgsearch.claim" -}}
 {{- with index . 2 -}}
 apiVersion: v1

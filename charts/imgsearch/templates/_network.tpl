@@ -1,6 +1,6 @@
-{{- /* Rules that several NetworkPolicies have. A rule without peers is for everybody: a policy cannot name hosts. */}}
+{{- /* Rules of several NetworkPolicies. A rule without peers allows all, because a policy cannot name hosts. */}}
 
-{{- /* Which pods a policy is for: (list ROOT COMPONENT). Both directions: what is not named in it is refused. */}}
+{{- /* The pods of a policy: (list ROOT COMPONENT). It covers both directions and refuses all other traffic. */}}
 {{- define "imgsearch.network.subject" -}}
 podSelector:
   matchLabels:
@@ -8,14 +8,14 @@ podSelector:
 policyTypes: [Ingress, Egress]
 {{- end }}
 
-{{- /* Pods of one component as a peer: (list ROOT COMPONENT). */}}
+{{- /* The pods of one component as a peer: (list ROOT COMPONENT). */}}
 {{- define "imgsearch.network.peer" -}}
 - podSelector:
     matchLabels:
       {{- include "imgsearch.selectorLabels" . | nindent 6 }}
 {{- end }}
 
-{{- /* To the cluster's DNS: (ROOT). Anywhere, since a node's cache of it is no pod. */}}
+{{- /* To the cluster's DNS: (ROOT). To any address, because a node's DNS cache is not a pod. */}}
 {{- define "imgsearch.network.toDns" -}}
 - ports:
     {{- range .Values.networkPolicy.dnsPorts }}
@@ -26,7 +26,7 @@ policyTypes: [Ingress, Egress]
     {{- end }}
 {{- end }}
 
-{{- /* To some ports of anybody: (LIST OF PORTS). */}}
+{{- /* To these ports of any address: (LIST OF PORTS). */}}
 {{- define "imgsearch.network.toPorts" -}}
 - ports:
     {{- range . }}
@@ -35,7 +35,7 @@ policyTypes: [Ingress, Egress]
     {{- end }}
 {{- end }}
 
-{{- /* To buckets, hubs and image hosts, and where the values say: (ROOT). */}}
+{{- /* To buckets, hubs and image hosts, and to the values' extraEgress: (ROOT). */}}
 {{- define "imgsearch.network.toData" -}}
 {{- with .Values.networkPolicy.egressPorts }}
 {{- include "imgsearch.network.toPorts" . }}
@@ -60,7 +60,7 @@ policyTypes: [Ingress, Egress]
 {{- end }}
 {{- end }}
 
-{{- /* From the metrics' scraper to the port of programs that end by themselves: (ROOT). */}}
+{{- /* From the scraper of metrics to the metrics port of Jobs: (ROOT). */}}
 {{- define "imgsearch.network.fromScraper" -}}
 - from:
     {{- .Values.networkPolicy.metricsFrom | default (list (dict "namespaceSelector" dict)) | toYaml | nindent 4 }}

@@ -22,11 +22,12 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from imgsearch import distribution
 from imgsearch.errors import UsageError
 
 INSTALL = (
-    "SkyPilot is not installed here: it has an environment of its own, so run `make install-sky` and then "
-    "`.venv-sky/bin/controller …`, or `pip install 'imgsearch[sky]'` in a new one"
+    "SkyPilot is not installed here: it needs an environment of its own. Run `make install-sky` in a checkout and then "
+    f"`.venv-sky/bin/controller …`, or, in a new environment, {distribution.install('sky')}"
 )
 HOME = Path("~/.imgsearch/sky")
 

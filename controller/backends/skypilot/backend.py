@@ -46,7 +46,9 @@ from imgsearch.settings import PREFIX, LogSettings, Settings
 log = logging.getLogger(__name__)
 
 RELEASE = "imgsearch"
-TASKS = Path(__file__).resolve().parents[3] / "sky"
+_PACKAGED = Path(__file__).with_name("task_files")
+TASKS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[3] / "sky"
+"""The tasks as SkyPilot reads them: the copy that a wheel has, or the folder of a checkout."""
 TASK = "imgsearch.dev/sky-task"
 """Annotation of a pod template: the task that it is, as JSON."""
 PYTHON = "/opt/venv/bin/python"

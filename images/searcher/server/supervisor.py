@@ -33,14 +33,12 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def worker_count(settings: Settings, *, cgroup: Path = machine.CGROUP) -> int:
-    """The number of processes that serve. Raises UsageError for an invalid number."""
+    """The number of processes that serve. Raises UsageError if the store allows only one."""
     count = settings.search.workers
     files = embedded(settings.store.url)
     if count is None:
         # A container without a CPU limit sees all cores of its node, but has no memory for so many models.
         return max(1, machine.cpus(cgroup) // CPUS_PER_WORKER) if machine.limited(cgroup) and not files else 1
-    if count < 1:
-        raise UsageError(f"IMGSEARCH_SEARCH_WORKERS={count}: write 1 or more, or leave it out")
     if count > 1 and files:
         raise UsageError(
             f"IMGSEARCH_SEARCH_WORKERS={count} needs a Chroma server, because only one process at a time can open "

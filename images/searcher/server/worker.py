@@ -109,4 +109,4 @@ def _report_start() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(stage.answer(partial(_run_supervised, descriptor=int(sys.argv[1])), os.environ))
+    sys.exit(stage.run_server(partial(_run_supervised, descriptor=int(sys.argv[1])), os.environ))

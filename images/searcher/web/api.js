@@ -1,9 +1,26 @@
-// The search API, and a sentence for each way in which it may not answer.
+// The search API, and a sentence for each way in which a request fails.
 
-/** What the searcher says is wrong. `retry`: seconds after which it may be asked again, or 0. */
+/** @typedef {string | number | boolean} Value A value of a field of the metadata. */
+/** @typedef {{ id: string, score: number, uri: string, image: string, thumbnail: string, width: number, height: number,
+ *   metadata: Record<string, Value | Value[]>, duplicates?: string[] }} Result */
+/** @typedef {{ results: Result[], next_cursor: string | null, index: string, took_ms: { total: number } }} Page */
+/** @typedef {{ field: string, type: "text" | "number" | "bool" | "list", images: number, distinct: number | null,
+ *   values: { value: Value, count: number }[], min: number | null, max: number | null }} Facet */
+/** @typedef {{ id: string, x: number, y: number }} Point */
+/** @typedef {{ images: number, points: Point[], tile: number, columns: number, sprite: string }} Plane The map of an index. */
+/** @typedef {{ index: string, images: number }} Index */
+/** @typedef {Record<string, unknown> & { index?: string }} Search The body of POST /v1/search. */
+
+/** An error of the searcher. `retry`: seconds after which the request may be sent again, or 0. */
 export class Problem extends Error {
-  constructor(status, sentence, retry = 0) {
-    super(sentence);
+  /**
+   * @param {number | undefined} status undefined: an error of this page or of the browser
+   * @param {string} sentence
+   * @param {number} retry
+   * @param {ErrorOptions} options
+   */
+  constructor(status, sentence, retry = 0, options = {}) {
+    super(sentence, options);
     this.status = status;
     this.retry = retry;
   }
@@ -13,35 +30,72 @@ export const OFFLINE = 0;
 const RETRY_SECONDS = 3;
 const TEMPORARY = [429, 502, 503, 504];
 
+/** @param {unknown} error */
+export const isAbort = (error) => error instanceof DOMException && error.name === "AbortError";
+
+/**
+ * Whatever was thrown, as a Problem.
+ *
+ * @param {unknown} error
+ */
+export function problemOf(error) {
+  if (error instanceof Problem) return error;
+  return new Problem(undefined, error instanceof Error ? error.message : String(error), 0, { cause: error });
+}
+
+/**
+ * @param {string} path
+ * @param {object} [body] sent with POST
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<any>}
+ */
 async function call(path, body, signal) {
   const options = body && {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   };
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, { ...options, signal });
+    response = await fetch(path, { ...options, signal });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem(OFFLINE, "The searcher cannot be reached.", RETRY_SECONDS);
+    if (isAbort(error)) throw error;
+    throw new Problem(OFFLINE, "The searcher cannot be reached.", RETRY_SECONDS, { cause: error });
   }
-  const document = await answer.json().catch(() => ({}));
-  if (answer.ok) return document;
-  const wait = TEMPORARY.includes(answer.status) ? Number(answer.headers.get("Retry-After")) || RETRY_SECONDS : 0;
-  throw new Problem(answer.status, document.detail || `The searcher responded with status ${answer.status}.`, wait);
+  const document = await response.json().catch(() => ({}));
+  if (response.ok) return document;
+  const wait = TEMPORARY.includes(response.status) ? Number(response.headers.get("Retry-After")) || RETRY_SECONDS : 0;
+  throw new Problem(response.status, document.detail || `The searcher responded with status ${response.status}.`, wait);
 }
 
+/** @param {string} index */
 const of = (index) => `index=${encodeURIComponent(index)}`;
 
+/** @returns {Promise<{ indexes: Index[], problems: Record<string, string> }>} */
 export const indexes = () => call("v1/indexes");
+
+/** @type {(index: string) => Promise<{ fields: Facet[] }>} */
 export const facets = (index) => call(`v1/facets?${of(index)}`);
+
+/** @type {(index: string) => Promise<Plane>} */
 export const map = (index) => call(`v1/map?${of(index)}`);
+
+/** @type {(body: Search, signal?: AbortSignal) => Promise<Page>} */
 export const search = (body, signal) => call("v1/search", body, signal);
+
+/** @type {(image: string, index: string) => Promise<{ vectors: number[][] }>} */
 export const embed = (image, index) => call("v1/embed", { image: [image], ...(index && { index }) });
+
+/** @type {(key: string) => Promise<unknown>} */
 export const logIn = (key) => call("v1/login", { key });
 
 // Paths of the server, below wherever the page is.
+
+/** @type {(id: string, index: string) => string} */
 export const thumbnail = (id, index) => `v1/images/${encodeURIComponent(id)}/thumbnail?${of(index)}`;
+
+/** @type {(id: string, index: string) => string} */
 export const original = (id, index) => `v1/images/${encodeURIComponent(id)}?${of(index)}`;
+
+/** @param {string} path */
 export const below = (path) => path.replace(/^\//, "");

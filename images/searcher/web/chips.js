@@ -6,18 +6,28 @@ import { picture } from "./upload.js";
 
 const STEP = 0.1;
 
-/** `acts.change({parts}|{weight}|{text})` searches anew. */
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./state.js").Part} Part */
+/** @typedef {Partial<State>} Change */
+
 export class Chips {
+  /** @param {{ change: (change: Change) => void }} acts `change` searches again */
   constructor(acts) {
     this.acts = acts;
     this.list = $("chips");
     this.shown = "";
-    this.changed = after(200, (change) => acts.change(change));
+    /** @type {Part[]} */
+    this.parts = [];
+    this.changed = after(200, (/** @type {Change} */ change) => acts.change(change));
   }
 
-  /** Made anew only for other things, not for other weights: a slider must not go while it is moved. */
+  /**
+   * Made anew only for other things, not for other weights: a slider must not go while it is moved.
+   *
+   * @param {State} state
+   */
   render(state) {
-    this.state = state;
+    this.parts = state.parts;
     const parts = state.parts.map(({ kind, value }) => [kind, value]);
     const key = JSON.stringify([state.index, parts, parts.length ? state.text : ""]);
     if (key === this.shown) return;
@@ -29,6 +39,7 @@ export class Chips {
     if (focused >= 0) (chips[Math.min(focused, chips.length - 1)]?.querySelector("input") || $("text")).focus();
   }
 
+  /** @param {State} state */
   ofText(state) {
     return this.chip(null, `“${state.text}”`, state.weight, {
       weigh: (weight) => ({ weight }),
@@ -36,13 +47,26 @@ export class Chips {
     });
   }
 
+  /**
+   * @param {State} state
+   * @param {Part} part
+   * @param {number} place
+   */
   ofPart(state, part, place) {
-    const remove = () => ({ parts: this.state.parts.filter((_, at) => at !== place) });
-    const weigh = (weight) => ({ parts: this.state.parts.map((one, at) => (at === place ? { ...one, weight } : one)) });
-    return this.chip(face(part, state.index), words(part), part.weight, { weigh, remove });
+    return this.chip(face(part, state.index), words(part), part.weight, {
+      weigh: (weight) => ({ parts: this.parts.map((other, at) => (at === place ? { ...other, weight } : other)) }),
+      remove: () => ({ parts: this.parts.filter((_, at) => at !== place) }),
+    });
   }
 
+  /**
+   * @param {Element | null} image
+   * @param {string} name
+   * @param {number} weight
+   * @param {{ weigh: (weight: number) => Change, remove: () => Change }} changes
+   */
   chip(image, name, weight, { weigh, remove }) {
+    /** @param {number} value */
     const side = (value) => (value < 0 ? "Less" : "More");
     const label = el("span", { className: "what" }, image ? `${side(weight)} like ${name}` : name);
     const amount = el("output", {}, signed(weight));
@@ -59,11 +83,11 @@ export class Chips {
         value: weight,
         ariaLabel: `Weight of ${name}`,
         on: {
-          input: ({ target }) => {
-            amount.textContent = signed(target.valueAsNumber);
-            if (image) label.textContent = `${side(target.valueAsNumber)} like ${name}`;
-            chip.classList.toggle("less", target.valueAsNumber < 0);
-            this.changed(weigh(target.valueAsNumber));
+          input: ({ currentTarget: { valueAsNumber: value } }) => {
+            amount.textContent = signed(value);
+            if (image) label.textContent = `${side(value)} like ${name}`;
+            chip.classList.toggle("less", value < 0);
+            this.changed(weigh(value));
           },
         },
       }),
@@ -75,20 +99,26 @@ export class Chips {
   }
 }
 
+/**
+ * @param {Part} part
+ * @param {string} index
+ */
 function face(part, index) {
   const source = { id: () => api.thumbnail(part.value, index), vector: () => picture(part.value), url: () => "" }[part.kind]();
   return source ? el("img", { src: source, alt: "" }) : icon("image");
 }
 
+/** @param {Part} part */
 function words(part) {
   if (part.kind === "id") return "this";
   if (part.kind === "vector") return "your image";
   try {
     const url = new URL(part.value);
-    return decodeURIComponent(url.pathname.split("/").pop()) || url.hostname;
+    return decodeURIComponent(url.pathname.split("/").pop() ?? "") || url.hostname;
   } catch {
     return part.value;
   }
 }
 
+/** @param {number} weight */
 const signed = (weight) => `${weight < 0 ? "−" : ""}${Math.abs(weight).toFixed(1)}`;

@@ -6,20 +6,36 @@ import * as api from "./api.js";
 const MOST = 1_000;
 const PAGE = 200;
 
-/** All results of a search, page after page. */
+/** @typedef {import("./api.js").Result} Result */
+/** @typedef {import("./api.js").Search} Search */
+/** @typedef {"json" | "csv"} Format */
+
+/**
+ * All results of a search, page after page.
+ *
+ * @param {Search} body
+ */
 async function all(body) {
+  /** @type {Result[]} */
   const found = [];
+  /** @type {string | null} */
   let cursor = null;
   do {
     const k = Math.min(PAGE, MOST - found.length);
-    const answer = await api.search({ ...body, k, ...(cursor && { cursor }) });
-    found.push(...answer.results);
-    cursor = answer.next_cursor;
+    /** @type {api.Page} */
+    const page = await api.search({ ...body, k, ...(cursor && { cursor }) });
+    found.push(...page.results);
+    cursor = page.next_cursor;
   } while (cursor && found.length < MOST);
   return found;
 }
 
-/** Saves them as `format`, "json" or "csv"; gives how many they are. */
+/**
+ * Saves the results of a search to a file, and returns their number.
+ *
+ * @param {Search} body
+ * @param {Format} format
+ */
 export async function save(body, format) {
   const found = await all(body);
   const text = format === "csv" ? csv(found) : JSON.stringify({ search: body, results: found }, null, 2);
@@ -32,20 +48,29 @@ export async function save(body, format) {
   return found.length;
 }
 
+/** @param {Result[]} found */
 function csv(found) {
   const fields = [...new Set(found.flatMap((result) => Object.keys(result.metadata)))].sort();
   const head = ["id", "score", "uri", "width", "height", "duplicates", ...fields];
   const rows = found.map((result) => [
-    ...head.slice(0, 5).map((name) => result[name]),
+    result.id,
+    result.score,
+    result.uri,
+    result.width,
+    result.height,
     (result.duplicates || []).join(" "),
     ...fields.map((field) => [result.metadata[field] ?? ""].flat().join("; ")),
   ]);
   return [head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
-/** As RFC 4180 has it. What a spreadsheet would take for a formula begins with an apostrophe. */
+/**
+ * A cell by RFC 4180. A text that a spreadsheet would take for a formula gets an apostrophe before it.
+ *
+ * @param {string | number} value
+ */
 function cell(value) {
-  let text = String(value ?? "");
+  let text = String(value);
   if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

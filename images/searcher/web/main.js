@@ -3,10 +3,10 @@
 import * as api from "./api.js";
 import { Chips } from "./chips.js";
 import { Detail } from "./detail.js";
-import { $, after, el, images, number } from "./dom.js";
+import { $, after, closest, el, first, images, number } from "./dom.js";
 import { save } from "./export.js";
 import { Filters } from "./filters.js";
-import { Map_ } from "./map.js";
+import { ImageMap } from "./map.js";
 import * as notice from "./notice.js";
 import { Results } from "./results.js";
 import { asks, EMPTY, filtered, question, read, request, write } from "./state.js";
@@ -19,10 +19,16 @@ const HINTS = 4;
 /** Beside words or other images, an image weighs less: images are far more like each other than any is like words. */
 const BESIDE = 0.5;
 
+/** @typedef {import("./state.js").State} State */
+/** @typedef {import("./api.js").Problem} Problem */
+/** @typedef {{ replace?: boolean }} How `replace`: the address takes the place of the one before. */
+
 let state = read(location.search);
+/** @type {import("./api.js").Index[]} */
 let served = [];
+/** @type {import("./api.js").Facet[]} */
 let facets = [];
-let asked = "";
+let searched = "";
 
 const results = new Results({
   open: (id) => go({ open: id }),
@@ -35,7 +41,7 @@ const results = new Results({
 });
 const chips = new Chips({ change: (change) => go(change, { replace: true }) });
 const filters = new Filters({ change: (change) => go(change), save: keep });
-const map = new Map_({
+const map = new ImageMap({
   open: (id) => go({ open: id }),
   moved: (at) => state.view === "map" && go({ at }, { replace: true }),
   problem: (error, again) => state.view === "map" && failed(error, again),
@@ -48,14 +54,19 @@ const detail = new Detail({
     like(id, weight, { open: "" });
   },
   filter: (facet, value) => {
-    const wanted = facet.type === "list" ? { has: [value] } : facet.type === "bool" ? { is: value } : { any: [value] };
+    const wanted = facet.type === "list" ? { has: [value] } : typeof value === "boolean" ? { is: value } : { any: [value] };
     go({ where: { ...state.where, [facet.field]: wanted }, open: "", view: "search" });
   },
   list: () => (state.view === "map" ? [] : results.list),
   facet: (field) => facets.find((facet) => facet.field === field && facet.values.length),
 });
 
-/** The one way in which anything changes: a new state, a new address, and what differs is done. */
+/**
+ * The one way in which anything changes: a new state, a new address, and the page shows them.
+ *
+ * @param {Partial<State>} changes
+ * @param {How} how
+ */
 function go(changes, { replace = false } = {}) {
   const opens = changes.open && !state.open;
   state = { ...state, ...changes };
@@ -80,32 +91,40 @@ function render() {
   if (!served.length) return;
   map.render(state);
   detail.render(state);
-  if (question(state) !== asked) {
-    asked = question(state);
+  if (question(state) !== searched) {
+    searched = question(state);
     notice.clear();
     $("end").hidden = true;
     if (state.view === "search") results.find(state);
   }
 }
 
-function found(answer, list) {
+/**
+ * @param {import("./api.js").Page} page
+ * @param {import("./api.js").Result[]} list
+ */
+function found(page, list) {
   notice.clear();
   $("end").hidden = true;
   filters.found(list, state);
   $("hints").hidden = asks(state);
   if (!list.length) return nothing();
-  const all = served.find((one) => one.index === state.index)?.images ?? 0;
+  const all = served.find(({ index }) => index === state.index)?.images ?? 0;
   if (!asks(state)) status(`${images(all)} in ${state.index}`);
-  else status(`${results.sentence()} · ${Math.max(1, Math.round(answer.took_ms.total))} ms`);
+  else status(`${results.sentence()} · ${Math.max(1, Math.round(page.took_ms.total))} ms`);
 }
 
 function nothing() {
   status("No results");
   const drop = { where: {}, score: null };
-  if (filtered(state)) notice.say("No image matches", "Change or clear the filters.", [["Clear filters", () => go(drop)]]);
+  if (filtered(state)) notice.say("No image matches", "Change or clear the filters.", [["Clear all filters", () => go(drop)]]);
   else notice.say("Empty index", "This index has no images.");
 }
 
+/**
+ * @param {Problem} problem
+ * @param {() => void} again
+ */
 function failed(problem, again) {
   status(problem.status === 401 ? "API key required" : "");
   if (problem.status === 401) again = start;
@@ -113,22 +132,32 @@ function failed(problem, again) {
   const parts = state.parts.filter((part) => part.kind !== "url");
   notice.problem(problem, again);
   // An address that gives no image is in the way of everything else.
-  if (parts.length < state.parts.length && [400, 403, 404, 415, 422].includes(problem.status)) {
+  if (parts.length < state.parts.length && problem.status && [400, 403, 404, 415, 422].includes(problem.status)) {
     notice.say("Image not available", problem.message, [["Remove it", () => go({ parts })]]);
   }
 }
 
-/** There are no further pages, and not because that was all: what is shown stays. */
+/**
+ * The next page has failed. The images stay.
+ *
+ * @param {Problem} problem
+ */
 function ended(problem) {
   const again = el("button", { className: "act", on: { click: () => results.find(state) } }, "Search again");
   $("end").replaceChildren(problem.status === 410 ? "A newer version of this index was published. " : `${problem.message} `, again);
   $("end").hidden = false;
 }
 
+/** @param {string} sentence */
 function status(sentence) {
   $("status").textContent = sentence;
 }
 
+/**
+ * @param {string} id
+ * @param {number} weight
+ * @param {Partial<State>} more
+ */
 function like(id, weight, more = {}) {
   const others = state.parts.filter((part) => part.kind !== "id" || part.value !== id);
   const size = others.length || state.text ? BESIDE : 1;
@@ -142,17 +171,22 @@ function closed() {
   if (state.view === "search") results.focus(id);
 }
 
+/** @param {import("./export.js").Format} format */
 async function keep(format) {
   status("Saving…");
   try {
     status(`Saved ${images(await save(request(state), format))}`);
-  } catch (problem) {
-    status(problem.message);
+  } catch (error) {
+    status(api.problemOf(error).message);
   }
 }
 
 const typed = after(PAUSE, () => words($("text").value, { replace: true }));
 
+/**
+ * @param {string} text
+ * @param {How} [how]
+ */
 function words(text, how) {
   typed.cancel();
   text = text.trim();
@@ -160,6 +194,7 @@ function words(text, how) {
   if (text !== state.text) go({ text, view: "search", open: "", ...(text ? {} : { weight: 1 }) }, how);
 }
 
+/** @param {() => upload.Unweighted | Promise<upload.Unweighted>} make */
 async function bring(make) {
   typed.cancel();
   status("Reading the image…");
@@ -168,8 +203,8 @@ async function bring(make) {
     // A new image is a new search; what was said before is said anew with "more like this".
     go({ text: "", weight: 1, parts: [{ ...part, weight: 1 }], view: "search", open: "" });
     $("text").value = "";
-  } catch (problem) {
-    failed(problem, () => bring(make));
+  } catch (error) {
+    failed(api.problemOf(error), () => bring(make));
   }
 }
 
@@ -186,7 +221,7 @@ function listen() {
     if (event.key === "Escape" && !$("text").value) $("text").blur();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.closest("input, select, dialog")) return;
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || closest(event, "input, select, dialog")) return;
     event.preventDefault();
     $("text").focus();
     $("text").select();
@@ -197,18 +232,9 @@ function listen() {
     go({ index: $("index").value, parts, where: {}, score: null, at: null, open: "" });
     await describe();
   });
-  for (const [id, view] of [["to-search", "search"], ["to-map", "map"]]) {
-    $(id).addEventListener("click", (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-      event.preventDefault();
-      go({ view, open: "" });
-    });
-  }
-  document.querySelector(".brand").addEventListener("click", (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    go({ ...EMPTY, index: state.index });
-  });
+  follow($("to-search"), () => go({ view: "search", open: "" }));
+  follow($("to-map"), () => go({ view: "map", open: "" }));
+  follow(first(document, ".brand"), () => go({ ...EMPTY, index: state.index }));
   addEventListener("popstate", () => {
     const index = state.index;
     state = { ...read(location.search) };
@@ -217,7 +243,7 @@ function listen() {
     if (state.index !== index) describe();
   });
   addEventListener("online", () => {
-    asked = "";
+    searched = "";
     if (served.length) render();
     else start();
   });
@@ -227,14 +253,29 @@ function listen() {
   });
 }
 
+/**
+ * A click on a link does `act`; one that opens a new tab or window is left to the browser.
+ *
+ * @param {HTMLElement} link
+ * @param {() => void} act
+ */
+function follow(link, act) {
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    act();
+  });
+}
+
 /** The fields of this index, and words to begin with. */
 async function describe() {
   const index = state.index;
   try {
-    const answer = await api.facets(index);
+    const { fields } = await api.facets(index);
     if (index !== state.index) return;
-    facets = answer.fields;
-  } catch (problem) {
+    facets = fields;
+  } catch (error) {
+    const problem = api.problemOf(error);
     if (problem.status !== 404) console.info(problem.message);
     facets = [];
   }
@@ -245,25 +286,26 @@ async function describe() {
 function hint() {
   const most = facets
     .filter((facet) => facet.type === "list" && facet.values.every(({ value }) => typeof value === "string"))
-    .flatMap((facet) => facet.values.slice(0, 40));
-  const own = most.filter(({ value }) => value.length < 24).slice(2, 2 + HINTS).map(({ value }) => value);
-  const said = own.length === HINTS ? own : ["a dog on a beach", "red flowers", "a street at night", "people at a table"];
+    .flatMap((facet) => facet.values.slice(0, 40).map(({ value }) => String(value)));
+  const own = most.filter((value) => value.length < 24).slice(2, 2 + HINTS);
+  const hints = own.length === HINTS ? own : ["a dog on a beach", "red flowers", "a street at night", "people at a table"];
+  /** @param {string} text */
   const button = (text) => el("button", { className: "plain", on: { click: () => go({ text }) } }, text);
-  $("hints").replaceChildren("Try ", ...said.flatMap((text, place) => (place ? [", ", button(text)] : [button(text)])));
+  $("hints").replaceChildren("Try ", ...hints.flatMap((text, place) => (place ? [", ", button(text)] : [button(text)])));
 }
 
 async function start() {
   notice.clear();
-  let answer;
+  let list;
   try {
-    answer = await api.indexes();
-  } catch (problem) {
-    return failed(problem, start);
+    list = await api.indexes();
+  } catch (error) {
+    return failed(api.problemOf(error), start);
   }
-  served = answer.indexes;
-  const wrong = Object.entries(answer.problems);
+  served = list.indexes;
+  const wrong = Object.entries(list.problems);
   if (!served.length) return none(wrong);
-  if (!served.some((one) => one.index === state.index)) {
+  if (!served.some(({ index }) => index === state.index)) {
     const missing = state.index;
     state = { ...state, index: served[0].index };
     if (missing) console.info(`Index ${missing} does not exist; showing ${state.index}.`);
@@ -273,6 +315,7 @@ async function start() {
   await Promise.all([describe(), render()]);
 }
 
+/** @param {[index: string, reason: string][]} wrong */
 function none(wrong) {
   status("");
   const loading = wrong.length && wrong.every(([, reason]) => reason.includes("is being loaded"));

@@ -13,8 +13,14 @@ const KEPT = 400;
 const MARGIN = 48;
 const STRETCH = 1.8;
 
-export class Map_ {
-  /** `acts`: open(id), moved([x, y, zoom]), problem(error, again), status(sentence). */
+/** @typedef {import("./state.js").State} State */
+/** @typedef {[x: number, y: number]} Spot A place on the canvas, in pixels. */
+/** @typedef {[x: number, y: number, zoom: number]} View The middle of what is shown, and how large it is. */
+/** @typedef {{ open: (id: string) => void, moved: (at: View) => void, status: (sentence: string) => void,
+ *   problem: (problem: api.Problem, again: () => void) => void }} Acts */
+
+export class ImageMap {
+  /** @param {Acts} acts */
   constructor(acts) {
     this.acts = acts;
     this.canvas = el("canvas", {
@@ -23,6 +29,7 @@ export class Map_ {
       ariaLabel: "Map of the images. Arrow keys move, plus and minus zoom, Enter opens the image in the middle, 0 shows all.",
     });
     this.name = el("p", { className: "hint faint" }, "Scroll or pinch to zoom, drag to move, click an image to open it");
+    /** @type {(drawing: string, words: string, act: () => void) => HTMLElement} */
     const button = (drawing, words, act) => el("button", { className: "round", ariaLabel: words, title: words, on: { click: act } }, icon(drawing));
     const buttons = el(
       "div",
@@ -32,25 +39,44 @@ export class Map_ {
       button("fit", "Show all", () => this.fit()),
     );
     $("map").append(this.canvas, buttons, this.name);
-    this.pen = this.canvas.getContext("2d");
+    this.pen = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d"));
     this.view = { x: 0.5, y: 0.5, z: 1 };
+    /** @type {string | null} */
+    this.index = null;
+    /** @type {api.Point[]} */
     this.points = [];
+    /** @type {HTMLImageElement | null} */
+    this.sprite = null;
+    this.tile = 0;
+    this.columns = 1;
+    this.wide = 0;
+    this.high = 0;
+    /** @type {Map<string, HTMLImageElement>} */
     this.thumbs = new Map();
     this.loading = 0;
+    /** @type {Map<number, Spot>} */
     this.pointers = new Map();
+    /** @type {Spot} */
+    this.start = [0, 0];
+    this.moved = false;
+    this.keys = false;
     this.hovered = -1;
+    this.due = 0;
     this.tell = after(300, () => this.acts.moved([this.view.x, this.view.y, this.view.z]));
     this.listen();
     new ResizeObserver(() => this.resize()).observe($("map"));
   }
 
+  /** @param {State} state */
   async render(state) {
     $("map").hidden = state.view !== "map";
     if ($("map").hidden) return;
     if (state.index !== this.index) return this.load(state);
-    if (state.at && state.at.some((one, place) => Math.abs(one - [this.view.x, this.view.y, this.view.z][place]) > 1e-3)) this.go(state.at);
+    const { x, y, z } = this.view;
+    if (state.at && state.at.some((value, place) => Math.abs(value - [x, y, z][place]) > 1e-3)) this.go(state.at);
   }
 
+  /** @param {State} state */
   async load(state) {
     this.index = state.index;
     this.points = [];
@@ -70,7 +96,7 @@ export class Map_ {
       else this.fit();
     } catch (error) {
       this.index = null;
-      this.acts.problem(error, () => this.load(state));
+      this.acts.problem(api.problemOf(error), () => this.load(state));
     }
   }
 
@@ -103,18 +129,27 @@ export class Map_ {
     this.tell();
   }
 
+  /** @param {View} view */
   go([x, y, z]) {
     this.view = { x: clamp(x, 0, 1), y: clamp(y, 0, 1), z: clamp(z, FARTHEST, NEAREST) };
     this.draw();
   }
 
+  /**
+   * @param {number} across in pixels
+   * @param {number} down in pixels
+   */
   move(across, down) {
     const [wide, high] = this.size;
     this.go([this.view.x - across / wide, this.view.y - down / high, this.view.z]);
     this.tell();
   }
 
-  /** Keeps what is at (x, y) of the canvas where it is. */
+  /**
+   * The place of the map at (x, y) of the canvas stays there.
+   *
+   * @param {number} factor
+   */
   zoom(factor, x = this.wide / 2, y = this.high / 2) {
     const [wide, high] = this.size;
     const z = clamp(this.view.z * factor, FARTHEST, NEAREST);
@@ -133,23 +168,29 @@ export class Map_ {
     });
   }
 
+  /**
+   * @param {api.Point} point
+   * @returns {Spot}
+   */
   screen(point) {
     const [wide, high] = this.size;
     return [(point.x - this.view.x) * wide + this.wide / 2, (point.y - this.view.y) * high + this.high / 2];
   }
 
   paint() {
-    const { pen, side } = this;
-    if (!this.sprite || !this.wide) return;
+    const { pen, side, sprite, tile } = this;
+    if (!sprite || !this.wide) return;
     pen.clearRect(0, 0, this.wide, this.high);
     pen.imageSmoothingQuality = "high";
+    /** @type {[far: number, id: string][]} */
     const wanted = [];
     const marked = this.marked();
-    const one = (place) => {
+    /** @param {number} place */
+    const paintPoint = (place) => {
       const point = this.points[place];
       const [x, y] = this.screen(point);
       if (x < -side || y < -side || x > this.wide + side || y > this.high + side) return;
-      const thumb = side >= REAL && this.thumbs.get(point.id);
+      const thumb = side >= REAL ? this.thumbs.get(point.id) : undefined;
       if (side >= REAL && !this.thumbs.has(point.id)) wanted.push([Math.hypot(x - this.wide / 2, y - this.high / 2), point.id]);
       if (thumb?.naturalWidth) {
         const scale = side / Math.max(thumb.naturalWidth, thumb.naturalHeight);
@@ -157,13 +198,12 @@ export class Map_ {
         pen.drawImage(thumb, x - width / 2, y - height / 2, width, height);
         if (place === marked) this.mark(x, y, width, height);
       } else {
-        const { tile } = this;
-        pen.drawImage(this.sprite, (place % this.columns) * tile, Math.floor(place / this.columns) * tile, tile, tile, x - side / 2, y - side / 2, side, side);
+        pen.drawImage(sprite, (place % this.columns) * tile, Math.floor(place / this.columns) * tile, tile, tile, x - side / 2, y - side / 2, side, side);
         if (place === marked) this.mark(x, y, side, side);
       }
     };
-    for (let place = 0; place < this.points.length; place++) if (place !== marked) one(place);
-    if (marked >= 0) one(marked);
+    for (let place = 0; place < this.points.length; place++) if (place !== marked) paintPoint(place);
+    if (marked >= 0) paintPoint(marked);
     wanted.sort(([near], [far]) => near - far);
     for (const [, id] of wanted.slice(0, LOADING - this.loading)) this.fetch(id);
   }
@@ -174,25 +214,38 @@ export class Map_ {
     return keys && this.hovered < 0 ? this.nearest(this.wide / 2, this.high / 2) : this.hovered;
   }
 
+  /**
+   * @param {number} x
+   * @param {number} y
+   * @param {number} width
+   * @param {number} height
+   */
   mark(x, y, width, height) {
     this.pen.lineWidth = 3;
     this.pen.strokeStyle = getComputedStyle(this.canvas).getPropertyValue("--accent") || "#36f";
     this.pen.strokeRect(x - width / 2, y - height / 2, width, height);
   }
 
+  /** @param {string} id */
   fetch(id) {
     const thumb = new Image();
     this.loading += 1;
     this.thumbs.set(id, thumb);
-    if (this.thumbs.size > KEPT) this.thumbs.delete(this.thumbs.keys().next().value);
+    const [oldest] = this.thumbs.keys();
+    if (this.thumbs.size > KEPT) this.thumbs.delete(oldest);
     thumb.onload = thumb.onerror = () => {
       this.loading -= 1;
       this.draw();
     };
-    thumb.src = api.thumbnail(id, this.index);
+    thumb.src = api.thumbnail(id, this.index ?? "");
   }
 
-  /** The point whose tile is under (x, y), the one on top first; without `within`, whichever is nearest. */
+  /**
+   * The point whose tile is under (x, y), the one on top first; without `within`, whichever is nearest. -1: none.
+   *
+   * @param {number} x
+   * @param {number} y
+   */
   nearest(x, y, within = Infinity) {
     let best = -1;
     let least = within;
@@ -206,6 +259,7 @@ export class Map_ {
 
   listen() {
     const { canvas } = this;
+    /** @type {(event: MouseEvent) => Spot} */
     const spot = (event) => {
       const { left, top } = canvas.getBoundingClientRect();
       return [event.clientX - left, event.clientY - top];
@@ -235,12 +289,14 @@ export class Map_ {
       const others = [...this.pointers].filter(([id]) => id !== event.pointerId);
       if (others.length === 1) {
         const [[, other]] = others;
-        const apart = (one) => Math.hypot(one[0] - other[0], one[1] - other[1]) || 1;
+        /** @param {Spot} at */
+        const apart = (at) => Math.hypot(at[0] - other[0], at[1] - other[1]) || 1;
         this.move((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
         this.zoom(apart(now) / apart(before), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
       } else if (!others.length) this.move(now[0] - before[0], now[1] - before[1]);
       this.pointers.set(event.pointerId, now);
     });
+    /** @param {PointerEvent} event */
     const end = (event) => this.pointers.delete(event.pointerId);
     canvas.addEventListener("pointerup", end);
     canvas.addEventListener("pointercancel", end);
@@ -256,13 +312,18 @@ export class Map_ {
     document.documentElement.addEventListener("themechange", () => this.draw());
   }
 
-  /** What is left has to have its place first: the way back leads there. */
+  /**
+   * The address gets the place on the map first: the way back leads there.
+   *
+   * @param {number} place
+   */
   open(place) {
     this.tell.cancel();
     this.acts.moved([this.view.x, this.view.y, this.view.z]);
     this.acts.open(this.points[place].id);
   }
 
+  /** @param {Spot | null} at */
   hover(at) {
     const place = at ? this.nearest(...at, this.side / 2) : -1;
     if (place === this.hovered) return;
@@ -271,10 +332,12 @@ export class Map_ {
     this.draw();
   }
 
+  /** @param {KeyboardEvent} event */
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const step = Math.min(this.wide, this.high) / 6;
-    const act = {
+    /** @type {Record<string, () => void>} */
+    const acts = {
       ArrowLeft: () => this.move(step, 0),
       ArrowRight: () => this.move(-step, 0),
       ArrowUp: () => this.move(0, step),
@@ -287,14 +350,15 @@ export class Map_ {
         const place = this.nearest(this.wide / 2, this.high / 2);
         if (place >= 0) this.open(place);
       },
-    }[event.key];
-    if (!act) return;
+    };
+    if (!Object.hasOwn(acts, event.key)) return;
     this.keys = true;
     this.hovered = -1;
-    act();
+    acts[event.key]();
     this.draw();
     event.preventDefault();
   }
 }
 
+/** @type {(value: number, low: number, high: number) => number} */
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));

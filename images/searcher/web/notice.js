@@ -1,8 +1,11 @@
-// A word for each state in which there is nothing to see, and what to do about it.
+// A message for each state in which there are no images to see, and what to do about it.
 
-import { logIn, OFFLINE } from "./api.js";
+import { logIn, OFFLINE, problemOf } from "./api.js";
 import { $, el } from "./dom.js";
 
+/** @typedef {[words: string, act: () => void]} Act A button. */
+
+/** @type {number | undefined} */
 let waiting;
 
 export function clear() {
@@ -11,14 +14,20 @@ export function clear() {
   $("notice").replaceChildren();
 }
 
-/** A headline, a sentence, and what can be done: [[words, act]…]. */
+/**
+ * @param {string} headline
+ * @param {string} sentence
+ * @param {Act[]} acts what the person can do
+ * @param {Element | null} extra
+ */
 export function say(headline, sentence, acts = [], extra = null) {
   clear();
   const buttons = acts.map(([words, act]) => el("button", { type: "button", className: "act", on: { click: act } }, words));
-  $("notice").append(el("h2", {}, headline), el("p", {}, sentence), ...[extra].filter(Boolean), el("p", {}, ...buttons));
+  $("notice").append(el("h2", {}, headline), el("p", {}, sentence), ...(extra ? [extra] : []), el("p", {}, ...buttons));
   $("notice").hidden = false;
 }
 
+/** @type {Record<number, string>} */
 const HEADLINES = {
   [OFFLINE]: "No connection",
   410: "A newer index is available",
@@ -28,19 +37,29 @@ const HEADLINES = {
   504: "Timeout",
 };
 
-/** What went wrong, in its own words; what passes by itself is tried again by itself. */
+/**
+ * Shows an error. A temporary one is tried again by itself.
+ *
+ * @param {import("./api.js").Problem} error
+ * @param {() => void} again
+ */
 export function problem(error, again) {
   if (error.status === 401) return ask(again);
-  if (!(error.status in HEADLINES) && error.status === undefined) console.error(error);
+  if (error.status === undefined) console.error(error.cause ?? error);
   const offline = error.status === OFFLINE && !navigator.onLine;
   const sentence = offline ? "This device is offline. The search continues when it is online again." : error.message;
-  say(HEADLINES[error.status] || "Request failed", sentence, [["Try again", again]]);
+  const headline = error.status === undefined ? undefined : HEADLINES[error.status];
+  say(headline || "Request failed", sentence, [["Try again", again]]);
   if (error.retry) count(Math.max(1, Math.round(error.retry)), again);
 }
 
+/**
+ * @param {number} seconds
+ * @param {() => void} again
+ */
 function count(seconds, again) {
   const note = el("span", { className: "faint" });
-  $("notice").lastChild.append(note);
+  $("notice").lastElementChild?.append(note);
   const tell = () => (note.textContent = ` retry in ${seconds} s`);
   tell();
   waiting = setInterval(() => {
@@ -51,6 +70,7 @@ function count(seconds, again) {
   }, 1000);
 }
 
+/** @param {() => void} again */
 function ask(again) {
   const wrong = el("p", { className: "wrong", role: "alert" });
   const key = el("input", {
@@ -66,14 +86,14 @@ function ask(again) {
     {
       className: "login",
       on: {
-        submit: async (event) => {
+        submit: async (/** @type {SubmitEvent} */ event) => {
           event.preventDefault();
           try {
             await logIn(key.value);
             clear();
             again();
           } catch (error) {
-            wrong.textContent = error.message;
+            wrong.textContent = problemOf(error).message;
             key.select();
           }
         },

@@ -16,13 +16,16 @@
     return root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
   }
 
+  /** @param {Element} button */
   function describe(button) {
-    button.setAttribute("aria-pressed", isDark());
+    button.setAttribute("aria-pressed", String(isDark()));
   }
 
-  if (kept()) root.dataset.theme = kept();
+  const theme = kept();
+  if (theme) root.dataset.theme = theme;
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
+    if (!button) return;
     describe(button);
     system.addEventListener("change", () => describe(button));
     button.addEventListener("click", () => {

@@ -1,7 +1,7 @@
 // Images that a person brings: chosen, dropped or pasted, as a file or by its address.
 
 import * as api from "./api.js";
-import { $ } from "./dom.js";
+import { $, closest } from "./dom.js";
 import { pack } from "./state.js";
 
 /** Sent as it is up to here; a larger one is made smaller first. The model looks at some hundred pixels anyway. */
@@ -11,7 +11,13 @@ const FACE = 96;
 const DIRECT = ["image/jpeg", "image/png", "image/webp"];
 const KEPT = "imgsearch-image-";
 
-/** A small picture of an image that was brought in this tab; a link has only its vector. */
+/** @typedef {Omit<import("./state.js").Part, "weight">} Unweighted */
+
+/**
+ * A small picture of an image that was brought in this tab; a link has only its vector.
+ *
+ * @param {string} value
+ */
 export function picture(value) {
   try {
     return sessionStorage.getItem(KEPT + value) || "";
@@ -20,6 +26,10 @@ export function picture(value) {
   }
 }
 
+/**
+ * @param {string} value
+ * @param {string} small
+ */
 function keep(value, small) {
   try {
     sessionStorage.setItem(KEPT + value, small);
@@ -28,7 +38,13 @@ function keep(value, small) {
   }
 }
 
-/** The part that an image file is. Raises api.Problem. */
+/**
+ * The part of a search that an image file is. Throws api.Problem.
+ *
+ * @param {File} file
+ * @param {string} index
+ * @returns {Promise<Unweighted>}
+ */
 export async function ofFile(file, index) {
   const bitmap = await createImageBitmap(file).catch(() => null);
   if (!bitmap && !DIRECT.includes(file.type)) {
@@ -42,30 +58,45 @@ export async function ofFile(file, index) {
   return { kind: "vector", value };
 }
 
+/**
+ * @param {File} file
+ * @returns {Promise<string>}
+ */
 function url(file) {
   return new Promise((done, failed) => {
     const reader = new FileReader();
-    reader.onload = () => done(`data:application/octet-stream;base64,${reader.result.split(",")[1]}`);
+    reader.onload = () => done(`data:application/octet-stream;base64,${String(reader.result).split(",")[1]}`);
     reader.onerror = () => failed(new api.Problem(422, `${file.name} cannot be read.`));
     reader.readAsDataURL(file);
   });
 }
 
+/**
+ * @param {ImageBitmap} bitmap
+ * @param {number} longest in pixels
+ * @param {number} quality from 0 to 1
+ */
 function drawn(bitmap, longest, quality) {
   const scale = Math.min(1, longest / Math.max(bitmap.width, bitmap.height));
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
   canvas.height = Math.max(1, Math.round(bitmap.height * scale));
-  const pen = canvas.getContext("2d");
+  const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   pen.fillStyle = "#fff"; // under what is transparent, as the index has it
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   return canvas.toDataURL("image/jpeg", quality);
 }
 
+/** @param {string} text */
 export const isAddress = (text) => /^https?:\/\/[^\s/]+\S*$/i.test(text.trim());
 
-/** The part that an address is: an image of the index where it is one of ours. */
+/**
+ * The part of a search that an address is: an image of the index where it is one of ours.
+ *
+ * @param {string} text
+ * @returns {Unweighted}
+ */
 export function ofAddress(text) {
   const address = text.trim();
   const own = new URL("v1/images/", document.baseURI).href;
@@ -73,9 +104,15 @@ export function ofAddress(text) {
   return { kind: "url", value: address };
 }
 
-/** `acts.file(file)` and `acts.address(text)` for whatever is brought, wherever it is dropped. */
+/**
+ * Calls `acts` with each image that is chosen, dropped or pasted.
+ *
+ * @param {{ file: (file: File) => void, address: (text: string) => void }} acts
+ */
 export function listen(acts) {
+  /** @param {DataTransfer | null} data */
   const bring = (data) => {
+    if (!data) return false;
     const file = [...data.files].find((one) => one.type.startsWith("image/")) || data.files[0];
     const address = data.getData("text/uri-list").split("\n")[0] || data.getData("text/plain");
     if (address && isAddress(address) && (!file || ofAddress(address).kind === "id")) acts.address(address);
@@ -83,10 +120,13 @@ export function listen(acts) {
     else return false;
     return true;
   };
+  /** @param {boolean} on */
   const dropping = (on) => ($("dropping").hidden = !on);
+  /** @param {DragEvent} event */
   const brings = (event) => ["Files", "text/uri-list"].some((type) => event.dataTransfer?.types.includes(type));
   $("file").addEventListener("change", () => {
-    if ($("file").files[0]) acts.file($("file").files[0]);
+    const [file] = $("file").files ?? [];
+    if (file) acts.file(file);
     $("file").value = "";
   });
   document.addEventListener("dragover", (event) => {
@@ -102,7 +142,7 @@ export function listen(acts) {
     bring(event.dataTransfer);
   });
   document.addEventListener("paste", (event) => {
-    const typing = event.target.closest?.("input, textarea");
+    const typing = closest(event, "input, textarea");
     const foreign = typing && typing !== $("text");
     if (!foreign && bring(event.clipboardData)) event.preventDefault();
   });

@@ -275,8 +275,8 @@ def test_there_is_a_worker_for_every_four_cpus_of_a_limit_or_as_many_as_wanted(
 
 
 def test_no_worker_at_all_is_refused() -> None:
-    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_WORKERS=0"):
-        worker_count(Settings(search=SearchSettings(workers=0)))
+    with pytest.raises(UsageError, match=r"'0' for search.workers \(IMGSEARCH_SEARCH_WORKERS\)"):
+        Settings.from_env({"IMGSEARCH_SEARCH_WORKERS": "0"})
 
 
 @contextmanager

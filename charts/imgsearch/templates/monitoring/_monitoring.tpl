@@ -1,6 +1,6 @@
-{{- /* What the monitoring objects have in common. */}}
+{{- /* Common parts of the monitoring objects. */}}
 
-{{- /* Metadata of an object that another program finds by further labels: (list ROOT NAME LABELS). */}}
+{{- /* Metadata of an object that another program selects by more labels: (list ROOT NAME LABELS). */}}
 {{- define "imgsearch.monitoring.metadata" -}}
 {{- include "imgsearch.metadata" . }}
 {{- with index . 2 }}
@@ -8,13 +8,13 @@
 {{- end }}
 {{- end }}
 
-{{- /* Where the label `release` comes from, since several releases may share a namespace; no argument. */}}
+{{- /* Adds the label `release`, because several releases may share a namespace; no argument. */}}
 {{- define "imgsearch.monitoring.release" -}}
 - sourceLabels: [__meta_kubernetes_pod_label_app_kubernetes_io_instance]
   targetLabel: release
 {{- end }}
 
-{{- /* Labels of an alert, those that its expression may have summed away included: (list ROOT SEVERITY). */}}
+{{- /* Labels of an alert, with those that its expression may have removed by a sum: (list ROOT SEVERITY). */}}
 {{- define "imgsearch.monitoring.severity" -}}
 severity: {{ index . 1 }}
 namespace: {{ (index . 0).Release.Namespace | quote }}

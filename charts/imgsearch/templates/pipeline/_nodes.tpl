@@ -1,4 +1,4 @@
-{{- /* Which nodes embed pods ask for: GPUs, their names, spot or not. */}}
+{{- /* The nodes of embed pods: GPUs, their names, spot or not. */}}
 
 {{- /* The values of `embed`, with `gpu` and `spot` put into resources, tolerations and affinity: (ROOT). */}}
 {{- define "imgsearch.embed.values" -}}
@@ -19,7 +19,7 @@
 {{- $accelerators = list (dict "key" $gpu.acceleratorLabel "operator" "In" "values" .) }}
 {{- end }}
 
-{{- /* Terms are alternatives, expressions of one go together: a spot node has one of the labels, any other has none. */}}
+{{- /* Terms are alternatives; all expressions of a term must match. A spot node has one of the labels, other nodes none. */}}
 {{- $others := $accelerators }}
 {{- range include "imgsearch.spotNodes" . | fromYamlArray }}
 {{- $spot := dict "key" .key "operator" "In" "values" (list .value) }}
@@ -53,7 +53,7 @@
 {{- merge (dict "tolerations" $tolerations "affinity" $affinity "resources" (dict "limits" $limits)) $embed | toYaml }}
 {{- end }}
 
-{{- /* How clouds label, and some taint, their spot nodes: GKE, EKS, Karpenter, AKS; no argument. */}}
+{{- /* Labels (and some taints) of spot nodes: GKE, EKS, Karpenter, AKS; no argument. */}}
 {{- define "imgsearch.spotNodes" -}}
 - {key: cloud.google.com/gke-spot, value: "true"}
 - {key: eks.amazonaws.com/capacityType, value: SPOT}

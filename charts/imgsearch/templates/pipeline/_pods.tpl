@@ -1,4 +1,4 @@
-{{- /* Pods, or parts of them, that two objects have in common. */}}
+{{- /* Pods and parts of pods that two objects share. */}}
 
 {{- /* The spec of a pod that runs `controller`: (list ROOT ARGS). */}}
 {{- define "imgsearch.controller.podSpec" -}}
@@ -28,7 +28,7 @@ volumes:
     emptyDir: {}
 {{- end }}
 
-{{- /* What both containers of a plan pod have, but the command: (ROOT). */}}
+{{- /* The common part of both containers of a plan pod, without the command: (ROOT). */}}
 {{- define "imgsearch.plan.container" -}}
 {{- include "imgsearch.container" (list . "embedder") }}
 env:
