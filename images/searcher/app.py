@@ -1,4 +1,4 @@
-"""The searcher's application: its parts put together, and what every server has: health, metrics, a page."""
+"""The searcher's application: the composition root, and the routes for health, metrics and the page."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ from imgsearch.storage import Storage
 from imgsearch.stores import VectorStore
 from searcher.content.fetcher import Fetcher
 from searcher.content.images import Images
-from searcher.content.run_files import Facts
-from searcher.http import api, docs, problems, rate_limit
-from searcher.http.api_keys import KeyCheck, Keys
+from searcher.content.run_files import RunFiles
+from searcher.http import api, docs, openapi, problems
+from searcher.http.api_keys import ApiKeyAuthentication, ApiKeys
+from searcher.http.body_limit import BodyLimit
 from searcher.http.compat import clip_retrieval, roboflow, skypilot
-from searcher.http.connections import ClosingConnections
-from searcher.http.cors import sharing
+from searcher.http.connections import ConnectionDraining
+from searcher.http.cors import cors_options
 from searcher.http.files import Asset
-from searcher.http.rate_limit import RateLimit
-from searcher.http.request_id import Envelope, Heads
+from searcher.http.head_requests import HeadRequests
+from searcher.http.rate_limit import RateLimit, parse_rate
+from searcher.http.request_id import RequestId
 from searcher.http.request_metrics import RequestMetrics
+from searcher.http.unhandled_errors import UnhandledErrors
 from searcher.search.batcher import Model, Places, VectorCache
 from searcher.search.catalog import Catalog
 from searcher.search.engine import Finder
@@ -53,10 +56,10 @@ PAGE = {
     for file in sorted(WEB.iterdir())
     if file.suffix in MEDIA_TYPES
 }
-"""What the page is made of, by its path."""
-LOG_IN = "/v1/login"
-PUBLIC = frozenset({*PAGE, LOG_IN, "/healthz", "/readyz", "/metrics", skypilot.HEALTH})
-"""Paths that need no key: nothing of the team's is to be seen there."""
+"""The files of the page, by path."""
+LOGIN = "/v1/login"
+PUBLIC = frozenset({*PAGE, LOGIN, "/healthz", "/readyz", "/metrics", skypilot.HEALTH})
+"""Paths that need no API key, because they show none of the team's images."""
 PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -65,8 +68,8 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-COMPRESSED_BYTES = 1024
-"""A smaller answer is sent as it is."""
+MIN_COMPRESSED_BYTES = 1024
+"""A smaller response is not compressed."""
 
 
 def create_app(
@@ -77,17 +80,16 @@ def create_app(
     load_encoder: Callable[[str], Encoder],
     open_source: Callable[[str], Source],
     stopping: threading.Event,
-    counts: Path | None = None,
+    metrics_folder: Path | None = None,
 ) -> FastAPI:
-    """The application over what it is given. It listens at once, is ready when its models are loaded, and is not ready
-    any more once `stopping` is set. `counts` is the folder of Metrics. Raises UsageError for settings that make no
-    sense."""
+    """Builds the application. It serves at once, is ready once its models are loaded, and is no longer ready once
+    `stopping` is set. `metrics_folder`: see Metrics. Raises UsageError for invalid settings."""
     limits = settings.search
-    keys = None if limits.api_keys is None else Keys(limits.api_keys)
-    rate = None if limits.rate_limit is None else rate_limit.rate(limits.rate_limit)
-    shared = sharing(limits.cors_origins)
+    keys = None if limits.api_keys is None else ApiKeys(limits.api_keys)
+    rate = None if limits.rate_limit is None else parse_rate(limits.rate_limit)
+    cors = cors_options(limits.cors_origins)
     threads = Threads()
-    metrics = Metrics(counts)
+    metrics = Metrics(metrics_folder)
     cache = VectorCache(limits.cache_vectors)
     places = Places(limits.max_waiting, metrics=metrics)
     catalog = Catalog(
@@ -100,7 +102,7 @@ def create_app(
     fetch = Fetcher(limits).get
     finder = Finder(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
     images = Images(catalog, store, storage, open_source=open_source, threads=threads)
-    facts = Facts(catalog, storage, threads=threads)
+    run_files = RunFiles(catalog, storage, threads=threads)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -118,56 +120,64 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses={"4XX": problems.SCHEMA, "5XX": problems.SCHEMA},
+        responses={"4XX": openapi.PROBLEM, "5XX": openapi.PROBLEM},
     )
-    for kind in (Problem, ImgsearchError, BadImage, HTTPException):
-        app.add_exception_handler(kind, problems.answer)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    # The last one added is the outermost: a refusal has to have the headers that an answer has.
-    app.add_middleware(problems.BodyLimit, limit=limits.max_body_bytes)
+    for error_class in (Problem, ImgsearchError, BadImage, HTTPException):
+        app.add_exception_handler(error_class, problems.handle)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    # The last middleware is the outermost: error responses of the inner ones get the headers of the outer ones.
+    app.add_middleware(BodyLimit, limit=limits.max_body_bytes)
     if rate:
-        app.add_middleware(RateLimit, rate=rate, free=PUBLIC)
+        app.add_middleware(RateLimit, rate=rate, exempt=PUBLIC)
     if keys:
-        app.add_middleware(KeyCheck, keys=keys, public=PUBLIC)
-        _add_log_in(app, keys)
-    app.add_middleware(problems.Surprises)
+        app.add_middleware(ApiKeyAuthentication, keys=keys, public=PUBLIC)
+        _add_login(app, keys)
+    app.add_middleware(UnhandledErrors)
     app.add_middleware(
         GZipMiddleware,
-        minimum_size=COMPRESSED_BYTES,
-        exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, "image/*"),  # their ETags are strong
+        minimum_size=MIN_COMPRESSED_BYTES,
+        exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, "image/*"),  # images have strong ETags
     )
-    if shared:
-        app.add_middleware(CORSMiddleware, **shared)
-    app.add_middleware(Heads)
-    app.add_middleware(ClosingConnections, stopping=stopping)
-    app.add_middleware(Envelope)
+    if cors:
+        app.add_middleware(CORSMiddleware, **cors)
+    app.add_middleware(HeadRequests)
+    app.add_middleware(ConnectionDraining, stopping=stopping)
+    app.add_middleware(RequestId)
     app.add_middleware(RequestMetrics, metrics=metrics)
-    described: dict[str, Any] = {}
-    if keys:  # only so that /docs knows of them; KeyCheck asks for them, on paths that are no route too
-        ways = [("bearer", "An API key."), ("basic", "An API key is the password; the user's name is of no account.")]
-        schemes = [HTTPBase(scheme=way, scheme_name=way, description=text, auto_error=False) for way, text in ways]
-        described = {"dependencies": [Depends(scheme) for scheme in schemes], "responses": api.REFUSED}
-    app.include_router(api.router(catalog, finder, images, facts), **described)
-    app.include_router(skypilot.router(catalog, finder, images), **described)
+    protected = _protected() if keys else {}
+    app.include_router(api.router(catalog, finder, images, run_files), **protected)
+    app.include_router(skypilot.router(catalog, finder, images), **protected)
     app.include_router(skypilot.health(catalog))
-    app.include_router(roboflow.router(catalog, finder, fetch), **described)
-    app.include_router(clip_retrieval.router(catalog, finder), **described)
+    app.include_router(roboflow.router(catalog, finder, fetch), **protected)
+    app.include_router(clip_retrieval.router(catalog, finder), **protected)
     _add_health(app, catalog, metrics, stopping)
     _add_page(app)
     docs.add_docs(app)
-    docs.describe_headers(app)
+    openapi.add_common_headers(app)
     return app
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+def _protected() -> dict[str, Any]:
+    """Documents the API keys in OpenAPI. ApiKeyAuthentication checks them, also for paths without a route."""
+    schemes = [
+        HTTPBase(scheme=scheme, scheme_name=scheme, description=description, auto_error=False)
+        for scheme, description in [
+            ("bearer", "An API key."),
+            ("basic", "An API key as the password. The user name is ignored."),
+        ]
+    ]
+    return {"dependencies": [Depends(scheme) for scheme in schemes], "responses": openapi.UNAUTHORIZED}
+
+
+async def _handle_validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return problems.response(of_validation(error.errors()))
 
 
-def _add_log_in(app: FastAPI, keys: Keys) -> None:
-    @app.post(LOG_IN, include_in_schema=False)
-    async def log_in(given: LogIn, request: Request) -> Response:
-        return keys.log_in(given.key, origin=request.headers.get("origin", ""))
+def _add_login(app: FastAPI, keys: ApiKeys) -> None:
+    @app.post(LOGIN, include_in_schema=False)
+    async def log_in(body: LogIn, request: Request) -> Response:
+        return keys.log_in(body.key, origin=request.headers.get("origin", ""))
 
 
 def _add_health(app: FastAPI, catalog: Catalog, metrics: Metrics, stopping: threading.Event) -> None:
@@ -177,7 +187,7 @@ def _add_health(app: FastAPI, catalog: Catalog, metrics: Metrics, stopping: thre
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        reasons = ["it is shutting down"] if stopping.is_set() else await catalog.not_ready()
+        reasons = ["the searcher is shutting down"] if stopping.is_set() else await catalog.not_ready()
         metrics.ready(not reasons)
         if reasons:
             raise Problem(503, "; ".join(reasons), headers={"Retry-After": str(RETRY_SECONDS)})

@@ -116,9 +116,9 @@ def test_an_address_that_is_typed_is_asked_of_the_searcher_which_says_why_not(pa
     opened(page)
     page.locator("#text").fill("https://127.0.0.1/secret.jpg")
     page.locator("#text").press("Enter")
-    expect(page.locator("#notice h2")).to_have_text("That image cannot be had")
+    expect(page.locator("#notice h2")).to_have_text("Image not available")
     assert address(page)["part"] == ["url:1:https://127.0.0.1/secret.jpg"]
-    page.get_by_role("button", name="Leave it out").click()
+    page.get_by_role("button", name="Remove it").click()
     shown(page)
     assert "part" not in address(page)
 
@@ -197,7 +197,7 @@ def test_the_score_slider_leaves_out_what_is_less_like_it(page: Page) -> None:
     opened(page, "/?index=photos&q=a+giraffe")
     menu(page, "score")
     with page.expect_response(lambda answer: "min_score" in (answer.request.post_data or "")):
-        page.get_by_label("Least score").fill("0.24")
+        page.get_by_label("Minimum score").fill("0.24")
     shown(page)
     scores = page.locator(f"{TILES} .score").all_inner_texts()
     assert scores
@@ -212,7 +212,7 @@ def test_near_duplicates_are_folded_with_a_count_and_can_be_opened_or_shown(page
     own = page.locator(f"{TILES}:has(.twins) .open").first
     expect(own).to_have_attribute("aria-label", re.compile(r"\d, and 1 nearly the same$"))
     badge.click()
-    expect(page.locator(".twins-of h3")).to_contain_text("nearly the same")
+    expect(page.locator(".twins-of h3")).to_contain_text("Near-duplicates")
     page.locator(".twins-of button").click()
     expect(page.locator("#detail-name")).to_have_text(re.compile(r"again-|\d{12}"))
     page.keyboard.press("Escape")
@@ -368,7 +368,7 @@ def test_the_map_is_zoomed_and_moved_and_opens_images_and_its_place_is_in_the_li
     page: Page, context: BrowserContext
 ) -> None:
     page.goto("/?index=photos&view=map")
-    expect(page.locator("#status")).to_contain_text("like beside like")
+    expect(page.locator("#status")).to_contain_text("near each other")
     canvas = page.locator("#map canvas")
     box = canvas.bounding_box()
     assert box
@@ -392,14 +392,14 @@ def test_the_map_is_zoomed_and_moved_and_opens_images_and_its_place_is_in_the_li
     expect(page.get_by_role("dialog")).to_be_hidden()
     other = context.new_page()
     other.goto(page.url)
-    expect(other.locator("#status")).to_contain_text("like beside like")
+    expect(other.locator("#status")).to_contain_text("near each other")
     other.locator("#map canvas").press("Enter")
     expect(other.locator("#detail-name")).to_have_text(name)
 
 
 def test_a_click_on_the_map_opens_the_image_under_it(page: Page) -> None:
     page.goto("/?index=photos&view=map")
-    expect(page.locator("#status")).to_contain_text("like beside like")
+    expect(page.locator("#status")).to_contain_text("near each other")
     page.get_by_label("Zoom in").click(click_count=3)
     canvas = page.locator("#map canvas")
     canvas.press("ArrowLeft")

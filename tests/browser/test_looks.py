@@ -83,12 +83,12 @@ def detail(page: Page) -> None:
 
 def plane(page: Page) -> None:
     page.goto("/?index=photos&view=map")
-    expect(page.locator("#status")).to_contain_text("like beside like")
+    expect(page.locator("#status")).to_contain_text("near each other")
 
 
 def near(page: Page) -> None:
     page.goto("/?index=photos&view=map&at=0.42,0.48,3")
-    expect(page.locator("#status")).to_contain_text("like beside like")
+    expect(page.locator("#status")).to_contain_text("near each other")
     page.wait_for_load_state("networkidle")
 
 
@@ -178,7 +178,7 @@ def test_nothing_jumps_through_the_whole_list_of_gestures(
     page.get_by_role("button", name="Clear filters").click()
     shown(page)
     page.get_by_role("link", name="Map").click()
-    expect(page.locator("#status")).to_contain_text("like beside like")
+    expect(page.locator("#status")).to_contain_text("near each other")
     page.get_by_label("Zoom in").click()
     page.get_by_role("link", name="Images", exact=True).click()
     shown(page)
@@ -276,8 +276,8 @@ def refusing(page: Page, console: Console) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("status", "detail", "headline"),
     [
-        (429, "too many searches wait for the model; try again in a moment", "Too many searches at once"),
-        (503, "the store does not answer", "One moment"),
+        (429, "too many searches wait for the model; try again in a moment", "Too many requests"),
+        (503, "the store does not answer", "Temporarily unavailable"),
     ],
 )
 def test_what_passes_is_told_and_tried_again_by_itself(
@@ -312,7 +312,7 @@ def test_a_run_that_goes_leaves_what_is_shown_and_can_be_searched_anew(page: Pag
     page.route("**/v1/search", answer)
     opened(page, "/?index=photos&q=people")
     page.mouse.wheel(0, 9000)
-    expect(page.locator("#end")).to_contain_text("A newer index was published")
+    expect(page.locator("#end")).to_contain_text("A newer version")
     assert page.locator(TILES).count() == 40
     page.unroute("**/v1/search")
     page.get_by_role("button", name="Search again").click()
@@ -335,7 +335,7 @@ def test_without_an_index_the_page_says_how_to_make_one(page: Page) -> None:
     page.route("**/v1/indexes", lambda route: route.fulfill(json={"indexes": [], "problems": {}}), times=1)
     page.goto("/")
     expect(page.locator("#notice")).to_contain_text("controller run-pipeline")
-    page.get_by_role("button", name="Look again").click()
+    page.get_by_role("button", name="Check again").click()
     shown(page)
 
 
@@ -343,5 +343,5 @@ def test_while_the_model_is_loaded_the_page_waits(page: Page) -> None:
     loading = {"indexes": [], "problems": {"photos": "its model is being loaded"}}
     page.route("**/v1/indexes", lambda route: route.fulfill(json=loading), times=1)
     page.goto("/?q=a+giraffe")
-    expect(page.locator("#notice")).to_contain_text("The model is being loaded")
+    expect(page.locator("#notice")).to_contain_text("the model is loaded")
     shown(page)

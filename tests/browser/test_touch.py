@@ -139,7 +139,7 @@ def spot(point: tuple[float, float], box: tuple[float, float, float, float], vie
 @pytest.fixture
 def plane(page: Page) -> Plane:
     page.goto("/?index=photos&view=map&at=0.5,0.5,3")
-    expect(page.locator("#status")).to_contain_text("like beside like")
+    expect(page.locator("#status")).to_contain_text("near each other")
     return Plane(page)
 
 
@@ -175,7 +175,7 @@ def test_a_tap_on_the_map_opens_the_image_under_it(page: Page, plane: Plane) -> 
 
     lone = max(points, key=room)
     page.goto(f"/?index=photos&view=map&at={lone['x']:.4f},{lone['y']:.4f},8")
-    expect(page.locator("#status")).to_contain_text("like beside like")
+    expect(page.locator("#status")).to_contain_text("near each other")
     page.touchscreen.tap(*plane.spot(lone["x"], lone["y"]))
     page.wait_for_url(re.compile(f"open={lone['id']}"))
     # The tap's click must not go to a button of what has opened under the finger.
@@ -267,7 +267,7 @@ def test_a_tap_does_what_a_click_does(page: Page) -> None:
     assert list(json.loads(parse_qs(urlparse(page.url).query)["where"][0])) == ["labels"]
     page.touchscreen.tap(WIDTH / 2, 200)
     page.get_by_role("link", name="Map").tap()
-    expect(page.locator("#status")).to_contain_text("like beside like")
+    expect(page.locator("#status")).to_contain_text("near each other")
 
 
 def test_a_tap_beside_a_list_of_values_closes_it_and_opens_nothing(page: Page) -> None:

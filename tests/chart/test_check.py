@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from searcher.server.serve import listen
+from searcher.server.socket import listen
 from tests.chart.helm import CHART
 from tests.searcher.library import Library, hashed
 

@@ -67,10 +67,10 @@ def clip_retrieval(arguments: Mapping[str, Any], queries: Sequence[Mapping[str, 
     return _run(CLIP_RETRIEVAL, [arguments, queries])
 
 
-def _run(program: str, given: Any) -> list[Any]:
+def _run(program: str, arguments: Any) -> list[Any]:
     if not PYTHON.exists():
         pytest.skip("the clients of other servers are not here: make install-clients")
-    command = [str(PYTHON), "-c", program, json.dumps(given)]
+    command = [str(PYTHON), "-c", program, json.dumps(arguments)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     answers: list[Any] = json.loads(done.stdout.splitlines()[-1])

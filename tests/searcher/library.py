@@ -121,7 +121,7 @@ class Library:
         for key, metadata in described.items():
             image = Image.open(io.BytesIO(files[key]))
             thumbnail = picture(metadata["colour"], format="WEBP", size=(8, 6))
-            about = {
+            position = {
                 "_key": key,
                 "_run": run,
                 "_thumbs": "00000/00000",
@@ -131,7 +131,7 @@ class Library:
                 "_height": image.height,
             }
             (vector,) = encoder.encode_images([encoder.prepare(image)])
-            records.append(Record(image_id(key), {**metadata, **about}, vector))
+            records.append(Record(image_id(key), {**metadata, **position}, vector))
             tar += thumbnail
         self.storage.put(RunFolder(run).thumbs(0, 0), tar)
         encoder.image_calls.clear()
@@ -171,16 +171,16 @@ class Library:
             httpx.AsyncClient(transport=transport, base_url="http://searcher", timeout=TIMEOUT) as client,
         ):
             if ready:
-                await until(lambda: client.get("/readyz"), lambda answer: answer.status_code == 200)
+                await until(lambda: client.get("/readyz"), lambda response: response.status_code == 200)
             yield client
 
 
-async def until(ask: Callable[[], Any], told: Callable[[Any], bool]) -> Any:
+async def until(ask: Callable[[], Any], done: Callable[[Any], bool]) -> Any:
     """Asks again and again until the answer is what the test waits for."""
     async with asyncio.timeout(TIMEOUT):
-        while not told(answer := await ask()):
+        while not done(response := await ask()):
             await asyncio.sleep(0)
-    return answer
+    return response
 
 
 async def event(flag: Any) -> None:
@@ -190,18 +190,18 @@ async def event(flag: Any) -> None:
 
 async def found(client: httpx.AsyncClient, **search: Any) -> list[str]:
     """The colours that a search gives, best first."""
-    answer = await client.post("/v1/search", json=search)
-    assert answer.status_code == 200, answer.text
-    return [result["metadata"]["colour"] for result in answer.json()["results"]]
+    response = await client.post("/v1/search", json=search)
+    assert response.status_code == 200, response.text
+    return [result["metadata"]["colour"] for result in response.json()["results"]]
 
 
-def problem(answer: httpx.Response, status: int) -> str:
+def problem(response: httpx.Response, status: int) -> str:
     """The sentence of a problem, whose form is checked on the way."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    document = answer.json()
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
     assert document["status"] == status
     assert document["type"] == "about:blank"
     assert document["title"]
-    assert "Traceback" not in answer.text
+    assert "Traceback" not in response.text
     return str(document["detail"])

@@ -19,8 +19,8 @@ PROGRAM = """
 import json, sys, threading
 from pathlib import Path
 from imgsearch.settings import SearchSettings
-from searcher.server.serve import listen
-from searcher.server.worker import run
+from searcher.server.socket import listen
+from searcher.server.worker import run_server
 from tests.searcher.library import Library
 
 library = Library(Path(sys.argv[1]))
@@ -37,7 +37,7 @@ def finish_when_told():
 
 threading.Thread(target=finish_when_told, daemon=True).start()
 limits = json.loads(sys.argv[2])
-run(library.app(**limits), listener, SearchSettings(**limits), library.stopping)
+run_server(library.app(**limits), listener, SearchSettings(**limits), library.stopping)
 print("done", flush=True)
 """
 

@@ -88,9 +88,9 @@ async def test_the_examples_are_answered_as_described(gallery: Library, descript
             assert schemas[request]["examples"]
             for example in schemas[request]["examples"]:
                 validate(example, request, description)
-                answer = await client.post(path, json=example)
-                assert answer.status_code == 200, answer.text
-                validate(answer.json(), response, description)
+                posted = await client.post(path, json=example)
+                assert posted.status_code == 200, posted.text
+                validate(posted.json(), response, description)
         everything = {"text": "red", "include": ["metadata", "embedding"], "dedupe": 0.9}
         validate((await client.post("/v1/search", json=everything)).json(), "SearchResponse", description)
         failing = (await client.post("/v1/search/batch", json={"searches": [{"text": ""}]})).json()

@@ -1,1 +1,1 @@
-"""Images and run files that the searcher serves, and images that it fetches."""
+"""The files that the searcher serves, and the images that it fetches."""

@@ -1,4 +1,4 @@
-"""Files for clients: their bytes and the ETag of these."""
+"""Files for clients: their bytes and their ETags."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class File:
     """A file for a client."""
 
     etag: str
-    """A weak one, W/"…", where the answer may be compressed: it is then the same content in other bytes."""
+    """A weak ETag, W/"…", where the response may be compressed: the same content, in other bytes."""
     data: bytes | None
-    """None: the client has it."""
+    """None: the client has a current copy."""
     media_type: str = "image/webp"
-    took: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds, by where they went."""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds by step."""
 
 
 def content_etag(data: bytes) -> str:
-    """A strong ETag: other bytes have another one."""
+    """A strong ETag: other bytes get another one."""
     return f'"{hashlib.sha256(data).hexdigest()[:32]}"'
 
 
-def matches(known: str, etag: str) -> bool:
-    """Whether the If-None-Match header `known` has that ETag, weak or strong (RFC 9110, 13.1.2)."""
-    return known.strip() == "*" or etag.removeprefix("W/") in re.findall(r'"[^"]*"', known)
+def etag_matches(if_none_match: str, etag: str) -> bool:
+    """Whether an If-None-Match header has that ETag, weak or strong (RFC 9110, 13.1.2)."""
+    return if_none_match.strip() == "*" or etag.removeprefix("W/") in re.findall(r'"[^"]*"', if_none_match)

@@ -1,4 +1,4 @@
-"""The images behind the results: originals from their source, thumbnails from the run folder."""
+"""The images of an index: originals are read from their source, thumbnails from the run folder."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from imgsearch.sources import Source
 from imgsearch.storage import Storage
 from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import thumbnail
-from searcher.content.files import File, content_etag, matches
+from searcher.content.files import File, content_etag, etag_matches
 from searcher.search.catalog import Catalog, Index
 from searcher.search.errors import Problem
 from searcher.search.threads import Threads
 
 OPEN_SOURCES = 16
-"""How many sources stay open; an index has one."""
+"""Sources that stay open. An index has one."""
 
-_Read = tuple[str, bytes, str]
+_Content = tuple[str, bytes, str]
 """ETag, bytes and media type."""
 
 
 class Images:
-    """Reads image files by the id of their image, from the current run or the one that is named. Each raises Problem
-    404 where there is none, and what `Catalog.find` raises."""
+    """Reads image files by image id, from the current run or the given one. Every method raises Problem 404 for an
+    unknown image, and the errors of `Catalog.find`."""
 
     def __init__(
         self,
@@ -48,51 +48,49 @@ class Images:
         self._threads = threads
 
     async def original(self, id: str, *, index: str | None, run: str | None = None) -> File:
-        """The file as its source has it now."""
+        """The original file, as it is in its source now."""
         return await self._catalog.using(index, partial(self._file, self._original, id), run=run)
 
     async def original_at(self, path: str, *, index: str | None) -> File:
-        """The same by the image's key in its source."""
-        told = f"at {path!r}"
-        return await self._catalog.using(index, partial(self._file, self._original, image_id(path), told=told))
+        """The original file, by the key of the image in its source."""
+        read = partial(self._file, self._original, image_id(path), name=f"at {path!r}")
+        return await self._catalog.using(index, read)
 
-    async def thumbnail(self, id: str, *, index: str | None, run: str | None = None, known: str = "") -> File:
-        """The WebP that was made when the image was indexed. `known`: the client's If-None-Match."""
+    async def thumbnail(self, id: str, *, index: str | None, run: str | None = None, if_none_match: str = "") -> File:
+        """The WebP thumbnail from the index."""
 
-        async def call(index: Index) -> File:
+        async def read(index: Index) -> File:
             etag = _thumbnail_etag(id, index)
-            # Not for `*`, which matches only where there is an image.
-            return (
-                File(etag, None)
-                if '"' in known and matches(known, etag)
-                else await self._file(self._thumbnail, id, index)
-            )
+            # Not for `*`, which matches only if the image exists.
+            if '"' in if_none_match and etag_matches(if_none_match, etag):
+                return File(etag, None)
+            return await self._file(self._thumbnail, id, index)
 
-        return await self._catalog.using(index, call, run=run)
+        return await self._catalog.using(index, read, run=run)
 
     async def _file(
-        self, read: Callable[[Record, Index], _Read], id: str, index: Index, *, told: str | None = None
+        self, read: Callable[[Record, Index], _Content], id: str, index: Index, *, name: str | None = None
     ) -> File:
-        """`told`: what the client knows the image by, if not its id."""
+        """`name`: the image's name in an error message. Default: its id."""
         start = perf_counter()
         records = await self._threads.store(self._store.get, index.pointer.collection, [id])
         if not records:
-            raise Problem(404, f'index "{index.pointer.index}" has no image {told or f"with the id {id!r}"}')
-        found = perf_counter()
+            raise Problem(404, f'index "{index.pointer.index}" has no image {name or f"with the id {id!r}"}')
+        read_start = perf_counter()
         etag, data, media_type = await self._threads.files(read, records[0], index)
-        took = {"store": found - start, "file": perf_counter() - found}
-        return File(etag, data, media_type, {name: round(seconds * 1000, 3) for name, seconds in took.items()})
+        seconds = {"store": read_start - start, "file": perf_counter() - read_start}
+        return File(etag, data, media_type, {step: round(value * 1000, 3) for step, value in seconds.items()})
 
-    def _thumbnail(self, record: Record, index: Index) -> _Read:
+    def _thumbnail(self, record: Record, index: Index) -> _Content:
         return _thumbnail_etag(record.id, index), self._storage.get_range(*thumbnail(record)), "image/webp"
 
-    def _original(self, record: Record, index: Index) -> _Read:
+    def _original(self, record: Record, index: Index) -> _Content:
         try:
             data = self._open_source(index.pointer.source).read(record.metadata["_key"])
-            # Of the bytes and not of the run: two parts of a file that changed in between must not look like one.
+            # From the bytes, not the run: ranges of a file that changed in between must not be joined.
             return content_etag(data), data, _media_type(data)
         except (UsageError, PermanentError, BadImage) as error:
-            raise Problem(404, f"the original cannot be had from here, its thumbnail can: {error}") from error
+            raise Problem(404, f"the original cannot be read; its thumbnail is available: {error}") from error
 
 
 def _thumbnail_etag(id: str, index: Index) -> str:
@@ -100,14 +98,14 @@ def _thumbnail_etag(id: str, index: Index) -> str:
 
 
 def _media_type(data: bytes) -> str:
-    """By the bytes, never by the name: a page called .jpg must not become one of ours."""
+    """From the bytes, never from the name: an HTML page called .jpg must not be served as a page of this server."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             media_type = image.get_format_mimetype() or ""
     except (OSError, ValueError, SyntaxError) as error:
-        raise BadImage("read", "it is no image any more") from error
-    if media_type == "image/mpo":  # a camera's JPEG with more pictures behind the first
+        raise BadImage("read", "the file is no longer an image") from error
+    if media_type == "image/mpo":  # a camera's JPEG with several images
         return "image/jpeg"
     if not media_type.startswith("image/"):
-        raise BadImage("read", f"a browser must not get {media_type or 'an unknown format'}")
+        raise BadImage("read", f"invalid media type: {media_type or 'unknown'}")
     return media_type

@@ -1,4 +1,4 @@
-"""What ingest found out about a whole run: the values of its fields, and its map. Read from the run folder."""
+"""The files that ingest writes for a whole run: facets, map and sprite. Read from the run folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imgsearch.runs import layout
 from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer
-from searcher.content.files import File, matches
+from searcher.content.files import File, etag_matches
 from searcher.search.catalog import Catalog
 from searcher.search.errors import Problem
 from searcher.search.requests import Facets, Map
@@ -20,12 +20,12 @@ from searcher.search.threads import Threads
 
 JSON = "application/json"
 KEPT_RUNS = 8
-"""Whose files stay in memory: a sprite has some megabytes."""
+"""Runs whose files stay in memory. A sprite has a few megabytes."""
 
 
-class Facts:
-    """Answers from `facets.json`, `map.json` and `map.webp`. Each raises Problem 404 for a run without that file, and
-    what `Catalog.find` raises; `known` is the client's If-None-Match."""
+class RunFiles:
+    """Serves `facets.json`, `map.json` and `map.webp`. Every method raises Problem 404 for a run without that file, and
+    the errors of `Catalog.find`."""
 
     def __init__(self, catalog: Catalog, storage: Storage, *, threads: Threads) -> None:
         self._catalog = catalog
@@ -35,34 +35,34 @@ class Facts:
         self._map = lru_cache(KEPT_RUNS)(self._read_map)
         self._sprite = lru_cache(KEPT_RUNS)(self._read_sprite)
 
-    async def facets(self, index: str | None, *, run: str | None, field: str | None, known: str) -> File:
-        """A schemas.Facets of all fields or of one; raises Problem 404 where no image has that."""
-        return await self._file(partial(self._facets_of, field), JSON, index, run, known)
+    async def facets(self, index: str | None, *, run: str | None, field: str | None, if_none_match: str) -> File:
+        """A requests.Facets of all fields or of one. Raises Problem 404 for an unknown field."""
+        return await self._file(partial(self._facets_of, field), JSON, index, run, if_none_match)
 
-    async def map(self, index: str | None, *, run: str | None, known: str) -> File:
-        """A schemas.Map."""
-        return await self._file(self._map, JSON, index, run, known)
+    async def map(self, index: str | None, *, run: str | None, if_none_match: str) -> File:
+        """A requests.Map."""
+        return await self._file(self._map, JSON, index, run, if_none_match)
 
-    async def sprite(self, index: str | None, *, run: str | None, known: str) -> File:
-        """The WebP whose tiles the map's points are."""
-        return await self._file(self._sprite, "image/webp", index, run, known)
+    async def sprite(self, index: str | None, *, run: str | None, if_none_match: str) -> File:
+        """A WebP with one tile for each point of the map."""
+        return await self._file(self._sprite, "image/webp", index, run, if_none_match)
 
     async def _file(
-        self, read: Callable[[Pointer], bytes], media_type: str, index: str | None, run: str | None, known: str
+        self, read: Callable[[Pointer], bytes], media_type: str, index: str | None, run: str | None, if_none_match: str
     ) -> File:
         pointer = (await self._catalog.find(index, run)).pointer
-        # JSON may be compressed on its way, so that its bytes are not always these.
+        # Weak for JSON: a compressed response has other bytes.
         etag = f'W/"{pointer.run}"' if media_type == JSON else f'"{pointer.run}"'
-        if '"' in known and matches(known, etag):
+        if '"' in if_none_match and etag_matches(if_none_match, etag):
             return File(etag, None)
         return File(etag, await self._threads.files(read, pointer), media_type)
 
     def _facets_of(self, field: str | None, pointer: Pointer) -> bytes:
         facets = self._facets(pointer)
         if field is not None:
-            fields = [one for one in facets.fields if one.field == field]
+            fields = [facet for facet in facets.fields if facet.field == field]
             if not fields:
-                raise Problem(404, f'no image of index "{pointer.index}" has the field {field!r}; /v1/facets lists all')
+                raise Problem(404, f'index "{pointer.index}" has no field {field!r}; see /v1/facets')
             facets = facets.model_copy(update={"fields": fields})
         return facets.model_dump_json().encode()
 
@@ -84,8 +84,8 @@ class Facts:
         try:
             return self._storage.get(name)
         except NotFound as error:
-            sentence = (
-                f'index "{pointer.index}" has no {name}: its run is older than that, or it could not be made, as the '
-                "log of its ingest says; index again"
+            detail = (
+                f'index "{pointer.index}" has no {name}: an older version made the run, or ingest failed to write the '
+                "file; see the log of ingest, or index again"
             )
-            raise Problem(404, sentence) from error
+            raise Problem(404, detail) from error

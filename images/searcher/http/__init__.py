@@ -1,1 +1,1 @@
-"""The HTTP side of the searcher: routes, errors, keys, limits and headers."""
+"""The HTTP side of the searcher: routes, error responses, API keys, limits and headers."""

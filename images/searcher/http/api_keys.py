@@ -1,7 +1,7 @@
-"""The API keys: requests bring one as a bearer token or a password, and the page as a cookie that stands for it.
+"""Authentication with API keys (401). Clients send a key as a bearer token or a password; the page sends a cookie.
 
-Only their SHA-256 is known here. That suffices for keys that were drawn at random, as docs/kubernetes.md makes them:
-nobody can try them all."""
+The server has only the SHA-256 of each key. That is enough for random keys, as docs/kubernetes.md makes them: nobody
+can try them all."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ from searcher.http import problems
 from searcher.search.errors import Problem
 
 COOKIE = "imgsearch"
-NAME = "key_name"
-"""Where a request's scope has the name of its key."""
+KEY_NAME = "key_name"
+"""The entry of a request's ASGI scope with the name of its API key."""
 
 MISSING = (
-    "this searcher wants an API key: send the header `Authorization: Bearer KEY`, or the key as a password, or give it "
-    "to the page at /"
+    "authentication required: send the header `Authorization: Bearer KEY`, or the key as the password, or log in on "
+    "the page at /"
 )
-WRONG = "this is not an API key of this searcher: ask whoever runs it for one"
+INVALID = "authentication failed: invalid API key; ask your administrator for one"
+FORMAT = (
+    "write NAME:SHA256HEX, with a name of letters, digits, '.', '_' and '-', and the hash from: "
+    'printf %s "$KEY" | sha256sum'
+)
 EMPTY = hashlib.sha256(b"").digest()
 
 
@@ -39,69 +43,53 @@ class _Key:
 
     @property
     def token(self) -> str:
-        """What the cookie is. Not the key itself: browsers send cookies of a host to each of its ports."""
+        """The value of the cookie. Not the key itself: browsers send cookies of a host to each of its ports."""
         return hmac.digest(self.digest, b"imgsearch page", hashlib.sha256).hex()
 
 
-class Keys:
-    """What clients may know, each with a name. All of them are looked at each time, so that the time of an answer does
-    not tell how much of which was right."""
+class ApiKeys:
+    """The valid API keys, each with the name of a client. Each check compares all keys in constant time, so that the
+    response time reveals nothing about them."""
 
     def __init__(self, text: str) -> None:
-        """`text`: `NAME:SHA256HEX`, one a line or with commas between them. Two may have one name, as the old and the
-        new key of a client. Raises UsageError, which does not repeat them."""
+        """`text`: entries of `NAME:SHA256HEX`, separated by lines or commas. Two keys may have the same name, such as
+        the old and the new key of a client. Raises UsageError, which does not contain the entries."""
         entries = [entry.strip() for entry in re.split(r"[,\n]", text) if entry.strip()]
-        self._keys = [_key(entry, number) for number, entry in enumerate(entries, start=1)]
+        self._keys = [_parse(entry, number) for number, entry in enumerate(entries, start=1)]
         if not self._keys:
-            raise UsageError(f"IMGSEARCH_SEARCH_API_KEYS has no key in it; {HOW}")
+            raise UsageError(f"IMGSEARCH_SEARCH_API_KEYS: no key; {FORMAT}")
 
-    def name_for(self, client: HTTPConnection) -> str | None:
-        """The name of the key that the request brings, or whose cookie; None: it brings none of these."""
-        if key := self._known(_brought(client.headers.get("authorization", ""))):
+    def authenticate(self, client: HTTPConnection) -> str | None:
+        """The name of the key in the request's Authorization header or cookie. None: no valid key."""
+        if key := self._find(_credentials(client.headers.get("authorization", ""))):
             return key.name
         cookie = _bytes(client.cookies.get(COOKIE, ""))
-        named = [key.name for key in self._keys if hmac.compare_digest(cookie, key.token.encode())]
-        return named[0] if named else None
+        matches = [key.name for key in self._keys if hmac.compare_digest(cookie, key.token.encode())]
+        return matches[0] if matches else None
 
-    def log_in(self, given: str, *, origin: str) -> Response:
-        """An answer with the cookie; raises Problem where `given` is not a key.
+    def log_in(self, secret: str, *, origin: str) -> Response:
+        """A response that sets the cookie. Raises Problem for an invalid key.
 
-        A cookie, since a browser loads an `<img>` and follows a link without any header of ours; no script can read
-        it, and no other site can have it sent."""
-        key = self._known(_bytes(given))
+        A cookie, because a browser sends no Authorization header with an `<img>` or a link. Scripts cannot read it, and
+        other sites cannot make the browser send it."""
+        key = self._find(_bytes(secret))
         if key is None:
-            raise _refused(WRONG)
+            raise _unauthorized(INVALID)
         response = Response(status_code=204)
         response.set_cookie(COOKIE, key.token, httponly=True, samesite="strict", secure=origin.startswith("https://"))
         return response
 
-    def _known(self, given: bytes) -> _Key | None:
-        digest = hashlib.sha256(given).digest()
-        found = [key for key in self._keys if hmac.compare_digest(digest, key.digest)]
-        return found[0] if found else None
+    def _find(self, secret: bytes) -> _Key | None:
+        digest = hashlib.sha256(secret).digest()
+        matches = [key for key in self._keys if hmac.compare_digest(digest, key.digest)]
+        return matches[0] if matches else None
 
 
-HOW = (
-    "each is NAME:SHA256HEX, the name of letters, digits, '.', '_' and '-', and the hash that of: "
-    'printf %s "$KEY" | sha256sum'
-)
+class ApiKeyAuthentication:
+    """Middleware. Refuses requests without a valid key with 401, whatever their path, before it reads their body."""
 
-
-def _key(entry: str, number: int) -> _Key:
-    told = re.fullmatch(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})", entry)
-    if told is None:
-        raise UsageError(f"entry {number} of IMGSEARCH_SEARCH_API_KEYS cannot be read: {HOW}")
-    digest = bytes.fromhex(told[2])
-    if digest == EMPTY:
-        raise UsageError(f"entry {number} of IMGSEARCH_SEARCH_API_KEYS is the hash of nothing: make the key anew")
-    return _Key(told[1], digest)
-
-
-class KeyCheck:
-    """Answers 401 to whoever knows no key, whatever the path, before anything of the body is read."""
-
-    def __init__(self, app: ASGIApp, *, keys: Keys, public: Collection[str]) -> None:
-        """`public`: the paths that need no key."""
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, public: Collection[str]) -> None:
+        """`public`: paths that need no key."""
         self._app = app
         self._keys = keys
         self._public = public
@@ -111,18 +99,28 @@ class KeyCheck:
             await self._app(scope, receive, send)
             return
         client = HTTPConnection(scope)
-        name = self._keys.name_for(client)
+        name = self._keys.authenticate(client)
         if name is None:
-            given = "authorization" in client.headers
-            await problems.response(_refused(WRONG if given else MISSING))(scope, receive, send)
+            detail = INVALID if "authorization" in client.headers else MISSING
+            await problems.response(_unauthorized(detail))(scope, receive, send)
             return
-        scope[NAME] = name
+        scope[KEY_NAME] = name
         await self._app(scope, receive, send)
 
 
-def _brought(authorization: str) -> bytes:
-    """What this header may have a key in: a bearer token (RFC 6750), or the password of whatever user (RFC 7617), as
-    most clients make it of https://:KEY@HOST. The empty one is nobody's key."""
+def _parse(entry: str, number: int) -> _Key:
+    match = re.fullmatch(r"([A-Za-z0-9._-]{1,64}):([0-9A-Fa-f]{64})", entry)
+    if match is None:
+        raise UsageError(f"IMGSEARCH_SEARCH_API_KEYS: entry {number} is invalid; {FORMAT}")
+    digest = bytes.fromhex(match[2])
+    if digest == EMPTY:
+        raise UsageError(f"IMGSEARCH_SEARCH_API_KEYS: entry {number} is the hash of an empty key; make a new key")
+    return _Key(match[1], digest)
+
+
+def _credentials(authorization: str) -> bytes:
+    """The key in an Authorization header: a bearer token (RFC 6750), or the password of any user (RFC 7617), which most
+    clients take from https://:KEY@HOST. Empty if there is none; no key is empty."""
     scheme, _, credentials = authorization.partition(" ")
     match scheme.lower():
         case "bearer":
@@ -135,9 +133,9 @@ def _brought(authorization: str) -> bytes:
     return b""
 
 
-def _refused(sentence: str) -> Problem:
-    # Never a challenge for the password: browsers would ask for one in a window of theirs, and the page has its own.
-    return Problem(401, sentence, headers={"WWW-Authenticate": "Bearer"})
+def _unauthorized(detail: str) -> Problem:
+    # Never a challenge for a password: browsers would open their own dialog, and the page has one.
+    return Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _bytes(text: str) -> bytes:

@@ -8,17 +8,18 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class ClosingConnections:
-    """Once `stopping` is set, each answer closes its connection: the client's next one leads to another server."""
+class ConnectionDraining:
+    """Middleware. Once `stopping` is set, each response closes its connection, so that clients connect to another
+    server."""
 
     def __init__(self, app: ASGIApp, *, stopping: threading.Event) -> None:
         self._app = app
         self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def closing(message: Message) -> None:
+        async def send_closing(message: Message) -> None:
             if message["type"] == "http.response.start" and self._stopping.is_set():
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        await self._app(scope, receive, closing)
+        await self._app(scope, receive, send_closing)

@@ -1,4 +1,6 @@
-"""The rate limit: so many searches of one client in so much time."""
+"""The rate limit of each client, the first of two places that decide a 429.
+
+The other is search/admission.py: it refuses requests of any client while the queue of the model is full."""
 
 from __future__ import annotations
 
@@ -13,48 +15,50 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgsearch.errors import UsageError
-from searcher.http import api_keys, problems
+from searcher.http import problems
+from searcher.http.api_keys import KEY_NAME
 from searcher.search.errors import Problem
 
 
-def rate(text: str) -> RateLimitItem:
-    """The rate that a setting such as `20/second` names; raises UsageError."""
+def parse_rate(text: str) -> RateLimitItem:
+    """Parses a rate such as `20/second`. Raises UsageError."""
     try:
-        item = parse(text)
+        rate = parse(text)
     except ValueError:
-        item = None
-    if item is None or item.amount < 1:
+        rate = None
+    if rate is None or rate.amount < 1:
         raise UsageError(
-            f"IMGSEARCH_SEARCH_RATE_LIMIT={text!r} is no rate; write 20/second, 600/minute or 100/5 minute"
+            f"IMGSEARCH_SEARCH_RATE_LIMIT: invalid rate {text!r}; write 20/second, 600/minute or 100/5 minute"
         )
-    return item
+    return rate
 
 
 class RateLimit:
-    """Answers 429 to a client that posts more than the rate, by the name of its key, or by its address without keys.
+    """Middleware. Refuses with 429 the POST requests of a client above the rate. A client is the name of its API key,
+    or its address without API keys.
 
-    Only what is posted counts, which is all that costs the model's time: a page of results has dozens of pictures. A
-    sliding window, in this process alone (https://limits.readthedocs.io/en/stable/strategies.html). The headers are
-    those of draft-ietf-httpapi-ratelimit-headers-10."""
+    Only POST requests count, because only they use the model: a page of results loads dozens of images. The window
+    slides, and is of this process alone (https://limits.readthedocs.io/en/stable/strategies.html). The headers follow
+    draft-ietf-httpapi-ratelimit-headers-10."""
 
-    def __init__(self, app: ASGIApp, *, rate: RateLimitItem, free: Collection[str]) -> None:
-        """`free`: the paths that do not count."""
+    def __init__(self, app: ASGIApp, *, rate: RateLimitItem, exempt: Collection[str]) -> None:
+        """`exempt`: paths that do not count."""
         self._app = app
         self._rate = rate
-        self._free = free
+        self._exempt = exempt
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._policy = f'"search";q={rate.amount};w={rate.get_expiry()}'
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] in self._free:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] in self._exempt:
             await self._app(scope, receive, send)
             return
-        client = scope.get(api_keys.NAME) or (scope.get("client") or ("",))[0]
+        client = scope.get(KEY_NAME) or (scope.get("client") or ("",))[0]
         allowed = self._limiter.hit(self._rate, client)
         reset, remaining = self._limiter.get_window_stats(self._rate, client)
         seconds = max(1, math.ceil(reset - time.time()))
 
-        async def telling(message: Message) -> None:
+        async def send_with_limit(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["RateLimit-Policy"] = self._policy
@@ -62,7 +66,8 @@ class RateLimit:
             await send(message)
 
         if allowed:
-            await self._app(scope, receive, telling)
+            await self._app(scope, receive, send_with_limit)
             return
-        sentence = f"more than {self._rate} of this client: wait {seconds} s"
-        await problems.response(Problem(429, sentence, headers={"Retry-After": str(seconds)}))(scope, receive, telling)
+        detail = f"rate limit exceeded: {self._rate}; try again in {seconds} s"
+        refused = problems.response(Problem(429, detail, headers={"Retry-After": str(seconds)}))
+        await refused(scope, receive, send_with_limit)

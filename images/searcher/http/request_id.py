@@ -1,4 +1,4 @@
-"""What every answer has, whatever it is of: the id of its request, and how long it took; and HEAD for every GET."""
+"""The id and the duration of each request, in the headers of its response and in its log lines."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from searcher.http.files import server_timing
 REQUEST_ID = "X-Request-ID"
 
 
-class Envelope:
-    """Each answer tells the request's id, the client's own where it gave one, and its problem and the log lines that
-    are written meanwhile tell it too. `Server-Timing` gets the time to the answer's first byte as `total`."""
+class RequestId:
+    """Middleware. Adds the request's id to the response, to its problem and to the log lines of the request, and the
+    time to the first byte as `total` to `Server-Timing`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -29,40 +29,22 @@ class Envelope:
         start = perf_counter()
         id = request_id(Headers(scope=scope).get(REQUEST_ID, ""))
 
-        async def signed(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = id
                 total = server_timing({"total": round((perf_counter() - start) * 1000, 3)})
-                told = headers.get("Server-Timing")
-                headers["Server-Timing"] = f"{told}, {total}" if told else total
+                steps = headers.get("Server-Timing")
+                headers["Server-Timing"] = f"{steps}, {total}" if steps else total
             await send(message)
 
         token = logs.about.set({"request_id": id})
         try:
-            await self._app(scope, receive, signed)
+            await self._app(scope, receive, send_with_id)
         finally:
             logs.about.reset(token)
 
 
-def request_id(given: str) -> str:
-    """The client's id where it can be shown as it is, else one of our own."""
-    return given if re.fullmatch(r"[!-~]{1,128}", given) else secrets.token_hex(16)
-
-
-class Heads:
-    """Answers HEAD as GET: RFC 9110, 9.3.2 wants the same headers. The server leaves the body out."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self._app(scope, receive, send)
-            return
-        # A copy: the server looks into its own to know that it was HEAD. What the others leave there, they find again.
-        inner = {**scope, "method": "GET"}
-        try:
-            await self._app(inner, receive, send)
-        finally:
-            scope.update({**inner, "method": "HEAD"})
+def request_id(header: str) -> str:
+    """The client's id if it has up to 128 visible ASCII characters, else a new one."""
+    return header if re.fullmatch(r"[!-~]{1,128}", header) else secrets.token_hex(16)

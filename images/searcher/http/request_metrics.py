@@ -1,4 +1,4 @@
-"""The middleware that counts and times requests."""
+"""Counts and times requests for /metrics."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from searcher.http import api_keys
+from searcher.http.api_keys import KEY_NAME
 from searcher.search.metrics import Metrics
 
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 
 
 class RequestMetrics:
-    """Counts and times requests by the template of their route, never by their path: that has no end."""
+    """Middleware. Labels are routes, never paths: the number of paths is unlimited."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
@@ -23,9 +23,9 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500  # of an answer that could not even begin
+        status = 500  # if no response starts
 
-        async def observed(message: Message) -> None:
+        async def observe(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -33,11 +33,11 @@ class RequestMetrics:
 
         start = perf_counter()
         try:
-            await self._app(scope, receive, observed)
+            await self._app(scope, receive, observe)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             method = scope["method"] if scope["method"] in METHODS else "OTHER"
             self._metrics.requests.labels(route, method, status).inc()
-            if api_keys.NAME in scope:
-                self._metrics.key_requests.labels(scope[api_keys.NAME]).inc()
+            if KEY_NAME in scope:
+                self._metrics.key_requests.labels(scope[KEY_NAME]).inc()
             self._metrics.request_seconds.labels(route).observe(perf_counter() - start)

@@ -1,1 +1,1 @@
-"""Server processes: sockets, workers, signals and shutdown."""
+"""The server processes: socket, workers, signals and shutdown."""

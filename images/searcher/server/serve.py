@@ -1,60 +1,21 @@
-"""Serving: the port, and the processes that answer on it."""
+"""The verb `serve`: one process, or several behind one socket."""
 
 from __future__ import annotations
 
-import errno
-import socket
-from pathlib import Path
-
-from imgsearch import machine
-from imgsearch.errors import ExitCode, UsageError
+from imgsearch.errors import ExitCode
 from imgsearch.settings import Settings
-from imgsearch.stores import embedded
-
-BACKLOG = 1024
-"""Connections that the system holds while the event loop is busy."""
-CPUS = 4
-"""That one process is thought to keep busy; measured are 2 (docs/benchmarks.md). The models compute on all of them, but
-HTTP, JSON and validation do on one only."""
+from searcher.server.socket import listen
+from searcher.server.supervisor import Supervisor, worker_count
 
 
 def serve(settings: Settings) -> ExitCode:
-    """Serves until SIGTERM or Ctrl-C, then lets running requests end. Raises UsageError."""
-    count = processes(settings)
+    """Serves until SIGTERM or Ctrl-C, then finishes the running requests. Raises UsageError."""
+    count = worker_count(settings)
     with listen(settings.search.host, settings.search.port) as listener:
-        # Imported here: the process that only looks after others needs little memory.
-        if count == 1:
-            from searcher.server.worker import answer
+        if count > 1:
+            return Supervisor(listener, count).run()
+        # Imported here, so that a process that only supervises others needs little memory.
+        from searcher.server.worker import run_worker
 
-            answer(settings, listener)
-            return ExitCode.DONE
-        from searcher.server.supervisor import Workers
-
-        return Workers(listener, count).run()
-
-
-def processes(settings: Settings, *, cgroup: Path = machine.CGROUP) -> int:
-    """How many processes answer. Raises UsageError where so many cannot."""
-    count = settings.search.workers
-    alone = embedded(settings.store.url)
-    if count is None:
-        # Without a limit of its own a container sees all cores of its node, and has not the memory for so many models.
-        return max(1, machine.cpus(cgroup) // CPUS) if machine.limited(cgroup) and not alone else 1
-    if count > 1 and alone:
-        raise UsageError(
-            f"IMGSEARCH_SEARCH_WORKERS={count} needs a Chroma server, since files of Chroma are for one process at a "
-            "time: start `chroma run` and give its address as IMGSEARCH_STORE_URL, or leave the number out"
-        )
-    return count
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there, on `::` for IPv4 too; raises UsageError where the port is taken or not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise UsageError(f"port {port} is in use; choose another with --port") from error
-        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        run_worker(settings, listener)
+        return ExitCode.DONE

@@ -1,5 +1,6 @@
-"""One process that answers requests: the real store, storage, model and sources behind the application, until a signal
-says to stop. `python -m searcher.server.worker DESCRIPTOR` is one of several, which supervisor.py starts."""
+"""One process that serves requests, with the real store, storage, model and sources.
+
+`python -m searcher.server.worker DESCRIPTOR` is one of the processes that supervisor.py starts."""
 
 from __future__ import annotations
 
@@ -25,18 +26,24 @@ from imgsearch.sources import open_source
 from imgsearch.storage import Storage
 from imgsearch.stores import open_store
 from searcher.app import create_app
-from searcher.server.serve import BACKLOG, processes
-from searcher.server.shutdown import LeavingServer
-from searcher.server.supervisor import BEGUN, COUNTS
+from searcher.server.shutdown import DrainingServer
+from searcher.server.socket import BACKLOG
+from searcher.server.supervisor import METRICS_FOLDER, STARTED, worker_count
 
 logger = logging.getLogger(__name__)
 
 
-def answer(
-    settings: Settings, listener: socket.socket, *, counts: Path | None = None, begun: Callable[[], None] | None = None
+def run_worker(
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    metrics_folder: Path | None = None,
+    on_start: Callable[[], None] | None = None,
 ) -> None:
-    """Serves until SIGTERM or Ctrl-C, then lets running requests end. `begun` is called once nothing that was set can
-    be wrong; `counts`: the folder of the metrics that processes count together. Main thread only; raises UsageError."""
+    """Serves until SIGTERM or Ctrl-C, then finishes the running requests. Main thread only. Raises UsageError.
+
+    `metrics_folder`: the folder of metrics that the workers share. `on_start` is called once all settings are checked.
+    """
     stopping = threading.Event()
     storage = Storage(settings.storage.uri)
     with closing(open_store(settings.store.url)) as store:
@@ -44,62 +51,62 @@ def answer(
             settings,
             store=store,
             storage=storage,
-            load_encoder=partial(_load_encoder, threads=max(1, machine.cpus() // processes(settings))),
+            load_encoder=partial(_load_encoder, threads=max(1, machine.cpus() // worker_count(settings))),
             open_source=open_source,
             stopping=stopping,
-            counts=counts,
+            metrics_folder=metrics_folder,
         )
-        if begun:
-            begun()
-        run(app, listener, settings.search, stopping)
+        if on_start:
+            on_start()
+        run_server(app, listener, settings.search, stopping)
 
 
-def run(app: FastAPI, listener: socket.socket, limits: SearchSettings, stopping: threading.Event) -> None:
-    """Answers requests until SIGTERM or SIGINT, sets `stopping`, and after `linger_seconds` drains for up to
-    `drain_seconds`. Main thread only."""
+def run_server(app: FastAPI, listener: socket.socket, limits: SearchSettings, stopping: threading.Event) -> None:
+    """Serves until SIGTERM or SIGINT. Then sets `stopping`, serves for `linger_seconds` more, and finishes the running
+    requests within `drain_seconds`. Main thread only."""
     config = uvicorn.Config(
         app,
         backlog=BACKLOG,
-        log_config=None,  # the program's own logging stays
-        log_level="warning",  # ours says when it begins and ends
+        log_config=None,  # keeps the logging of the program
+        log_level="warning",  # this module logs start and stop
         access_log=False,  # /metrics counts requests
         server_header=False,
         timeout_graceful_shutdown=round(limits.drain_seconds),
     )
     host, port, *_ = listener.getsockname()
     logger.info("serving on http://%s:%s", f"[{host}]" if ":" in host else host, port)
-    # uvicorn drains at the first signal and then raises it again, for which this is the way out.
+    # uvicorn raises the signal again after its shutdown; this handler turns it into KeyboardInterrupt.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        LeavingServer(config, stopping=stopping, linger=limits.linger_seconds).run(sockets=[listener])
+        DrainingServer(config, stopping=stopping, linger=limits.linger_seconds).run(sockets=[listener])
     except KeyboardInterrupt:
         logger.info("stopped by a signal")
 
 
 def _load_encoder(model: str, *, threads: int) -> Encoder:
-    # Here, since torch takes seconds to import, and the liveness probe is answered meanwhile.
+    # Imported here: torch takes seconds to import, and meanwhile the liveness probe must be served.
     from imgsearch.encoder.openclip import load_encoder
 
     return load_encoder(model, threads=threads)
 
 
-def _one_of_several(settings: Settings, *, descriptor: int) -> ExitCode:
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+def _run_supervised(settings: Settings, *, descriptor: int) -> ExitCode:
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
     with socket.socket(fileno=descriptor) as listener:
-        answer(settings, listener, counts=Path(os.environ[COUNTS]), begun=_tell)
+        run_worker(settings, listener, metrics_folder=Path(os.environ[METRICS_FOLDER]), on_start=_report_start)
     return ExitCode.DONE
 
 
-def _leave_with_parent() -> None:
-    # It writes nothing: this is the end of the file, which comes however it ends.
+def _stop_with_parent() -> None:
+    # The parent writes nothing: this returns at the end of the file, when the parent exits or is killed.
     os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _tell() -> None:
-    os.write(sys.stdout.fileno(), BEGUN)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads what a library might print
+def _report_start() -> None:
+    os.write(sys.stdout.fileno(), STARTED)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads stdout any more
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run_server(partial(_one_of_several, descriptor=int(sys.argv[1])), os.environ))
+    sys.exit(stage.run_server(partial(_run_supervised, descriptor=int(sys.argv[1])), os.environ))

@@ -60,12 +60,12 @@ async function call(path, body, signal) {
     response = await fetch(path, { ...options, signal });
   } catch (error) {
     if (isAbort(error)) throw error;
-    throw new Problem(OFFLINE, "The searcher does not answer.", RETRY_SECONDS, { cause: error });
+    throw new Problem(OFFLINE, "The searcher cannot be reached.", RETRY_SECONDS, { cause: error });
   }
   const document = await response.json().catch(() => ({}));
   if (response.ok) return document;
   const wait = TEMPORARY.includes(response.status) ? Number(response.headers.get("Retry-After")) || RETRY_SECONDS : 0;
-  throw new Problem(response.status, document.detail || `The searcher answered with status ${response.status}.`, wait);
+  throw new Problem(response.status, document.detail || `The searcher responded with status ${response.status}.`, wait);
 }
 
 /** @param {string} index */

@@ -54,7 +54,7 @@ export class Detail {
       const itself = results.find((result) => result.id === id);
       if (!known && itself) this.paint(id, index, itself, false);
       const others = results.filter((result) => result.id !== id).slice(0, NEIGHBOURS);
-      this.strip(".neighbours", "Like this one", others.map((other) => other.id), index, others);
+      this.strip(".neighbours", "Similar images", others.map((other) => other.id), index, others);
     } catch (error) {
       if (api.isAbort(error)) return;
       first(this.dialog, ".neighbours").replaceChildren(el("p", { className: "wrong" }, api.problemOf(error).message));
@@ -104,10 +104,10 @@ export class Detail {
       ),
       el("section", { className: "twins-of" }),
       result && this.about(result),
-      el("section", { className: "neighbours" }, el("h3", {}, "Like this one"), el("div", { className: "strip waiting" })),
+      el("section", { className: "neighbours" }, el("h3", {}, "Similar images"), el("div", { className: "strip waiting" })),
     );
     this.dialog.replaceChildren(stage, side);
-    if (result?.duplicates?.length) this.strip(".twins-of", `${result.duplicates.length} nearly the same, folded into it`, result.duplicates, index);
+    if (result?.duplicates?.length) this.strip(".twins-of", `Near-duplicates of this image: ${result.duplicates.length}`, result.duplicates, index);
     const again = focused ? [...all(this.dialog, "button:not(:disabled)")].find((button) => button.ariaLabel === focused) : null;
     const options = { focusVisible: Boolean(again) }; // an option that TypeScript has no type for yet
     (again || first(side, ".closing")).focus(options);
@@ -132,7 +132,7 @@ export class Detail {
     whole.addEventListener("error", () => {
       whole.remove();
       small.alt = name;
-      this.dialog.querySelector(".facts")?.append(" · the original cannot be had from here; this is its thumbnail");
+      this.dialog.querySelector(".facts")?.append(" · the original is not available; this is its thumbnail");
     });
     frame.append(small, whole);
     return frame;
@@ -178,7 +178,7 @@ export class Detail {
     const open = (id) => () => this.acts.open(id);
     const tiles = ids.map((id, place) => {
       const result = results.at(place);
-      const label = result ? `${fileName(result.uri)}, likeness ${result.score.toFixed(2)}` : `Near-duplicate ${place + 1}`;
+      const label = result ? `${fileName(result.uri)}, score ${result.score.toFixed(2)}` : `Near-duplicate ${place + 1}`;
       return el(
         "button",
         { title: label, ariaLabel: label, on: { click: open(id) } },
@@ -186,7 +186,7 @@ export class Detail {
         result && result.score >= ALIKE && el("span", { className: "same" }, "="),
       );
     });
-    section.replaceChildren(el("h3", {}, headline), tiles.length ? el("div", { className: "strip" }, ...tiles) : el("p", { className: "faint" }, "Nothing else is in this index."));
+    section.replaceChildren(el("h3", {}, headline), tiles.length ? el("div", { className: "strip" }, ...tiles) : el("p", { className: "faint" }, "This index has no other image."));
   }
 
   /**

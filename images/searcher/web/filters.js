@@ -68,7 +68,7 @@ export class Filters {
       this.menu("score", () => this.score(), "#score"),
       el(
         "label",
-        { className: "toggle", title: `Images whose likeness is ${ALIKE} or more are shown as one` },
+        { className: "toggle", title: `Show images with a similarity of ${ALIKE} or more as one` },
         el("input", {
           id: "fold",
           type: "checkbox",
@@ -204,7 +204,7 @@ export class Filters {
     /** @type {(name: "min" | "max", label: string, start: number) => HTMLElement} */
     const side = (name, label, start) => {
       const box = el("input", { type: "number", step: "any", placeholder: String(start), value: at[name] ?? "", ariaLabel: `${facet.field} ${label}` });
-      const slide = el("input", { type: "range", min, max, step, value: at[name] ?? start, ariaLabel: `${facet.field} ${label}, to slide` });
+      const slide = el("input", { type: "range", min, max, step, value: at[name] ?? start, ariaLabel: `${facet.field} ${label}, slider` });
       box.addEventListener("input", () => {
         slide.value = box.value === "" ? String(start) : box.value;
         set(name, box.value);
@@ -249,7 +249,7 @@ export class Filters {
       max: most,
       step: 0.01,
       value: this.filter.score ?? 0,
-      ariaLabel: "Least score",
+      ariaLabel: "Minimum score",
       on: {
         input: ({ currentTarget }) => {
           const score = currentTarget.valueAsNumber || null;
@@ -259,13 +259,13 @@ export class Filters {
         },
       },
     });
-    return el("div", { className: "range" }, el("div", { className: "side" }, slide, value), el("p", { className: "faint" }, "Leave out what is less like what is looked for."));
+    return el("div", { className: "range" }, el("div", { className: "side" }, slide, value), el("p", { className: "faint" }, "Hide images with a lower score."));
   }
 
   save() {
     /** @type {(format: import("./export.js").Format, label: string) => HTMLElement} */
     const row = (format, label) => el("button", { className: "row", on: { click: () => this.acts.save(format) } }, label);
-    return el("div", {}, row("json", "JSON, with all metadata"), row("csv", "CSV, for a spreadsheet"), el("p", { className: "faint" }, "The best 1,000 of this search"));
+    return el("div", {}, row("json", "JSON, with all metadata"), row("csv", "CSV, for a spreadsheet"), el("p", { className: "faint" }, "The first 1,000 results"));
   }
 
   /**

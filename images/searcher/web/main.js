@@ -115,10 +115,10 @@ function found(page, list) {
 }
 
 function nothing() {
-  status("Nothing was found");
+  status("No results");
   const drop = { where: {}, score: null };
-  if (filtered(state)) notice.say("No image matches", "None is left with these filters.", [["Clear the filters", () => go(drop)]]);
-  else notice.say("No image here", "This index has no images.");
+  if (filtered(state)) notice.say("No image matches", "Change or clear the filters.", [["Clear all filters", () => go(drop)]]);
+  else notice.say("Empty index", "This index has no images.");
 }
 
 /**
@@ -126,14 +126,14 @@ function nothing() {
  * @param {() => void} again
  */
 function failed(problem, again) {
-  status(problem.status === 401 ? "Locked" : "");
+  status(problem.status === 401 ? "API key required" : "");
   if (problem.status === 401) again = start;
   $("hints").hidden = true;
   const parts = state.parts.filter((part) => part.kind !== "url");
   notice.problem(problem, again);
   // An address that gives no image is in the way of everything else.
   if (parts.length < state.parts.length && problem.status && [400, 403, 404, 415, 422].includes(problem.status)) {
-    notice.say("That image cannot be had", problem.message, [["Leave it out", () => go({ parts })]]);
+    notice.say("Image not available", problem.message, [["Remove it", () => go({ parts })]]);
   }
 }
 
@@ -144,7 +144,7 @@ function failed(problem, again) {
  */
 function ended(problem) {
   const again = el("button", { className: "act", on: { click: () => results.find(state) } }, "Search again");
-  $("end").replaceChildren(problem.status === 410 ? "A newer index was published meanwhile. " : `${problem.message} `, again);
+  $("end").replaceChildren(problem.status === 410 ? "A newer version of this index was published. " : `${problem.message} `, again);
   $("end").hidden = false;
 }
 
@@ -308,7 +308,7 @@ async function start() {
   if (!served.some(({ index }) => index === state.index)) {
     const missing = state.index;
     state = { ...state, index: served[0].index };
-    if (missing) console.info(`There is no index ${missing}; this is ${state.index}.`);
+    if (missing) console.info(`Index ${missing} does not exist; showing ${state.index}.`);
   }
   $("index").replaceChildren(...served.map(({ index, images: count }) => el("option", { value: index }, `${index} · ${number(count)}`)));
   $("index").hidden = served.length < 2;
@@ -320,13 +320,13 @@ function none(wrong) {
   status("");
   const loading = wrong.length && wrong.every(([, reason]) => reason.includes("is being loaded"));
   if (loading) {
-    notice.say("One moment", "The model is being loaded. The search begins once it is there.");
+    notice.say("Loading the model", "The search starts when the model is loaded.");
     setTimeout(start, LOADING_SECONDS * 1000);
   } else if (wrong.length) {
-    notice.say("No index can be served", wrong.map(([index, reason]) => `${index}: ${reason}`).join(" "), [["Try again", start]]);
+    notice.say("No index is available", wrong.map(([index, reason]) => `${index}: ${reason}`).join(" "), [["Try again", start]]);
   } else {
     const how = el("pre", {}, "controller run-pipeline ~/Pictures --local");
-    notice.say("There is no index yet", "Make one, and this page shows it:", [["Look again", start]], how);
+    notice.say("No index yet", "Create one with this command:", [["Check again", start]], how);
   }
 }
 

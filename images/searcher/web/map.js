@@ -90,7 +90,7 @@ export class ImageMap {
       if (this.index !== state.index) return;
       Object.assign(this, { points: map.points, sprite, tile: map.tile, columns: map.columns });
       const sample = map.points.length < map.images ? `A sample of ${images(map.points.length)} of ${images(map.images)}` : images(map.images);
-      this.acts.status(`${sample}, like beside like`);
+      this.acts.status(`${sample}, similar images near each other`);
       this.resize();
       if (state.at) this.go(state.at);
       else this.fit();

@@ -30,11 +30,11 @@ export function say(headline, sentence, acts = [], extra = null) {
 /** @type {Record<number, string>} */
 const HEADLINES = {
   [OFFLINE]: "No connection",
-  410: "There is a newer index",
-  413: "That is too large",
-  429: "Too many searches at once",
-  503: "One moment",
-  504: "That took too long",
+  410: "A newer index is available",
+  413: "Too large",
+  429: "Too many requests",
+  503: "Temporarily unavailable",
+  504: "Timeout",
 };
 
 /**
@@ -47,9 +47,9 @@ export function problem(error, again) {
   if (error.status === 401) return ask(again);
   if (error.status === undefined) console.error(error.cause ?? error);
   const offline = error.status === OFFLINE && !navigator.onLine;
-  const sentence = offline ? "This device is offline. The search goes on once it is back." : error.message;
+  const sentence = offline ? "This device is offline. The search continues when it is online again." : error.message;
   const headline = error.status === undefined ? undefined : HEADLINES[error.status];
-  say(headline || "That did not work", sentence, [["Try again", again]]);
+  say(headline || "Request failed", sentence, [["Try again", again]]);
   if (error.retry) count(Math.max(1, Math.round(error.retry)), again);
 }
 
@@ -60,7 +60,7 @@ export function problem(error, again) {
 function count(seconds, again) {
   const note = el("span", { className: "faint" });
   $("notice").lastElementChild?.append(note);
-  const tell = () => (note.textContent = ` again by itself in ${seconds} s`);
+  const tell = () => (note.textContent = ` retry in ${seconds} s`);
   tell();
   waiting = setInterval(() => {
     seconds -= 1;
@@ -78,8 +78,8 @@ function ask(again) {
     name: "key",
     required: true,
     autocomplete: "current-password",
-    placeholder: "Key",
-    ariaLabel: "Key of this searcher",
+    placeholder: "API key",
+    ariaLabel: "API key",
   });
   const form = el(
     "form",
@@ -100,8 +100,8 @@ function ask(again) {
       },
     },
     key,
-    el("button", { className: "act" }, "Continue"),
+    el("button", { className: "act" }, "Log in"),
   );
-  say("This searcher is locked", "Give its key to look at the images.", [], el("div", {}, form, wrong));
+  say("API key required", "Enter an API key to see the images.", [], el("div", {}, form, wrong));
   key.focus();
 }

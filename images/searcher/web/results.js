@@ -154,7 +154,7 @@ export class Results {
         {
           className: "open",
           tabIndex: -1,
-          ariaLabel: `${name}, score ${result.score.toFixed(2)}${twins ? `, and ${twins} nearly the same` : ""}`,
+          ariaLabel: `${name}, score ${result.score.toFixed(2)}${twins ? `, near-duplicates: ${twins}` : ""}`,
           on: { click: open },
         },
         el("img", {
@@ -170,7 +170,7 @@ export class Results {
       twins > 0 &&
         el(
           "button",
-          { className: "twins", tabIndex: -1, title: `${twins} nearly the same`, on: { click: open } },
+          { className: "twins", tabIndex: -1, title: `Near-duplicates: ${twins}`, on: { click: open } },
           icon("layers"),
           `+${twins}`,
         ),

@@ -48,7 +48,7 @@ function keep(value, small) {
 export async function ofFile(file, index) {
   const bitmap = await createImageBitmap(file).catch(() => null);
   if (!bitmap && !DIRECT.includes(file.type)) {
-    throw new api.Problem(422, `${file.name || "This"} is no image that this browser can read.`);
+    throw new api.Problem(422, `${file.name || "The file"} is not an image that this browser can read.`);
   }
   const whole = file.size <= BYTES && DIRECT.includes(file.type);
   const data = whole || !bitmap ? await url(file) : drawn(bitmap, PIXELS, 0.92);

@@ -32,18 +32,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearcherProcess
 
 async def test_an_original_is_the_file_in_its_source(gallery: Library) -> None:
     async with gallery.serving() as client:
-        answer = await client.get(RED)
-        assert answer.content == gallery.sources["/data/photos"].read("red.png")
-        assert answer.headers["content-type"] == "image/png"
-        assert answer.headers["x-content-type-options"] == "nosniff"
+        response = await client.get(RED)
+        assert response.content == gallery.sources["/data/photos"].read("red.png")
+        assert response.headers["content-type"] == "image/png"
+        assert response.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_a_thumbnail_is_a_small_webp_of_its_image(gallery: Library) -> None:
     async with gallery.serving() as client:
         for colour, nearest in [("red", (255, 0, 0)), ("blue", (0, 0, 255))]:
-            answer = await client.get(f"/v1/images/{image_id(colour + '.png')}/thumbnail?index=photos")
-            assert answer.headers["content-type"] == "image/webp"
-            pixel = Image.open(io.BytesIO(answer.content)).convert("RGB").getpixel((4, 3))
+            response = await client.get(f"/v1/images/{image_id(colour + '.png')}/thumbnail?index=photos")
+            assert response.headers["content-type"] == "image/webp"
+            pixel = Image.open(io.BytesIO(response.content)).convert("RGB").getpixel((4, 3))
             assert isinstance(pixel, tuple)
             assert all(abs(a - b) < 40 for a, b in zip(pixel, nearest, strict=True))
 
@@ -86,9 +86,9 @@ async def test_the_pictures_of_a_result_may_be_kept_for_ever(gallery: Library) -
     async with gallery.serving() as client:
         (result,) = (await client.post("/v1/search", json={"text": "red", "k": 1})).json()["results"]
         for path in (result["image"], result["thumbnail"]):
-            answer = await client.get(path)
-            assert answer.status_code == 200
-            assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+            response = await client.get(path)
+            assert response.status_code == 200
+            assert response.headers["cache-control"] == "private, max-age=31536000, immutable"
 
 
 @pytest.mark.parametrize("kind", ["", "/thumbnail"])
@@ -101,7 +101,7 @@ async def test_the_pictures_of_a_result_stay_those_of_its_run(gallery: Library, 
         assert old.content != new.content
         assert new.content == (await client.get(RED + kind)).content
         gallery.publish(run="r3", previous=second)
-        assert "search again" in problem(await client.get(f"{RED}{kind}?index=photos&run=r1"), 410)
+        assert '"r1"' in problem(await client.get(f"{RED}{kind}?index=photos&run=r1"), 410)
 
 
 @pytest.mark.parametrize("path", [RED, RED + "/thumbnail", "/image/red.png"])
@@ -116,7 +116,7 @@ def test_a_part_comes_over_http(server: SearcherProcess, path: str) -> None:
         assert client.get(path, headers={"Range": "bytes=-7"}).content == whole.content[-7:]
         assert client.get(path, headers={"Range": "bytes=0-1,4-5"}).content == whole.content
         beyond = client.get(path, headers={"Range": f"bytes={size}-"})
-        assert f"the file has {size:,} bytes" in problem(beyond, 416)
+        assert f"{size:,} bytes" in problem(beyond, 416)
         assert beyond.headers["content-range"] == f"bytes */{size}"
 
 
@@ -163,11 +163,11 @@ def test_no_path_leads_to_another_file(server: SearcherProcess, route: str, name
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
     try:
         connection.request("GET", route.format(name))
-        answer = connection.getresponse()
-        said = answer.read()
+        response = connection.getresponse()
+        said = response.read()
     finally:
         connection.close()
-    assert answer.status in (404, 410), said
+    assert response.status in (404, 410), said
     assert b"top secret" not in said
     assert b"root:" not in said
 
@@ -182,7 +182,7 @@ async def test_what_is_no_id_is_not_found(gallery: Library, id: str, kind: str) 
 async def test_a_source_that_is_not_reachable_from_here_leaves_the_thumbnails(gallery: Library) -> None:
     gallery.sources.clear()
     async with gallery.serving() as client:
-        assert "/data/photos is not there" in problem(await client.get(RED), 404)
+        assert "/data/photos" in problem(await client.get(RED), 404)
         assert (await client.get(RED + "/thumbnail")).status_code == 200
 
 
@@ -190,13 +190,14 @@ async def test_a_source_that_is_not_reachable_from_here_leaves_the_thumbnails(ga
 async def test_what_became_of_an_image_that_is_none_is_not_served(gallery: Library, data: bytes) -> None:
     gallery.sources["/data/photos"] = InMemorySource("/data/photos", {"red.png": data})
     async with gallery.serving() as client:
-        assert "the original cannot be had" in problem(await client.get(RED), 404)
+        problem(await client.get(RED), 404)
+        assert (await client.get(RED + "/thumbnail")).status_code == 200
 
 
 async def test_thumbnails_that_were_removed_are_not_found(gallery: Library) -> None:
     gallery.storage.delete(RunFolder("r1").root)
     async with gallery.serving() as client:
-        assert "thumbs-00000.tar is not there" in problem(await client.get(RED + "/thumbnail"), 404)
+        assert "thumbs-00000.tar" in problem(await client.get(RED + "/thumbnail"), 404)
 
 
 async def test_an_image_of_a_cameras_kind_of_jpeg_is_called_a_jpeg(gallery: Library) -> None:

@@ -90,8 +90,8 @@ async def test_results_carry_what_is_included_and_no_more(gallery: Library) -> N
     async with gallery.serving() as client:
 
         async def fields(*include: str) -> set[str]:
-            answer = await client.post("/v1/search", json={"text": "red", "k": 1, "include": include})
-            return set(answer.json()["results"][0]) - {"id", "score", "uri", "image", "thumbnail", "width", "height"}
+            response = await client.post("/v1/search", json={"text": "red", "k": 1, "include": include})
+            return set(response.json()["results"][0]) - {"id", "score", "uri", "image", "thumbnail", "width", "height"}
 
         assert await fields() == set()
         assert await fields("metadata") == {"metadata"}
@@ -101,10 +101,10 @@ async def test_results_carry_what_is_included_and_no_more(gallery: Library) -> N
 async def test_an_uploaded_image_is_searched_with_the_same_options(gallery: Library) -> None:
     async with gallery.serving() as client:
         options = {"k": "2", "filter": json.dumps({"colour": {"$ne": "red"}}), "min_score": "0.1"}
-        answer = await client.post("/v1/search/image", files={"file": picture("red", format="JPEG")}, data=options)
-        assert [result["metadata"]["colour"] for result in answer.json()["results"]] == ["yellow"]
+        response = await client.post("/v1/search/image", files={"file": picture("red", format="JPEG")}, data=options)
+        assert [result["metadata"]["colour"] for result in response.json()["results"]] == ["yellow"]
         assert "file" in problem(await client.post("/v1/search/image", data=options), 422)
-        assert "file: it is empty" in problem(await client.post("/v1/search/image", files={"file": b""}), 422)
+        assert problem(await client.post("/v1/search/image", files={"file": b""}), 422).startswith("file: ")
         wrong = await client.post("/v1/search/image", files={"file": picture()}, data={"filter": "{"})
         assert problem(wrong, 422).startswith("filter: ")
 
@@ -134,8 +134,8 @@ async def test_an_empty_name_of_an_index_is_refused(gallery: Library, path: str)
         "/clip/compare": {"subject": "red", "subject_type": "text", "prompt": "blue"},
     }
     async with gallery.serving() as client:
-        answer = await client.request("POST" if path in posts else "GET", f"{path}?index=", json=posts.get(path))
-        assert problem(answer, 422) == "index: String should have at least 1 character"
+        response = await client.request("POST" if path in posts else "GET", f"{path}?index=", json=posts.get(path))
+        assert problem(response, 422) == "index: String should have at least 1 character"
 
 
 async def test_embed_gives_vectors_that_search_takes(gallery: Library) -> None:
@@ -203,9 +203,9 @@ async def test_of_a_batch_each_search_has_its_answer_or_its_problem(gallery: Lib
         {"image": encoded(picture("red")), "k": 1, "include": []},
     ]
     async with gallery.serving() as client:
-        answer = await client.post("/v1/search/batch", json={"searches": searches})
-        assert answer.status_code == 200
-        responses = answer.json()["responses"]
+        batch = await client.post("/v1/search/batch", json={"searches": searches})
+        assert batch.status_code == 200
+        responses = batch.json()["responses"]
         alone = (await client.post("/v1/search", json=searches[0])).json()
     for document in (alone, responses[0]):
         del document["took_ms"]
@@ -226,11 +226,11 @@ async def test_a_defect_of_ours_in_one_search_of_a_batch_leaves_the_others(
         red = (await client.post("/v1/embed", json={"text": ["red"]})).json()["vectors"][0]
         gallery.encoder.failure = ZeroDivisionError("secret")
         searches = [{"image": encoded(picture())}, {"embedding": red, "k": 1}]
-        answer = await client.post("/v1/search/batch", json={"searches": searches})
-    failed, found = answer.json()["responses"]
+        response = await client.post("/v1/search/batch", json={"searches": searches})
+    failed, found = response.json()["responses"]
     assert failed["problem"]["status"] == 500
     assert found["results"][0]["id"] == image_id("red.png")
-    assert "secret" not in answer.text
+    assert "secret" not in response.text
     assert "secret" in caplog.text
 
 
@@ -250,5 +250,5 @@ async def test_what_is_no_batch_is_refused(gallery: Library, body: Any) -> None:
 
 async def test_a_url_that_must_not_be_fetched_is_refused_by_the_name_of_the_field(gallery: Library) -> None:
     async with gallery.serving() as client:
-        answer = await client.post("/v1/search", json={"image_url": "https://127.0.0.1/red.png"})
-        assert problem(answer, 422).startswith("image_url: ")
+        response = await client.post("/v1/search", json={"image_url": "https://127.0.0.1/red.png"})
+        assert problem(response, 422).startswith("image_url: ")

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from imgsearch.errors import UsageError
+from searcher.http.api_keys import INVALID
 from tests.searcher.library import Library, found, hashed, picture, problem
 
 pytestmark = pytest.mark.anyio
@@ -20,8 +21,8 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 
 def basic(credentials: str | bytes) -> bytes:
     """The header of a user's name and a password."""
-    given = credentials.encode() if isinstance(credentials, str) else credentials
-    return b"Basic " + base64.b64encode(given)
+    value = credentials.encode() if isinstance(credentials, str) else credentials
+    return b"Basic " + base64.b64encode(value)
 
 
 PATHS = [
@@ -81,7 +82,7 @@ async def test_probes_metrics_and_the_empty_page_need_no_key(gallery: Library, p
 
 
 @pytest.mark.parametrize(
-    "given",
+    "authorization",
     [
         b"",
         b"Bearer",
@@ -109,15 +110,15 @@ async def test_probes_metrics_and_the_empty_page_need_no_key(gallery: Library, p
         b"Bearer \xff\xfe",
     ],
 )
-async def test_what_is_not_the_key_is_refused(gallery: Library, given: bytes) -> None:
+async def test_what_is_not_the_key_is_refused(gallery: Library, authorization: bytes) -> None:
     async with gallery.serving(api_keys=KEYS) as client:
-        answer = await client.get("/v1/indexes", headers={b"Authorization": given})
-        assert "not an API key of this searcher" in problem(answer, 401)
-        assert KEY not in answer.text
+        response = await client.get("/v1/indexes", headers={b"Authorization": authorization})
+        assert problem(response, 401) == INVALID
+        assert KEY not in response.text
 
 
 @pytest.mark.parametrize(
-    "given",
+    "authorization",
     [
         b"bearer correct-horse",
         b"BEARER correct-horse",
@@ -128,15 +129,15 @@ async def test_what_is_not_the_key_is_refused(gallery: Library, given: bytes) ->
         basic(f":{KEY}").replace(b"Basic ", b"basic  "),
     ],
 )
-async def test_the_scheme_is_read_as_http_says(gallery: Library, given: bytes) -> None:
+async def test_the_scheme_is_read_as_http_says(gallery: Library, authorization: bytes) -> None:
     async with gallery.serving(api_keys=KEYS) as client:
-        assert (await client.get("/v1/indexes", headers={b"Authorization": given})).status_code == 200
+        assert (await client.get("/v1/indexes", headers={b"Authorization": authorization})).status_code == 200
 
 
 async def test_a_key_need_not_be_ascii(gallery: Library) -> None:
     async with gallery.serving(api_keys=hashed("schlüssel-鍵")) as client:
-        for given in (b"Bearer schlssel", "Bearer schlüssel-鍵 ".encode()[:-3]):
-            problem(await client.get("/v1/indexes", headers={b"Authorization": given}), 401)
+        for authorization in (b"Bearer schlssel", "Bearer schlüssel-鍵 ".encode()[:-3]):
+            problem(await client.get("/v1/indexes", headers={b"Authorization": authorization}), 401)
         known = {b"Authorization": "Bearer schlüssel-鍵".encode()}
         assert (await client.get("/v1/indexes", headers=known)).status_code == 200
         known = {b"Authorization": basic(":schlüssel-鍵")}
@@ -174,7 +175,7 @@ def test_keys_that_cannot_be_read_are_refused_at_the_start_and_not_repeated(libr
 
 
 def test_the_hash_of_no_key_at_all_lets_nobody_in(library: Library) -> None:
-    with pytest.raises(UsageError, match="entry 2 of IMGSEARCH_SEARCH_API_KEYS is the hash of nothing"):
+    with pytest.raises(UsageError, match=r"IMGSEARCH_SEARCH_API_KEYS: entry 2 .*\bempty"):
         library.app(api_keys=f"{KEYS},{hashed('')}")
 
 
@@ -226,9 +227,9 @@ async def log_in(client: httpx.AsyncClient, key: str = KEY, origin: str = "http:
 
 async def test_the_page_logs_in_once_and_then_shows_pictures(gallery: Library) -> None:
     async with gallery.serving(api_keys=KEYS) as client:
-        answer = await log_in(client)
-        assert answer.status_code == 204
-        cookie = answer.headers["set-cookie"]
+        response = await log_in(client)
+        assert response.status_code == 204
+        cookie = response.headers["set-cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
         assert "Secure" not in cookie
@@ -253,9 +254,9 @@ async def test_over_https_the_cookie_stays_there(gallery: Library) -> None:
 async def test_the_page_does_not_log_in_with_another_key(gallery: Library, key: str) -> None:
     async with gallery.serving(api_keys=KEYS) as client:
         body = json.dumps({"key": key})
-        answer = await client.post("/v1/login", content=body, headers={"Content-Type": "application/json"})
-        assert "not an API key of this searcher" in problem(answer, 401)
-        assert "set-cookie" not in answer.headers
+        response = await client.post("/v1/login", content=body, headers={"Content-Type": "application/json"})
+        assert problem(response, 401) == INVALID
+        assert "set-cookie" not in response.headers
         problem(await client.get("/v1/indexes"), 401)
 
 

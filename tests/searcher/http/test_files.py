@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from searcher.content.files import File, matches
-from searcher.http.files import Conditions, answer, part
+from searcher.content.files import File, etag_matches
+from searcher.http.files import Conditions, file_response, requested_range
 from searcher.search.errors import Problem
 
 DATA = bytes(range(100))
@@ -33,7 +33,7 @@ FILE = File(TAG, DATA, "image/png")
     ],
 )
 def test_a_copy_is_known_by_its_etag(known: str, etag: str, matched: bool) -> None:
-    assert matches(known, etag) is matched
+    assert etag_matches(known, etag) is matched
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_copy_is_known_by_its_etag(known: str, etag: str, matched: bool) -> No
     ],
 )
 def test_a_part_is_as_it_was_asked_for(range: str, start: int, end: int) -> None:
-    response = answer(FILE, Conditions(range=range), cache="no-cache")
+    response = file_response(FILE, Conditions(range=range), cache="no-cache")
     assert response.status_code == 206
     assert response.body == DATA[start:end]
     assert response.headers["content-range"] == f"bytes {start}-{end - 1}/100"
@@ -62,14 +62,14 @@ def test_a_part_is_as_it_was_asked_for(range: str, start: int, end: int) -> None
 @pytest.mark.parametrize("range", ["bytes=100-", "bytes=100-200", "bytes=999999999999999999-", "bytes=-0"])
 def test_a_part_that_the_file_does_not_have_is_refused_with_its_size(range: str) -> None:
     with pytest.raises(Problem) as refused:
-        answer(FILE, Conditions(range=range), cache="no-cache")
+        file_response(FILE, Conditions(range=range), cache="no-cache")
     assert refused.value.status == 416
     assert refused.value.headers == {"Content-Range": "bytes */100"}
 
 
-def test_an_empty_file_has_no_part() -> None:
+def test_an_empty_file_has_no_requested_range() -> None:
     with pytest.raises(Problem, match="0 bytes"):
-        part(Conditions(range="bytes=-5"), TAG, 0)
+        requested_range(Conditions(range="bytes=-5"), TAG, 0)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_empty_file_has_no_part() -> None:
     ],
 )
 def test_what_is_not_one_part_is_answered_with_the_whole(range: str) -> None:
-    response = answer(FILE, Conditions(range=range), cache="no-cache")
+    response = file_response(FILE, Conditions(range=range), cache="no-cache")
     assert (response.status_code, response.body) == (200, DATA)
     assert response.headers["accept-ranges"] == "bytes"
 
@@ -110,12 +110,12 @@ def test_what_is_not_one_part_is_answered_with_the_whole(range: str) -> None:
     ],
 )
 def test_a_part_of_another_version_is_the_whole_of_this_one(if_range: str, status: int) -> None:
-    response = answer(FILE, Conditions(range="bytes=0-9", if_range=if_range), cache="no-cache")
+    response = file_response(FILE, Conditions(range="bytes=0-9", if_range=if_range), cache="no-cache")
     assert response.status_code == status
 
 
-def test_a_known_copy_comes_before_the_part() -> None:
-    response = answer(FILE, Conditions(known=TAG, range="bytes=0-9"), cache="no-cache")
+def test_a_known_copy_comes_before_the_requested_range() -> None:
+    response = file_response(FILE, Conditions(if_none_match=TAG, range="bytes=0-9"), cache="no-cache")
     assert (response.status_code, response.body) == (304, b"")
     assert "content-range" not in response.headers
     assert "content-length" not in response.headers
@@ -124,6 +124,6 @@ def test_a_known_copy_comes_before_the_part() -> None:
 def test_what_may_be_compressed_has_no_parts() -> None:
     """Their positions would be those of other bytes."""
     weak = File('W/"abc"', DATA, "application/json")
-    response = answer(weak, Conditions(range="bytes=0-9", if_range='W/"abc"'), cache="no-cache")
+    response = file_response(weak, Conditions(range="bytes=0-9", if_range='W/"abc"'), cache="no-cache")
     assert (response.status_code, response.body) == (200, DATA)
     assert "accept-ranges" not in response.headers

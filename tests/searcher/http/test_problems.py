@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -32,58 +30,62 @@ JSON = {"Content-Type": "application/json"}
     ],
 )
 def test_each_kind_of_error_has_its_status(error: Exception, status: int) -> None:
-    response = problems.of_error(error).response()
+    response = problems.response(problems.of_error(error))
     assert response.status_code == status
     assert ("Retry-After" in response.headers) == (status == 503)
 
 
 @pytest.mark.parametrize(
-    ("search", "sentence"),
+    ("search", "field", "value"),
     [
-        ({}, "give exactly one of text, image, image_url, id, embedding, parts; here is none"),
-        ({"text": "a", "id": "b"}, "here is text and id"),
-        ({"text": ""}, "text: "),
-        ({"text": "  \n"}, "text: "),
-        ({"text": 5}, "text: "),
-        ({"text": "a", "nearest": 5}, "nearest: there is no such field"),
-        ({"text": "a", "k": 0}, "k: "),
-        ({"text": "a", "k": 201}, "k: at most 200"),
-        ({"text": "a", "k": 10**400}, "k: "),
-        ({"text": "a", "offset": -1}, "offset: "),
-        ({"text": "a", "offset": 10**9}, "offset: "),
-        ({"text": "a", "min_score": 2}, "min_score: "),
-        ({"text": "a", "include": ["vectors"]}, "include.0: "),
-        ({"text": "a" * 1001}, "text: at most 1000"),
-        ({"text": "a", "filter": {"n": {"$regex": "a"}}}, "filter: n has the unknown operator '$regex'"),
-        ({"text": "a", "filter": "n = 1"}, "filter: "),
-        ({"image": "!"}, "image: it is not base64"),
-        ({"image": "data:image/png,abc"}, "image: a data: URL must be in base64"),
-        ({"image": ""}, "image: "),
-        ({"image": "aGVsbG8="}, "the image cannot be used"),
-        ({"embedding": []}, "embedding: "),
-        ({"embedding": [1, 2]}, "embedding: it has 2 numbers"),
-        ({"embedding": [0] * 16}, "embedding: all its numbers are zero"),
-        ({"embedding": ["a"] * 16}, "embedding.0: "),
-        ({"embedding": [None] * 16}, "embedding.0: "),
-        ({"embedding": ["a"] * 16_000}, "embedding.0: "),
-        ({"a" * 100_000: 1}, "there is no such field"),
-        ({"text": "a", "filter": {"a" * 100_000: None}}, "filter: aaa"),
-        ({"parts": []}, "parts: "),
-        ({"parts": [{"text": "a"}] * 17}, "parts: at most 16"),
-        ({"parts": [{"text": "a", "id": "b"}]}, "parts.0: give exactly one of text, image, image_url, id, embedding"),
-        ({"parts": [{"parts": []}]}, "parts.0"),
-        ({"parts": [{"text": "a", "weight": 1e9}]}, "parts.0.weight: "),
-        ({"parts": [{"text": "a", "weight": 0}]}, "cancel each other out"),
-        ({"parts": [{"text": "a"}, {"text": "a", "weight": -1}]}, "cancel each other out"),
+        ({}, "", "text, image, image_url, id, embedding, parts"),
+        ({"text": "a", "id": "b"}, "", "text and id"),
+        ({"text": ""}, "text", ""),
+        ({"text": "  \n"}, "text", ""),
+        ({"text": 5}, "text", ""),
+        ({"text": "a", "nearest": 5}, "nearest", ""),
+        ({"text": "a", "k": 0}, "k", ""),
+        ({"text": "a", "k": 201}, "k", "200"),
+        ({"text": "a", "k": 10**400}, "k", ""),
+        ({"text": "a", "offset": -1}, "offset", ""),
+        ({"text": "a", "offset": 10**9}, "offset", ""),
+        ({"text": "a", "min_score": 2}, "min_score", ""),
+        ({"text": "a", "include": ["vectors"]}, "include.0", ""),
+        ({"text": "a" * 1001}, "text", "1000"),
+        ({"text": "a", "filter": {"n": {"$regex": "a"}}}, "filter", "'$regex'"),
+        ({"text": "a", "filter": "n = 1"}, "filter", ""),
+        ({"image": "!"}, "image", "base64"),
+        ({"image": "data:image/png,abc"}, "image", "data:"),
+        ({"image": ""}, "image", ""),
+        ({"image": "aGVsbG8="}, None, "image"),
+        ({"embedding": []}, "embedding", ""),
+        ({"embedding": [1, 2]}, "embedding", "2"),
+        ({"embedding": [0] * 16}, "embedding", "zero"),
+        ({"embedding": ["a"] * 16}, "embedding.0", ""),
+        ({"embedding": [None] * 16}, "embedding.0", ""),
+        ({"embedding": ["a"] * 16_000}, "embedding.0", ""),
+        ({"a" * 100_000: 1}, "a" * 300, ""),
+        ({"text": "a", "filter": {"a" * 100_000: None}}, "filter", "aaa"),
+        ({"parts": []}, "parts", ""),
+        ({"parts": [{"text": "a"}] * 17}, "parts", "16"),
+        ({"parts": [{"text": "a", "id": "b"}]}, "parts.0", "text, image, image_url, id, embedding"),
+        ({"parts": [{"parts": []}]}, "parts.0.parts", ""),
+        ({"parts": [{"text": "a", "weight": 1e9}]}, "parts.0.weight", ""),
+        ({"parts": [{"text": "a", "weight": 0}]}, "parts", ""),
+        ({"parts": [{"text": "a"}, {"text": "a", "weight": -1}]}, "parts", ""),
     ],
 )
 async def test_a_wrong_search_is_refused_by_the_name_of_the_field(
-    gallery: Library, search: dict[str, Any], sentence: str
+    gallery: Library, search: dict[str, Any], field: str | None, value: str
 ) -> None:
     async with gallery.serving() as client:
-        answer = await client.post("/v1/search", json=search)
-        assert sentence in problem(answer, 422)
-        assert len(answer.content) < 20_000, "what was sent is not sent back"
+        response = await client.post("/v1/search", json=search)
+        detail = problem(response, 422)
+        assert value in detail
+        errors = response.json().get("errors", [{"field": None}])
+        assert errors[0]["field"] == field
+        assert not field or detail.startswith(f"{field}: ")
+        assert len(response.content) < 20_000, "what was sent is not sent back"
 
 
 @pytest.mark.parametrize(
@@ -118,8 +120,8 @@ async def test_a_hostile_body_is_refused(gallery: Library, body: bytes, status: 
 
 async def test_a_body_that_is_not_called_json_is_refused(gallery: Library) -> None:
     async with gallery.serving() as client:
-        answer = await client.post("/v1/search", content=b'{"text": "red"}', headers={"Content-Type": "text/plain"})
-        assert "Content-Type: application/json" in problem(answer, 422)
+        response = await client.post("/v1/search", content=b'{"text": "red"}', headers={"Content-Type": "text/plain"})
+        assert "Content-Type: application/json" in problem(response, 422)
 
 
 async def test_a_damaged_upload_is_refused(gallery: Library) -> None:
@@ -134,56 +136,22 @@ async def test_an_image_with_too_many_pixels_is_refused(gallery: Library) -> Non
     sink = io.BytesIO()
     Image.new("1", (4000, 4000)).save(sink, "PNG")
     async with gallery.serving(max_pixels=1_000_000) as client:
-        answer = await client.post("/v1/search/image", files={"file": sink.getvalue()})
-        assert "4000 × 4000 pixels" in problem(answer, 422)
+        response = await client.post("/v1/search/image", files={"file": sink.getvalue()})
+        assert "4000 × 4000 pixels" in problem(response, 422)
         assert not gallery.encoder.image_calls
-
-
-async def test_a_body_over_the_limit_is_refused_before_it_is_read(gallery: Library) -> None:
-    read = 0
-
-    async def endless(start: bytes = b"") -> AsyncIterator[bytes]:
-        nonlocal read
-        yield start
-        while True:
-            read += 1000
-            yield b" " * 1000
-
-    async with gallery.serving(max_body_bytes=50_000) as client:
-        for path in ("/v1/search", "/v1/embed"):
-            problem(await client.post(path, content=endless(), headers=JSON), 413)
-            assert read < 60_000
-            read = 0
-        form = {"Content-Type": "multipart/form-data; boundary=x"}
-        file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-        problem(await client.post("/v1/search/image", content=endless(file), headers=form), 413)
-        assert read < 60_000
-        told = {**JSON, "Content-Length": "50001"}
-        answer = await client.post("/v1/search", content=b"{}", headers=told)
-        assert "50,000 bytes" in problem(answer, 413)
-        assert answer.headers["connection"] == "close"
-        image = {"file": picture("blue"), "padding": b" " * 50_000}
-        problem(await client.post("/v1/search/image", files=image), 413)
-
-
-async def test_a_body_just_at_the_limit_is_taken(gallery: Library) -> None:
-    body = json.dumps({"text": "red"}).encode()
-    async with gallery.serving(max_body_bytes=len(body)) as client:
-        assert (await client.post("/v1/search", content=body, headers=JSON)).status_code == 200
-        assert (await client.post("/v1/search", content=body + b" ", headers=JSON)).status_code == 413
 
 
 async def test_an_unknown_path_and_a_wrong_method_are_problems_too(gallery: Library) -> None:
     async with gallery.serving() as client:
         assert "/docs" in problem(await client.get("/v2/search"), 404)
         assert "/docs" in problem(await client.get("/v1/images/../../etc/hostname"), 404)
-        answer = await client.get("/v1/search")
-        assert "GET is not possible" in problem(answer, 405)
-        assert answer.headers["allow"] == "POST"
+        response = await client.get("/v1/search")
+        assert "GET" in problem(response, 405)
+        assert response.headers["allow"] == "POST"
 
 
 async def test_a_defect_of_ours_shows_nothing_of_the_inside(gallery: Library) -> None:
     gallery.encoder.failure = ZeroDivisionError("secret")
     async with gallery.serving() as client:
-        answer = await client.post("/v1/search", json={"image": base64.b64encode(picture()).decode()})
-        assert "secret" not in problem(answer, 500)
+        response = await client.post("/v1/search", json={"image": base64.b64encode(picture()).decode()})
+        assert "secret" not in problem(response, 500)

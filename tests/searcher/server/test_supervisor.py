@@ -22,7 +22,8 @@ from imgsearch.errors import UsageError
 from imgsearch.settings import SearchSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.stores import Pointer, Record
 from imgsearch.stores.chroma import ChromaStore
-from searcher.server.serve import listen, processes
+from searcher.server.socket import listen
+from searcher.server.supervisor import worker_count
 from tests.conftest import DEMO_MODEL
 from tests.fakes import COLOURS
 from tests.programs import ChromaServer, free_port, program_env
@@ -45,8 +46,8 @@ def store(tmp_path: Path) -> Iterator[str]:
         server.start()
         images = [Image.new("RGB", (32, 24), colour) for colour in COLOURS.values()]
         vectors = encoder.encode_images([encoder.prepare(image) for image in images])
-        about = {"_key": "a.png", "_run": "r1", "_width": 32, "_height": 24}
-        records = [Record(name, {**about, "colour": name}, one) for name, one in zip(COLOURS, vectors, strict=True)]
+        common = {"_key": "a.png", "_run": "r1", "_width": 32, "_height": 24}
+        records = [Record(name, {**common, "colour": name}, one) for name, one in zip(COLOURS, vectors, strict=True)]
         chroma = ChromaStore(server.url)
         chroma.create("photos-r1", dim=encoder.dim)
         chroma.add("photos-r1", records)
@@ -150,9 +151,9 @@ def test_workers_give_the_same_results_and_any_of_them_tells_what_all_have_count
         for texts, worker in zip((["red"], ["red", "blue"]), workers, strict=True):
             with searcher.only(worker):
                 for text in texts:
-                    answer = httpx.post(searcher.url + "/v1/search", json={"text": text, "k": 3}, timeout=30)
-                    assert answer.status_code == 200, answer.text
-                    results.append(answer.json()["results"])
+                    response = httpx.post(searcher.url + "/v1/search", json={"text": text, "k": 3}, timeout=30)
+                    assert response.status_code == 200, response.text
+                    results.append(response.json()["results"])
         assert len(results[0]) == 3
         assert results[0] == results[1] != results[2]
         searcher.counted(3)
@@ -212,7 +213,7 @@ def test_after_sigterm_no_worker_is_ready_and_all_linger_until_a_second_one(sett
         searcher.process.terminate()
         for worker in workers:
             with searcher.only(worker):
-                answers(searcher.url, "/readyz", "it is shutting down")
+                answers(searcher.url, "/readyz", "shutting down")
                 assert searcher.get("/healthz").headers["connection"] == "close"
         searcher.process.terminate()
         assert searcher.process.wait() == 0
@@ -228,14 +229,18 @@ def test_workers_leave_when_the_process_is_gone_that_looks_after_them(settings: 
 def test_a_port_in_use_is_one_clear_sentence(settings: Settings) -> None:
     with listen("127.0.0.1", settings.search.port):
         code, written = ended(settings)
-    assert (code, written) == (2, f"error: port {settings.search.port} is in use; choose another with --port\n")
+    assert code == 2
+    assert written.startswith(f"error: port {settings.search.port} ")
+    assert "--port" in written
+    assert written.count("\n") == 1
 
 
 def test_settings_that_make_no_sense_are_one_clear_sentence(settings: Settings) -> None:
     wrong = replace(settings.search, api_keys=hashed("secret") + ",oops")
     code, written = ended(replace(settings, search=wrong))
     assert code == 2
-    assert written.startswith("error: entry 2 of IMGSEARCH_SEARCH_API_KEYS")
+    assert written.startswith("error: IMGSEARCH_SEARCH_API_KEYS")
+    assert "entry 2" in written
     assert written.count("\n") == 1
 
 
@@ -246,7 +251,8 @@ def test_workers_that_are_killed_before_they_can_answer_end_it(settings: Setting
         os.kill(workers[0], signal.SIGKILL)
         _, written = searcher.process.communicate()
     assert searcher.process.returncode == 3
-    assert "ended by SIGKILL before it could answer" in written
+    assert "SIGKILL" in written
+    assert "IMGSEARCH_SEARCH_WORKERS" in written
 
 
 @pytest.mark.parametrize(
@@ -259,13 +265,13 @@ def test_there_is_a_worker_for_every_four_cpus_of_a_limit_or_as_many_as_wanted(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
     (tmp_path / "cpu.max").write_text(f"{limit} 100000\n")
     settings = Settings(store=StoreSettings("chroma+http://chroma:8000"), search=SearchSettings(workers=workers))
-    assert processes(settings, cgroup=tmp_path) == expected
+    assert worker_count(settings, cgroup=tmp_path) == expected
     files = replace(settings, store=StoreSettings("chroma+file:///data"))
     if workers is None:
-        assert processes(files, cgroup=tmp_path) == 1
+        assert worker_count(files, cgroup=tmp_path) == 1
     else:
-        with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_WORKERS=5 needs a Chroma server"):
-            processes(files, cgroup=tmp_path)
+        with pytest.raises(UsageError, match=r"IMGSEARCH_SEARCH_WORKERS=5 .*IMGSEARCH_STORE_URL"):
+            worker_count(files, cgroup=tmp_path)
 
 
 def test_no_worker_at_all_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Routes of other servers, so that their clients work here unchanged: what each takes and gives, over our parts."""
+"""Routes of other servers, so that their clients work with this one unchanged."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ TAG = "compatible"
 
 
 class Lenient(BaseModel):
-    """Unlike ours, a request may have fields that mean nothing here: those servers ignore them, too."""
+    """A request that may have unknown fields, unlike a request to /v1: the other servers ignore them, too."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 @contextmanager
 def fields_named(names: Mapping[str, str]) -> Iterator[None]:
-    """A problem with one of our fields is told of the client's: `names` is ours to theirs. What comes after a semicolon
-    is advice about fields that only we have."""
+    """Reports a problem under the client's name of the field. `names`: from the name in /v1 to the client's. Text
+    after a semicolon is left out, because it is advice about fields that only /v1 has."""
     try:
         yield
     except Problem as problem:
-        wrong = problem.errors[0] if problem.errors else {}
-        if wrong.get("field") in names:
-            raise invalid(names[wrong["field"]], wrong["problem"].partition(";")[0]) from None
+        error = problem.errors[0] if problem.errors else {}
+        if error.get("field") in names:
+            raise invalid(names[error["field"]], error["problem"].partition(";")[0]) from None
         raise

@@ -1,7 +1,7 @@
-"""The search of clip-retrieval: what its ClipClient and its page ask `clip-retrieval back` for.
+"""The search API of `clip-retrieval back`, for its ClipClient and its page.
 
-After clip_retrieval/clip_back.py and clip_client.py of rom1504/clip-retrieval. The client sends JSON without saying
-so, and more settings than its server has a use for."""
+After clip_retrieval/clip_back.py and clip_client.py of rom1504/clip-retrieval. The client sends JSON without its
+Content-Type, and more settings than its server uses."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from starlette.requests import Request
 from starlette.responses import Response
 
-from searcher.http.api import BUSY
+from searcher.http import openapi
 from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.search.catalog import Catalog
 from searcher.search.engine import Finder
 from searcher.search.requests import Embedding, Name, Picture, Result, Search, Text, Url
 
 SAME = 0.94
-"""The cosine from which on clip-retrieval takes two images for one (KnnService.get_non_uniques)."""
+"""The cosine from which clip-retrieval treats two images as duplicates (KnnService.get_non_uniques)."""
 
-CHOICES = {"text": "text", "image": "image", "image_url": "image_url", "embedding_input": "embedding"}
-"""What may be looked for, theirs to ours: the first of them that is given counts."""
+QUERY_FIELDS = {"text": "text", "image": "image", "image_url": "image_url", "embedding_input": "embedding"}
+"""The query fields, from clip-retrieval's name to the name in /v1. The first one in the request counts."""
 
 
 def _absent_if_empty(value: Any) -> Any:
@@ -32,7 +32,7 @@ def _absent_if_empty(value: Any) -> Any:
 
 
 class KnnSearch(Lenient):
-    """What to look for: `text`, `image`, `image_url` or `embedding_input`; of several, the first in this order."""
+    """A query: `text`, `image`, `image_url` or `embedding_input`. Of several, the first in this order counts."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -42,34 +42,34 @@ class KnnSearch(Lenient):
 
     text: Annotated[Text | None, BeforeValidator(_absent_if_empty)] = None
     image: Picture | None = None
-    image_url: Url | None = Field(default=None, description="Where an image file is, for the searcher to fetch.")
+    image_url: Url | None = Field(default=None, description="The URL of an image file that the searcher fetches.")
     embedding_input: Embedding | None = Field(default=None, description="A vector of the index's model.")
     modality: Literal["image"] = Field(
-        default="image", description="What is searched: there is no index of captions here."
+        default="image", description="The kind of items to search. This server has no index of captions."
     )
-    num_images: int = Field(default=40, ge=1, description="How many results, at most.")
-    indice_name: Name | None = Field(default=None, description="Which index; not needed where there is only one.")
-    deduplicate: bool = Field(default=False, description=f"Fold results whose cosine is {SAME} or more into one.")
+    num_images: int = Field(default=40, ge=1, description="The maximum number of results.")
+    indice_name: Name | None = Field(default=None, description="The index. Required if there are several.")
+    deduplicate: bool = Field(default=False, description=f"Fold results with a cosine of {SAME} or more into one.")
     use_mclip: Literal[False] = Field(
-        default=False, description="There is no second, multilingual model here: the index's own is used."
+        default=False, description="This server has no second, multilingual model: the model of the index is used."
     )
-    num_result_ids: Any = Field(default=None, description="Ignored: each result has its metadata.")
-    use_safety_model: Any = Field(default=None, description="Ignored: there is no such model here.")
-    use_violence_detector: Any = Field(default=None, description="Ignored: there is no such model here.")
-    aesthetic_score: Any = Field(default=None, description="Ignored: there are no aesthetic embeddings here.")
-    aesthetic_weight: Any = Field(default=None, description="Ignored: there are no aesthetic embeddings here.")
+    num_result_ids: Any = Field(default=None, description="Ignored: every result has its metadata.")
+    use_safety_model: Any = Field(default=None, description="Ignored: this server has no such model.")
+    use_violence_detector: Any = Field(default=None, description="Ignored: this server has no such model.")
+    aesthetic_score: Any = Field(default=None, description="Ignored: this server has no aesthetic embeddings.")
+    aesthetic_weight: Any = Field(default=None, description="Ignored: this server has no aesthetic embeddings.")
 
     @model_validator(mode="after")
-    def something(self) -> KnnSearch:
-        if all(getattr(self, name) is None for name in CHOICES):
-            raise ValueError(f"give one of {', '.join(CHOICES)}")
+    def at_least_one(self) -> KnnSearch:
+        if all(getattr(self, name) is None for name in QUERY_FIELDS):
+            raise ValueError(f"give one of {', '.join(QUERY_FIELDS)}")
         return self
 
     def search(self) -> Search:
-        """The same in our words."""
-        name = next(name for name in CHOICES if getattr(self, name) is not None)
+        """The same search as a request of /v1."""
+        name = next(name for name in QUERY_FIELDS if getattr(self, name) is not None)
         return Search(
-            **{CHOICES[name]: getattr(self, name)},
+            **{QUERY_FIELDS[name]: getattr(self, name)},
             k=self.num_images,
             dedupe=SAME if self.deduplicate else None,
             index=self.indice_name,
@@ -77,19 +77,19 @@ class KnnSearch(Lenient):
 
 
 class KnnResult(BaseModel):
-    """A result. Beside these fields it has those of the image's metadata."""
+    """A result. It has these fields, and the fields of the image's metadata."""
 
     model_config = ConfigDict(extra="allow")
 
-    id: str = Field(description="A text here; clip-retrieval's are numbers.")
+    id: str = Field(description="A text. clip-retrieval's ids are numbers.")
     similarity: float = Field(description="Cosine similarity, from -1 to 1.")
-    url: str = Field(description="`url` of the metadata, or where the image is on this server.")
-    caption: str = Field(description="`caption` of the metadata, or nothing.")
-    image_path: str = Field(description="Where the source keeps the image.")
+    url: str = Field(description="`url` of the metadata, or the URL of the image on this server.")
+    caption: str = Field(description="`caption` of the metadata, or empty.")
+    image_path: str = Field(description="The location of the image in its source.")
 
 
-class _AnyTypeIsJson(APIRoute):
-    """Reads the body as JSON whatever its Content-Type says: ClipClient sends none, and its page text/plain."""
+class _JsonRoute(APIRoute):
+    """Reads the body as JSON whatever its Content-Type: ClipClient sends none, and its page sends text/plain."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -103,27 +103,26 @@ class _AnyTypeIsJson(APIRoute):
 
 
 def router(catalog: Catalog, finder: Finder) -> APIRouter:
-    """The routes over these two."""
-    routes = APIRouter(tags=[TAG], responses=BUSY, route_class=_AnyTypeIsJson)
+    """All routes of this API."""
+    routes = APIRouter(tags=[TAG], responses=openapi.TOO_MANY_REQUESTS, route_class=_JsonRoute)
 
     @routes.post("/knn-service", response_model=list[KnnResult])
     async def search(query: KnnSearch, request: Request) -> list[dict[str, Any]]:
-        """The images nearest to a text, an image or a vector, as of clip-retrieval."""
-        ours = {"k": "num_images", "embedding": "embedding_input", "index": "indice_name"}
-        with fields_named(ours):
-            answer = await finder.search(query.search())
-        return [_found(result, str(request.base_url)) for result in answer.results]
+        """Finds the images nearest to a text, an image or a vector, as clip-retrieval does."""
+        with fields_named({"k": "num_images", "embedding": "embedding_input", "index": "indice_name"}):
+            response = await finder.search(query.search())
+        return [_knn_result(result, str(request.base_url)) for result in response.results]
 
     @routes.get("/indices-list")
     async def indexes() -> list[str]:
-        """The names of the indexes that are served, as of clip-retrieval."""
+        """Lists the names of the indexes, as clip-retrieval does."""
         return sorted(catalog.listed())
 
     return routes
 
 
-def _found(result: Result, base: str) -> dict[str, Any]:
-    """A KnnResult. As a dict, since a field of the metadata may have any name, as `cls`."""
+def _knn_result(result: Result, base: str) -> dict[str, Any]:
+    """A KnnResult, as a dict: a metadata field may have any name, such as `cls`."""
     url, caption = result["metadata"].get("url"), result["metadata"].get("caption")
     return {
         **result["metadata"],

@@ -1,4 +1,4 @@
-"""CLIP as Roboflow Inference has it: vectors of texts and images, and how alike they are.
+"""The CLIP API of Roboflow Inference: vectors of texts and images, and their similarity.
 
 After inference/core/entities/{requests,responses}/clip.py and models/clip/clip_model.py of roboflow/inference, and
 its published client, inference-sdk."""
@@ -15,8 +15,9 @@ import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
-from searcher.http.api import BUSY, IndexName
+from searcher.http import openapi
 from searcher.http.compat import TAG, Lenient, fields_named
+from searcher.http.parameters import IndexName
 from searcher.search.catalog import Catalog
 from searcher.search.engine import Finder
 from searcher.search.errors import invalid
@@ -32,32 +33,32 @@ class Base64Image(Lenient):
 
 class UrlImage(Lenient):
     type: Literal["url"]
-    value: Url = Field(description="Where an image file is, for the searcher to fetch.")
+    value: Url = Field(description="The URL of an image file that the searcher fetches.")
 
 
-def _tag(thing: Any) -> Any:
-    if isinstance(thing, dict):
-        return thing.get("type")
-    return "text" if isinstance(thing, str) else None
+def _tag(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.get("type")
+    return "text" if isinstance(value, str) else None
 
 
-def _listed(given: Any) -> Any:
-    return given if isinstance(given, list) else [given]
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
 
 
-def _numbered(given: Any) -> Any:
-    """Prompts by their names, or by their numbers where they have none. One image is an object, too."""
-    if isinstance(given, dict) and not {"type", "value"} <= given.keys():
-        return given
-    return dict(enumerate(_listed(given)))
+def _as_dict(value: Any) -> Any:
+    """Prompts by name, or by number if they have no names. A single image is an object, too."""
+    if isinstance(value, dict) and not {"type", "value"} <= value.keys():
+        return value
+    return dict(enumerate(_as_list(value)))
 
 
 ImageRef = Annotated[Base64Image | UrlImage, Field(discriminator="type")]
-Thing = Annotated[
+TextOrImage = Annotated[
     Annotated[Text, Tag("text")] | Annotated[Base64Image, Tag("base64")] | Annotated[UrlImage, Tag("url")],
     Discriminator(
         _tag,
-        custom_error_type="thing",
+        custom_error_type="input",
         custom_error_message='give a text, or an image as {"type": "base64" or "url", "value": …}',
     ),
 ]
@@ -67,111 +68,110 @@ Several = Field(min_length=1, max_length=MAX_EMBEDDED)
 class ClipRequest(Lenient):
     clip_version_id: Name | None = Field(
         default=None,
-        description="The model that is meant: it has to be that of an index here, as /v1/indexes names it, or its part "
-        "before the slash (ViT-B-32).",
+        description="The model: a name from /v1/indexes, or the part of it before the slash (ViT-B-32).",
     )
 
 
 class ClipTexts(ClipRequest):
-    text: Annotated[list[Text], Several, BeforeValidator(_listed, json_schema_input_type=Text | list[Text])] = Field(
+    text: Annotated[list[Text], Several, BeforeValidator(_as_list, json_schema_input_type=Text | list[Text])] = Field(
         examples=["a red bicycle"]
     )
 
 
 class ClipImages(ClipRequest):
     image: Annotated[
-        list[ImageRef], Several, BeforeValidator(_listed, json_schema_input_type=ImageRef | list[ImageRef])
+        list[ImageRef], Several, BeforeValidator(_as_list, json_schema_input_type=ImageRef | list[ImageRef])
     ]
 
 
 class ClipComparison(ClipRequest):
-    subject: Thing
+    subject: TextOrImage
     subject_type: Kind = "image"
     prompt: Annotated[
-        dict[int | str, Thing],
+        dict[int | str, TextOrImage],
         Several,
-        BeforeValidator(_numbered, json_schema_input_type=Thing | list[Thing] | dict[str, Thing]),
-    ] = Field(description="One or several to compare with; of an object, the answer has its names.")
+        BeforeValidator(_as_dict, json_schema_input_type=TextOrImage | list[TextOrImage] | dict[str, TextOrImage]),
+    ] = Field(description="One or several prompts. If it is an object, the response has the same names.")
     prompt_type: Kind = "text"
 
 
-class ClipAnswer(BaseModel):
+class ClipResponse(BaseModel):
     inference_id: None = None
     frame_id: None = None
-    time: float = Field(description="Seconds that it took.")
+    time: float = Field(description="Duration in seconds.")
 
 
-class ClipEmbeddings(ClipAnswer):
-    embeddings: list[list[float]] = Field(description="In the order of the request, each of length 1.")
+class ClipEmbeddings(ClipResponse):
+    embeddings: list[list[float]] = Field(description="In the order of the request. Each has length 1.")
 
 
-class ClipSimilarity(ClipAnswer):
+class ClipSimilarity(ClipResponse):
     similarity: list[float] | dict[str, float] = Field(description="Cosine similarities, from -1 to 1.")
     parent_id: None = None
 
 
 def router(catalog: Catalog, finder: Finder, fetch: Callable[[str], AbstractAsyncContextManager[bytes]]) -> APIRouter:
-    """The routes over these. `fetch` holds the bytes behind a URL or raises Problem."""
-    routes = APIRouter(prefix="/clip", tags=[TAG], responses=BUSY)
+    """All routes of this API. `fetch` provides the bytes behind a URL, or raises Problem."""
+    routes = APIRouter(prefix="/clip", tags=[TAG], responses=openapi.TOO_MANY_REQUESTS)
 
-    async def vectors(things: Sequence[Thing], index: str, field: str) -> list[list[float]]:
-        """In the order of the things; those that come together enter the same call of the model."""
+    async def vectors(inputs: Sequence[TextOrImage], index: str, field: str) -> list[list[float]]:
+        """The vectors in the order of the inputs. Concurrent calls, so that the model gets them as one batch."""
         with fields_named({"text": field, "image_url": field}):
-            return await asyncio.gather(*(vector(thing, index) for thing in things))
+            return await asyncio.gather(*(vector(input, index) for input in inputs))
 
-    async def vector(thing: Thing, index: str) -> list[float]:
-        match thing:
+    async def vector(input: TextOrImage, index: str) -> list[float]:
+        match input:
             case str():
-                embed = Embed(text=[thing], index=index)
+                embed = Embed(text=[input], index=index)
             case Base64Image():
-                embed = Embed(image=[thing.value], index=index)
+                embed = Embed(image=[input.value], index=index)
             case UrlImage():
-                async with fetch(thing.value) as data:
+                async with fetch(input.value) as data:
                     return (await finder.embed(Embed(image=[data], index=index))).vectors[0]
         return (await finder.embed(embed)).vectors[0]
 
     @routes.post("/embed_text")
     async def embed_text(request: ClipTexts, index: IndexName = None) -> ClipEmbeddings:
-        """The vectors of texts, as of Roboflow Inference."""
+        """Returns the vectors of texts, as Roboflow Inference does."""
         start = perf_counter()
-        found = await vectors(request.text, _chosen(catalog, index, request), "text")
-        return ClipEmbeddings.model_construct(embeddings=found, time=perf_counter() - start)
+        embeddings = await vectors(request.text, _index(catalog, index, request), "text")
+        return ClipEmbeddings.model_construct(embeddings=embeddings, time=perf_counter() - start)
 
     @routes.post("/embed_image")
     async def embed_image(request: ClipImages, index: IndexName = None) -> ClipEmbeddings:
-        """The vectors of images, as of Roboflow Inference."""
+        """Returns the vectors of images, as Roboflow Inference does."""
         start = perf_counter()
-        found = await vectors(request.image, _chosen(catalog, index, request), "image")
-        return ClipEmbeddings.model_construct(embeddings=found, time=perf_counter() - start)
+        embeddings = await vectors(request.image, _index(catalog, index, request), "image")
+        return ClipEmbeddings.model_construct(embeddings=embeddings, time=perf_counter() - start)
 
     @routes.post("/compare")
     async def compare(request: ClipComparison, index: IndexName = None) -> ClipSimilarity:
-        """How alike a text or an image is to others, as of Roboflow Inference."""
+        """Returns the similarity of a text or an image to others, as Roboflow Inference does."""
         start = perf_counter()
         prompts = list(request.prompt.values())
         _check("subject", [request.subject], request.subject_type)
         _check("prompt", prompts, request.prompt_type)
-        name = _chosen(catalog, index, request)
+        name = _index(catalog, index, request)
         (subject,), others = await asyncio.gather(
             vectors([request.subject], name, "subject"), vectors(prompts, name, "prompt")
         )
-        similar = dict(zip(request.prompt, (np.asarray(others) @ np.asarray(subject)).tolist(), strict=True))
-        named = isinstance(next(iter(similar)), str)
+        cosines = dict(zip(request.prompt, (np.asarray(others) @ np.asarray(subject)).tolist(), strict=True))
+        named = isinstance(next(iter(cosines)), str)
         return ClipSimilarity.model_construct(
-            similarity=similar if named else list(similar.values()), time=perf_counter() - start
+            similarity=cosines if named else list(cosines.values()), time=perf_counter() - start
         )
 
     return routes
 
 
-def _check(field: str, things: Sequence[str | Base64Image | UrlImage], kind: Kind) -> None:
-    if any(isinstance(thing, str) != (kind == "text") for thing in things):
-        wanted = "a text" if kind == "text" else 'an image, {"type": "base64" or "url", "value": …},'
-        raise invalid(field, f"{wanted} has to be here, since {field}_type is {kind}")
+def _check(field: str, inputs: Sequence[str | Base64Image | UrlImage], kind: Kind) -> None:
+    if any(isinstance(input, str) != (kind == "text") for input in inputs):
+        expected = "a text" if kind == "text" else 'an image as {"type": "base64" or "url", "value": …}'
+        raise invalid(field, f"give {expected}, because {field}_type is {kind}")
 
 
-def _chosen(catalog: Catalog, name: str | None, request: ClipRequest) -> str:
-    """The index whose model is meant: by its name, by its model, or the only one. Raises Problem or TemporaryError."""
+def _index(catalog: Catalog, name: str | None, request: ClipRequest) -> str:
+    """The index to use: by its name, by its model, or the only one. Raises Problem or TemporaryError."""
     version = request.clip_version_id
     if name is not None or version is None:
         index = catalog.pick(name)
@@ -181,5 +181,5 @@ def _chosen(catalog: Catalog, name: str | None, request: ClipRequest) -> str:
     for index_name, model in models.items():
         if version in (None, model, model.partition("/")[0]):
             return index_name
-    known = ", ".join(sorted(set(models.values()))) or "none"
-    raise invalid("clip_version_id", f"no index here has the model {version!r}; there is: {known}. Or leave it out")
+    available = ", ".join(sorted(set(models.values()))) or "none"
+    raise invalid("clip_version_id", f"no index has the model {version!r}; available: {available}")

@@ -1,4 +1,4 @@
-"""The API of SkyPilot's vector database example: a search by text, the images by their path, and health.
+"""The API of SkyPilot's vector database example: search by text, images by their path, and health.
 
 After examples/vector_database/scripts/serve_vectordb.py of skypilot-org/skypilot."""
 
@@ -11,9 +11,10 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from searcher.content.images import Images
-from searcher.http.api import BUSY, IndexName, binary
+from searcher.http import openapi
 from searcher.http.compat import TAG, Lenient, fields_named
-from searcher.http.files import FOR_A_WHILE, Conditional, answer
+from searcher.http.files import CACHE_5_MINUTES, RequestConditions, file_response
+from searcher.http.parameters import IndexName
 from searcher.search.catalog import Catalog
 from searcher.search.engine import Finder
 from searcher.search.requests import Search, Text
@@ -21,60 +22,60 @@ from searcher.search.vectors import location
 
 N_RESULTS = 5
 HEALTH = "/health"
-"""What SkyPilot's controller asks whether the example is ready. It has no key, and learns no more than at /metrics."""
+"""The readiness probe of SkyPilot's controller, which has no API key. It shows no more than /metrics."""
 
-ImagePath = Annotated[str, Path(description="An image's path in its source: `image_path` of a search.")]
+ImagePath = Annotated[str, Path(description="The path of an image in its source, from `image_path` of a result.")]
 
 
 class ExampleSearch(Lenient):
     text: Text = Field(examples=["a red bicycle"])
     n_results: Annotated[int, Field(ge=1)] | None = Field(
-        default=N_RESULTS, description="How many results, at most; null: the default."
+        default=N_RESULTS, description="The maximum number of results. Null: the default."
     )
 
 
 class ExampleResult(BaseModel):
-    image_path: str = Field(description="In the source. /image/ and this is the image.")
+    image_path: str = Field(description="Path in the source. The image is at /image/ and this path.")
     similarity: float = Field(description="Cosine similarity, from -1 to 1.")
 
 
 class ExampleHealth(BaseModel):
     status: Literal["healthy"]
-    collection_size: int = Field(description="How many images all indexes have that are served.")
+    collection_size: int = Field(description="Images in all indexes that are served.")
 
 
 def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
-    """The routes over these three."""
-    routes = APIRouter(tags=[TAG], responses=BUSY)
+    """The routes that need an API key."""
+    routes = APIRouter(tags=[TAG], responses=openapi.TOO_MANY_REQUESTS)
 
     @routes.post("/search")
     async def search(query: ExampleSearch, index: IndexName = None) -> list[ExampleResult]:
-        """The images nearest to a text, as of SkyPilot's example."""
+        """Finds the images nearest to a text, as SkyPilot's example does."""
         with fields_named({"k": "n_results"}):
-            found = await finder.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
-        # Of the run that was searched: a newer one may have another source.
-        searched = await catalog.find(found.index, found.run)
-        place = location(searched.pointer.source)
+            response = await finder.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
+        # The source of the run that was searched: a newer run may have another one.
+        searched = await catalog.find(response.index, response.run)
+        prefix = location(searched.pointer.source)
         return [
-            ExampleResult(image_path=result["uri"].removeprefix(place), similarity=result["score"])
-            for result in found.results
+            ExampleResult(image_path=result["uri"].removeprefix(prefix), similarity=result["score"])
+            for result in response.results
         ]
 
-    @routes.get("/image/{path:path}", responses=binary("image/*"), response_class=Response)
-    async def image(path: ImagePath, asked: Conditional, index: IndexName = None) -> Response:
-        """The original image. The path is never one of a file here: it is looked up among those of the index."""
-        return answer(await images.original_at(path, index=index), asked, cache=FOR_A_WHILE)
+    @routes.get("/image/{path:path}", responses=openapi.file("image/*"), response_class=Response)
+    async def image(path: ImagePath, conditions: RequestConditions, index: IndexName = None) -> Response:
+        """Returns the original image. The path is looked up in the index: it never names a file on the server."""
+        return file_response(await images.original_at(path, index=index), conditions, cache=CACHE_5_MINUTES)
 
     return routes
 
 
 def health(catalog: Catalog) -> APIRouter:
-    """The route of its health, which needs no key."""
-    routes = APIRouter(tags=[TAG], responses=BUSY)
+    """The health route, which needs no API key."""
+    routes = APIRouter(tags=[TAG], responses=openapi.TOO_MANY_REQUESTS)
 
     @routes.get(HEALTH)
     async def health() -> ExampleHealth:
-        """How many images there are. Unlike the example's, it is 503 where there is no telling."""
+        """Returns the number of images. Unlike the example, it returns 503 while the number is unknown."""
         return ExampleHealth(
             status="healthy", collection_size=sum(index.pointer.images for index in catalog.listed().values())
         )

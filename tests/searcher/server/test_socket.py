@@ -1,0 +1,39 @@
+"""The listening socket."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from imgsearch.errors import UsageError
+from searcher.server.socket import listen
+
+
+def test_a_port_in_use_is_one_clear_sentence() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError) as refused:
+            listen("127.0.0.1", port)
+    assert f"port {port} " in str(refused.value)
+    assert "--port" in str(refused.value)
+
+
+def test_an_address_that_is_not_ours_is_one_clear_sentence() -> None:
+    with pytest.raises(UsageError, match=r"cannot listen on 192\.0\.2\.1 port 8000"):
+        listen("192.0.2.1", 8000)
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"), [("0.0.0.0", ["127.0.0.1"]), ("::", ["127.0.0.1", "::1"]), ("::1", ["::1"])]
+)
+def test_it_listens_on_every_address_or_on_one(host: str, addresses: list[str]) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with listen(host, 0) as listener:
+        port = listener.getsockname()[1]
+        for address in addresses:
+            socket.create_connection((address, port)).close()
+        if "127.0.0.1" not in addresses:
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
