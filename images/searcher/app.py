@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cachetools import LRUCache
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -38,11 +39,12 @@ from searcher.http.files import Asset
 from searcher.http.rate_limit import RateLimit
 from searcher.http.request_id import Envelope, Heads
 from searcher.http.request_metrics import RequestMetrics
-from searcher.search.batcher import Model, Places, VectorCache
+from searcher.search.admission import Admission
 from searcher.search.catalog import Catalog
-from searcher.search.engine import Finder
+from searcher.search.engine import SearchEngine
 from searcher.search.errors import RETRY_SECONDS, Problem, of_validation
 from searcher.search.metrics import Metrics
+from searcher.search.model import Model, VectorCache
 from searcher.search.requests import LogIn
 from searcher.search.threads import Threads
 
@@ -88,17 +90,17 @@ def create_app(
     shared = sharing(limits.cors_origins)
     threads = Threads()
     metrics = Metrics(counts)
-    cache = VectorCache(limits.cache_vectors)
-    places = Places(limits.max_waiting, metrics=metrics)
+    cache: VectorCache = LRUCache(limits.cache_vectors)
+    admission = Admission(limits.max_waiting, metrics=metrics)
     catalog = Catalog(
         store,
         load_encoder=load_encoder,
-        make_model=partial(Model, threads=threads, cache=cache, places=places, limits=limits, metrics=metrics),
+        make_model=partial(Model, threads=threads, cache=cache, admission=admission, limits=limits, metrics=metrics),
         threads=threads,
         metrics=metrics,
     )
     fetch = Fetcher(limits).get
-    finder = Finder(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
+    engine = SearchEngine(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
     images = Images(catalog, store, storage, open_source=open_source, threads=threads)
     facts = Facts(catalog, storage, threads=threads)
 
@@ -147,11 +149,11 @@ def create_app(
         ways = [("bearer", "An API key."), ("basic", "An API key is the password; the user's name is of no account.")]
         schemes = [HTTPBase(scheme=way, scheme_name=way, description=text, auto_error=False) for way, text in ways]
         described = {"dependencies": [Depends(scheme) for scheme in schemes], "responses": api.REFUSED}
-    app.include_router(api.router(catalog, finder, images, facts), **described)
-    app.include_router(skypilot.router(catalog, finder, images), **described)
+    app.include_router(api.router(catalog, engine, images, facts), **described)
+    app.include_router(skypilot.router(catalog, engine, images), **described)
     app.include_router(skypilot.health(catalog))
-    app.include_router(roboflow.router(catalog, finder, fetch), **described)
-    app.include_router(clip_retrieval.router(catalog, finder), **described)
+    app.include_router(roboflow.router(catalog, engine, fetch), **described)
+    app.include_router(clip_retrieval.router(catalog, engine), **described)
     _add_health(app, catalog, metrics, stopping)
     _add_page(app)
     docs.add_docs(app)

@@ -17,7 +17,7 @@ from imgsearch.storage import Storage
 from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import thumbnail
 from searcher.content.files import File, content_etag, matches
-from searcher.search.catalog import Catalog, Index
+from searcher.search.catalog import Catalog, ServedIndex
 from searcher.search.errors import Problem
 from searcher.search.threads import Threads
 
@@ -59,7 +59,7 @@ class Images:
     async def thumbnail(self, id: str, *, index: str | None, run: str | None = None, known: str = "") -> File:
         """The WebP that was made when the image was indexed. `known`: the client's If-None-Match."""
 
-        async def call(index: Index) -> File:
+        async def call(index: ServedIndex) -> File:
             etag = _thumbnail_etag(id, index)
             # Not for `*`, which matches only where there is an image.
             return (
@@ -71,7 +71,7 @@ class Images:
         return await self._catalog.using(index, call, run=run)
 
     async def _file(
-        self, read: Callable[[Record, Index], _Read], id: str, index: Index, *, told: str | None = None
+        self, read: Callable[[Record, ServedIndex], _Read], id: str, index: ServedIndex, *, told: str | None = None
     ) -> File:
         """`told`: what the client knows the image by, if not its id."""
         start = perf_counter()
@@ -83,10 +83,10 @@ class Images:
         took = {"store": found - start, "file": perf_counter() - found}
         return File(etag, data, media_type, {name: round(seconds * 1000, 3) for name, seconds in took.items()})
 
-    def _thumbnail(self, record: Record, index: Index) -> _Read:
+    def _thumbnail(self, record: Record, index: ServedIndex) -> _Read:
         return _thumbnail_etag(record.id, index), self._storage.get_range(*thumbnail(record)), "image/webp"
 
-    def _original(self, record: Record, index: Index) -> _Read:
+    def _original(self, record: Record, index: ServedIndex) -> _Read:
         try:
             data = self._open_source(index.pointer.source).read(record.metadata["_key"])
             # Of the bytes and not of the run: two parts of a file that changed in between must not look like one.
@@ -95,7 +95,7 @@ class Images:
             raise Problem(404, f"the original cannot be had from here, its thumbnail can: {error}") from error
 
 
-def _thumbnail_etag(id: str, index: Index) -> str:
+def _thumbnail_etag(id: str, index: ServedIndex) -> str:
     return f'"{index.pointer.run}-{quote(id, safe="")}"'
 
 

@@ -16,21 +16,16 @@ from searcher.http import api_keys, problems
 from searcher.http.docs import header
 from searcher.http.files import FOR_A_WHILE, FOR_EVER, IF_CURRENT, Conditional, answer, server_timing
 from searcher.search.catalog import Catalog
-from searcher.search.engine import Finder
+from searcher.search.engine import SearchEngine
 from searcher.search.errors import DOCUMENT, invalid
-from searcher.search.requests import (
-    Batch,
+from searcher.search.requests import Batch, Embed, Filter, Name, Options, Search
+from searcher.search.responses import (
     BatchResponse,
-    Embed,
     EmbedResponse,
-    Facets,
-    Filter,
-    Indexes,
+    FacetsResponse,
+    IndexesResponse,
     IndexInfo,
-    Map,
-    Name,
-    Options,
-    Search,
+    MapResponse,
     SearchResponse,
 )
 
@@ -60,7 +55,7 @@ GONE: dict[int | str, dict[str, Any]] = {
     410: failure(
         "The run that was asked for is gone: newer ones were published.",
         410,
-        'run "r1" of index "photos" is not there any more: search again, without the cursor or run=',
+        'run "r1" of index "photos" is no longer available; search again without the cursor or run=',
     )
 }
 REFUSED: dict[int | str, dict[str, Any]] = {
@@ -94,19 +89,19 @@ class ImageForm(Options):
     filter: Annotated[Json[Filter] | None, Field(description="The filter, as JSON text.")] = None
 
 
-def router(catalog: Catalog, finder: Finder, images: Images, facts: Facts) -> APIRouter:
+def router(catalog: Catalog, engine: SearchEngine, images: Images, facts: Facts) -> APIRouter:
     """The routes over these four."""
     v1 = APIRouter(prefix="/v1", responses=BUSY)
 
     @v1.post("/search", response_model_exclude_unset=True, responses=GONE)
     async def search(search: Search, response: Response) -> SearchResponse:
         """The images nearest to a text, an image, an id, an embedding, or a weighted sum of them."""
-        return _timed(await finder.search(search), response)
+        return _timed(await engine.search(search), response)
 
     @v1.post("/search/batch", response_model_exclude_unset=True)
     async def search_in_batch(batch: Batch) -> BatchResponse:
         """Several searches at once: each gets its answer, or its problem where it has none."""
-        return await finder.batch(batch.searches)
+        return await engine.batch(batch.searches)
 
     @v1.post("/search/image", response_model_exclude_unset=True, responses=GONE)
     async def search_by_upload(
@@ -117,12 +112,12 @@ def router(catalog: Catalog, finder: Finder, images: Images, facts: Facts) -> AP
         if not data:
             raise invalid("file", "it is empty")
         options = form.model_dump(exclude={"file"})  # validated already
-        return _timed(await finder.search(Search.model_construct(image=data, **options)), response)
+        return _timed(await engine.search(Search.model_construct(image=data, **options)), response)
 
     @v1.post("/embed")
     async def embed(embed: Embed) -> EmbedResponse:
         """The vectors of texts or images, for use elsewhere or as `embedding` of a search."""
-        return await finder.embed(embed)
+        return await engine.embed(embed)
 
     @v1.get("/images/{id}", responses=binary("image/*") | GONE, response_class=Response)
     async def original(id: Id, asked: Conditional, index: IndexName = None, run: Run = None) -> Response:
@@ -136,13 +131,13 @@ def router(catalog: Catalog, finder: Finder, images: Images, facts: Facts) -> AP
         file = await images.thumbnail(id, index=index, run=run, known=asked.known)
         return answer(file, asked, cache=FOR_EVER if run else FOR_A_WHILE)
 
-    @v1.get("/facets", responses=_known(Facets) | GONE, response_class=Response)
+    @v1.get("/facets", responses=_known(FacetsResponse) | GONE, response_class=Response)
     async def facets(asked: Conditional, index: IndexName = None, field: FieldName = None, run: Run = None) -> Response:
         """What the fields of the metadata hold: their values and how often, the range of numbers. For filters."""
         file = await facts.facets(index, run=run, field=field, known=asked.known)
         return answer(file, asked, cache=FOR_EVER if run else IF_CURRENT)
 
-    @v1.get("/map", responses=_known(Map) | GONE, response_class=Response)
+    @v1.get("/map", responses=_known(MapResponse) | GONE, response_class=Response)
     async def map_(asked: Conditional, index: IndexName = None, run: Run = None) -> Response:
         """Some thousand images of the index on a plane, like beside like."""
         file = await facts.map(index, run=run, known=asked.known)
@@ -155,10 +150,10 @@ def router(catalog: Catalog, finder: Finder, images: Images, facts: Facts) -> AP
         return answer(file, asked, cache=FOR_EVER if run else IF_CURRENT)
 
     @v1.get("/indexes")
-    async def indexes() -> Indexes:
+    async def indexes() -> IndexesResponse:
         """What is served."""
         pointers = [dataclasses.asdict(index.pointer) for _, index in sorted(catalog.listed().items())]
-        return Indexes(indexes=[IndexInfo(**pointer) for pointer in pointers], problems=dict(catalog.problems))
+        return IndexesResponse(indexes=[IndexInfo(**pointer) for pointer in pointers], problems=dict(catalog.problems))
 
     return v1
 

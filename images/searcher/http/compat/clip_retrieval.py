@@ -17,8 +17,9 @@ from starlette.responses import Response
 from searcher.http.api import BUSY
 from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.search.catalog import Catalog
-from searcher.search.engine import Finder
-from searcher.search.requests import Embedding, Name, Picture, Result, Search, Text, Url
+from searcher.search.engine import SearchEngine
+from searcher.search.requests import Embedding, Name, Picture, Search, Text, Url
+from searcher.search.responses import Result
 
 SAME = 0.94
 """The cosine from which on clip-retrieval takes two images for one (KnnService.get_non_uniques)."""
@@ -102,7 +103,7 @@ class _AnyTypeIsJson(APIRoute):
         return handle_json
 
 
-def router(catalog: Catalog, finder: Finder) -> APIRouter:
+def router(catalog: Catalog, engine: SearchEngine) -> APIRouter:
     """The routes over these two."""
     routes = APIRouter(tags=[TAG], responses=BUSY, route_class=_AnyTypeIsJson)
 
@@ -111,7 +112,7 @@ def router(catalog: Catalog, finder: Finder) -> APIRouter:
         """The images nearest to a text, an image or a vector, as of clip-retrieval."""
         ours = {"k": "num_images", "embedding": "embedding_input", "index": "indice_name"}
         with fields_named(ours):
-            answer = await finder.search(query.search())
+            answer = await engine.search(query.search())
         return [_found(result, str(request.base_url)) for result in answer.results]
 
     @routes.get("/indices-list")

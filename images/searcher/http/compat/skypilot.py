@@ -15,9 +15,9 @@ from searcher.http.api import BUSY, IndexName, binary
 from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.http.files import FOR_A_WHILE, Conditional, answer
 from searcher.search.catalog import Catalog
-from searcher.search.engine import Finder
+from searcher.search.engine import SearchEngine
+from searcher.search.ranking import location
 from searcher.search.requests import Search, Text
-from searcher.search.vectors import location
 
 N_RESULTS = 5
 HEALTH = "/health"
@@ -43,7 +43,7 @@ class ExampleHealth(BaseModel):
     collection_size: int = Field(description="How many images all indexes have that are served.")
 
 
-def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
+def router(catalog: Catalog, engine: SearchEngine, images: Images) -> APIRouter:
     """The routes over these three."""
     routes = APIRouter(tags=[TAG], responses=BUSY)
 
@@ -51,7 +51,7 @@ def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
     async def search(query: ExampleSearch, index: IndexName = None) -> list[ExampleResult]:
         """The images nearest to a text, as of SkyPilot's example."""
         with fields_named({"k": "n_results"}):
-            found = await finder.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
+            found = await engine.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
         # Of the run that was searched: a newer one may have another source.
         searched = await catalog.find(found.index, found.run)
         place = location(searched.pointer.source)
