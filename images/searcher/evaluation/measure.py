@@ -29,7 +29,7 @@ from imgsearch.stores import Hit, Pointer, Vectors, VectorStore
 from imgsearch.stores.records import filterable
 from searcher.evaluation import scores
 from searcher.evaluation.scores import Estimate, ExactSearch
-from searcher.ingest.parts import Embedded
+from searcher.ingest.parts import RunReader
 
 LABELS = ("label", "labels", "class", "category", "categories", "tags")
 CAPTIONS = ("caption", "captions", "text", "description", "title")
@@ -111,7 +111,7 @@ class Evaluation:
         stopping: threading.Event,
     ) -> None:
         self._wanted = wanted
-        self._embedded = Embedded(storage)
+        self._runs = RunReader(storage)
         self._store = store
         self._load_encoder = load_encoder
         self._stopping = stopping
@@ -156,11 +156,11 @@ class Evaluation:
 
     def _rows(self, run: str) -> Iterator[tuple[list[str], Vectors, list[str]]]:
         """Ids, vectors (rows, dim) and metadata (JSON) of all images, part by part."""
-        for shard in self._embedded.shards(self._embedded.plan(run)):
+        for shard in self._runs.shards(self._runs.plan(run)):
             for number in range(shard.done.parts):
                 if self._stopping.is_set():
                     raise Interrupted
-                table = self._embedded.part(shard, number)
+                table = self._runs.part(shard, number)
                 if len(table):
                     yield table["id"].to_pylist(), tables.vectors(table), table["metadata"].to_pylist()
 
