@@ -24,7 +24,7 @@ PLANTED = [
     ("images/embedder/plan.py", "searcher.ingest.parts"),
     ("imgsearch/stage.py", "controller.jobs.state"),
     # a third party without its door
-    ("images/searcher/evaluation/measure.py", "fastapi"),
+    ("images/searcher/evaluation/job.py", "fastapi"),
     ("imgsearch/stage.py", "torch"),
     ("imgsearch/sources/folder.py", "obstore"),
     ("images/searcher/ingest/job.py", "chromadb"),
