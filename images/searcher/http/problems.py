@@ -28,7 +28,7 @@ SCHEMA: dict[str, Any] = {
                 "type": "about:blank",
                 "title": "Not Found",
                 "status": 404,
-                "detail": 'there is no index "photo"; there is: photos',
+                "detail": 'there is no index "photo"; the indexes are: photos',
             },
         }
     },

@@ -79,7 +79,7 @@ def test_a_person_gets_a_table(url: str, capsys: pytest.CaptureFixture[str]) -> 
         (["./no-such.jpg"], KEY, 2, "there is no file ./no-such.jpg"),
         (["red", "--filter", "[1]"], KEY, 2, "--filter [1] is no JSON object: write it as '{{\"year\": 2020}}'"),
         (["red", "--filter", "year=1"], KEY, 2, "--filter year=1 is no JSON object: write it as '{{\"year\": 2020}}'"),
-        (["red", "--index", "x"], KEY, 2, 'there is no index "x"; there is: photos'),
+        (["red", "--index", "x"], KEY, 2, 'there is no index "x"; the indexes are: photos'),
     ],
 )
 def test_mistakes_get_one_sentence(

@@ -150,8 +150,8 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_old_run_serving(
     gallery.encoders[broken.model] = failure
     async with gallery.serving() as client:
         gallery.publish(run="r2", encoder=broken)
-        told = lambda answer: str(failure) in answer.json()["problems"].get("photos", "")  # noqa: E731
-        answer = await until(lambda: client.get("/readyz"), told)
+        reported = lambda answer: str(failure) in answer.json()["problems"].get("photos", "")  # noqa: E731
+        answer = await until(lambda: client.get("/readyz"), reported)
         assert answer.status_code == 200
         assert (await search(client)).json()["run"] == "r1"
         assert str(failure) in (await client.get("/v1/indexes")).json()["problems"]["photos"]
@@ -162,8 +162,8 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_old_run_serving(
 async def test_a_run_made_with_other_weights_is_not_served(library: Library) -> None:
     library.publish(fingerprint="0123456789abcdef")
     async with library.serving(ready=False) as client:
-        told = lambda answer: "0123456789ab" in answer.text  # noqa: E731
-        sentence = problem(await until(lambda: client.get("/readyz"), told), 503)
+        reported = lambda answer: "0123456789ab" in answer.text  # noqa: E731
+        sentence = problem(await until(lambda: client.get("/readyz"), reported), 503)
         assert library.encoder.fingerprint[:12] in sentence
         answer = await search(client)
         assert "0123456789ab" in problem(answer, 503)
@@ -219,8 +219,8 @@ async def test_a_store_that_is_down_at_the_start_is_waited_for(gallery: Library)
     gallery.publish()
     store.down = True
     async with gallery.serving(ready=False) as client:
-        told = lambda answer: "the store is down" in answer.text  # noqa: E731
-        problem(await until(lambda: client.get("/readyz"), told), 503)
+        store_down = lambda answer: "the store is down" in answer.text  # noqa: E731
+        problem(await until(lambda: client.get("/readyz"), store_down), 503)
         assert "the store is down" in problem(await search(client), 503)
         assert "the store is down" in problem(await client.get("/v1/indexes"), 503)
         store.down = False
