@@ -17,7 +17,11 @@ PLANTED = [
     ("controller/jobs/manifests.py", "controller.backends.local"),
     ("controller/run/capacity.py", "controller.cli.options"),
     ("images/searcher/search/vectors.py", "searcher.http.problems"),
+    ("images/searcher/search/batcher.py", "searcher.search.model"),
     ("images/searcher/ingest/job.py", "searcher.search.catalog"),
+    ("images/searcher/ingest/fill.py", "searcher.ingest.job"),
+    ("images/searcher/evaluation/queries.py", "searcher.evaluation.relevance"),
+    ("images/searcher/admin/reports.py", "searcher.admin.deletion"),
     # a backend imports another
     ("controller/backends/local.py", "controller.backends.kubernetes.backend"),
     # a program imports another, and the library a program
@@ -35,6 +39,8 @@ PLANTED = [
     ("controller/backends/skypilot/attempts.py", "subprocess"),
     ("controller/run/steps.py", "time"),
     ("imgsearch/runs/layout.py", "pathlib"),
+    ("images/searcher/search/ranking.py", "time"),
+    ("images/searcher/ingest/report.py", "imgsearch.storage"),
 ]
 NEW_FILES = ("controller/elsewhere.py", "images/searcher/elsewhere.py", "imgsearch/elsewhere.py")
 

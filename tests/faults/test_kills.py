@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: the same command then ends with the same ids, each once. At most one part is repeated."""
+"""`kill -9` at random moments: then the same command ends with the same ids, each once, and repeats at most a part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loaded model that many requests share: it batches, caches the vectors of texts, and refuses what is too much."""
+"""A loaded model that many requests share: batched calls, a cache of text vectors, and admission control."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def page(groups: Sequence[Group], search: Search, *, offset: int, pointer: Point
     """The results of the page at `offset`, and the offset of the next page."""
     end = offset + search.k
     prefix = location(pointer.source)
-    # With the run, a URL shows the same image for ever, so clients may cache it.
+    # With the run, a URL always shows the same image, so clients may cache it.
     parameters = f"?index={quote(pointer.index, safe='')}&run={quote(pointer.run, safe='')}"
     results = [_result(group, search, prefix=prefix, parameters=parameters) for group in groups[offset:end]]
     return results, end if len(groups) > end else None

@@ -230,7 +230,7 @@ def test_metrics_are_read_over_http_while_it_runs(world: World) -> None:
     assert "imgsearch_ingest_added_total 10.0" in seen[1]
 
 
-def test_the_program_serves_its_metrics_or_says_why_not(world: World) -> None:
+def test_a_metrics_port_in_use_is_a_usage_error(world: World) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         settings = Settings(
             run=RunSettings(id="r1"),
@@ -288,8 +288,8 @@ def test_an_interrupted_ingest_publishes_nothing_and_adds_only_the_rest_later(wo
     assert world.stored("photos-r1") == set(A)
 
 
-class TestWhatIsRefused:
-    """…is a PermanentError, and the old index goes on serving."""
+class TestRefused:
+    """Each is a PermanentError, and the previous run stays published."""
 
     @pytest.fixture
     def old(self, world: World) -> World:
@@ -312,7 +312,7 @@ class TestWhatIsRefused:
         old.storage.delete(folder.shard(1))
         self.refused(old, r"1 of 2 shards of run r1 .*done\.json \(shard 1\)")
 
-    def test_a_part_that_is_gone(self, old: World) -> None:
+    def test_a_missing_part(self, old: World) -> None:
         folder = old.embedded("r1", A)
         (old.root / folder.part(0, 1)).unlink()
         self.refused(old, r"part-00001\.parquet does not exist")
@@ -355,13 +355,13 @@ class TestWhatIsRefused:
         old.store.lose = {image_id("a3")}
         self.refused(old, r"photos-r1 .*19 vectors.* r1 has 20")
 
-    def test_a_collection_with_strangers_in_it(self, old: World) -> None:
+    def test_a_collection_with_other_vectors(self, old: World) -> None:
         old.embedded("r1", A)
         old.store.create("photos-r1", dim=DIM)
         old.store.add("photos-r1", [Record("stranger", {}, vector("stranger"))])
         self.refused(old, r"photos-r1 .*21 vectors.* r1 has 20")
 
-    def test_a_store_that_spoils_vectors(self, old: World) -> None:
+    def test_a_store_that_changes_vectors(self, old: World) -> None:
         old.embedded("r1", A)
         old.store.create("photos-r1", dim=DIM)
         old.store.add("photos-r1", [Record(image_id("a3"), {}, -vector("a3"))])
@@ -372,7 +372,7 @@ class TestWhatIsRefused:
         self.refused(old, "none of the 20 images")
 
 
-def test_twins_find_each_other_and_that_is_well(world: World) -> None:
+def test_identical_images_may_find_each_other(world: World) -> None:
     folder = world.embedded("r1", A, shards=1, part=20)
     table, about = tables.from_bytes(world.storage.get(folder.part(0, 0)), "part")
     rows = [{**row, "embedding": vector("twin")} for row in table.to_pylist()]
@@ -453,7 +453,7 @@ def test_a_map_shows_every_image_of_a_small_run(world: World) -> None:
         assert sprite.convert("RGB").getpixel((drawn.tile // 2, drawn.tile // 2)) == pytest.approx((0, 255, 0), abs=9)
 
 
-def test_a_map_that_fails_keeps_nothing_from_being_published(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_the_map_does_not_prevent_the_publication(world: World, caplog: pytest.LogCaptureFixture) -> None:
     folder = world.embedded("r1", A)
     world.ingest("r1")
     assert world.store.pointers()["photos"].run == "r1"
@@ -463,10 +463,10 @@ def test_a_map_that_fails_keeps_nothing_from_being_published(world: World, caplo
     assert re.fullmatch(r"run r1 has no map: .*thumbs-0000\d\.tar is not there", warning)
     world.thumbnails(folder)
     world.ingest("r1")
-    assert world.storage.exists(folder.map), "what is missing was not made again"
+    assert world.storage.exists(folder.map), "the missing map was not written"
 
 
-def test_a_map_that_is_there_is_not_drawn_again(world: World) -> None:
+def test_an_existing_map_is_not_written_again(world: World) -> None:
     folder = world.embedded("r1", A)
     world.storage.put(folder.map, b"{}")
     world.thumbnails(folder)
@@ -474,7 +474,7 @@ def test_a_map_that_is_there_is_not_drawn_again(world: World) -> None:
     assert not world.storage.exists(folder.sprite)
 
 
-def test_an_ingest_interrupted_at_the_map_draws_it_later(world: World) -> None:
+def test_an_ingest_interrupted_at_the_map_writes_it_later(world: World) -> None:
     folder = world.embedded("r1", A)
     world.thumbnails(folder)
 
@@ -514,7 +514,7 @@ def test_metadata_becomes_what_a_store_can_filter(given: dict[str, Any], kept: d
     assert filterable(given) == kept
 
 
-def test_a_large_ingest_probes_only_where_something_is_stored(world: World) -> None:
+def test_an_empty_collection_is_not_probed(world: World) -> None:
     world.embedded("r1", A)
     world.ingest("r1")
     assert world.store.probed == 0

@@ -16,7 +16,7 @@ from tests.searcher.library import Library, event, found, picture, problem, uplo
 pytestmark = pytest.mark.anyio
 
 
-async def test_where_too_many_wait_more_are_told_when_to_come_back(gallery: Library) -> None:
+async def test_over_the_limit_a_search_gets_429_with_retry_after(gallery: Library) -> None:
     gallery.encoder.gate.clear()
     async with gallery.serving(max_waiting=3) as client:
         async with asyncio.TaskGroup() as tasks:
@@ -40,9 +40,7 @@ async def test_where_too_many_wait_more_are_told_when_to_come_back(gallery: Libr
 @pytest.mark.parametrize(
     "embed", [{"text": ["red", "blue", "yellow"]}, {"image": uploads("red", "blue", "yellow")}], ids=["text", "image"]
 )
-async def test_of_many_texts_or_images_all_find_a_place_or_none_is_encoded(
-    gallery: Library, embed: dict[str, Any]
-) -> None:
+async def test_a_request_is_admitted_completely_or_not_at_all(gallery: Library, embed: dict[str, Any]) -> None:
     gallery.encoder.gate.clear()
     async with gallery.serving(max_waiting=3) as client:
         async with asyncio.TaskGroup() as tasks:
@@ -62,7 +60,7 @@ async def test_of_many_texts_or_images_all_find_a_place_or_none_is_encoded(
     assert sum(gallery.encoder.image_calls) == len(two.get("image", []))
 
 
-async def test_where_nobody_waits_there_is_room_for_any_request(gallery: Library) -> None:
+async def test_a_request_of_any_size_is_admitted_while_no_query_waits(gallery: Library) -> None:
     async with gallery.serving(max_waiting=2) as client:
         texts = ["red", "green", "blue", "red"]
         vectors = (await client.post("/v1/embed", json={"text": texts})).json()["vectors"]
@@ -71,7 +69,7 @@ async def test_where_nobody_waits_there_is_room_for_any_request(gallery: Library
             assert answer.json()["results"][0]["metadata"]["colour"] == text
 
 
-async def test_a_known_text_needs_no_place(gallery: Library) -> None:
+async def test_a_cached_text_needs_no_admission(gallery: Library) -> None:
     async with gallery.serving(max_waiting=1) as client:
         await found(client, text="red")
         gallery.encoder.entered.clear()
@@ -88,7 +86,7 @@ async def test_a_known_text_needs_no_place(gallery: Library) -> None:
 @pytest.mark.parametrize(
     ("queries", "seconds", "retry_after"), [(10, 0.01, "1"), (10, 5.0, "2"), (1, 2.5, "10"), (1, 1000.0, "60")]
 )
-def test_retry_after_is_how_long_those_who_wait_will_take(queries: int, seconds: float, retry_after: str) -> None:
+def test_retry_after_is_the_time_that_the_waiting_queries_take(queries: int, seconds: float, retry_after: str) -> None:
     admission = Admission(4, metrics=Metrics())
     with admission.admit(1), admission.admit(3):
         admission.observe(queries, seconds)

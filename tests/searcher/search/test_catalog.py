@@ -82,7 +82,7 @@ async def test_no_search_fails_or_mixes_runs_while_new_ones_are_published(librar
     assert len({answer.json()["run"] for answer in answers}) > 5
 
 
-async def test_a_search_on_a_deleted_collection_goes_on_with_its_successor(gallery: Library) -> None:
+async def test_a_search_on_a_deleted_collection_uses_its_successor(gallery: Library) -> None:
     async with gallery.serving(refresh_seconds=3600) as client:
         gallery.publish({"new.png": "white"}, run="r2")
         gallery.store.drop("photos-r1")
@@ -111,7 +111,7 @@ async def test_another_model_is_loaded_before_its_run_is_served(gallery: Library
     assert gallery.loaded == [gallery.encoder.model, other.model]
 
 
-async def test_a_model_stays_as_long_as_the_run_before_needs_it(gallery: Library) -> None:
+async def test_a_model_is_kept_while_the_previous_run_needs_it(gallery: Library) -> None:
     other = FakeEncoder("fake/other")
     gallery.encoders[other.model] = other
     first = gallery.store.pointers()["photos"]
@@ -190,7 +190,7 @@ async def test_until_the_first_model_is_loaded_it_is_alive_but_not_ready(gallery
         await served(client, "r1")
 
 
-async def test_an_index_that_was_removed_is_not_served_any_more(gallery: Library) -> None:
+async def test_a_removed_index_is_no_longer_served(gallery: Library) -> None:
     store = Unpublishing()
     gallery.store = store
     gallery.publish()
@@ -199,7 +199,7 @@ async def test_an_index_that_was_removed_is_not_served_any_more(gallery: Library
         await until(lambda: search(client), lambda answer: answer.status_code == 404)
 
 
-async def test_while_the_store_does_not_answer_it_is_not_ready_and_then_goes_on(gallery: Library) -> None:
+async def test_the_searcher_is_not_ready_while_the_store_does_not_answer_and_recovers(gallery: Library) -> None:
     store = Failing()
     gallery.store = store
     gallery.publish()

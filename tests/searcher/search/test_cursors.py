@@ -139,7 +139,7 @@ async def test_offsets_have_every_image_once_too(chroma: Library) -> None:
     assert Counter(found) == Counter(ids)
 
 
-async def test_the_run_before_is_paged_through_by_a_searcher_that_was_started_since(chroma: Library) -> None:
+async def test_a_searcher_that_starts_later_serves_pages_of_the_previous_run(chroma: Library) -> None:
     fill(chroma, "r1")
     async with chroma.serving() as client:
         first = (await client.post("/v1/search", json={"text": "red"})).json()
@@ -164,7 +164,7 @@ async def first_cursor(client: httpx.AsyncClient, **fields: Any) -> str:
     return str(page["next_cursor"])
 
 
-async def test_a_searcher_that_has_not_the_model_of_the_run_before_says_to_search_again(gallery: Library) -> None:
+async def test_a_searcher_without_the_model_of_the_previous_run_answers_410(gallery: Library) -> None:
     async with gallery.serving() as client:
         cursor = await first_cursor(client)
     other = FakeEncoder("fake/other")
@@ -241,9 +241,7 @@ async def test_a_cursor_names_its_index_when_others_have_come(gallery: Library) 
         ({"offset": 1}, 422),
     ],
 )
-async def test_only_what_finds_the_same_goes_on_with_a_cursor(
-    gallery: Library, changes: dict[str, Any], status: int
-) -> None:
+async def test_a_cursor_continues_only_the_same_search(gallery: Library, changes: dict[str, Any], status: int) -> None:
     async with gallery.serving() as client:
         search = {**SEARCH, "cursor": await first_cursor(client), **changes}
         assert (await client.post("/v1/search", json=search)).status_code == status
@@ -263,7 +261,7 @@ async def test_an_uploaded_image_has_pages_too(gallery: Library) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "a", "?", "é", "e30", "bnVsbA", "AAAA" * 100, "a" * 1025, "=" * 8])
-async def test_what_is_no_cursor_is_refused(gallery: Library, cursor: str) -> None:
+async def test_an_invalid_cursor_is_refused(gallery: Library, cursor: str) -> None:
     async with gallery.serving() as client:
         assert fields(await client.post("/v1/search", json={**SEARCH, "cursor": cursor})) == ["cursor"]
 
@@ -279,7 +277,7 @@ async def test_what_is_no_cursor_is_refused(gallery: Library, cursor: str) -> No
         ({"run": 5}, "cursor", "invalid"),
     ],
 )
-async def test_a_cursor_that_was_made_up_asks_for_no_more_than_is_served(
+async def test_a_forged_cursor_stays_within_the_limits(
     gallery: Library, changes: dict[str, Any], field: str, words: str
 ) -> None:
     async with gallery.serving() as client:

@@ -20,7 +20,7 @@ async def by_image(client: httpx.AsyncClient, colour: str = "red") -> str:
     return str(answer.json()["results"][0]["metadata"]["colour"])
 
 
-async def test_texts_that_come_while_the_model_is_busy_share_its_next_call(gallery: Library) -> None:
+async def test_texts_that_arrive_while_the_model_is_busy_share_its_next_call(gallery: Library) -> None:
     gallery.encoder.gate.clear()
     async with gallery.serving() as client, asyncio.TaskGroup() as tasks:
         first = tasks.create_task(found(client, text="red", k=1))
@@ -34,7 +34,7 @@ async def test_texts_that_come_while_the_model_is_busy_share_its_next_call(galle
     assert [task.result() for task in others[:3]] == [["green"], ["blue"], ["yellow"]]
 
 
-async def test_a_call_of_the_model_takes_no_more_texts_than_the_setting_says(gallery: Library) -> None:
+async def test_a_call_of_the_model_has_at_most_batch_texts_texts(gallery: Library) -> None:
     gallery.encoder.gate.clear()
     async with gallery.serving(batch_texts=4) as client, asyncio.TaskGroup() as tasks:
         tasks.create_task(found(client, text="red"))
@@ -46,7 +46,7 @@ async def test_a_call_of_the_model_takes_no_more_texts_than_the_setting_says(gal
     assert [len(call) for call in gallery.encoder.text_calls] == [1, 4, 4, 2]
 
 
-async def test_the_event_loop_is_free_while_the_model_works(gallery: Library) -> None:
+async def test_the_model_does_not_block_the_event_loop(gallery: Library) -> None:
     gallery.encoder.gate.clear()
     async with gallery.serving() as client, asyncio.TaskGroup() as tasks:
         search = tasks.create_task(found(client, text="red", k=1))
@@ -69,7 +69,7 @@ async def test_the_same_text_is_encoded_once(gallery: Library) -> None:
     assert gallery.encoder.text_calls == [["red"]]
 
 
-async def test_the_least_recently_used_vector_is_forgotten_first(gallery: Library) -> None:
+async def test_the_least_recently_used_vector_is_evicted_first(gallery: Library) -> None:
     async with gallery.serving(cache_vectors=2) as client:
         for text in ("red", "green", "red", "blue", "red", "green"):
             await found(client, text=text)
@@ -97,7 +97,7 @@ async def test_the_model_runs_in_one_thread_that_is_not_the_event_loops(gallery:
     assert len(gallery.encoder.threads) == 1
 
 
-async def test_images_that_come_while_the_model_is_busy_share_its_next_calls(gallery: Library) -> None:
+async def test_images_that_arrive_while_the_model_is_busy_share_its_next_calls(gallery: Library) -> None:
     before = gallery.encoder.prepared
 
     async def prepared() -> int:
@@ -121,7 +121,7 @@ async def test_images_that_come_while_the_model_is_busy_share_its_next_calls(gal
     assert f"imgsearch_batch_images_count {len(gallery.encoder.image_calls)}.0" in metrics
 
 
-async def test_an_image_that_is_none_leaves_the_others_of_its_request_alone(gallery: Library) -> None:
+async def test_a_request_with_an_invalid_image_encodes_nothing(gallery: Library) -> None:
     gallery.encoder.gate.clear()
     async with gallery.serving() as client, asyncio.TaskGroup() as tasks:
         tasks.create_task(found(client, text="red"))
@@ -133,7 +133,7 @@ async def test_an_image_that_is_none_leaves_the_others_of_its_request_alone(gall
     assert gallery.encoder.image_calls == []
 
 
-async def test_nothing_is_encoded_for_clients_that_left_before_their_turn(gallery: Library) -> None:
+async def test_nothing_is_encoded_for_clients_that_disconnect_before_their_turn(gallery: Library) -> None:
     gallery.encoder.gate.clear()
     async with gallery.serving(max_waiting=2) as client, asyncio.TaskGroup() as tasks:
         tasks.create_task(found(client, text="red"))
@@ -148,7 +148,7 @@ async def test_nothing_is_encoded_for_clients_that_left_before_their_turn(galler
     assert gallery.encoder.text_calls == [["red"], ["blue"]]
 
 
-async def test_a_client_that_leaves_takes_nothing_from_the_others(gallery: Library) -> None:
+async def test_a_client_that_disconnects_does_not_affect_the_others(gallery: Library) -> None:
     gallery.encoder.gate.clear()
     async with gallery.serving() as client:
         leaving = asyncio.create_task(found(client, text="red", k=1))
@@ -164,7 +164,7 @@ async def test_a_client_that_leaves_takes_nothing_from_the_others(gallery: Libra
         assert await found(client, text="green", k=1) == ["green"]
 
 
-async def test_a_model_that_fails_fails_those_who_wait_and_nobody_after_them(gallery: Library) -> None:
+async def test_an_error_of_the_model_fails_the_waiting_searches_and_no_later_ones(gallery: Library) -> None:
     async with gallery.serving() as client:
         gallery.encoder.failure = RuntimeError("out of memory")
         answers = await asyncio.gather(*(client.post("/v1/search", json={"text": "red"}) for _ in range(3)))

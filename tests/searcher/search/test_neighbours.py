@@ -26,7 +26,7 @@ class Watched(InMemoryStore):
         return super().search(collection, queries, k=k, **options)
 
 
-async def test_searches_that_come_together_share_a_call_of_the_store(library: Library) -> None:
+async def test_simultaneous_searches_share_a_call_of_the_store(library: Library) -> None:
     library.store = store = Watched()
     library.publish()
     async with library.serving() as client:

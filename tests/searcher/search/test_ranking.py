@@ -43,7 +43,7 @@ def test_a_page_ends_where_the_next_begins() -> None:
     assert after is None
 
 
-def test_what_is_less_similar_than_asked_is_no_result_and_no_next_page() -> None:
+def test_results_below_the_minimum_score_are_left_out() -> None:
     results, after = page(hits(0.9, 0.2, 0.1), Search(text="x", k=1, min_score=0.5))
     assert [one["score"] for one in results] == [0.9]
     assert after is None
@@ -63,13 +63,13 @@ def test_a_result_shows_the_sources_metadata_and_where_the_image_is() -> None:
     }
 
 
-def test_the_store_is_asked_for_ever_more_up_to_the_last_page_and_one_more() -> None:
+def test_pools_double_up_to_the_last_page_and_one_more() -> None:
     limits = SearchSettings(max_k=10, max_offset=50)
     assert list(ranking.pools(11, limits)) == [11, 22, 44, 61]
     assert list(ranking.pools(61, limits)) == [61]
 
 
-def test_a_larger_answer_changes_nothing_of_what_was_ranked_before() -> None:
+def test_a_larger_pool_does_not_change_earlier_ranks() -> None:
     before = ranking.ranked([], reversed(hits(0.5, 0.9, 0.5)))
     assert [hit.id for hit in before] == ["id1", "id0", "id2"]
     late = Hit("better but missed before", 1.0, {})
@@ -86,7 +86,7 @@ def test_a_larger_answer_changes_nothing_of_what_was_ranked_before() -> None:
         (hits(0.9, 0.4), 2, 2, True),  # what comes now is not similar enough
     ],
 )
-def test_the_store_is_not_asked_again_in_vain(found: list[Hit], pool: int, end: int, answer: bool) -> None:
+def test_the_pool_grows_only_while_that_helps(found: list[Hit], pool: int, end: int, answer: bool) -> None:
     search = Search(text="x", min_score=0.5)
     groups = [ranking.Group(hit) for hit in found]
     assert ranking.enough(groups, found, search, end=end, pool=pool) is answer
@@ -103,11 +103,11 @@ def folded(found: list[Hit], degrees: float) -> dict[str, list[str]]:
     return {one.best.id: one.duplicates for one in ranking.folded(found, float(np.cos(np.radians(degrees))))}
 
 
-def test_a_near_duplicate_is_folded_into_the_best_one_like_it() -> None:
+def test_a_near_duplicate_is_folded_into_the_best_similar_result() -> None:
     assert folded(at(0, 50, 10, 45, 90), 15) == {"0": ["10"], "50": ["45"], "90": []}
 
 
-def test_what_is_only_like_a_folded_one_stands_for_itself() -> None:
+def test_an_image_that_is_only_similar_to_a_folded_one_is_a_result() -> None:
     """Else a chain of small steps would fold a whole index into one result."""
     assert folded(at(0, 10, 20, 30), 15) == {"0": ["10"], "20": ["30"]}
 
