@@ -17,14 +17,18 @@ PLANTED = [
     ("controller/jobs/manifests.py", "controller.backends.local"),
     ("controller/run/capacity.py", "controller.cli.options"),
     ("images/searcher/search/vectors.py", "searcher.http.problems"),
+    ("images/searcher/search/batcher.py", "searcher.search.model"),
     ("images/searcher/ingest/job.py", "searcher.search.catalog"),
+    ("images/searcher/ingest/fill.py", "searcher.ingest.job"),
+    ("images/searcher/evaluation/queries.py", "searcher.evaluation.relevance"),
+    ("images/searcher/admin/reports.py", "searcher.admin.deletion"),
     # a backend imports another
     ("controller/backends/local.py", "controller.backends.kubernetes.backend"),
     # a program imports another, and the library a program
     ("images/embedder/plan.py", "searcher.ingest.parts"),
     ("imgsearch/stage.py", "controller.jobs.state"),
     # a third party without its door
-    ("images/searcher/evaluation/measure.py", "fastapi"),
+    ("images/searcher/evaluation/job.py", "fastapi"),
     ("imgsearch/stage.py", "torch"),
     ("imgsearch/sources/folder.py", "obstore"),
     ("images/searcher/ingest/job.py", "chromadb"),
@@ -36,6 +40,8 @@ PLANTED = [
     ("controller/backends/skypilot/attempts.py", "subprocess"),
     ("controller/run/steps.py", "time"),
     ("imgsearch/runs/layout.py", "pathlib"),
+    ("images/searcher/search/ranking.py", "time"),
+    ("images/searcher/ingest/report.py", "imgsearch.storage"),
 ]
 NEW_FILES = ("controller/elsewhere.py", "images/searcher/elsewhere.py", "imgsearch/elsewhere.py")
 

@@ -41,11 +41,12 @@ from searcher.http.rate_limit import RateLimit, parse_rate
 from searcher.http.request_id import RequestId
 from searcher.http.request_metrics import RequestMetrics
 from searcher.http.unhandled_errors import UnhandledErrors
-from searcher.search.batcher import Model, Places, VectorCache
+from searcher.search.admission import Admission
 from searcher.search.catalog import Catalog
-from searcher.search.engine import Finder
+from searcher.search.engine import SearchEngine
 from searcher.search.errors import RETRY_SECONDS, Problem, of_validation
 from searcher.search.metrics import Metrics
+from searcher.search.model import Model, VectorCache
 from searcher.search.requests import LogIn
 from searcher.search.threads import Threads
 
@@ -90,17 +91,17 @@ def create_app(
     cors = cors_options(limits.cors_origins)
     threads = Threads()
     metrics = Metrics(metrics_folder)
-    cache = VectorCache(limits.cache_vectors)
-    places = Places(limits.max_waiting, metrics=metrics)
+    cache: VectorCache = LRUCache(limits.cache_vectors)
+    admission = Admission(limits.max_waiting, metrics=metrics)
     catalog = Catalog(
         store,
         load_encoder=load_encoder,
-        make_model=partial(Model, threads=threads, cache=cache, places=places, limits=limits, metrics=metrics),
+        make_model=partial(Model, threads=threads, cache=cache, admission=admission, limits=limits, metrics=metrics),
         threads=threads,
         metrics=metrics,
     )
     fetch = Fetcher(limits).get
-    finder = Finder(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
+    engine = SearchEngine(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
     images = Images(catalog, store, storage, open_source=open_source, threads=threads)
     run_files = RunFiles(catalog, storage, threads=threads)
 
@@ -145,11 +146,11 @@ def create_app(
     app.add_middleware(RequestId)
     app.add_middleware(RequestMetrics, metrics=metrics)
     protected = _protected() if keys else {}
-    app.include_router(api.router(catalog, finder, images, run_files), **protected)
-    app.include_router(skypilot.router(catalog, finder, images), **protected)
+    app.include_router(api.router(catalog, engine, images, run_files), **protected)
+    app.include_router(skypilot.router(catalog, engine, images), **protected)
     app.include_router(skypilot.health(catalog))
-    app.include_router(roboflow.router(catalog, finder, fetch), **protected)
-    app.include_router(clip_retrieval.router(catalog, finder), **protected)
+    app.include_router(roboflow.router(catalog, engine, fetch), **protected)
+    app.include_router(clip_retrieval.router(catalog, engine), **protected)
     _add_health(app, catalog, metrics, stopping)
     _add_page(app)
     docs.add_docs(app)

@@ -310,7 +310,7 @@ def test_what_is_asked_of_the_store_is_answered(done: Done) -> None:
     (index,) = done.place.cluster.call("searcher", "indexes", done.settings).result["indexes"]
     assert (index["index"], index["run"], index["images"]) == ("photos", "r1", 6)
     nothing = replace(done.settings, run=RunSettings(index="cats"))
-    with pytest.raises(UsageError, match="no index is called 'cats'"):
+    with pytest.raises(UsageError, match="index 'cats'"):
         done.place.cluster.call("searcher", "rollback", nothing)
 
 

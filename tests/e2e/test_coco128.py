@@ -1,4 +1,4 @@
-"""The demo model on COCO128: as many labels found as by exact search, and the same images."""
+"""The demo model on COCO128: the same labels and images are found as by exact search."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def exact(coco128: Path, labels: dict[str, list[str]]) -> dict[str, list[str]]:
     tokenizer = open_clip.get_tokenizer(DEMO_MODEL)
     model.eval()
     files = sorted(labels)
-    known = sorted({label for each in labels.values() for label in each})
+    known = sorted({label for image in labels.values() for label in image})
     with torch.inference_mode():
         pixels = torch.stack([preprocess(Image.open(coco128 / file)) for file in files])
         images = model.encode_image(pixels, normalize=True).numpy()
@@ -68,4 +68,4 @@ def test_labels_are_metadata_to_filter_by(client: httpx.Client, labels: dict[str
     where = {"labels": {"$contains": "giraffe"}}
     answer = client.post("/v1/search", json={"text": "an animal", "k": 50, "filter": where}).json()
     found = {hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]}
-    assert found == {file for file, each in labels.items() if "giraffe" in each}
+    assert found == {file for file, image in labels.items() if "giraffe" in image}

@@ -1,4 +1,4 @@
-"""The demo model on COCO128, measured; and an index whose store has wrong vectors beside it."""
+"""The evaluation of the demo model on COCO128, and of an index whose store has wrong vectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRONG = 32
 
 @pytest.fixture(scope="module")
 def home(coco128_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Indexed, with a second index of the same run in which a quarter of the vectors are others."""
+    """Indexed, with a second index of the same run, a quarter of whose vectors are wrong."""
     made = tmp_path_factory.mktemp("evaluation") / "home"
     shutil.copytree(coco128_home, made)
     with closing(open_store(f"chroma+file://{made}/chroma")) as store:
@@ -35,45 +35,45 @@ def home(coco128_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(home: Path) -> dict[str, Any]:
-    """Both indexes, measured."""
+def evaluation(home: Path) -> dict[str, Any]:
+    """The evaluation of both indexes."""
     done = controller("evaluate", "photos", "broken", "--home", home, "-o", "json", "--plot", home / "plot.svg")
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
-def figure(told: dict[str, Any], of: str, name: str) -> dict[str, Any]:
-    (found,) = (each for each in told["figures"] if (each["of"], each["figure"]) == (of, name))
+def figure(evaluation: dict[str, Any], of: str, name: str) -> dict[str, Any]:
+    (found,) = (row for row in evaluation["figures"] if (row["of"], row["figure"]) == (of, name))
     assert isinstance(found, dict)
     return found
 
 
-def test_the_store_finds_what_exact_search_finds(told: dict[str, Any]) -> None:
+def test_the_store_finds_what_exact_search_finds(evaluation: dict[str, Any]) -> None:
     for of, queries in [("images", 128), ("texts", 71)]:
-        recall = figure(told, of, "recall@10")["indexes"][0]
+        recall = figure(evaluation, of, "recall@10")["indexes"][0]
         assert recall["queries"] == queries
         assert recall["value"] >= 0.99
 
 
-def test_labels_find_as_many_of_their_images_as_with_open_clip_alone(told: dict[str, Any]) -> None:
+def test_labels_find_as_many_of_their_images_as_with_open_clip_alone(evaluation: dict[str, Any]) -> None:
     # tests/e2e/test_coco128.py counts them.
-    found = figure(told, "labels", "R@10")["indexes"][0]
+    found = figure(evaluation, "labels", "R@10")["indexes"][0]
     assert (found["queries"], found["value"]) == (71, round(67 / 71, 4))
     assert 0.86 < found["low"] < found["value"] < found["high"] < 0.99
-    assert told["indexes"][0]["labels"] == "labels"
-    assert len(told["indexes"][0]["by_label"]) == 71
+    assert evaluation["indexes"][0]["labels"] == "labels"
+    assert len(evaluation["indexes"][0]["by_label"]) == 71
 
 
-def test_a_store_with_wrong_vectors_is_found_out_beside_a_good_one(told: dict[str, Any]) -> None:
+def test_a_store_with_wrong_vectors_is_found_out_beside_a_good_one(evaluation: dict[str, Any]) -> None:
     for of in ("images", "texts"):
-        difference = figure(told, of, "recall@10")["difference"]
+        difference = figure(evaluation, of, "recall@10")["difference"]
         assert difference["value"] < -0.15
         assert difference["high"] < -0.1
-    assert figure(told, "neighbours", "precision@10")["difference"]["high"] < 0
+    assert figure(evaluation, "neighbours", "precision@10")["difference"]["high"] < 0
 
 
-def test_it_is_drawn(told: dict[str, Any], home: Path) -> None:
+def test_the_plot_is_drawn(evaluation: dict[str, Any], home: Path) -> None:
     assert "<!-- images, broken -->" in (home / "plot.svg").read_text()
 
 
@@ -85,7 +85,7 @@ def test_it_is_drawn(told: dict[str, Any], home: Path) -> None:
         (("photos", "--queries", "0"), "argument --queries"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_measured(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+def test_mistakes_are_reported_before_the_evaluation(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
     done = controller("evaluate", *words, "--home", tmp_path / "empty")
     assert done.returncode == 2
     assert sentence in done.stderr

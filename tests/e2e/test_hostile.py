@@ -1,4 +1,4 @@
-"""200 files of which 20 are hostile: each ends up searchable or in the list of bad ones, with a reason."""
+"""200 files, 20 of them hostile: each is searchable, or in the list of bad images with a reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNT = 200
 
 @dataclass(frozen=True)
 class Indexed:
-    """What a person has after `run-pipeline`."""
+    """The result of `run-pipeline`."""
 
     home: Path
     folder: Path
@@ -39,8 +39,8 @@ def plain(number: int) -> Image.Image:
 
 
 def hostile(folder: Path) -> dict[str, str]:
-    """Makes the hostile files; returns for each name what its reason must say (`.`: anything), or "" where it is
-    usable after all."""
+    """Makes the hostile files. Returns by name a part of the expected reason (`.`: any reason), or "" if the image is
+    usable."""
     jpeg = io.BytesIO()
     plain(900).save(jpeg, "JPEG")
     outside = folder.parent / "outside.jpg"
@@ -92,8 +92,10 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         inside = folder / ("deep/er" if number % 3 == 0 else "")
         plain(number).save(inside / f"photo-{number:03d}.jpg", quality=88)
     made = hostile(folder)
-    about = [{"file_name": f"photo-{n:03d}.jpg", "n": n, "tags": ["odd"] if n % 2 else ["even", "x"]} for n in (1, 2)]
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(each) + "\n" for each in about))
+    metadata = [
+        {"file_name": f"photo-{n:03d}.jpg", "n": n, "tags": ["odd"] if n % 2 else ["even", "x"]} for n in (1, 2)
+    ]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metadata))
     (folder / "notes.txt").write_text("not an image, and not called one")
     return folder, made
 

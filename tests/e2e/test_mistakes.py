@@ -1,4 +1,4 @@
-"""What people get wrong: each mistake gets one clear sentence, never a traceback."""
+"""Mistakes of users: each gets one clear sentence, never a traceback."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.programs import controller
 def mistake(*words: str | Path, code: int, sentence: str, env: Mapping[str, str] | None = None) -> None:
     done = controller(*words, env=env)
     assert done.returncode == code, done.stderr
-    told = done.stdout + done.stderr
-    assert sentence in told
-    assert "Traceback" not in told
+    output = done.stdout + done.stderr
+    assert sentence in output
+    assert "Traceback" not in output
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_wrong_run_id(home: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("run-pipeline", "{folder}"), ("status",), ("serve",)])
-def test_forgetting_local_where_there_is_no_cluster(tmp_path: Path, folder: Path, words: tuple[str, ...]) -> None:
+def test_without_local_and_without_a_cluster(tmp_path: Path, folder: Path, words: tuple[str, ...]) -> None:
     mistake(
         *(word.format(folder=folder) for word in words),
         env={"KUBECONFIG": str(tmp_path / "none")},
@@ -87,7 +87,7 @@ def test_leaving_to_a_cluster_what_is_local(home: Path, folder: Path) -> None:
     mistake("run-pipeline", folder, "--home", home, "--detach", code=2, sentence="remove --home")
 
 
-def test_a_setting_that_there_is_not(home: Path, folder: Path) -> None:
+def test_a_setting_that_does_not_exist(home: Path, folder: Path) -> None:
     mistake(
         *("run-pipeline", folder, "--home", home, "--set", "embed.batch=64"),
         code=2,
@@ -112,19 +112,19 @@ def test_a_port_in_use(home: Path) -> None:
         mistake("serve", "--local", "--home", home, "--port", str(port), code=2, sentence=f"port {port} is in use")
 
 
-def test_searching_where_nothing_serves() -> None:
+def test_a_search_without_a_server() -> None:
     mistake("search", "a cat", "--url", "http://127.0.0.1:9", code=3, sentence="controller serve --local")
 
 
 @pytest.mark.parametrize(
     "words", [("status",), ("status", "no-such"), ("report",), ("logs", "no-such", "0"), ("cleanup", "x", "--data")]
 )
-def test_asking_for_what_is_not_there(home: Path, words: tuple[str, ...]) -> None:
+def test_a_run_that_does_not_exist(home: Path, words: tuple[str, ...]) -> None:
     mistake(*words, "--home", home, code=2, sentence="run")
 
 
-def test_rolling_back_an_index_that_is_not_there(home: Path) -> None:
-    mistake("rollback", "photos", "--home", home, code=2, sentence="no index is called 'photos'; there are: none yet")
+def test_a_rollback_of_an_index_that_does_not_exist(home: Path) -> None:
+    mistake("rollback", "photos", "--home", home, code=2, sentence="index 'photos' does not exist")
 
 
 @pytest.fixture
@@ -148,6 +148,6 @@ def test_no_space_left(small_disk: Path, folder: Path) -> None:
         noise.save(folder / f"{number}.jpg")
     done = controller(*words)
     assert done.returncode in (1, 3)
-    told = done.stdout + done.stderr
-    assert "no space left" in told.lower()
-    assert "Traceback" not in told
+    output = done.stdout + done.stderr
+    assert "no space left" in output.lower()
+    assert "Traceback" not in output

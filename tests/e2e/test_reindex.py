@@ -1,4 +1,4 @@
-"""An index that is made anew, updated and rolled back while somebody searches it."""
+"""An index is built again, updated and rolled back while clients search it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.programs import controller, serving
 # Its clients search while three runs are made: minutes, on a busy machine.
 pytestmark = pytest.mark.timeout(900)
 PAUSE_SECONDS = 0.05
-"""Of a client between two searches: the runs need the machine, too."""
+"""Pause of a client between two searches: the runs need the CPUs, too."""
 
 
 def photo(path: Path, seed: int) -> None:
@@ -29,12 +29,12 @@ def photo(path: Path, seed: int) -> None:
 
 
 class Searching:
-    """Clients that search in a loop, and keep what they were answered."""
+    """Clients that search in a loop and keep the responses."""
 
     def __init__(self, client: httpx.Client, clients: int = 2) -> None:
         self._client = client
         self._over = threading.Event()
-        self._told = threading.Condition()
+        self._changed = threading.Condition()
         self._threads = [threading.Thread(target=self._loop, args=(number,)) for number in range(clients)]
         self.answers: list[dict[str, Any]] = []
         self.failures: list[str] = []
@@ -58,22 +58,22 @@ class Searching:
                 failure = None if answer.is_success else answer.text
             except httpx.TransportError as error:
                 failure = repr(error)
-            with self._told:
+            with self._changed:
                 if failure is None:
                     self.answers.append(answer.json())
                 else:
                     self.failures.append(failure)
-                self._told.notify_all()
+                self._changed.notify_all()
 
-    def saw(self, run: str) -> None:
+    def wait_for(self, run: str) -> None:
         """Waits until the run answers."""
-        with self._told:
-            self._told.wait_for(lambda: self.failures or (self.answers and self.answers[-1]["run"] == run))
+        with self._changed:
+            self._changed.wait_for(lambda: self.failures or (self.answers and self.answers[-1]["run"] == run))
         assert not self.failures, self.failures[0]
 
 
 class Home:
-    """One user's home, and their folder of photos, which changes."""
+    """A user's home, and their changing folder of photos."""
 
     def __init__(self, root: Path) -> None:
         self.path = root / "home"
@@ -83,7 +83,7 @@ class Home:
             photo(self.folder / f"{number:02d}.jpg", number)
 
     def run(self, *words: str) -> tuple[str, str]:
-        """`run-pipeline`; returns what it said and the run that is published then."""
+        """`run-pipeline`. Returns its output, and the run that is published then."""
         done = controller(*("run-pipeline", self.folder, "--local", "--home", self.path, "--model", DEMO_MODEL, *words))
         assert done.returncode == 0, done.stderr
         return done.stdout, self.published()
@@ -92,7 +92,7 @@ class Home:
         (index,) = json.loads(controller("indexes", "--home", self.path, "-o", "json").stdout)
         return str(index["run"])
 
-    def say(self, *words: str) -> str:
+    def output(self, *words: str) -> str:
         done = controller(*words, "--home", self.path)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -122,11 +122,11 @@ def test_no_search_fails_and_none_is_mixed_while_runs_are_published_and_rolled_b
                 photo(home.folder / f"round-{round}-{number}.jpg", 100 * round + 50 + number)
             _, run = home.run("--run", f"round-{round}")
             keys[run] = {file.name for file in home.folder.iterdir()}
-            searching.saw(run)
-        assert "round-1" in home.say("rollback", "photos")
-        searching.saw("round-1")
-        assert "round-2" in home.say("rollback", "photos")
-        searching.saw("round-2")
+            searching.wait_for(run)
+        assert "round-1" in home.output("rollback", "photos")
+        searching.wait_for("round-1")
+        assert "round-2" in home.output("rollback", "photos")
+        searching.wait_for("round-2")
     assert searching.failures == []
     assert len(keys) == 4
     assert {answer["run"] for answer in searching.answers} == keys.keys()
@@ -142,28 +142,28 @@ def test_an_update_embeds_only_what_is_new_and_forgets_what_is_gone(home: Home, 
     (home.folder / before[0]).unlink()
     photo(home.folder / before[1], 777)
     photo(home.folder / "new.jpg", 778)
-    said, run = home.run("--update")
+    output, run = home.run("--update")
     assert run != base
-    assert f"{len(before)} images searchable" in said
-    report = json.loads(home.say("report", run, "-o", "json"))
+    assert f"{len(before)} images searchable" in output
+    report = json.loads(home.output("report", run, "-o", "json"))
     assert (report["images"], report["kept"], report["removed"]) == (len(before), len(before) - 2, 1)
     with Searching(client, clients=1) as searching:
-        searching.saw(run)
+        searching.wait_for(run)
     answer = client.post("/v1/search", json={"text": "a photo", "k": 100}).json()
     assert {hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]} == {f.name for f in home.folder.iterdir()}
     for hit in answer["results"]:
         assert client.get(hit["thumbnail"]).is_success
-    said, again = home.run("--update")
+    output, again = home.run("--update")
     assert again == run
-    assert "nothing has changed" in said
+    assert "nothing has changed" in output
 
 
 def test_an_update_that_only_removes_embeds_nothing(home: Home) -> None:
     count = len(list(home.folder.iterdir()))
     (home.folder / "new.jpg").unlink()
-    said, run = home.run("--update")
-    assert f"{count - 1} images searchable" in said
-    assert "embed" not in json.loads(home.say("report", run, "-o", "json"))["embed_stages"]
+    output, run = home.run("--update")
+    assert f"{count - 1} images searchable" in output
+    assert "embed" not in json.loads(home.output("report", run, "-o", "json"))["embed_stages"]
 
 
 def test_what_is_served_or_was_updated_from_is_not_removed_and_the_rest_is(home: Home) -> None:
@@ -171,22 +171,22 @@ def test_what_is_served_or_was_updated_from_is_not_removed_and_the_rest_is(home:
     for needed in (run, "round-2"):
         refused = controller("cleanup", needed, "--data", "--home", home.path)
         assert refused.returncode == 2
-        assert "is needed by index photos" in refused.stderr
-    home.say("cleanup", "round-0", "--data")
-    runs = {each["run"] for each in json.loads(home.say("runs", "-o", "json"))}
+        assert f"run {needed} is needed by index photos" in refused.stderr
+    home.output("cleanup", "round-0", "--data")
+    runs = {row["run"] for row in json.loads(home.output("runs", "-o", "json"))}
     assert "round-0" not in runs
     assert "round-2" in runs
     assert not (home.path / "storage" / "runs" / "round-0").exists()
-    home.say("cleanup")
+    home.output("cleanup")
     assert list((home.path / "jobs").iterdir()) == []
-    assert {each["run"] for each in json.loads(home.say("runs", "-o", "json"))} == runs
+    assert {row["run"] for row in json.loads(home.output("runs", "-o", "json"))} == runs
 
 
 def test_a_damaged_shard_publishes_nothing_and_is_mended_by_deleting_it(home: Home, client: httpx.Client) -> None:
     served = home.published()
     words = ("run-pipeline", home.folder, "--local", "--home", home.path, "--model", DEMO_MODEL, "--run", "mended")
     assert controller(*words, "--index", "other", "--shard-size", "10").returncode == 0
-    home.say("cleanup", "mended")
+    home.output("cleanup", "mended")
     shard = home.path / "storage" / "runs" / "mended" / "shards" / "00001"
     part = shard / "part-00000.parquet"
     part.write_bytes(part.read_bytes()[:-30])
@@ -194,8 +194,8 @@ def test_a_damaged_shard_publishes_nothing_and_is_mended_by_deleting_it(home: Ho
     assert broken.returncode == 1
     assert "part-00000.parquet is damaged" in broken.stderr
     assert "delete its shard's folder" in broken.stderr
-    assert {each["index"]: each["run"] for each in json.loads(home.say("indexes", "-o", "json"))}["photos"] == served
+    assert {row["index"]: row["run"] for row in json.loads(home.output("indexes", "-o", "json"))}["photos"] == served
     shutil.rmtree(shard)
     mended = controller(*words, "--index", "other", "--shard-size", "10")
     assert mended.returncode == 0, mended.stderr
-    assert json.loads(home.say("report", "mended", "-o", "json"))["images"] == len(list(home.folder.iterdir()))
+    assert json.loads(home.output("report", "mended", "-o", "json"))["images"] == len(list(home.folder.iterdir()))

@@ -1,4 +1,4 @@
-"""A searcher over a real Chroma that is killed and started again: it says so meanwhile, and goes on by itself."""
+"""A searcher with a real Chroma that is killed and restarted: it answers 503 meanwhile, then recovers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def ready(client: httpx.AsyncClient) -> None:
     await until(lambda: client.get("/readyz"), lambda answer: answer.status_code == 200)
 
 
-async def test_a_searcher_without_its_store_says_so_and_recovers(chroma: ChromaServer, library: Library) -> None:
+async def test_a_searcher_without_its_store_answers_503_and_recovers(chroma: ChromaServer, library: Library) -> None:
     chroma.start()
     library.publish()
     async with library.serving() as client:
@@ -75,17 +75,15 @@ async def test_a_searcher_that_starts_before_its_store_waits_for_it(chroma: Chro
     chroma.kill()
     with closing(open_store(chroma.url)) as library.store:  # one that has never had an answer
         async with library.serving(ready=False) as client:
-            told = lambda answer: "does not answer" in answer.text  # noqa: E731
-            problem(await until(lambda: client.get("/readyz"), told), 503)
+            store_down = lambda answer: "does not answer" in answer.text  # noqa: E731
+            problem(await until(lambda: client.get("/readyz"), store_down), 503)
             assert "does not answer" in problem(await client.post("/v1/search", json={"text": "red"}), 503)
             await asyncio.to_thread(chroma.start)
             await ready(client)
             assert await found(client, text="red", k=1) == ["red"]
 
 
-async def test_searches_through_two_restarts_are_right_or_are_told_to_come_again(
-    chroma: ChromaServer, library: Library
-) -> None:
+async def test_searches_during_two_restarts_are_right_or_503(chroma: ChromaServer, library: Library) -> None:
     chroma.start()
     library.publish()
     answers: list[httpx.Response] = []

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: the same command again ends with the same ids, each once, at most one part repeated."""
+"""`kill -9` at random moments: then the same command ends with the same ids, each once, and repeats at most a part."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOLDER = RunFolder("r1")
 
 
 class Run:
-    """One run on its way, stage by stage."""
+    """One run, stage by stage."""
 
     def __init__(self, root: Path, source: Path, *, part_images: int) -> None:
         self.root = root
@@ -52,7 +52,7 @@ class Run:
         assert self.start(program, stage).wait(240) == 0, (self.root / f"{stage}.log").read_text()[-3000:]
 
     def parts(self) -> dict[str, int]:
-        """Whole parts and when each was written."""
+        """The complete parts, and the times at which they were written."""
         shard = self.root / "storage" / FOLDER.shard(0)
         return {file.name: file.stat().st_mtime_ns for file in shard.glob("part-*.parquet")}
 
@@ -81,7 +81,7 @@ def chance() -> random.Random:
 
 
 def kill_when(process: subprocess.Popen[bytes], met: Callable[[], bool]) -> bool:
-    """Kills the process as soon as `met`; False where it ended before."""
+    """Kills the process as soon as `met`. Returns False if it ended before."""
     while process.poll() is None:
         if met():
             process.kill()
@@ -93,7 +93,7 @@ def kill_when(process: subprocess.Popen[bytes], met: Callable[[], bool]) -> bool
 def test_the_embedder_killed_at_ten_moments(tmp_path: Path, source: Path, chance: random.Random) -> None:
     run = Run(tmp_path, source, part_images=PART)
     run.finish("embedder", "plan")
-    # What is there of a part when the kill comes: nothing yet, its thumbnails, its bad list too, or all of it.
+    # At the kill, a part consists of: nothing, its thumbnails, also its bad list, or all files.
     files = ("thumbs-{:05d}.tar", "bad-{:05d}.parquet", "part-{:05d}.parquet")
     shard = tmp_path / "storage" / FOLDER.shard(0)
     kills = 0
@@ -110,8 +110,8 @@ def test_the_embedder_killed_at_ten_moments(tmp_path: Path, source: Path, chance
     ids = run.ids()
     assert len(ids) == IMAGES
     assert set(ids) == {image_id(file.name) for file in source.iterdir()}
-    for left in shard.iterdir():
-        assert left.name.split("-")[0] in ("part", "thumbs", "bad", "done.json"), f"{left.name} was left behind"
+    for file in shard.iterdir():
+        assert file.name.split("-")[0] in ("part", "thumbs", "bad", "done.json"), f"{file.name} was left behind"
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def embedded(tmp_path: Path, source: Path) -> Run:
 
 
 def test_ingest_killed_at_ten_moments(embedded: Run, chance: random.Random) -> None:
-    """The moments: so many records further, by the size of Chroma's write-ahead log; or just as it publishes."""
+    """The moments: after some records, by the size of Chroma's write-ahead log; and at the publication."""
     run = embedded
     database = run.root / "chroma" / "chroma.sqlite3"
 

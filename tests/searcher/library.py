@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import io
 import threading
@@ -205,3 +206,14 @@ def problem(response: httpx.Response, status: int) -> str:
     assert document["title"]
     assert "Traceback" not in response.text
     return str(document["detail"])
+
+
+async def waiting(client: httpx.AsyncClient, number: int) -> None:
+    """Until so many queries wait for the model."""
+    line = f"imgsearch_encode_queue {float(number)}"
+    await until(lambda: client.get("/metrics"), lambda answer: line in answer.text.splitlines())
+
+
+def uploads(*colours: str) -> list[str]:
+    """As /v1/embed takes images."""
+    return [base64.b64encode(picture(colour)).decode() for colour in colours]

@@ -96,7 +96,7 @@ async def test_the_examples_are_answered_as_described(gallery: Library, descript
         failing = (await client.post("/v1/search/batch", json={"searches": [{"text": ""}]})).json()
         assert failing["responses"][0]["problem"]
         validate(failing, "BatchResponse", description)
-        validate((await client.get("/v1/indexes")).json(), "Indexes", description)
+        validate((await client.get("/v1/indexes")).json(), "IndexesResponse", description)
 
 
 async def test_the_page_loads_with_all_that_it_names_and_nothing_from_elsewhere(gallery: Library) -> None:

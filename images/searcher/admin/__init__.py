@@ -1,1 +1,1 @@
-"""Administration of runs and indexes: reports, rollback, deletion."""
+"""Administration: reports, published indexes, rollback, and the deletion of runs."""

@@ -1,4 +1,4 @@
-"""What the controller gets of reports: they are read where the storage is, and must fit a stage's result."""
+"""The reports of runs, made small enough for a stage's result: the controller cannot read the storage."""
 
 from __future__ import annotations
 
@@ -17,31 +17,43 @@ from imgsearch.storage import Storage
 log = logging.getLogger(__name__)
 
 READERS = 16
-"""Threads that wait for a bucket."""
+"""Threads that read from the storage."""
 
 
 def read(storage: Storage, run: str) -> Report:
-    """The report of a run; raises UsageError where it has none."""
+    """The report of a run. Raises UsageError for a run without a report."""
     name = RunFolder(run).report
     try:
         return Report.from_json(storage.get(name), name)
     except NotFound as error:
         raise UsageError(
-            f"run {run} has no report, since it is not done (or there is no such run); `controller status {run}` "
-            "says how far it is"
+            f"run {run} has no report: it is not finished, or does not exist; `controller status {run}` shows its "
+            "progress"
+        ) from error
+
+
+def bad_images(storage: Storage, run: str) -> bytes:
+    """The list of the run's bad images, as CSV. Raises UsageError for a run without such a list."""
+    try:
+        return storage.get(RunFolder(run).bad_list)
+    except NotFound as error:
+        raise UsageError(
+            f"run {run} has no list of bad images: ingest writes it; `controller status {run}` shows its progress"
         ) from error
 
 
 def read_all(storage: Storage) -> list[Report]:
-    """The reports of all runs that have one; of another version's only the log speaks."""
+    """All reports. A report of another version is logged, and left out."""
     runs = filter(RUN_ID.fullmatch, storage.folders("runs"))
     with ThreadPoolExecutor(READERS, "read") as readers:
         return [report for report in readers.map(partial(_read, storage), runs) if report]
 
 
 def compact(report: Report) -> dict[str, Any]:
-    """The report in a stage's result. Until it fits, the examples of bad images are left out, then the longest of the
-    reasons and of what was passed over; `left_out` says how many."""
+    """The report as a stage's result.
+
+    If it is too large, it loses the examples of bad images, then the longest reasons, then the longest kinds of skipped
+    files, until it fits. `left_out` has the number of each."""
     result = dataclasses.asdict(report)
     left_out = result["left_out"] = {"bad_examples": 0, "bad_reasons": 0, "skipped": 0}
     if stage.size(result) > stage.RESULT_LIMIT:
@@ -55,19 +67,19 @@ def compact(report: Report) -> dict[str, Any]:
 
 
 def newest(reports: Iterable[Report]) -> dict[str, Any]:
-    """As many runs as fit a stage's result, the one that was published last first."""
+    """As many runs as a stage's result can hold, the last published first."""
     ordered = sorted(reports, key=lambda report: report.published, reverse=True)
     runs: list[dict[str, Any]] = []
     result = {"runs": runs, "left_out": len(ordered)}
     for report in ordered:
-        runs.append(_line(report))
+        runs.append(_entry(report))
         if stage.size(result) > stage.RESULT_LIMIT:
             runs.pop()
             break
     return {**result, "left_out": len(ordered) - len(runs)}
 
 
-def _line(report: Report) -> dict[str, Any]:
+def _entry(report: Report) -> dict[str, Any]:
     return {
         "run": report.run,
         "index": report.index,
@@ -82,7 +94,7 @@ def _read(storage: Storage, run: str) -> Report | None:
     name = RunFolder(run).report
     try:
         data = storage.get(name)
-    except NotFound:  # it is on its way, or failed
+    except NotFound:  # the run has failed, or is not finished
         return None
     try:
         return Report.from_json(data, name)

@@ -17,7 +17,7 @@ from imgsearch.storage import Storage
 from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import thumbnail
 from searcher.content.files import File, content_etag, etag_matches
-from searcher.search.catalog import Catalog, Index
+from searcher.search.catalog import Catalog, ServedIndex
 from searcher.search.errors import Problem
 from searcher.search.threads import Threads
 
@@ -59,7 +59,7 @@ class Images:
     async def thumbnail(self, id: str, *, index: str | None, run: str | None = None, if_none_match: str = "") -> File:
         """The WebP thumbnail from the index."""
 
-        async def read(index: Index) -> File:
+        async def read(index: ServedIndex) -> File:
             etag = _thumbnail_etag(id, index)
             # Not for `*`, which matches only if the image exists.
             if '"' in if_none_match and etag_matches(if_none_match, etag):
@@ -69,7 +69,7 @@ class Images:
         return await self._catalog.using(index, read, run=run)
 
     async def _file(
-        self, read: Callable[[Record, Index], _Content], id: str, index: Index, *, name: str | None = None
+        self, read: Callable[[Record, ServedIndex], _Content], id: str, index: ServedIndex, *, name: str | None = None
     ) -> File:
         """`name`: the image's name in an error message. Default: its id."""
         start = perf_counter()
@@ -81,10 +81,10 @@ class Images:
         seconds = {"store": read_start - start, "file": perf_counter() - read_start}
         return File(etag, data, media_type, {step: round(value * 1000, 3) for step, value in seconds.items()})
 
-    def _thumbnail(self, record: Record, index: Index) -> _Content:
+    def _thumbnail(self, record: Record, index: ServedIndex) -> _Content:
         return _thumbnail_etag(record.id, index), self._storage.get_range(*thumbnail(record)), "image/webp"
 
-    def _original(self, record: Record, index: Index) -> _Content:
+    def _original(self, record: Record, index: ServedIndex) -> _Content:
         try:
             data = self._open_source(index.pointer.source).read(record.metadata["_key"])
             # From the bytes, not the run: ranges of a file that changed in between must not be joined.
@@ -93,7 +93,7 @@ class Images:
             raise Problem(404, f"the original cannot be read; its thumbnail is available: {error}") from error
 
 
-def _thumbnail_etag(id: str, index: Index) -> str:
+def _thumbnail_etag(id: str, index: ServedIndex) -> str:
     return f'"{index.pointer.run}-{quote(id, safe="")}"'
 
 

@@ -15,7 +15,7 @@ from imgsearch.stores import Pointer
 from searcher.content.files import File, etag_matches
 from searcher.search.catalog import Catalog
 from searcher.search.errors import Problem
-from searcher.search.requests import Facets, Map
+from searcher.search.responses import FacetsResponse, MapResponse
 from searcher.search.threads import Threads
 
 JSON = "application/json"
@@ -36,11 +36,11 @@ class RunFiles:
         self._sprite = lru_cache(KEPT_RUNS)(self._read_sprite)
 
     async def facets(self, index: str | None, *, run: str | None, field: str | None, if_none_match: str) -> File:
-        """A requests.Facets of all fields or of one. Raises Problem 404 for an unknown field."""
+        """A FacetsResponse of all fields or of one. Raises Problem 404 for an unknown field."""
         return await self._file(partial(self._facets_of, field), JSON, index, run, if_none_match)
 
     async def map(self, index: str | None, *, run: str | None, if_none_match: str) -> File:
-        """A requests.Map."""
+        """A MapResponse."""
         return await self._file(self._map, JSON, index, run, if_none_match)
 
     async def sprite(self, index: str | None, *, run: str | None, if_none_match: str) -> File:
@@ -66,16 +66,16 @@ class RunFiles:
             facets = facets.model_copy(update={"fields": fields})
         return facets.model_dump_json().encode()
 
-    def _read_facets(self, pointer: Pointer) -> Facets:
+    def _read_facets(self, pointer: Pointer) -> FacetsResponse:
         name = RunFolder(pointer.run).facets
         document = layout.Facets.from_json(self._bytes(name, pointer), name)
-        return Facets.model_validate(dataclasses.asdict(document))
+        return FacetsResponse.model_validate(dataclasses.asdict(document))
 
     def _read_map(self, pointer: Pointer) -> bytes:
         name = RunFolder(pointer.run).map
         document = layout.Map.from_json(self._bytes(name, pointer), name)
         sprite = f"/v1/map/sprite?index={quote(pointer.index, safe='')}&run={pointer.run}"
-        return Map(**dataclasses.asdict(document), sprite=sprite).model_dump_json().encode()
+        return MapResponse(**dataclasses.asdict(document), sprite=sprite).model_dump_json().encode()
 
     def _read_sprite(self, pointer: Pointer) -> bytes:
         return self._bytes(RunFolder(pointer.run).sprite, pointer)

@@ -1,4 +1,4 @@
-"""How good answers are, in numbers: of one query, and of many with what chance leaves open. No I/O here."""
+"""Scores of results: for one query, and for many queries with a confidence interval. No I/O."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import bootstrap
 
 from imgsearch.stores import Vectors
 
 TIES = 1e-5
-"""Cosines that differ by less are equal: float32 sums of some hundred products differ that much by their order."""
+"""Cosines that differ by less are equal: the order of its terms changes a float32 sum by up to this much."""
 Z = 1.959964
-"""The standard normal's two-sided 95 %."""
+"""The quantile of the standard normal distribution for a two-sided interval of 95 %."""
 RESAMPLES = 2_000
 
 
@@ -28,8 +29,8 @@ class Estimate:
 
 
 def recall(scores: Sequence[float], best: NDArray[np.float32], k: int) -> float:
-    """How much of the k nearest was found: the share of the first k answers whose exact score (cosine) reaches that of
-    the exact k-th. `best` are the exact scores, best first, at least k of them.
+    """Recall@k: the share of the first k results whose exact score (cosine) reaches that of the exact k-th neighbour.
+    `best` are the exact scores, best first, at least k of them.
 
     As ann-benchmarks defines it (https://github.com/erikbern/ann-benchmarks, plotting/metrics.py: knn): by distance
     and not by id, so that one of two equal neighbours is as good as the other."""
@@ -37,13 +38,13 @@ def recall(scores: Sequence[float], best: NDArray[np.float32], k: int) -> float:
 
 
 def found(relevant: Sequence[bool], k: int) -> float:
-    """Whether anything relevant is among the first k answers. Its mean over queries is R@k, as image-text retrieval
+    """1 if one of the first k results is relevant, else 0. Its mean over queries is R@k, as image-text retrieval
     reports it (Karpathy & Fei-Fei 2015, https://arxiv.org/abs/1412.2306, 4.1)."""
     return float(any(relevant[:k]))
 
 
 def precision(relevant: Sequence[bool], k: int) -> float:
-    """The share of relevant ones among the first k answers (Manning, Raghavan & Schütze 2008, Introduction to
+    """Precision@k: the share of the first k results that is relevant (Manning, Raghavan & Schütze 2008, Introduction to
     Information Retrieval, 8.4)."""
     return sum(relevant[:k]) / k
 
@@ -51,8 +52,9 @@ def precision(relevant: Sequence[bool], k: int) -> float:
 def estimate(values: Sequence[float]) -> Estimate:
     """The mean of values from 0 to 1, at least one, with Wilson's score interval (Wilson 1927, JASA 22:209, (3)).
 
-    It is made for values that are 0 or 1. Of all that have the same mean and lie between them these vary the most, so
-    for the others it is rather too wide than too narrow; and it stays honest where every value is 1."""
+    The interval is made for values that are 0 or 1. Of all values from 0 to 1 with the same mean, these have the
+    largest variance, so for other values the interval is wider than necessary. It has a width even if all values are
+    1. Not scipy's (binomtest): that takes a whole number of successes."""
     n, mean = len(values), float(np.mean(values))
     middle = (mean + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * np.sqrt(mean * (1 - mean) / n + Z**2 / (4 * n**2))
@@ -60,40 +62,41 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def difference(before: Mapping[str, float], after: Mapping[str, float]) -> Estimate | None:
-    """How much higher `after` is on the queries that both have, by their names; None where there is none.
+    """The mean difference of `after` to `before` on the queries that both have, by name; None without such queries.
 
-    The interval is the percentile bootstrap's over the pairs (Efron & Tibshirani 1993, An Introduction to the
-    Bootstrap, 13.3): what is hard for both does not blur the difference."""
+    The interval is the percentile bootstrap over the pairs (Efron & Tibshirani 1993, An Introduction to the Bootstrap,
+    13.3): a query that is hard for both does not widen it."""
     common = sorted(before.keys() & after.keys())
     if not common:
         return None
     pairs = np.array([after[name] - before[name] for name in common])
-    random = np.random.default_rng(0)
-    means = [random.choice(pairs, len(pairs)).mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(len(pairs), float(pairs.mean()), float(low), float(high))
+    mean = float(pairs.mean())
+    if len(pairs) == 1:  # nothing to resample
+        return Estimate(1, mean, mean, mean)
+    interval = bootstrap((pairs,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0).confidence_interval
+    return Estimate(len(pairs), mean, float(interval.low), float(interval.high))
 
 
 class ExactSearch:
-    """The exact nearest of some queries, from all vectors, block after block: only a block is in memory."""
+    """Exact search: the nearest of all vectors for some queries. It takes the vectors in blocks, to save memory."""
 
     def __init__(
-        self, queries: Vectors, *, own: Sequence[str | None], k: int, answers: Sequence[Iterable[str]]
+        self, queries: Vectors, *, own: Sequence[str | None], k: int, results: Sequence[Iterable[str]]
     ) -> None:
-        """`queries` are (n, dim) of length 1. `own` is the id of the image that a query is made of, which does not
-        count as its neighbour; `answers` are ids whose exact scores are wanted, for each query."""
+        """`queries`: (n, dim), of length 1. `own`: for each query, the id of the image that is the query, which is not
+        its own neighbour. `results`: for each query, the ids whose exact scores are needed."""
         self._queries = queries
         self._own = {id: row for row, id in enumerate(own) if id is not None}
         self._wanted: dict[str, list[int]] = {}
-        for row, ids in enumerate(answers):
+        for row, ids in enumerate(results):
             for id in ids:
                 self._wanted.setdefault(id, []).append(row)
-        self._scores: list[dict[str, float]] = [{} for _ in answers]
+        self._scores: list[dict[str, float]] = [{} for _ in results]
         self.best = np.full((len(queries), k), -np.inf, np.float32)
-        """(n, k) exact scores, best first; -inf where there are fewer vectors."""
+        """(n, k) exact scores, best first; -inf if there are fewer vectors."""
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
-        """Compares with `vectors` (rows, dim) of these ids."""
+        """Adds the next block: `vectors` (rows, dim) of these ids."""
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         scores = self._queries @ unit.T
         for column, id in enumerate(ids):
@@ -106,5 +109,5 @@ class ExactSearch:
         self.best = -np.sort(np.partition(-both, k - 1, axis=1)[:, :k], axis=1)
 
     def score(self, query: int, id: str) -> float:
-        """The exact score of one of its answers; -inf for an id that no vector had."""
+        """The exact score of one of the results of a query; -inf for an id without a vector."""
         return self._scores[query].get(id, -np.inf)

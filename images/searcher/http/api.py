@@ -15,20 +15,16 @@ from searcher.http import openapi
 from searcher.http.files import CACHE_5_MINUTES, IMMUTABLE, REVALIDATE, RequestConditions, file_response, server_timing
 from searcher.http.parameters import FieldName, ImageId, IndexName, RunName
 from searcher.search.catalog import Catalog
-from searcher.search.engine import Finder
+from searcher.search.engine import SearchEngine
 from searcher.search.errors import invalid
-from searcher.search.requests import (
-    Batch,
+from searcher.search.requests import Batch, Embed, Filter, Options, Search
+from searcher.search.responses import (
     BatchResponse,
-    Embed,
     EmbedResponse,
-    Facets,
-    Filter,
-    Indexes,
+    FacetsResponse,
+    IndexesResponse,
     IndexInfo,
-    Map,
-    Options,
-    Search,
+    MapResponse,
     SearchResponse,
 )
 
@@ -42,19 +38,19 @@ class ImageForm(Options):
     filter: Annotated[Json[Filter] | None, Field(description="The filter, as JSON text.")] = None
 
 
-def router(catalog: Catalog, finder: Finder, images: Images, run_files: RunFiles) -> APIRouter:
+def router(catalog: Catalog, engine: SearchEngine, images: Images, run_files: RunFiles) -> APIRouter:
     """All routes of /v1 but the login."""
     v1 = APIRouter(prefix="/v1", responses=openapi.TOO_MANY_REQUESTS)
 
     @v1.post("/search", response_model_exclude_unset=True, responses=openapi.GONE)
     async def search(search: Search, response: Response) -> SearchResponse:
         """Finds the images nearest to a text, an image, an id, an embedding, or a weighted sum of them."""
-        return _with_timing(await finder.search(search), response)
+        return _with_timing(await engine.search(search), response)
 
     @v1.post("/search/batch", response_model_exclude_unset=True)
     async def search_in_batch(batch: Batch) -> BatchResponse:
         """Runs several searches at once. Each gets its own results or its own problem."""
-        return await finder.batch(batch.searches)
+        return await engine.batch(batch.searches)
 
     @v1.post("/search/image", response_model_exclude_unset=True, responses=openapi.GONE)
     async def search_by_upload(
@@ -65,12 +61,12 @@ def router(catalog: Catalog, finder: Finder, images: Images, run_files: RunFiles
         if not data:
             raise invalid("file", "the file is empty")
         options = form.model_dump(exclude={"file"})  # validated already
-        return _with_timing(await finder.search(Search.model_construct(image=data, **options)), response)
+        return _with_timing(await engine.search(Search.model_construct(image=data, **options)), response)
 
     @v1.post("/embed")
     async def embed(embed: Embed) -> EmbedResponse:
         """Returns the vectors of texts or images, for use elsewhere or as `embedding` of a search."""
-        return await finder.embed(embed)
+        return await engine.embed(embed)
 
     @v1.get("/images/{id}", responses=openapi.file("image/*") | openapi.GONE, response_class=Response)
     async def original(
@@ -88,7 +84,7 @@ def router(catalog: Catalog, finder: Finder, images: Images, run_files: RunFiles
         file = await images.thumbnail(id, index=index, run=run, if_none_match=conditions.if_none_match)
         return file_response(file, conditions, cache=IMMUTABLE if run else CACHE_5_MINUTES)
 
-    @v1.get("/facets", responses=openapi.cached_json(Facets) | openapi.GONE, response_class=Response)
+    @v1.get("/facets", responses=openapi.cached_json(FacetsResponse) | openapi.GONE, response_class=Response)
     async def facets(
         conditions: RequestConditions, index: IndexName = None, field: FieldName = None, run: RunName = None
     ) -> Response:
@@ -96,7 +92,7 @@ def router(catalog: Catalog, finder: Finder, images: Images, run_files: RunFiles
         file = await run_files.facets(index, run=run, field=field, if_none_match=conditions.if_none_match)
         return file_response(file, conditions, cache=IMMUTABLE if run else REVALIDATE)
 
-    @v1.get("/map", responses=openapi.cached_json(Map) | openapi.GONE, response_class=Response)
+    @v1.get("/map", responses=openapi.cached_json(MapResponse) | openapi.GONE, response_class=Response)
     async def map_(conditions: RequestConditions, index: IndexName = None, run: RunName = None) -> Response:
         """Returns a sample of the index on a plane, with similar images near each other."""
         file = await run_files.map(index, run=run, if_none_match=conditions.if_none_match)
@@ -109,10 +105,10 @@ def router(catalog: Catalog, finder: Finder, images: Images, run_files: RunFiles
         return file_response(file, conditions, cache=IMMUTABLE if run else REVALIDATE)
 
     @v1.get("/indexes")
-    async def indexes() -> Indexes:
+    async def indexes() -> IndexesResponse:
         """Lists the indexes that are served."""
         pointers = [dataclasses.asdict(index.pointer) for _, index in sorted(catalog.listed().items())]
-        return Indexes(indexes=[IndexInfo(**pointer) for pointer in pointers], problems=dict(catalog.problems))
+        return IndexesResponse(indexes=[IndexInfo(**pointer) for pointer in pointers], problems=dict(catalog.problems))
 
     return v1
 

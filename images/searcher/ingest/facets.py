@@ -1,4 +1,4 @@
-"""Which values the fields of the metadata have, and how often: what a page makes its filters from. No I/O here."""
+"""Facets: the values of the metadata's fields and their counts, from which the page makes its filters. No I/O."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from imgsearch.runs.layout import Facet, FacetValue
 from imgsearch.stores.records import Scalar
 
 FIELDS = 200
-"""More fields than these are not looked at: names that are different in every image would fill the memory."""
+"""Further fields are ignored: field names that differ in every image would fill the memory."""
 DISTINCT = 10_000
-"""A field with more values is nothing to choose from; counting it ends there, and so does its memory."""
+"""A field with more values is not counted: nobody chooses from so many, and they would fill the memory."""
 VALUES = 200
-"""How many values are written."""
-LONGEST = 200
-"""Characters. A field with a longer text is prose."""
+"""Values of a field in the file."""
+MAX_CHARS = 200
+"""A field with a longer text is prose, and is not counted."""
 
 
 class FacetCounts:
-    """Counts the values of every field, of one image after the other, in bounded memory."""
+    """Counts the values of all fields in bounded memory."""
 
     def __init__(self) -> None:
         self._fields: dict[str, _Field] = {}
 
     def add(self, images: Iterable[Mapping[str, Any]]) -> None:
-        """The metadata of each image as the store has it; what begins with `_` is ours and does not count."""
+        """Adds the metadata of some images, as the store has it. Fields that begin with `_` are internal: ignored."""
         for metadata in images:
             for name, value in metadata.items():
-                if name[0:1] == "_":
+                if name.startswith("_"):
                     continue
                 field = self._fields.get(name)
                 if field is None:
@@ -40,7 +40,7 @@ class FacetCounts:
                 field.add(value)
 
     def most_frequent(self) -> list[Facet]:
-        """What was counted, by field."""
+        """The facets by field, with their most frequent values."""
         return [field.facet(name) for name, field in sorted(self._fields.items())]
 
 
@@ -49,7 +49,7 @@ class _Field:
         self._images = 0
         self._kinds: set[type] = set()
         self._counts: Counter[tuple[bool, Scalar]] | None = Counter()
-        """By whether it is a boolean, since to Python True is 1; None: there are too many."""
+        """By (is it a boolean, value), since True == 1 in Python. None: there are too many values."""
         self._min: float | None = None
         self._max: float | None = None
 
@@ -69,12 +69,12 @@ class _Field:
         self._count([(kind is bool, value)])
 
     def _count(self, values: Iterable[tuple[bool, Scalar]]) -> None:
-        """Each value once for an image, however often its list has it: so many does a filter find."""
+        """Counts a value once for an image, even if its list repeats it: a filter finds the image once."""
         if self._counts is None:
             return
         for value in values:
             self._counts[value] += 1
-            if len(self._counts) > DISTINCT or (isinstance(value[1], str) and len(value[1]) > LONGEST):
+            if len(self._counts) > DISTINCT or (isinstance(value[1], str) and len(value[1]) > MAX_CHARS):
                 self._counts = None
                 return
 
@@ -92,7 +92,7 @@ class _Field:
         )
 
     def _type(self) -> Any:
-        """Text where the images do not agree."""
+        """Text, if the images have different types."""
         if list in self._kinds:
             return "list"
         if self._kinds == {bool}:
@@ -101,6 +101,6 @@ class _Field:
 
 
 def _first(counts: Counter[tuple[bool, Scalar]]) -> list[FacetValue]:
-    """Of equally frequent ones the first in the order of their text, so that two ingests write the same."""
-    kept = heapq.nsmallest(VALUES, counts.items(), key=lambda one: (-one[1], str(one[0][1])))
+    """The most frequent values. Equally frequent ones are ordered by text, so that each ingest writes the same."""
+    kept = heapq.nsmallest(VALUES, counts.items(), key=lambda item: (-item[1], str(item[0][1])))
     return [FacetValue(value=value, count=count) for (_, value), count in kept]

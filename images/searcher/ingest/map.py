@@ -1,4 +1,4 @@
-"""The map of an index: vectors on a plane where like lies beside like, and the tiles that show them there. No I/O."""
+"""The map of an index: positions on a plane where similar images are close to each other, and a sprite. No I/O."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from PIL import Image, ImageOps
 from imgsearch.stores import Vectors
 
 IMAGES = 3_000
-"""As many as a person can look through, and a browser can move smoothly."""
+"""As many as a person can look through, and a browser can draw smoothly."""
 TILE = 48
-"""Pixels; 55 × 55 tiles are far from the 16,383 pixels a side that a WebP may have."""
-FEWEST = 10
-"""Fewer vectors have no neighbourhoods: the two directions in which they differ most say all."""
+"""Pixels. 55 × 55 tiles stay far below the 16,383 pixels of a WebP's longest side."""
+MIN_VECTORS = 10
+"""Fewer distinct vectors are too few for t-SNE, and are placed by their two principal components."""
 PERPLEXITY = 30
-"""How many neighbours t-SNE tries to keep, of Maaten and Hinton 2008, who advise 5 to 50."""
+"""About the number of neighbours that t-SNE keeps close. Maaten and Hinton (2008) advise 5 to 50."""
 ITERATIONS = 500
-"""Half of scikit-learn's default: no worse by trustworthiness on 3,000 vectors, in half of the time."""
+"""Half of scikit-learn's default: the same trustworthiness on 3,000 vectors, in half of the time."""
 
 
-def places(vectors: Vectors) -> NDArray[np.float64]:
-    """A place (n, 2) in 0…1 for each of the L2-normalised vectors (n, dim), the same each time.
+def positions(vectors: Vectors) -> NDArray[np.float64]:
+    """Positions (n, 2) in 0…1 of L2-normalised vectors (n, dim). The same vectors give the same positions.
 
-    t-SNE by Barnes and Hut (https://scikit-learn.org/stable/modules/manifold.html#t-sne). On one thread: several add
-    in an order of their own, so that the map would be another one each time, and fight for the CPUs of a small pod."""
-    if len(np.unique(vectors, axis=0)) < FEWEST:
+    Barnes-Hut t-SNE (https://scikit-learn.org/stable/modules/manifold.html#t-sne). On one thread: several threads add
+    in a random order, which makes each map different, and compete for the CPUs of a small pod."""
+    if len(np.unique(vectors, axis=0)) < MIN_VECTORS:
         return _fitted(_principal(vectors))
-    # Here, since they take a second and 100 MB, and an ingest that has nothing to draw needs neither.
+    # Imported here: they take a second and 100 MB, which an ingest without a map does not need.
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
         perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
-        made = TSNE(2, perplexity=perplexity, max_iter=ITERATIONS, init="pca", random_state=0).fit_transform(vectors)
-    return _fitted(np.asarray(made, np.float64))
+        points = TSNE(2, perplexity=perplexity, max_iter=ITERATIONS, init="pca", random_state=0).fit_transform(vectors)
+    return _fitted(np.asarray(points, np.float64))
 
 
 def tile(thumbnail: bytes) -> Image.Image:
@@ -49,7 +49,7 @@ def tile(thumbnail: bytes) -> Image.Image:
 
 
 def columns(tiles: int) -> int:
-    """Of a sprite that is about square."""
+    """Columns of a sprite that is about square."""
     return math.ceil(math.sqrt(tiles))
 
 
@@ -57,8 +57,8 @@ def sprite(tiles: Sequence[Image.Image]) -> bytes:
     """A WebP of all tiles, row by row."""
     wide = columns(len(tiles))
     whole = Image.new("RGB", (wide * TILE, -(-len(tiles) // wide) * TILE))
-    for number, each in enumerate(tiles):
-        whole.paste(each, (number % wide * TILE, number // wide * TILE))
+    for number, image in enumerate(tiles):
+        whole.paste(image, (number % wide * TILE, number // wide * TILE))
     sink = io.BytesIO()
     whole.save(sink, "WEBP", quality=60)
     return sink.getvalue()
@@ -68,14 +68,14 @@ def _principal(vectors: Vectors) -> NDArray[np.float64]:
     """The first two principal components (n, 2); zeros where there are fewer."""
     centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    made = np.zeros((len(vectors), 2))
+    points = np.zeros((len(vectors), 2))
     scores = left[:, :2] * sizes[:2]
-    made[:, : scores.shape[1]] = scores
-    return made
+    points[:, : scores.shape[1]] = scores
+    return points
 
 
 def _fitted(points: NDArray[Any]) -> NDArray[np.float64]:
-    """In the middle of 0…1, as large as fits, with the same scale in both directions."""
+    """Scaled to 0…1 by the same factor in both directions, and centred."""
     low, high = points.min(axis=0), points.max(axis=0)
-    extent = max(float((high - low).max()), 1e-9)  # those that are all one have none
+    extent = max(float((high - low).max()), 1e-9)  # equal points have no extent
     return np.asarray((points - (low + high) / 2) / extent + 0.5, np.float64)

@@ -1,4 +1,4 @@
-"""What ingest counts and times while it runs: for Prometheus, and for the run's report.json."""
+"""The metrics of a running ingest: for Prometheus, and for the run's report.json."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ STAGES = ("read", "store", "verify", "publish", "facets", "map")
 
 
 class IngestMetrics(StageMetrics):
-    """Counters of one ingest process. Any thread may call."""
+    """The metrics of one ingest process. Thread-safe."""
 
     def __init__(self) -> None:
         super().__init__("imgsearch_ingest", STAGES)
         self.planned = Gauge(
-            "imgsearch_ingest_planned", "Vectors that the collection will hold.", registry=self.registry
+            "imgsearch_ingest_planned", "Vectors that the collection will contain.", registry=self.registry
         )
         self.parts = Counter("imgsearch_ingest_parts", "Parts read.", registry=self.registry)
         self.added = Counter("imgsearch_ingest_added", "Vectors added to the store.", registry=self.registry)
         self.present = Counter(
-            "imgsearch_ingest_present", "Vectors that an earlier ingest had added.", registry=self.registry
+            "imgsearch_ingest_present", "Vectors that an earlier ingest added.", registry=self.registry
         )
         self._batch_vectors = Gauge(
             "imgsearch_ingest_batch_vectors", "Vectors in the last call of the store.", registry=self.registry
@@ -30,7 +30,7 @@ class IngestMetrics(StageMetrics):
         )
 
     def batch(self, vectors: int, seconds: float) -> None:
-        """The store has taken this many in so long."""
+        """Records one call of the store."""
         self.added.inc(vectors)
         self._batch_vectors.set(vectors)
         self._batch_seconds.set(seconds)

@@ -1,4 +1,4 @@
-"""What a run has embedded: its own shards and those of the runs that it updates, read part by part and checked."""
+"""The embedded rows of a run: its own shards and those of the runs that it updates, checked part by part."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from imgsearch.storage import Storage
 
 @dataclass(frozen=True)
 class Shard:
-    """One embedded shard whose rows count."""
+    """An embedded shard that belongs to the run."""
 
     folder: RunFolder
     done: ShardDone
     dropped: frozenset[str]
-    """Keys that a later update removed or embedded anew."""
+    """Keys of rows that a later update has removed or replaced."""
 
 
-class Embedded:
-    """Reads the run folders of a storage. Each method raises PermanentError where something is not as it must be."""
+class RunReader:
+    """Reads the run folders of a storage. Each method raises PermanentError for files that are missing or invalid."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -35,62 +35,71 @@ class Embedded:
         try:
             return Plan.from_json(self._storage.get(folder.plan), folder.plan)
         except NotFound as error:
-            raise PermanentError(f"run {run} has no plan.json: plan it first") from error
+            raise PermanentError(f"run {run} has no plan.json; plan it first") from error
 
     def shards(self, plan: Plan, dropped: frozenset[str] = frozenset()) -> Iterator[Shard]:
-        """The run's own shards, and those of the runs that it updates."""
+        """The shards of the run, and those of the runs that it updates."""
         folder = RunFolder(plan.run)
-        absent = []
+        missing = []
         for number in range(plan.shards):
             name = folder.done(number)
             try:
                 done = ShardDone.from_json(self._storage.get(name), name)
             except NotFound:
-                absent.append(number)
+                missing.append(number)
                 continue
             yield Shard(folder, done, dropped)
-        if absent:
+        if missing:
             raise PermanentError(
-                f"{len(absent)} of {plan.shards} shards of run {plan.run} have no done.json (shard "
-                f"{', '.join(map(str, absent[:5]))}{', …' if len(absent) > 5 else ''}): embed them first, by giving "
-                "the same run-pipeline command again"
+                f"{len(missing)} of {plan.shards} shards of run {plan.run} have no done.json (shard "
+                f"{', '.join(map(str, missing[:5]))}{', …' if len(missing) > 5 else ''}); repeat the "
+                "run-pipeline command to embed them"
             )
         if plan.base is not None:
             table, _ = tables.from_bytes(self._storage.get(folder.dropped), folder.dropped)
-            gone = dropped | frozenset(table["key"].to_pylist())
-            yield from self.shards(self.plan(plan.base), gone)
+            dropped |= frozenset(table["key"].to_pylist())
+            yield from self.shards(self.plan(plan.base), dropped)
 
     def part(self, shard: Shard, number: int) -> pa.Table:
-        """The rows (schema.embeddings) of one part that still count."""
+        """The rows of one part that later updates have kept."""
         name = shard.folder.part(shard.done.shard, number)
-        table, about = self.table(name)
-        if (about.get("fingerprint"), about.get("dim")) != (shard.done.fingerprint, str(shard.done.dim)):
-            raise PermanentError(f"{name} was made with another model than its shard: index again under a new --run")
-        if table.schema.remove_metadata() != tables.embeddings(shard.done.dim) or len(table) != int(about["images"]):
-            raise PermanentError(f"{name} is not a part of this version of imgsearch: index again under a new --run")
+        table, metadata = self._table(name)
+        if (metadata.get("fingerprint"), metadata.get("dim")) != (shard.done.fingerprint, str(shard.done.dim)):
+            raise PermanentError(f"{name} has another model than its shard; index again with a new --run")
+        if table.schema.remove_metadata() != tables.embeddings(shard.done.dim) or len(table) != int(metadata["images"]):
+            raise PermanentError(
+                f"{name} has another format than this version of imgsearch; index again with a new --run"
+            )
         if shard.dropped:
             table = table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(shard.dropped)))))
         return table
 
-    def table(self, name: str) -> tuple[pa.Table, dict[str, str]]:
-        """A table of a shard that is done, and what its file says about itself."""
+    def bad(self, shard: Shard, number: int) -> list[dict[str, str]]:
+        """The unusable images of one part that later updates have kept."""
+        table, _ = self._table(shard.folder.bad(shard.done.shard, number))
+        return [row for row in table.drop_columns(["etag"]).to_pylist() if row["key"] not in shard.dropped]
+
+    def _table(self, name: str) -> tuple[pa.Table, dict[str, str]]:
+        """A table of a shard that is done, and the metadata of its file."""
         try:
             return tables.from_bytes(self._storage.get(name), name)
         except NotFound as error:
-            raise PermanentError(f"{name} is gone, though its shard is done: index again under a new --run") from error
+            raise PermanentError(
+                f"{name} does not exist, although its shard is done; index again with a new --run"
+            ) from error
 
 
 def same_model(shards: Sequence[Shard]) -> ShardDone:
-    """The first shard's done.json, which says the same of the model as all others. Raises PermanentError otherwise."""
+    """The first shard's done.json. Raises PermanentError where the shards have different models, or there is none."""
     if not shards:
-        raise PermanentError("the run has no shard: there is nothing to publish")
+        raise PermanentError("the run has no shards, so there is nothing to publish")
     first = shards[0].done
     for shard in shards:
         for field in ("fingerprint", "dim"):
             if getattr(shard.done, field) != getattr(first, field):
                 raise PermanentError(
                     f"{shard.folder.done(shard.done.shard)} has {field} {getattr(shard.done, field)}, "
-                    f"shard {first.shard} has {getattr(first, field)}: one index needs one model; "
-                    "index again under a new --run"
+                    f"shard {first.shard} has {getattr(first, field)}; an index needs a single model: "
+                    "index again with a new --run"
                 )
     return first

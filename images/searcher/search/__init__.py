@@ -1,1 +1,1 @@
-"""Search: from a request to ranked results."""
+"""Search: from a request to a page of results."""

@@ -1,4 +1,4 @@
-"""Which runs are served: the store's pointers, each with its loaded model, read again every few seconds."""
+"""The catalog of served indexes: the store's pointers, each with its loaded model, refreshed every few seconds."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import TypeVar
 from imgsearch.encoder import Encoder
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError
 from imgsearch.stores import Pointer, VectorStore
-from searcher.search.batcher import Model
 from searcher.search.errors import Problem
 from searcher.search.metrics import Metrics
+from searcher.search.model import Model
 from searcher.search.threads import Threads
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOAD_AGAIN_SECONDS = 60.0
-"""A model that could not be loaded is tried again after so long: it may have to be downloaded."""
+RETRY_LOAD_SECONDS = 60.0
+"""The wait before a model that failed to load is loaded again: the load may include a download."""
 
 
 @dataclass(frozen=True)
-class Index:
-    """One published run and the model that its vectors were made with. A request keeps one to its end."""
+class ServedIndex:
+    """A published run, and the model of its vectors. A request uses the same one from start to end."""
 
     pointer: Pointer
     model: Model
@@ -36,19 +36,18 @@ class Index:
 @dataclass(frozen=True)
 class _Failure:
     reason: str
-    until: float
-    """On the clock; not tried again before."""
+    retry_at: float
+    """Seconds on the catalog's clock."""
 
 
 class Catalog:
-    """The indexes that are served.
+    """The served indexes.
 
-    - A new pointer is served from the moment that its model is loaded; until then, its predecessor is.
-    - A pointer whose model cannot be had, or has other weights than its vectors were made with, is not
-      served; `problems` says why, and its predecessor goes on.
-    - A run stays at hand for those who page through it as long as its successor names it as `previous`, and with it
-      its model, if that is loaded: none is loaded for it.
-    - Indexes with the same weights share one model; a model that no run needs is let go.
+    - A new pointer is served as soon as its model is loaded. Until then, the previous one is served.
+    - A pointer is not served if its model cannot be loaded, or has other weights than its vectors were made with.
+      `problems` gives the reason, and the previous pointer is served instead.
+    - The previous run stays available for paging, as does its model if it is loaded. No model is loaded for it.
+    - Indexes with the same weights share one model. A model that no run needs is released.
     """
 
     def __init__(
@@ -70,37 +69,37 @@ class Catalog:
         self._lock = asyncio.Lock()
         self._models: dict[tuple[str, str], Model] = {}
         self._failures: dict[tuple[str, str], _Failure] = {}
-        self.indexes: Mapping[str, Index] = {}
-        """What is served now, by name; replaced, never changed."""
+        self.indexes: Mapping[str, ServedIndex] = {}
+        """The served indexes by name. The mapping is replaced, never changed."""
         self.problems: Mapping[str, str] = {}
-        """Why the newest run of an index is not served, by name."""
+        """By name: the reason why the newest run of an index is not served."""
         self.store_problem: str | None = "the indexes have not been read yet"
-        """Why the pointers are not known to be current; None: they are."""
+        """The reason why the pointers may be out of date; None: they are current."""
         self.started = False
-        """Whether each index that there was at the start is served or has its problem."""
+        """Whether each index of the first refresh is served or has a problem."""
 
     async def run(self, every: float) -> None:
-        """Refreshes for ever, `every` so many seconds."""
+        """Refreshes forever; `every` is in seconds."""
         while True:
             try:
                 await self.refresh()
-            except Exception:  # what is served must not go stale because of one surprise
-                logger.exception("reading the indexes; will try again in %s s", every)
+            except Exception:  # one unexpected error must not stop the refreshes
+                logger.exception("reading the indexes failed; retrying in %s s", every)
             await asyncio.sleep(every)
 
     async def refresh(self) -> None:
-        """Reads the pointers and serves what is new."""
+        """Reads the pointers, and serves the new ones."""
         async with self._lock:
             await self._refresh()
 
-    def listed(self) -> Mapping[str, Index]:
-        """`indexes`; raises TemporaryError where nothing is known of any, which is not the same as none."""
+    def listed(self) -> Mapping[str, ServedIndex]:
+        """`indexes`. Raises TemporaryError where they have never been read, which is not the same as none."""
         if not self.indexes and self.store_problem:
             raise TemporaryError(f"{self.store_problem}; try again in a moment")
         return self.indexes
 
-    def pick(self, name: str | None) -> Index:
-        """The index of that name, or the only one; raises Problem or TemporaryError with what to do."""
+    def pick(self, name: str | None) -> ServedIndex:
+        """The index of that name, or the only one. Raises Problem or TemporaryError, which say what to do."""
         names = sorted({*self.listed(), *self.problems})
         if not names:
             raise Problem(
@@ -114,11 +113,11 @@ class Catalog:
             return self.indexes[name]
         if name in self.problems:
             raise TemporaryError(f'index "{name}" is not served: {self.problems[name]}')
-        raise Problem(404, f'there is no index "{name}"; there is: {", ".join(names)}')
+        raise Problem(404, f'there is no index "{name}"; the indexes are: {", ".join(names)}')
 
-    async def find(self, name: str | None, run: str | None) -> Index:
-        """That run of the index, which may be the one before the current; None: the current one. Raises Problem 410
-        where that run is gone, and what `pick` raises."""
+    async def find(self, name: str | None, run: str | None) -> ServedIndex:
+        """The index at this run, which may be the previous one; None: the current run. Raises Problem 410 where the run
+        was deleted, and what `pick` raises."""
         if name is None or run is None:
             index = self.pick(name)
             if run is None:
@@ -127,18 +126,21 @@ class Catalog:
         current = self.indexes.get(name)
         if current is not None and current.pointer.run == run:
             return current
-        # Read anew: another process may have seen a new run before this one did.
+        # Read again: another process may have read a new pointer before this one.
         newest = (await self._threads.store(self._store.pointers)).get(name)
         for pointer in (newest, newest and newest.previous):
-            if pointer is not None and pointer.run == run and _needs(pointer) in self._models:
-                return Index(pointer, self._models[_needs(pointer)])
+            if pointer is not None and pointer.run == run and _model_key(pointer) in self._models:
+                return ServedIndex(pointer, self._models[_model_key(pointer)])
         if newest is not None and newest.run == run:
             raise TemporaryError(f'run "{run}" of index "{name}" is not served yet: {self._reason(newest)}')
         raise _gone(name, run)
 
-    async def using(self, name: str | None, call: Callable[[Index], Awaitable[T]], *, run: str | None = None) -> T:
-        """`call` with the index; again with its successor where the collection was deleted meanwhile, unless it has
-        to be that `run`: then it is Problem 410."""
+    async def using(
+        self, name: str | None, call: Callable[[ServedIndex], Awaitable[T]], *, run: str | None = None
+    ) -> T:
+        """Runs `call` with the index, and once more with its successor if the collection was deleted meanwhile.
+
+        With `run`, a deleted collection is Problem 410 instead."""
         index = await self.find(name, run)
         while True:
             try:
@@ -152,9 +154,9 @@ class Catalog:
                 index = successor
 
     async def not_ready(self) -> list[str]:
-        """Why requests should not be sent here; empty: they should.
+        """The reasons why this process is not ready; empty: it is ready.
 
-        One index that cannot be served does not make the others unready: a bad publish would end them all."""
+        An index that cannot be served does not make the process unready: a bad publish would stop all indexes."""
         if not self.started:
             return [self.store_problem or "models are being loaded"]
         if self.problems and not self.indexes:
@@ -169,10 +171,10 @@ class Catalog:
                 reasons.append(f"{name}: {error}")
         return reasons
 
-    async def _count(self, index: Index) -> int:
+    async def _count(self, index: ServedIndex) -> int:
         return await self._threads.store(self._store.count, index.pointer.collection)
 
-    async def _successor(self, index: Index) -> Index | None:
+    async def _successor(self, index: ServedIndex) -> ServedIndex | None:
         name = index.pointer.index
         async with self._lock:
             if self.indexes.get(name) is index:
@@ -185,19 +187,19 @@ class Catalog:
             pointers = await self._threads.store(self._store.pointers)
         except ImgsearchError as error:
             if self.store_problem != str(error):
-                logger.warning("reading the indexes: %s", error)
+                logger.warning("reading the indexes failed: %s", error)
             self.store_problem = str(error)
             return
         self.store_problem = None
         self._replace({name: index for name, index in self.indexes.items() if name in pointers})
         new = [pointer for name, pointer in pointers.items() if not self._is_served(pointer)]
         self.problems = {pointer.index: self._reason(pointer) for pointer in new}
-        # What needs no load goes first, so that it does not wait for what does.
-        for pointer in sorted(new, key=lambda pointer: _needs(pointer) not in self._models):
+        # Pointers with a loaded model first, so that they do not wait for the others' models to load.
+        for pointer in sorted(new, key=lambda pointer: _model_key(pointer) not in self._models):
             await self._serve(pointer)
-        needed = {_needs(index.pointer) for index in self.indexes.values()}
-        needed |= {_needs(pointer.previous) for pointer in pointers.values() if pointer.previous}
-        self._models = {needs: model for needs, model in self._models.items() if needs in needed}
+        needed = {_model_key(index.pointer) for index in self.indexes.values()}
+        needed |= {_model_key(pointer.previous) for pointer in pointers.values() if pointer.previous}
+        self._models = {key: model for key, model in self._models.items() if key in needed}
         self.started = True
 
     async def _serve(self, pointer: Pointer) -> None:
@@ -205,7 +207,7 @@ class Catalog:
         if model is None:
             self.problems = {**self.problems, pointer.index: self._reason(pointer)}
             return
-        self._replace({**self.indexes, pointer.index: Index(pointer, model)})
+        self._replace({**self.indexes, pointer.index: ServedIndex(pointer, model)})
         self.problems = {name: reason for name, reason in self.problems.items() if name != pointer.index}
         logger.info("index %s is served from run %s, %s images", pointer.index, pointer.run, pointer.images)
 
@@ -214,31 +216,31 @@ class Catalog:
         return index is not None and index.pointer == pointer
 
     def _reason(self, pointer: Pointer) -> str:
-        failure = self._failures.get(_needs(pointer))
+        failure = self._failures.get(_model_key(pointer))
         return failure.reason if failure else "its model is being loaded"
 
-    def _replace(self, indexes: Mapping[str, Index]) -> None:
+    def _replace(self, indexes: Mapping[str, ServedIndex]) -> None:
         if indexes != self.indexes:
             self.indexes = indexes
             self._metrics.serving(index.pointer for index in indexes.values())
 
     async def _model(self, pointer: Pointer) -> Model | None:
-        """The model that the pointer needs; None where it cannot be had, and `_failures` says why."""
-        needs = _needs(pointer)
-        if needs in self._models:
-            return self._models[needs]
-        failure = self._failures.get(needs)
-        if failure is not None and self._clock() < failure.until:
+        """The model of the pointer; None where it failed to load, and `_failures` has the reason."""
+        key = _model_key(pointer)
+        if key in self._models:
+            return self._models[key]
+        failure = self._failures.get(key)
+        if failure is not None and self._clock() < failure.retry_at:
             return None
         try:
-            model = self._models[needs] = await self._load(pointer)
-        except Exception as error:  # a model is foreign code: it may raise anything, and the rest must go on
+            model = self._models[key] = await self._load(pointer)
+        except Exception as error:  # a model is third-party code: it may raise anything, and the others must go on
             known = isinstance(error, ImgsearchError)
-            logger.warning("loading a model for index %s: %s", pointer.index, error, exc_info=not known)
+            logger.warning("loading the model of index %s failed: %s", pointer.index, error, exc_info=not known)
             reason = str(error) or type(error).__name__
-            self._failures[needs] = _Failure(reason, self._clock() + LOAD_AGAIN_SECONDS)
+            self._failures[key] = _Failure(reason, self._clock() + RETRY_LOAD_SECONDS)
             return None
-        self._failures.pop(needs, None)
+        self._failures.pop(key, None)
         return model
 
     async def _load(self, pointer: Pointer) -> Model:
@@ -246,16 +248,17 @@ class Catalog:
         encoder = await self._threads.load(self._load_encoder, pointer.model)
         if encoder.fingerprint != pointer.fingerprint:
             raise PermanentError(
-                f"the weights of {pointer.model} here ({encoder.fingerprint[:12]}) are not those that run "
-                f"{pointer.run} was made with ({pointer.fingerprint[:12]}); provide those, or index again"
+                f"the weights of {pointer.model} here ({encoder.fingerprint[:12]}) differ from those of run "
+                f"{pointer.run} ({pointer.fingerprint[:12]}); provide the same weights, or index again"
             )
         return self._make_model(encoder)
 
 
 def _gone(name: str, run: str) -> Problem:
-    sentence = f'run "{run}" of index "{name}" is not there any more: search again, without the cursor or run='
-    return Problem(410, sentence)
+    return Problem(
+        410, f'run "{run}" of index "{name}" is no longer available; search again without the cursor or run='
+    )
 
 
-def _needs(pointer: Pointer) -> tuple[str, str]:
+def _model_key(pointer: Pointer) -> tuple[str, str]:
     return pointer.model, pointer.fingerprint

@@ -1,4 +1,4 @@
-"""Where a search goes on: its run and its place there, as a text that clients get and hand back."""
+"""Cursors: the position of a page in the results of one run, as an opaque text for clients."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from searcher.search.requests import Search
 
 @dataclass(frozen=True)
 class Cursor:
-    """The place of one page. Not signed: whoever makes one up gets a page that could have been asked for anyway."""
+    """The position of one page. Not signed: a forged cursor gives a page that the client could have requested."""
 
     index: str | None
     run: str | None
-    """None: the run that is current."""
+    """None: the current run."""
     query: str
-    """The digest of what is looked for."""
+    """The digest of the search."""
     pool: Annotated[int, Field(ge=1)]
-    """How many hits the first page began with; see queries.pools."""
+    """The number of hits that the first page requested from the store; see ranking.pools."""
     offset: Annotated[int, Field(ge=0)]
 
     @classmethod
     def of(cls, search: Search) -> Cursor:
-        """The place that a search asks for; raises Problem for a cursor that is not of this search."""
+        """The position that a search asks for. Raises Problem for a cursor of another search."""
         query = _digest(search)
         if search.cursor is None:
             return cls(search.index, None, query, search.k + 1, search.offset)
         try:
             text = search.cursor + "=" * (-len(search.cursor) % 4)
-            cursor = _FORM.validate_json(urlsafe_b64decode(text))
+            cursor = _ADAPTER.validate_json(urlsafe_b64decode(text))
         except ValueError:
-            raise invalid("cursor", "it is none of ours; give `next_cursor` of the page before") from None
+            raise invalid("cursor", "invalid cursor; give `next_cursor` of the previous page") from None
         if cursor.query != query or search.index not in (None, cursor.index):
             raise invalid("cursor", "it belongs to another search; change only k and include between pages")
         return cursor
 
-    def following(self, pointer: Pointer, offset: int) -> str:
-        """The text of the page at `offset` of the same search in this run."""
-        place = replace(self, index=pointer.index, run=pointer.run, offset=offset)
-        return urlsafe_b64encode(_FORM.dump_json(place)).rstrip(b"=").decode()
+    def next(self, pointer: Pointer, offset: int) -> str:
+        """The text of the cursor for the page at `offset` of the same search in this run."""
+        cursor = replace(self, index=pointer.index, run=pointer.run, offset=offset)
+        return urlsafe_b64encode(_ADAPTER.dump_json(cursor)).rstrip(b"=").decode()
 
 
-_FORM = TypeAdapter(Cursor)
+_ADAPTER = TypeAdapter(Cursor)
 
 
 def _digest(search: Search) -> str:
-    """Equal for searches that find the same in the same order."""
+    """Equal for searches that have the same results in the same order."""
     terms = [term.model_dump(exclude_none=True) for term in search.terms()]
-    asked = [terms, search.filter, search.min_score, search.dedupe]
-    return hashlib.sha256(json.dumps(asked, default=_short, sort_keys=True).encode()).hexdigest()[:32]
+    criteria = [terms, search.filter, search.min_score, search.dedupe]
+    return hashlib.sha256(json.dumps(criteria, default=_image_digest, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _short(image: Any) -> str:
+def _image_digest(image: Any) -> str:
     return hashlib.sha256(image).hexdigest()

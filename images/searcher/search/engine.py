@@ -1,4 +1,4 @@
-"""Finds the images of a search: encodes the query, asks the store, and makes the page of results."""
+"""The search engine: encodes the query, searches the store, and makes the page of results."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from time import perf_counter
 
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, VectorStore
-from searcher.search import vectors as queries
-from searcher.search.batcher import Neighbours, Vector, together
-from searcher.search.catalog import Catalog, Index
+from searcher.search import limits as checks
+from searcher.search import ranking
+from searcher.search.catalog import Catalog, ServedIndex
 from searcher.search.cursors import Cursor
 from searcher.search.errors import Problem, of_error
 from searcher.search.metrics import Metrics
-from searcher.search.requests import BatchResponse, Embed, EmbedResponse, Failure, Part, Search, SearchResponse, Took
-from searcher.search.threads import Threads
-from searcher.search.vectors import Group
+from searcher.search.neighbours import Neighbours
+from searcher.search.ranking import Group
+from searcher.search.requests import Embed, Search, Term
+from searcher.search.responses import BatchResponse, EmbedResponse, Failure, SearchResponse, Took
+from searcher.search.threads import Threads, gather
+from searcher.search.vectors import Vector, unit_vector, weighted_sum
 
 logger = logging.getLogger(__name__)
 
 
-class Finder:
-    """Answers searches. Each sees one index from its start to its end, whatever is published meanwhile."""
+class SearchEngine:
+    """Runs searches. A search uses one index from start to end, even if another run is published meanwhile."""
 
     def __init__(
         self,
@@ -37,7 +40,7 @@ class Finder:
         metrics: Metrics,
         fetch: Callable[[str], AbstractAsyncContextManager[bytes]],
     ) -> None:
-        """`fetch` holds the bytes behind a URL or raises Problem; whatever guards it is its own."""
+        """`fetch` downloads a URL and holds its bytes, or raises Problem. It also checks the URL."""
         self._catalog = catalog
         self._store = store
         self._threads = threads
@@ -47,21 +50,21 @@ class Finder:
         self._neighbours = Neighbours(store, threads=threads, metrics=metrics)
 
     async def search(self, search: Search) -> SearchResponse:
-        """Raises Problem, BadImage or ImgsearchError where there is no answer."""
-        queries.check(search, self._limits)
-        place = Cursor.of(search)
-        queries.check_place(place, self._limits)
-        return await self._catalog.using(place.index, partial(self._answer, search, place), run=place.run)
+        """One page of results. Raises Problem, BadImage or ImgsearchError."""
+        checks.check_search(search, self._limits)
+        cursor = Cursor.of(search)
+        checks.check_cursor(cursor, self._limits)
+        return await self._catalog.using(cursor.index, partial(self._search_index, search, cursor), run=cursor.run)
 
     async def batch(self, searches: Sequence[Search | Problem]) -> BatchResponse:
-        """The answers in the order of the searches; one that has none has its problem."""
-        # At once, so that texts enter the same call of the model.
+        """The responses in the order of the searches. A search that fails has its problem there."""
+        # All at once, so that their texts enter the same call of the model.
         responses = await asyncio.gather(*map(self._attempt, searches))
         return BatchResponse.model_construct(responses=responses)
 
     async def embed(self, embed: Embed) -> EmbedResponse:
         """The vectors of texts or images, in their order."""
-        queries.check_embed(embed, self._limits)
+        checks.check_embed(embed, self._limits)
         model = self._catalog.pick(embed.index).model
         vectors = await model.vectors(embed.text or embed.image or [])
         return EmbedResponse.model_construct(
@@ -73,40 +76,40 @@ class Finder:
             if isinstance(search, Problem):
                 raise search
             return await self.search(search)
-        except Exception as error:  # as of a request of its own
+        except Exception as error:  # it fails this search, not the others of the batch
             problem = of_error(error)
             if problem.status == 500:
-                logger.error("a search of a batch: %s", problem.detail, exc_info=error)
+                logger.error("a search of a batch failed: %s", problem.detail, exc_info=error)
             return Failure.model_construct(problem=problem.document())
 
-    async def _answer(self, search: Search, place: Cursor, index: Index) -> SearchResponse:
+    async def _search_index(self, search: Search, cursor: Cursor, index: ServedIndex) -> SearchResponse:
         watch = _Stopwatch()
-        vector = await self._vector(search.terms(), index, watch)
+        vector = await self._query_vector(search.terms(), index, watch)
         with watch.store():
-            groups = await self._nearest(search, place, index, vector)
-        results, after = queries.page(groups, search, offset=place.offset, pointer=index.pointer)
+            groups = await self._groups(search, cursor, index, vector)
+        results, next_offset = ranking.page(groups, search, offset=cursor.offset, pointer=index.pointer)
         return SearchResponse.model_construct(
             results=results,
-            next_offset=after,
-            next_cursor=None if after is None else place.following(index.pointer, after),
+            next_offset=next_offset,
+            next_cursor=None if next_offset is None else cursor.next(index.pointer, next_offset),
             index=index.pointer.index,
             run=index.pointer.run,
             model=index.pointer.model,
             took_ms=watch.took(),
         )
 
-    async def _vector(self, terms: Sequence[Part], index: Index, watch: _Stopwatch) -> Vector:
+    async def _query_vector(self, terms: Sequence[Term], index: ServedIndex, watch: _Stopwatch) -> Vector:
         stored: dict[str, Vector] = {}
         if ids := [term.id for term in terms if term.id]:
             with watch.store():
-                stored = await self._threads.store(self._stored, ids, index)
+                stored = await self._threads.store(self._stored_vectors, ids, index)
         with watch.encode():
-            vectors = await together([self._term(term, index, stored) for term in terms])
-        return queries.combine(vectors, [term.weight for term in terms])
+            vectors = await gather([self._term_vector(term, index, stored) for term in terms])
+        return weighted_sum(vectors, [term.weight for term in terms])
 
-    async def _term(self, term: Part, index: Index, stored: dict[str, Vector]) -> Vector:
-        if given := term.text or term.image:
-            return (await index.model.vectors([given]))[0]
+    async def _term_vector(self, term: Term, index: ServedIndex, stored: dict[str, Vector]) -> Vector:
+        if item := term.text or term.image:
+            return (await index.model.vectors([item]))[0]
         if term.image_url:
             async with self._fetch(term.image_url) as data:
                 return (await index.model.vectors([data]))[0]
@@ -114,18 +117,18 @@ class Finder:
             if term.id not in stored:
                 raise Problem(404, f'index "{index.pointer.index}" has no image with the id {term.id!r}')
             return stored[term.id]
-        return queries.direction(term.embedding or [], index.pointer.dim)
+        return unit_vector(term.embedding or [], index.pointer.dim)
 
-    def _stored(self, ids: Sequence[str], index: Index) -> dict[str, Vector]:
+    def _stored_vectors(self, ids: Sequence[str], index: ServedIndex) -> dict[str, Vector]:
         with self._metrics.store_seconds.time():
             records = self._store.get(index.pointer.collection, list(dict.fromkeys(ids)), vectors=True)
         return {record.id: record.vector for record in records if record.vector is not None}
 
-    async def _nearest(self, search: Search, place: Cursor, index: Index, vector: Vector) -> list[Group]:
-        """What there is up to the page's end, and one more where there is a next page."""
+    async def _groups(self, search: Search, cursor: Cursor, index: ServedIndex, vector: Vector) -> list[Group]:
+        """The groups up to the end of the page, and at least one more if there is a next page."""
         ranked: list[Hit] = []
         groups: list[Group] = []
-        for pool in queries.pools(place.pool, self._limits):
+        for pool in ranking.pools(cursor.pool, self._limits):
             hits = await self._neighbours(
                 index.pointer.collection,
                 vector,
@@ -133,18 +136,18 @@ class Finder:
                 where=search.filter,
                 vectors="embedding" in search.include or search.dedupe is not None,
             )
-            ranked = queries.ranked(ranked, hits)
+            ranked = ranking.ranked(ranked, hits)
             if search.dedupe is None:
-                groups = queries.grouped(ranked, search)
-            else:  # each with each
-                groups = await self._threads.store(queries.grouped, ranked, search)
-            if queries.enough(groups, hits, search, upto=place.offset + search.k, pool=pool):
+                groups = ranking.grouped(ranked, search)
+            else:  # compares all pairs, which takes time
+                groups = await self._threads.store(ranking.grouped, ranked, search)
+            if ranking.enough(groups, hits, search, end=cursor.offset + search.k, pool=pool):
                 break
         return groups
 
 
 class _Stopwatch:
-    """Seconds of one search, by where they went."""
+    """Measures one search: the seconds in the model, in the store, and in total."""
 
     def __init__(self) -> None:
         self._start = perf_counter()

@@ -1,4 +1,4 @@
-"""Errors of a search as data: a status, one sentence that says what to do, and the fields that are wrong."""
+"""The errors of the search API as data: a status, a sentence that says what to do, and the invalid fields."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from imgsearch import logs
 from imgsearch.errors import BadImage, NotFound, PermanentError, TemporaryError, UsageError
 
 RETRY_SECONDS = 2
-"""What Retry-After says: a restart of the store or the load of a model takes a few seconds."""
+"""The value of Retry-After. A restart of the store, or the load of a model, takes a few seconds."""
 
 MAX_ERRORS = 20
 MAX_CHARS = 300
-"""Of a field's name and of what is wrong with it: both may quote what was sent, and that may be megabytes."""
+"""Limit of a field's name and of its problem: both may quote the request, which may have megabytes."""
 
 
 class Problem(Exception):
-    """A request cannot be answered as it is. `detail` is one sentence for a person."""
+    """The request fails with this status. `detail` is one sentence for a person."""
 
     def __init__(
         self,
@@ -33,10 +33,10 @@ class Problem(Exception):
         self.detail = detail
         self.headers = headers
         self.errors = errors
-        """What is wrong with which field: `{"field", "problem"}` each."""
+        """The invalid fields, each as `{"field", "problem"}`."""
 
     def document(self) -> dict[str, Any]:
-        """As the client gets it."""
+        """The problem document that the client gets (RFC 9457)."""
         document: dict[str, Any] = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
@@ -72,12 +72,12 @@ DOCUMENT: dict[str, Any] = {
 
 
 def invalid(field: str, problem: str) -> Problem:
-    """A field of the request has a value that cannot be used."""
+    """The problem of a field with an invalid value."""
     return Problem(422, f"{field}: {problem}", errors=[{"field": field, "problem": problem}])
 
 
 def of_error(error: Exception) -> Problem:
-    """The problem that an exception is to the client."""
+    """The problem that the client gets for an exception."""
     match error:
         case Problem():
             return error
@@ -91,14 +91,14 @@ def of_error(error: Exception) -> Problem:
             return Problem(500, str(error))
         case BadImage():
             return Problem(422, f"the image cannot be used: {error.reason}")
-    return Problem(500, "something is wrong here, not with the request; the searcher's log says what")
+    return Problem(500, "internal error; see the log of the searcher")
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """The problem that pydantic's list of errors is, without the values themselves, which may be huge."""
+    """The problem for a list of pydantic's errors, without the values, which may be large."""
     first = errors[0]
     if first["type"] == "json_invalid" and isinstance(first["loc"][-1], int):
-        return Problem(400, f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
+        return Problem(400, f"invalid JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
     if first["loc"] == ("body",) and first["type"] in ("missing", "model_attributes_type"):
         return Problem(422, "send a JSON object, with Content-Type: application/json")
     listed = [{"field": _field(error["loc"]), "problem": _sentence(error)} for error in errors[:MAX_ERRORS]]
@@ -107,11 +107,11 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
 
 
 def _field(location: Sequence[str | int]) -> str:
-    """("body", "parts", 0, "text") is shown as parts.0.text."""
+    """("body", "parts", 0, "text") becomes parts.0.text."""
     return ".".join(str(step) for step in location[1:])[:MAX_CHARS]
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
-        return "there is no such field; /docs lists them"
+        return "unknown field; /docs lists the fields"
     return str(error["msg"]).removeprefix("Value error, ")[:MAX_CHARS]

@@ -1,4 +1,4 @@
-"""The metrics that Prometheus reads from /metrics."""
+"""The searcher's metrics for Prometheus, served at /metrics."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 
 class _Served(Collector):
-    """What this process serves: every process serves the same, so there is nothing to add up. Its labels come and go,
-    which the files of prometheus_client's multiprocess mode could not tell."""
+    """The indexes that this process serves. All processes serve the same ones, so their values are not added up.
+
+    Not gauges: their labels come and go, and the files of prometheus_client's multiprocess mode keep old labels."""
 
     pointers: Sequence[Pointer] = ()
     problems: Sequence[str] = ()
@@ -25,7 +26,7 @@ class _Served(Collector):
 
     def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(
-            "imgsearch_index_info", "1 for every run that is served.", labels=["index", "run", "model"]
+            "imgsearch_index_info", "1 for each run that is served.", labels=["index", "run", "model"]
         )
         images = GaugeMetricFamily("imgsearch_index_images", "Images in an index.", labels=["index"])
         problem = GaugeMetricFamily(
@@ -36,40 +37,40 @@ class _Served(Collector):
             images.add_metric([pointer.index], pointer.images)
         for index in self.problems:
             problem.add_metric([index], 1)
-        up = "1 where the vector store answers, 0 where not."
+        up = "1 if the vector store answers, else 0."
         yield from (info, images, problem, GaugeMetricFamily("imgsearch_store_up", up, value=self.store_up))
 
 
 class Metrics:
-    """The metrics of one app, in a registry of their own, so that two apps in one process do not mix.
+    """The metrics of one app, in a registry of its own, so that two apps in one process do not share values.
 
-    With `counts`, they are those of all processes that have this folder: PROMETHEUS_MULTIPROC_DIR names it, and has
-    done so since before prometheus_client was imported."""
+    With `counts`, a folder, they are the metrics of all processes that use this folder. PROMETHEUS_MULTIPROC_DIR must
+    name it before prometheus_client is imported."""
 
     def __init__(self, counts: Path | None = None) -> None:
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "imgsearch_requests", "Requests answered.", ["route", "method", "status"], registry=registry
+            "imgsearch_requests", "Requests that got a response.", ["route", "method", "status"], registry=registry
         )
         self.key_requests = Counter(
-            "imgsearch_key_requests", "Requests that brought an API key, by its name.", ["key"], registry=registry
+            "imgsearch_key_requests", "Requests with a valid API key, by the key's name.", ["key"], registry=registry
         )
         self.request_seconds = Histogram(
             "imgsearch_request_seconds",
-            "From the first byte of a request to the last of its answer.",
+            "Seconds from the first byte of a request to the last byte of its response.",
             ["route"],
             buckets=SECONDS,
             registry=registry,
         )
         self.encode_seconds = Histogram(
             "imgsearch_encode_seconds",
-            "One call of the model.",
+            "Seconds of one call of the model.",
             ["kind"],
             buckets=SECONDS,
             registry=registry,
         )
         self.store_seconds = Histogram(
-            "imgsearch_store_seconds", "One call of the vector store.", buckets=SECONDS, registry=registry
+            "imgsearch_store_seconds", "Seconds of one call of the vector store.", buckets=SECONDS, registry=registry
         )
         self.batch_texts = Histogram(
             "imgsearch_batch_texts",
@@ -85,16 +86,18 @@ class Metrics:
         )
         self.queue = Gauge(
             "imgsearch_encode_queue",
-            "Queries that wait for the model or are in it.",
+            "Queries that wait for the model, or are in it.",
             multiprocess_mode="livesum",
             registry=registry,
         )
-        self.cache_hits = Counter("imgsearch_cache_hits", "Text queries whose vector was known.", registry=registry)
-        self.cache_misses = Counter("imgsearch_cache_misses", "Text queries that went to the model.", registry=registry)
-        # Of all processes, whichever was asked for /readyz last.
+        self.cache_hits = Counter("imgsearch_cache_hits", "Text queries with a cached vector.", registry=registry)
+        self.cache_misses = Counter(
+            "imgsearch_cache_misses", "Text queries that the model had to encode.", registry=registry
+        )
+        # Of the process that answered /readyz last.
         self._ready = Gauge(
             "imgsearch_ready",
-            "1 where the last look at /readyz found it ready, 0 where not.",
+            "1 if the last response of /readyz was 200, else 0.",
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
@@ -105,18 +108,18 @@ class Metrics:
         self._registry.register(self._served)
 
     def serving(self, pointers: Iterable[Pointer]) -> None:
-        """These and no others are served now."""
+        """Replaces the pointers that are served."""
         self._served.pointers = list(pointers)
 
     def problems(self, indexes: Iterable[str], *, store: bool) -> None:
-        """The newest runs of these and no other indexes are not served; `store` is whether the vector store answers."""
+        """Replaces the indexes whose newest run is not served. `store`: whether the vector store answers."""
         self._served.problems = list(indexes)
         self._served.store_up = store
 
     def ready(self, ready: bool) -> None:
-        """What /readyz has just said."""
+        """Records the last response of /readyz."""
         self._ready.set(ready)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

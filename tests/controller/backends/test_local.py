@@ -220,7 +220,7 @@ def test_a_call_returns_the_programs_result_or_raises_its_error(cluster: LocalBa
         store=type(SETTINGS.store)(url=f"chroma+file://{tmp_path}/chroma"),
     )
     assert cluster.call("searcher", "indexes", store) == Answer({"indexes": []}, "")
-    with pytest.raises(UsageError, match="no index is called 'photos'"):
+    with pytest.raises(UsageError, match="index 'photos'"):
         cluster.call("searcher", "rollback", store)
     with pytest.raises(TemporaryError, match="code 2"):
         cluster.call("searcher", "no-such-verb", store)

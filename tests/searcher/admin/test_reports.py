@@ -52,47 +52,47 @@ def report(**changes: Any) -> Report:
     return dataclasses.replace(REPORT, **changes)
 
 
-def test_a_report_that_fits_is_told_whole() -> None:
-    told = reports.compact(REPORT)
-    assert told.pop("left_out") == {"bad_examples": 0, "bad_reasons": 0, "skipped": 0}
-    assert Report(**told) == REPORT
+def test_a_report_that_fits_is_complete() -> None:
+    result = reports.compact(REPORT)
+    assert result.pop("left_out") == {"bad_examples": 0, "bad_reasons": 0, "skipped": 0}
+    assert Report(**result) == REPORT
 
 
 def test_of_one_that_does_not_the_examples_go_first() -> None:
-    told = reports.compact(report(bad_examples=[{"key": "x" * 400, "stage": "read", "reason": "gone"}] * 10))
-    assert told["bad_examples"] == []
-    assert told["bad_reasons"] == REPORT.bad_reasons
-    assert told["left_out"] == {"bad_examples": 10, "bad_reasons": 0, "skipped": 0}
+    result = reports.compact(report(bad_examples=[{"key": "x" * 400, "stage": "read", "reason": "gone"}] * 10))
+    assert result["bad_examples"] == []
+    assert result["bad_reasons"] == REPORT.bad_reasons
+    assert result["left_out"] == {"bad_examples": 10, "bad_reasons": 0, "skipped": 0}
 
 
 def test_and_then_the_longest_reasons_until_it_fits() -> None:
-    told = reports.compact(report(bad_reasons=dict.fromkeys(LONG, 3)))
-    kept = list(told["bad_reasons"])
+    result = reports.compact(report(bad_reasons=dict.fromkeys(LONG, 3)))
+    kept = list(result["bad_reasons"])
     assert kept == LONG[: len(kept)]
-    assert told["left_out"] == {"bad_examples": 1, "bad_reasons": 20 - len(kept), "skipped": 0}
-    assert stage.size(told) <= stage.RESULT_LIMIT
-    one_more = {**told, "bad_reasons": {**told["bad_reasons"], LONG[len(kept)]: 3}}
-    assert stage.size(one_more) > stage.RESULT_LIMIT, "it could have told one more"
+    assert result["left_out"] == {"bad_examples": 1, "bad_reasons": 20 - len(kept), "skipped": 0}
+    assert stage.size(result) <= stage.RESULT_LIMIT
+    one_more = {**result, "bad_reasons": {**result["bad_reasons"], LONG[len(kept)]: 3}}
+    assert stage.size(one_more) > stage.RESULT_LIMIT, "there was room for one more"
 
 
 def test_and_then_what_was_passed_over() -> None:
     skipped = {f".{'x' * 50}{number} files": 1 for number in range(100)}
-    told = reports.compact(report(bad_reasons=dict.fromkeys(LONG, 3), skipped=skipped))
-    assert stage.size(told) <= stage.RESULT_LIMIT
-    assert told["bad_reasons"] == {}
-    assert len(told["skipped"]) + told["left_out"]["skipped"] == 100
-    assert told["skipped"]
+    result = reports.compact(report(bad_reasons=dict.fromkeys(LONG, 3), skipped=skipped))
+    assert stage.size(result) <= stage.RESULT_LIMIT
+    assert result["bad_reasons"] == {}
+    assert len(result["skipped"]) + result["left_out"]["skipped"] == 100
+    assert result["skipped"]
 
 
 def test_as_many_runs_as_fit_are_listed_the_newest_first() -> None:
-    there = [report(run=f"r{day}", published=f"2026-01-{day:02d}T00:00:00+00:00") for day in range(1, 29)]
-    told = reports.newest(there[14:] + there[:14])
-    names = [line["run"] for line in told["runs"]]
+    all_reports = [report(run=f"r{day}", published=f"2026-01-{day:02d}T00:00:00+00:00") for day in range(1, 29)]
+    result = reports.newest(all_reports[14:] + all_reports[:14])
+    names = [line["run"] for line in result["runs"]]
     assert names == [f"r{day}" for day in range(28, 28 - len(names), -1)]
     assert len(names) > 15
-    assert told["left_out"] == 28 - len(names)
-    assert stage.size(told) <= stage.RESULT_LIMIT
-    assert told["runs"][0] == {
+    assert result["left_out"] == 28 - len(names)
+    assert stage.size(result) <= stage.RESULT_LIMIT
+    assert result["runs"][0] == {
         "run": "r28",
         "index": "photos",
         "images": 20,
@@ -137,7 +137,7 @@ class TestAsProcesses:
             timeout=100,
         )
 
-    def test_the_bad_list_comes_on_stdout_and_the_result_in_its_last_line(self, storage: Storage) -> None:
+    def test_bad_writes_the_list_to_stdout_and_its_result_in_the_last_line(self, storage: Storage) -> None:
         listed = 'key,stage,reason\r\n"a\nb.jpg",read,it is empty\r\n"ü, 1.jpg",decode,truncated\r\n'.encode()
         storage.put(RunFolder("r1").bad_list, listed)
         done = self.call("bad", storage)

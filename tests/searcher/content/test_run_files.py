@@ -79,7 +79,7 @@ async def test_facets_say_what_every_field_holds(explained: Library) -> None:
     async with explained.serving() as client:
         response = await client.get("/v1/facets")
         assert response.json() == FACETS
-        validate(response.json(), "Facets", (await client.get("/openapi.json")).json())
+        validate(response.json(), "FacetsResponse", (await client.get("/openapi.json")).json())
         assert response.json()["fields"][2]["values"][0]["value"] is True
         one = (await client.get("/v1/facets?index=photos&field=year")).json()
         assert one == {**FACETS, "fields": [FACETS["fields"][1]]}  # type: ignore[index]
@@ -92,7 +92,7 @@ async def test_facets_say_what_every_field_holds(explained: Library) -> None:
 async def test_a_map_names_the_sprite_that_its_points_are_tiles_of(explained: Library) -> None:
     async with explained.serving() as client:
         found = (await client.get("/v1/map")).json()
-        validate(found, "Map", (await client.get("/openapi.json")).json())
+        validate(found, "MapResponse", (await client.get("/openapi.json")).json())
         assert found == {**MAP, "sprite": "/v1/map/sprite?index=photos&run=r1"}
         sprite = await client.get(found["sprite"])
     assert sprite.content == b"a WebP of r1"

@@ -12,7 +12,7 @@ BEST = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
 
 
 @pytest.mark.parametrize(
-    ("told", "k", "expected"),
+    ("exact", "k", "expected"),
     [
         ([0.9, 0.8, 0.7], 3, 1.0),
         ([0.9, 0.8, 0.6], 3, 2 / 3),  # the fourth instead of the third
@@ -24,22 +24,22 @@ BEST = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
         ([], 2, 0.0),
     ],
 )
-def test_recall_counts_what_is_as_near_as_the_kth(told: list[float], k: int, expected: float) -> None:
-    assert scores.recall(told, BEST, k) == pytest.approx(expected)
+def test_recall_counts_what_is_as_near_as_the_kth(exact: list[float], k: int, expected: float) -> None:
+    assert scores.recall(exact, BEST, k) == pytest.approx(expected)
 
 
 def test_of_relevant_answers_one_is_enough_or_their_share_counts() -> None:
-    told = [False, True, False, True, True]
-    assert [scores.found(told, k) for k in (1, 2, 5)] == [0.0, 1.0, 1.0]
-    assert [scores.precision(told, k) for k in (1, 2, 5, 10)] == [0.0, 0.5, 0.6, 0.3]
+    relevant = [False, True, False, True, True]
+    assert [scores.found(relevant, k) for k in (1, 2, 5)] == [0.0, 1.0, 1.0]
+    assert [scores.precision(relevant, k) for k in (1, 2, 5, 10)] == [0.0, 0.5, 0.6, 0.3]
 
 
 def test_an_interval_is_wilsons() -> None:
     # 8 of 10: p = 0.8, z² = 3.8415: middle (0.8 + 0.19207) / 1.38415, half 1.41599 × √(0.016 + 0.0096036)
-    told = scores.estimate([1.0] * 8 + [0.0] * 2)
-    assert (told.queries, told.value) == (10, pytest.approx(0.8))
-    assert told.low == pytest.approx(0.4902, abs=1e-4)
-    assert told.high == pytest.approx(0.9433, abs=1e-4)
+    estimate = scores.estimate([1.0] * 8 + [0.0] * 2)
+    assert (estimate.queries, estimate.value) == (10, pytest.approx(0.8))
+    assert estimate.low == pytest.approx(0.4902, abs=1e-4)
+    assert estimate.high == pytest.approx(0.9433, abs=1e-4)
 
 
 def test_where_all_is_right_the_interval_still_says_how_few_were_asked() -> None:
@@ -51,24 +51,24 @@ def test_where_all_is_right_the_interval_still_says_how_few_were_asked() -> None
 
 def test_a_difference_is_of_the_queries_that_both_have() -> None:
     before = {"a": 0.0, "b": 0.5, "c": 1.0, "only before": 1.0}
-    told = scores.difference(before, {"a": 0.5, "b": 1.0, "c": 1.0, "only after": 0.0})
-    assert told is not None
-    assert (told.queries, told.value) == (3, pytest.approx(1 / 3))
-    assert 0.0 <= told.low < told.value < told.high <= 0.5
+    estimate = scores.difference(before, {"a": 0.5, "b": 1.0, "c": 1.0, "only after": 0.0})
+    assert estimate is not None
+    assert (estimate.queries, estimate.value) == (3, pytest.approx(1 / 3))
+    assert 0.0 <= estimate.low < estimate.value < estimate.high <= 0.5
     assert scores.difference(before, {"x": 1.0}) is None
 
 
 def test_a_difference_that_is_the_same_everywhere_is_sure() -> None:
-    told = scores.difference({"a": 0.1, "b": 0.9}, {"a": 0.0, "b": 0.8})
-    assert told is not None
-    assert (told.low, told.high) == (pytest.approx(-0.1), pytest.approx(-0.1))
+    estimate = scores.difference({"a": 0.1, "b": 0.9}, {"a": 0.0, "b": 0.8})
+    assert estimate is not None
+    assert (estimate.low, estimate.high) == (pytest.approx(-0.1), pytest.approx(-0.1))
 
 
 def test_exact_search_finds_the_best_over_all_blocks_but_not_the_image_itself() -> None:
     angles = np.radians([0, 10, 20, 40, 80])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     ids = ["a", "b", "c", "d", "e"]
-    exact = ExactSearch(vectors[[0, 3]], own=["a", None], k=2, answers=[["e", "a", "unknown"], []])
+    exact = ExactSearch(vectors[[0, 3]], own=["a", None], k=2, results=[["e", "a", "unknown"], []])
     for start in (0, 2, 4):
         exact.add(ids[start : start + 2], 3 * vectors[start : start + 2])  # length does not matter
     expected = np.cos(np.radians([[10, 20], [0, 20]]))
@@ -78,6 +78,12 @@ def test_exact_search_finds_the_best_over_all_blocks_but_not_the_image_itself() 
 
 
 def test_where_there_are_fewer_vectors_than_asked_for_the_rest_is_empty() -> None:
-    exact = ExactSearch(np.eye(2, dtype=np.float32)[:1], own=[None], k=3, answers=[[]])
+    exact = ExactSearch(np.eye(2, dtype=np.float32)[:1], own=[None], k=3, results=[[]])
     exact.add(["a"], np.eye(2, dtype=np.float32)[:1])
     assert exact.best.tolist() == [[1.0, -np.inf, -np.inf]]
+
+
+def test_the_difference_of_a_single_query_has_no_width() -> None:
+    estimate = scores.difference({"a": 0.5}, {"a": 0.75})
+    assert estimate is not None
+    assert (estimate.queries, estimate.value, estimate.low, estimate.high) == (1, 0.25, 0.25, 0.25)

@@ -158,7 +158,7 @@ def _with_help(document: dict[str, Any]) -> dict[str, Any]:
     paths["/image/{path}"]["get"]["parameters"][0]["example"] = RED
     # True of the document too, but generators of clients make nothing good of `oneOf` beside properties.
     query = ("text", "image", "image_url", "id", "embedding")
-    for name, choices in {"Part": query, "Search": (*query, "parts"), "Embed": ("text", "image")}.items():
+    for name, choices in {"Term": query, "Search": (*query, "parts"), "Embed": ("text", "image")}.items():
         schemas[name]["oneOf"] = [
             {"required": [choice], "properties": {choice: {"not": {"type": "null"}}}} for choice in choices
         ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imgsearch.runs.layout import Facet
-from searcher.ingest.facets import DISTINCT, FIELDS, LONGEST, VALUES, FacetCounts
+from searcher.ingest.facets import DISTINCT, FIELDS, MAX_CHARS, VALUES, FacetCounts
 
 
 def counted(*images: Mapping[str, Any]) -> dict[str, Facet]:
@@ -74,7 +74,7 @@ def test_a_field_of_too_many_values_has_none_but_its_range() -> None:
 
 
 def test_a_field_with_prose_is_nothing_to_choose_from() -> None:
-    found = counted({"x": "a"}, {"x": "a" * (LONGEST + 1)}, {"x": "a"}, {"y": "a" * LONGEST})
+    found = counted({"x": "a"}, {"x": "a" * (MAX_CHARS + 1)}, {"x": "a"}, {"y": "a" * MAX_CHARS})
     assert (found["x"]["distinct"], found["x"]["images"]) == (None, 3)
     assert found["y"]["distinct"] == 1
 

@@ -28,7 +28,7 @@ from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Record
 from imgsearch.stores.records import filterable
-from searcher.ingest.job import BATCH_SECONDS, BatchSize, Ingest, Samples
+from searcher.ingest.job import Ingest
 from searcher.ingest.metrics import IngestMetrics
 from tests.fakes import InMemoryStore
 from tests.programs import free_port, program_env
@@ -230,7 +230,7 @@ def test_metrics_are_read_over_http_while_it_runs(world: World) -> None:
     assert "imgsearch_ingest_added_total 10.0" in seen[1]
 
 
-def test_the_program_serves_its_metrics_or_says_why_not(world: World) -> None:
+def test_a_metrics_port_in_use_is_a_usage_error(world: World) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         settings = Settings(
             run=RunSettings(id="r1"),
@@ -288,8 +288,8 @@ def test_an_interrupted_ingest_publishes_nothing_and_adds_only_the_rest_later(wo
     assert world.stored("photos-r1") == set(A)
 
 
-class TestWhatIsRefused:
-    """…is a PermanentError, and the old index goes on serving."""
+class TestRefused:
+    """Each is a PermanentError, and the previous run stays published."""
 
     @pytest.fixture
     def old(self, world: World) -> World:
@@ -305,17 +305,17 @@ class TestWhatIsRefused:
         assert not world.storage.exists(RunFolder("r1").report)
 
     def test_no_plan(self, old: World) -> None:
-        self.refused(old, r"r1 has no plan\.json")
+        self.refused(old, r"r1 .*plan\.json")
 
     def test_a_shard_without_its_marker(self, old: World) -> None:
         folder = old.embedded("r1", A)
         old.storage.delete(folder.shard(1))
-        self.refused(old, r"1 of 2 shards of run r1 have no done\.json \(shard 1\)")
+        self.refused(old, r"1 of 2 shards of run r1 .*done\.json \(shard 1\)")
 
-    def test_a_part_that_is_gone(self, old: World) -> None:
+    def test_a_missing_part(self, old: World) -> None:
         folder = old.embedded("r1", A)
         (old.root / folder.part(0, 1)).unlink()
-        self.refused(old, "part-00001.parquet is gone")
+        self.refused(old, r"part-00001\.parquet does not exist")
 
     def test_a_damaged_part(self, old: World) -> None:
         folder = old.embedded("r1", A)
@@ -326,7 +326,7 @@ class TestWhatIsRefused:
     def test_a_part_with_rows_missing(self, old: World) -> None:
         folder = old.embedded("r1", A)
         old.part(folder, 0, 1, ["a6"], [])
-        self.refused(old, "planned 20 images, but has 18 vectors")
+        self.refused(old, r"run r1 .*20 images .*18 vectors")
 
     def test_a_damaged_list_of_bad_images(self, old: World) -> None:
         folder = old.embedded("r1", A)
@@ -336,13 +336,13 @@ class TestWhatIsRefused:
     def test_a_part_of_another_model(self, old: World) -> None:
         folder = old.embedded("r1", A)
         old.part(folder, 0, 1, ["a6", "a8", "a10"], [], fingerprint="f2")
-        self.refused(old, "another model than its shard")
+        self.refused(old, r"part-00001\.parquet .*model")
 
     def test_shards_of_two_models(self, old: World) -> None:
         folder = old.embedded("r1", A)
         done = json.loads(old.storage.get(folder.done(1)))
         old.storage.put(folder.done(1), ShardDone(**{**done, "fingerprint": "f2"}).to_json())
-        self.refused(old, "one index needs one model")
+        self.refused(old, "fingerprint f2, shard 0 has f1")
 
     def test_a_done_json_of_another_dimension(self, old: World) -> None:
         folder = old.embedded("r1", A)
@@ -353,26 +353,26 @@ class TestWhatIsRefused:
     def test_a_store_that_loses_vectors(self, old: World) -> None:
         old.embedded("r1", A)
         old.store.lose = {image_id("a3")}
-        self.refused(old, "holds 19 vectors where the run has 20")
+        self.refused(old, r"photos-r1 .*19 vectors.* r1 has 20")
 
-    def test_a_collection_with_strangers_in_it(self, old: World) -> None:
+    def test_a_collection_with_other_vectors(self, old: World) -> None:
         old.embedded("r1", A)
         old.store.create("photos-r1", dim=DIM)
         old.store.add("photos-r1", [Record("stranger", {}, vector("stranger"))])
-        self.refused(old, "holds 21 vectors where the run has 20")
+        self.refused(old, r"photos-r1 .*21 vectors.* r1 has 20")
 
-    def test_a_store_that_spoils_vectors(self, old: World) -> None:
+    def test_a_store_that_changes_vectors(self, old: World) -> None:
         old.embedded("r1", A)
         old.store.create("photos-r1", dim=DIM)
         old.store.add("photos-r1", [Record(image_id("a3"), {}, -vector("a3"))])
-        self.refused(old, "does not find itself")
+        self.refused(old, f"{image_id('a3')} does not find itself in photos-r1")
 
     def test_a_run_without_one_usable_image(self, old: World) -> None:
         old.embedded("r1", [], bad=A, shards=1)
         self.refused(old, "none of the 20 images")
 
 
-def test_twins_find_each_other_and_that_is_well(world: World) -> None:
+def test_identical_images_may_find_each_other(world: World) -> None:
     folder = world.embedded("r1", A, shards=1, part=20)
     table, about = tables.from_bytes(world.storage.get(folder.part(0, 0)), "part")
     rows = [{**row, "embedding": vector("twin")} for row in table.to_pylist()]
@@ -453,7 +453,7 @@ def test_a_map_shows_every_image_of_a_small_run(world: World) -> None:
         assert sprite.convert("RGB").getpixel((drawn.tile // 2, drawn.tile // 2)) == pytest.approx((0, 255, 0), abs=9)
 
 
-def test_a_map_that_fails_keeps_nothing_from_being_published(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_the_map_does_not_prevent_the_publication(world: World, caplog: pytest.LogCaptureFixture) -> None:
     folder = world.embedded("r1", A)
     world.ingest("r1")
     assert world.store.pointers()["photos"].run == "r1"
@@ -463,10 +463,10 @@ def test_a_map_that_fails_keeps_nothing_from_being_published(world: World, caplo
     assert re.fullmatch(r"run r1 has no map: .*thumbs-0000\d\.tar is not there", warning)
     world.thumbnails(folder)
     world.ingest("r1")
-    assert world.storage.exists(folder.map), "what is missing was not made again"
+    assert world.storage.exists(folder.map), "the missing map was not written"
 
 
-def test_a_map_that_is_there_is_not_drawn_again(world: World) -> None:
+def test_an_existing_map_is_not_written_again(world: World) -> None:
     folder = world.embedded("r1", A)
     world.storage.put(folder.map, b"{}")
     world.thumbnails(folder)
@@ -474,7 +474,7 @@ def test_a_map_that_is_there_is_not_drawn_again(world: World) -> None:
     assert not world.storage.exists(folder.sprite)
 
 
-def test_an_ingest_interrupted_at_the_map_draws_it_later(world: World) -> None:
+def test_an_ingest_interrupted_at_the_map_writes_it_later(world: World) -> None:
     folder = world.embedded("r1", A)
     world.thumbnails(folder)
 
@@ -493,40 +493,6 @@ def test_an_ingest_interrupted_at_the_map_draws_it_later(world: World) -> None:
     world.ingest("r1")
     assert world.storage.exists(folder.map)
     assert world.storage.exists(folder.report)
-
-
-def test_a_sample_is_fair_and_the_same_each_time() -> None:
-    records = [Record(str(number), {}, np.full(1, number, np.float32)) for number in range(1000)]
-    means = []
-    for run in range(50):
-        one, other = Samples(f"r{run}", 30), Samples(f"r{run}", 30)
-        one.offer(records)
-        other.offer(records[:700])
-        other.offer(records[700:])
-        drawn = [int(record.id) for record in one.records]
-        assert drawn == [int(record.id) for record in other.records]
-        assert len(set(drawn)) == 30
-        assert one.vectors().ravel().tolist() == drawn
-        means.append(np.mean(drawn))
-    assert np.mean(means) == pytest.approx(499.5, abs=25)  # three times its standard deviation
-
-
-def test_a_sample_does_not_keep_the_parts_that_it_comes_from() -> None:
-    part = np.ones((1000, DIM), np.float32)
-    samples = Samples("r1", 1)
-    samples.offer([Record("a", {}, part[0])])
-    assert samples.records[0].vector is not None
-    assert samples.records[0].vector.base is None
-
-
-def test_a_batch_grows_and_shrinks_towards_its_time() -> None:
-    size = BatchSize()
-    for _ in range(20):
-        size.took(size.records, size.records / 1000)  # 1 000 a second
-    assert size.records == pytest.approx(1000 * BATCH_SECONDS, rel=0.05)
-    for _ in range(20):
-        size.took(size.records, size.records / 10)
-    assert size.records == 50
 
 
 @pytest.mark.parametrize(
@@ -548,7 +514,7 @@ def test_metadata_becomes_what_a_store_can_filter(given: dict[str, Any], kept: d
     assert filterable(given) == kept
 
 
-def test_a_large_ingest_probes_only_where_something_is_stored(world: World) -> None:
+def test_an_empty_collection_is_not_probed(world: World) -> None:
     world.embedded("r1", A)
     world.ingest("r1")
     assert world.store.probed == 0

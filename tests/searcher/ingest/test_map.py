@@ -22,7 +22,7 @@ def vectors(count: int, *, groups: int = 1, dim: int = 16) -> Vectors:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 11, 100])
 def test_any_number_of_images_fills_the_plane(count: int) -> None:
-    made = map.places(vectors(count))
+    made = map.positions(vectors(count))
     assert made.shape == (count, 2)
     assert made.min() >= 0
     assert made.max() <= 1
@@ -31,19 +31,19 @@ def test_any_number_of_images_fills_the_plane(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_images_that_are_all_one_lie_in_the_middle(count: int) -> None:
-    assert map.places(np.repeat(vectors(1), count, axis=0)) == pytest.approx(0.5, abs=1e-3)
+    assert map.positions(np.repeat(vectors(1), count, axis=0)) == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("distinct", [2, 12])
 def test_many_copies_of_few_images_are_no_trouble(distinct: int) -> None:
-    made = map.places(np.tile(vectors(distinct), (20, 1)))
+    made = map.positions(np.tile(vectors(distinct), (20, 1)))
     assert np.isfinite(made).all()
     assert np.ptp(made, axis=0).max() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("count", [8, 90])
 def test_like_lies_beside_like(count: int) -> None:
-    made = map.places(vectors(count, groups=2))
+    made = map.positions(vectors(count, groups=2))
     first, second = made[0::2], made[1::2]
     apart = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
     for group in (first, second):
@@ -51,14 +51,14 @@ def test_like_lies_beside_like(count: int) -> None:
 
 
 def test_the_same_images_give_the_same_map() -> None:
-    assert np.array_equal(map.places(vectors(60)), map.places(vectors(60)))
+    assert np.array_equal(map.positions(vectors(60)), map.positions(vectors(60)))
 
 
 def test_both_directions_have_one_scale() -> None:
     line = np.zeros((5, 4), np.float32)
     line[:, 0] = np.arange(5)
     line[0, 1] = 0.4
-    made = map.places(line)
+    made = map.positions(line)
     assert np.ptp(made[:, 1]) < 0.2
     assert made[:, 1].max() + made[:, 1].min() == pytest.approx(1)
 

@@ -10,11 +10,12 @@ from functools import partial
 import pytest
 
 from imgsearch.settings import SearchSettings
-from searcher.search.batcher import Model, Places, VectorCache
+from searcher.search.admission import Admission
 from searcher.search.catalog import Catalog
-from searcher.search.engine import Finder
+from searcher.search.engine import SearchEngine
 from searcher.search.errors import Problem, invalid
 from searcher.search.metrics import Metrics
+from searcher.search.model import Model
 from searcher.search.requests import Search
 from searcher.search.threads import Threads
 from tests.searcher.library import Library, event, picture
@@ -23,17 +24,17 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def finding(
+async def running(
     library: Library, fetch: Callable[[str], AbstractAsyncContextManager[bytes]]
-) -> AsyncIterator[Finder]:
+) -> AsyncIterator[SearchEngine]:
     threads, metrics, limits = Threads(), Metrics(), SearchSettings()
-    places = Places(limits.max_waiting, metrics=metrics)
-    make_model = partial(Model, threads=threads, cache=VectorCache(10), places=places, limits=limits, metrics=metrics)
+    admission = Admission(limits.max_waiting, metrics=metrics)
+    make_model = partial(Model, threads=threads, cache={}, admission=admission, limits=limits, metrics=metrics)
     catalog = Catalog(
         library.store, load_encoder=library.load_encoder, make_model=make_model, threads=threads, metrics=metrics
     )
     await catalog.refresh()
-    yield Finder(catalog, library.store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
+    yield SearchEngine(catalog, library.store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
     threads.close()
 
 
@@ -46,23 +47,23 @@ async def web(url: str) -> AsyncIterator[bytes]:
     yield picture(colour)
 
 
-async def colours(finder: Finder, search: Search) -> list[str]:
-    return [result["metadata"]["colour"] for result in (await finder.search(search)).results]
+async def colours(engine: SearchEngine, search: Search) -> list[str]:
+    return [result["metadata"]["colour"] for result in (await engine.search(search)).results]
 
 
 async def test_the_image_behind_a_url_is_searched_for(gallery: Library) -> None:
-    async with finding(gallery, web) as finder:
-        assert await colours(finder, Search(image_url="https://example.com/blue", k=1)) == ["blue"]
+    async with running(gallery, web) as engine:
+        assert await colours(engine, Search(image_url="https://example.com/blue", k=1)) == ["blue"]
         parts = [{"image_url": "https://example.com/red"}, {"image_url": "https://example.com/green", "weight": 0.9}]
-        assert await colours(finder, Search.model_validate({"parts": parts, "k": 1})) == ["yellow"]
+        assert await colours(engine, Search.model_validate({"parts": parts, "k": 1})) == ["yellow"]
 
 
 async def test_a_url_that_cannot_be_fetched_is_its_own_problem_in_a_batch(gallery: Library) -> None:
-    async with finding(gallery, web) as finder:
+    async with running(gallery, web) as engine:
         with pytest.raises(Problem, match="image_url: there is nothing"):
-            await finder.search(Search(image_url="https://example.com/nothing"))
+            await engine.search(Search(image_url="https://example.com/nothing"))
         searches = [Search(image_url=f"https://example.com/{name}", k=1) for name in ("nothing", "red")]
-        failed, found = (await finder.batch(searches)).model_dump(exclude_unset=True)["responses"]
+        failed, found = (await engine.batch(searches)).model_dump(exclude_unset=True)["responses"]
         assert failed["problem"]["errors"] == [{"field": "image_url", "problem": "there is nothing"}]
         assert found["results"][0]["metadata"] == {"colour": "red"}
 
@@ -79,8 +80,8 @@ async def test_the_image_of_a_url_is_held_until_it_is_a_vector(gallery: Library)
             held -= 1
 
     gallery.encoder.gate.clear()
-    async with finding(gallery, counted) as finder:
-        search = asyncio.create_task(colours(finder, Search(image_url="https://example.com/red", k=1)))
+    async with running(gallery, counted) as engine:
+        search = asyncio.create_task(colours(engine, Search(image_url="https://example.com/red", k=1)))
         await event(gallery.encoder.entered)
         assert held == 1
         gallery.encoder.gate.set()

@@ -57,8 +57,8 @@ async def test_the_served_runs_are_those_of_now(gallery: Library) -> None:
     async with gallery.serving() as client:
         assert (await samples(client))["imgsearch_index_info{photos,fake/colours,r1}"] == 1
         gallery.publish({"one.png": "red"}, run="r2")
-        told = lambda counted: "imgsearch_index_info{photos,fake/colours,r2}" in counted  # noqa: E731
-        counted = await until(lambda: samples(client), told)
+        serves_r2 = lambda counted: "imgsearch_index_info{photos,fake/colours,r2}" in counted  # noqa: E731
+        counted = await until(lambda: samples(client), serves_r2)
     assert "imgsearch_index_info{photos,fake/colours,r1}" not in counted
     assert counted["imgsearch_index_images{photos}"] == 1
 
@@ -74,7 +74,7 @@ async def test_readiness_is_what_was_last_said_of_it(library: Library) -> None:
         assert (await samples(client))["imgsearch_ready{}"] == 0
 
 
-async def test_whether_the_store_answers_is_told(library: Library) -> None:
+async def test_the_stores_availability_is_a_metric(library: Library) -> None:
     store = Failing()
     library.store = store
     async with library.serving() as client:
@@ -85,7 +85,7 @@ async def test_whether_the_store_answers_is_told(library: Library) -> None:
         await until(lambda: samples(client), lambda counted: counted["imgsearch_store_up{}"] == 1)
 
 
-async def test_an_index_whose_newest_run_is_not_served_is_told(gallery: Library) -> None:
+async def test_an_index_whose_newest_run_is_not_served_is_a_metric(gallery: Library) -> None:
     async with gallery.serving() as client:
         assert "imgsearch_index_problem{photos}" not in await samples(client)
         gallery.publish({"one.png": "red"}, run="r2", fingerprint="other weights")

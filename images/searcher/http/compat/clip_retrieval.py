@@ -17,8 +17,9 @@ from starlette.responses import Response
 from searcher.http import openapi
 from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.search.catalog import Catalog
-from searcher.search.engine import Finder
-from searcher.search.requests import Embedding, Name, Picture, Result, Search, Text, Url
+from searcher.search.engine import SearchEngine
+from searcher.search.requests import Embedding, Name, Picture, Search, Text, Url
+from searcher.search.responses import Result
 
 SAME = 0.94
 """The cosine from which clip-retrieval treats two images as duplicates (KnnService.get_non_uniques)."""
@@ -102,7 +103,7 @@ class _JsonRoute(APIRoute):
         return handle_json
 
 
-def router(catalog: Catalog, finder: Finder) -> APIRouter:
+def router(catalog: Catalog, engine: SearchEngine) -> APIRouter:
     """All routes of this API."""
     routes = APIRouter(tags=[TAG], responses=openapi.TOO_MANY_REQUESTS, route_class=_JsonRoute)
 
@@ -110,7 +111,7 @@ def router(catalog: Catalog, finder: Finder) -> APIRouter:
     async def search(query: KnnSearch, request: Request) -> list[dict[str, Any]]:
         """Finds the images nearest to a text, an image or a vector, as clip-retrieval does."""
         with fields_named({"k": "num_images", "embedding": "embedding_input", "index": "indice_name"}):
-            response = await finder.search(query.search())
+            response = await engine.search(query.search())
         return [_knn_result(result, str(request.base_url)) for result in response.results]
 
     @routes.get("/indices-list")

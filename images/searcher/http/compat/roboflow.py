@@ -19,7 +19,7 @@ from searcher.http import openapi
 from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.http.parameters import IndexName
 from searcher.search.catalog import Catalog
-from searcher.search.engine import Finder
+from searcher.search.engine import SearchEngine
 from searcher.search.errors import invalid
 from searcher.search.requests import MAX_EMBEDDED, Embed, Name, Picture, Text, Url
 
@@ -110,7 +110,9 @@ class ClipSimilarity(ClipResponse):
     parent_id: None = None
 
 
-def router(catalog: Catalog, finder: Finder, fetch: Callable[[str], AbstractAsyncContextManager[bytes]]) -> APIRouter:
+def router(
+    catalog: Catalog, engine: SearchEngine, fetch: Callable[[str], AbstractAsyncContextManager[bytes]]
+) -> APIRouter:
     """All routes of this API. `fetch` provides the bytes behind a URL, or raises Problem."""
     routes = APIRouter(prefix="/clip", tags=[TAG], responses=openapi.TOO_MANY_REQUESTS)
 
@@ -127,8 +129,8 @@ def router(catalog: Catalog, finder: Finder, fetch: Callable[[str], AbstractAsyn
                 embed = Embed(image=[input.value], index=index)
             case UrlImage():
                 async with fetch(input.value) as data:
-                    return (await finder.embed(Embed(image=[data], index=index))).vectors[0]
-        return (await finder.embed(embed)).vectors[0]
+                    return (await engine.embed(Embed(image=[data], index=index))).vectors[0]
+        return (await engine.embed(embed)).vectors[0]
 
     @routes.post("/embed_text")
     async def embed_text(request: ClipTexts, index: IndexName = None) -> ClipEmbeddings:

@@ -16,9 +16,9 @@ from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.http.files import CACHE_5_MINUTES, RequestConditions, file_response
 from searcher.http.parameters import IndexName
 from searcher.search.catalog import Catalog
-from searcher.search.engine import Finder
+from searcher.search.engine import SearchEngine
+from searcher.search.ranking import location
 from searcher.search.requests import Search, Text
-from searcher.search.vectors import location
 
 N_RESULTS = 5
 HEALTH = "/health"
@@ -44,7 +44,7 @@ class ExampleHealth(BaseModel):
     collection_size: int = Field(description="Images in all indexes that are served.")
 
 
-def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
+def router(catalog: Catalog, engine: SearchEngine, images: Images) -> APIRouter:
     """The routes that need an API key."""
     routes = APIRouter(tags=[TAG], responses=openapi.TOO_MANY_REQUESTS)
 
@@ -52,7 +52,7 @@ def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
     async def search(query: ExampleSearch, index: IndexName = None) -> list[ExampleResult]:
         """Finds the images nearest to a text, as SkyPilot's example does."""
         with fields_named({"k": "n_results"}):
-            response = await finder.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
+            response = await engine.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
         # The source of the run that was searched: a newer run may have another one.
         searched = await catalog.find(response.index, response.run)
         prefix = location(searched.pointer.source)

@@ -456,7 +456,7 @@ def test_a_call_returns_what_the_program_says_and_its_machine_goes(
     machines.patience = 60
     store = Settings(run=RunSettings(index="photos"), store=StoreSettings(url=f"chroma+file://{tmp_path}/chroma"))
     assert cluster.call("searcher", "indexes", store).result == {"indexes": []}
-    with pytest.raises(UsageError, match="no index is called 'photos'"):
+    with pytest.raises(UsageError, match="index 'photos'"):
         cluster.call("searcher", "rollback", store)
     with pytest.raises(UsageError, match="code 2"):
         cluster.call("searcher", "no-such-verb", store)

@@ -19,7 +19,8 @@ from imgsearch.runs.layout import image_id
 from searcher.http import problems
 from searcher.http.compat import roboflow
 from searcher.search.errors import Problem, invalid
-from searcher.search.requests import Embed, EmbedResponse
+from searcher.search.requests import Embed
+from searcher.search.responses import EmbedResponse
 from tests.fakes import FakeEncoder
 from tests.searcher.library import Library, picture, problem
 
@@ -120,8 +121,8 @@ async def test_skypilots_search_gives_paths_and_cosines(gallery: Library) -> Non
 async def test_a_limit_is_told_in_the_words_of_the_client(gallery: Library) -> None:
     async with gallery.serving(max_k=3, max_text_chars=5) as client:
         for path, body, sentence in [
-            ("/search", {"text": "red", "n_results": 4}, "n_results: at most 3 results at once"),
-            ("/knn-service", {"text": "red", "num_images": 4}, "num_images: at most 3 results at once"),
+            ("/search", {"text": "red", "n_results": 4}, "n_results: at most 3 results"),
+            ("/knn-service", {"text": "red", "num_images": 4}, "num_images: at most 3 results"),
             ("/knn-service", {"embedding_input": [1, 2], "num_images": 1}, "embedding_input: it has 2 numbers"),
             ("/clip/compare", {"subject": image(), "prompt": "yellow"}, "prompt: at most 5 characters"),
             ("/clip/embed_image", {"image": {"type": "url", "value": "http://a.example/b"}}, "image: "),

@@ -1,4 +1,4 @@
-"""What is measured of an index, on five images in a plane, where every score can be computed by hand."""
+"""The evaluation of an index of five images in a plane, where every score can be computed by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Vectors
 from imgsearch.stores.records import record
-from searcher.evaluation.measure import Evaluated, Evaluation, Figure, document
+from searcher.evaluation.figures import Evaluated, Figure, document
+from searcher.evaluation.job import Evaluation
 from tests.fakes import FakeEncoder, InMemoryStore
 
 ANGLES = {"a": 0, "b": 10, "c": 25, "d": 50, "e": 90}
@@ -67,9 +68,9 @@ class World:
         model = (self.encoder.model, self.encoder.fingerprint)
         return Pointer(index, "r1", index, *model, dim=2, images=5, source="/x", published="2026-01-01")
 
-    def evaluated(self, pointer: Pointer, **wanted: Any) -> Evaluated:
+    def evaluated(self, pointer: Pointer, **settings: Any) -> Evaluated:
         return Evaluation(
-            EvaluateSettings(**wanted),
+            EvaluateSettings(**settings),
             storage=self.storage,
             store=self.store,
             load_encoder=lambda _: self.encoder,
@@ -77,16 +78,16 @@ class World:
         ).of(pointer)
 
     def _row(self, key: str, angle: float, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        told = {"width": 4, "height": 3, "thumb_offset": 0, "thumb_length": 1, "etag": ""}
+        columns = {"width": 4, "height": 3, "thumb_offset": 0, "thumb_length": 1, "etag": ""}
         text = tables.encode_metadata(metadata)
-        return {"id": image_id(key), "key": key, "embedding": at(angle), "metadata": text, **told}
+        return {"id": image_id(key), "key": key, "embedding": at(angle), "metadata": text, **columns}
 
     def _embed(self, run: str, keys: Sequence[str], *, base: str | None) -> None:
         folder = RunFolder(run)
         for number, key in enumerate(keys):
-            about = {"fingerprint": "f", "dim": "2", "images": "1"}
+            header = {"fingerprint": "f", "dim": "2", "images": "1"}
             table = tables.table(tables.embeddings(2), [self.rows[key]])
-            self.storage.put(folder.part(0, number), tables.to_bytes(table, about))
+            self.storage.put(folder.part(0, number), tables.to_bytes(table, header))
         self.storage.put(folder.done(0), ShardDone(0, len(keys), 0, len(keys), "m", "f", 2, 1, 1.0).to_json())
         plan = Plan(run, "i", "/x", "m", shards=1, images=len(keys), bytes=1, part_images=1, base=base)
         self.storage.put(folder.plan, plan.to_json())
@@ -98,34 +99,34 @@ def world(tmp_path: Path) -> World:
 
 
 def means(evaluated: Evaluated, of: str) -> dict[str, float]:
-    return {each.name: round(float(np.mean([*each.values.values()])), 4) for each in _figures(evaluated, of)}
+    return {figure.name: round(float(np.mean([*figure.values.values()])), 4) for figure in _figures(evaluated, of)}
 
 
 def best(evaluated: Evaluated, of: str) -> dict[str, float]:
-    return {each.name: round(each.at_best, 4) for each in _figures(evaluated, of)}
+    return {figure.name: round(figure.at_best, 4) for figure in _figures(evaluated, of)}
 
 
 def _figures(evaluated: Evaluated, of: str) -> list[Figure]:
-    return [each for each in evaluated.figures if each.of == of]
+    return [figure for figure in evaluated.figures if figure.of == of]
 
 
 def test_a_store_that_finds_the_nearest_has_a_recall_of_one(world: World) -> None:
-    told = world.evaluated(world.publish("photos"))
-    assert means(told, "images") == means(told, "texts") == {"recall@1": 1.0}
+    evaluated = world.evaluated(world.publish("photos"))
+    assert means(evaluated, "images") == means(evaluated, "texts") == {"recall@1": 1.0}
 
 
 def test_and_one_with_a_wrong_vector_has_less(world: World) -> None:
     # b is the nearest of a and of c, and of both texts.
-    told = world.evaluated(world.publish("photos", b=180))
-    assert means(told, "images") == {"recall@1": 3 / 5}
-    assert means(told, "texts") == {"recall@1": 0.0}
+    evaluated = world.evaluated(world.publish("photos", b=180))
+    assert means(evaluated, "images") == {"recall@1": 3 / 5}
+    assert means(evaluated, "texts") == {"recall@1": 0.0}
 
 
 def test_the_name_of_a_label_finds_its_images(world: World) -> None:
-    told = world.evaluated(world.publish("photos"))
-    assert told.labels == "label"
+    evaluated = world.evaluated(world.publish("photos"))
+    assert evaluated.labels == "label"
     # cat: b a c d e, dog: b c a d e
-    assert means(told, "labels") == {
+    assert means(evaluated, "labels") == {
         "R@1": 0.5,
         "R@5": 1.0,
         "R@10": 1.0,
@@ -133,8 +134,8 @@ def test_the_name_of_a_label_finds_its_images(world: World) -> None:
         "precision@5": 0.5,
         "precision@10": 0.25,
     }
-    assert best(told, "labels")["precision@10"] == 0.25
-    cat, dog = told.by_label
+    assert best(evaluated, "labels")["precision@10"] == 0.25
+    cat, dog = evaluated.by_label
     assert cat["label"] == "cat"
     assert dog == {
         "label": "dog",
@@ -147,44 +148,44 @@ def test_the_name_of_a_label_finds_its_images(world: World) -> None:
 
 
 def test_images_find_those_with_their_label(world: World) -> None:
-    told = world.evaluated(world.publish("photos"))
+    evaluated = world.evaluated(world.publish("photos"))
     # a: b, b: a, c: b, d: c, e: d
-    assert means(told, "neighbours") == {"precision@1": 0.6, "precision@5": 0.32, "precision@10": 0.16}
-    assert best(told, "neighbours") == {"precision@1": 1.0, "precision@5": 0.32, "precision@10": 0.16}
+    assert means(evaluated, "neighbours") == {"precision@1": 0.6, "precision@5": 0.32, "precision@10": 0.16}
+    assert best(evaluated, "neighbours") == {"precision@1": 1.0, "precision@5": 0.32, "precision@10": 0.16}
 
 
 def test_an_image_may_have_several_labels_or_none(tmp_path: Path) -> None:
     world = World(tmp_path, {"a": {"tags": ["cat", "dog"]}, "b": {"tags": ["dog"]}, "e": {"tags": ["cat"]}})
-    told = world.evaluated(world.publish("photos"))
-    assert told.labels == "tags"
+    evaluated = world.evaluated(world.publish("photos"))
+    assert evaluated.labels == "tags"
     # a: b and e are two others; b: a; e: a. c and d are no queries.
-    assert means(told, "neighbours")["precision@5"] == round((2 + 1 + 1) / 5 / 3, 4)
-    assert best(told, "neighbours") == {"precision@1": 1.0, "precision@5": 0.2667, "precision@10": 0.1333}
+    assert means(evaluated, "neighbours")["precision@5"] == round((2 + 1 + 1) / 5 / 3, 4)
+    assert best(evaluated, "neighbours") == {"precision@1": 1.0, "precision@5": 0.2667, "precision@10": 0.1333}
 
 
 def test_classes_that_are_numbers_are_no_texts(tmp_path: Path) -> None:
     world = World(tmp_path, {key: {"label": len(label)} for key, label in LABELS.items()})
-    told = world.evaluated(world.publish("photos"))
-    assert means(told, "neighbours")["precision@1"] == 1.0
-    assert means(told, "labels") == means(told, "texts") == {}
+    evaluated = world.evaluated(world.publish("photos"))
+    assert means(evaluated, "neighbours")["precision@1"] == 1.0
+    assert means(evaluated, "labels") == means(evaluated, "texts") == {}
 
 
 def test_captions_find_their_image(tmp_path: Path) -> None:
     captions = {"a": {"caption": "at 0"}, "b": {"caption": ["at 10", "unused"]}, "c": {"caption": "at 25"}, "d": {}}
     world = World(tmp_path, captions)
-    told = world.evaluated(world.publish("photos"))
-    assert told.captions == "caption"
+    evaluated = world.evaluated(world.publish("photos"))
+    assert evaluated.captions == "caption"
     # "at 10" is at 40°, where d, c, b are in this order
-    assert means(told, "captions") == {"R@1": round(2 / 3, 4), "R@5": 1.0, "R@10": 1.0}
-    assert means(told, "texts") == {"recall@1": 1.0}
+    assert means(evaluated, "captions") == {"R@1": round(2 / 3, 4), "R@5": 1.0, "R@10": 1.0}
+    assert means(evaluated, "texts") == {"recall@1": 1.0}
 
 
 def test_fields_may_be_named(tmp_path: Path) -> None:
     world = World(tmp_path, {"a": {"label": "x", "animal": "cat", "said": "at 0"}, "b": {"animal": "cat"}})
-    told = world.evaluated(world.publish("photos"), labels="animal", captions="said")
-    assert [row["label"] for row in told.by_label] == ["cat"]
-    assert means(told, "captions")["R@1"] == 1.0
-    with pytest.raises(UsageError, match="no image of index photos has the field 'no'; there is: animal, label, said"):
+    evaluated = world.evaluated(world.publish("photos"), labels="animal", captions="said")
+    assert [row["label"] for row in evaluated.by_label] == ["cat"]
+    assert means(evaluated, "captions")["R@1"] == 1.0
+    with pytest.raises(UsageError, match=r"photos .*'no'.*: animal, label, said$"):
         world.evaluated(world.publish("photos"), labels="no")
 
 
@@ -193,30 +194,30 @@ def test_without_labels_and_captions_no_model_is_needed(tmp_path: Path) -> None:
     world.encoder = PlaneEncoder("m", fingerprint="other")
     pointer = world.publish("photos")
     world.encoder = PlaneEncoder("m", fingerprint="another")
-    told = world.evaluated(pointer)
-    assert {figure.of for figure in told.figures} == {"images"}
+    evaluated = world.evaluated(pointer)
+    assert {figure.of for figure in evaluated.figures} == {"images"}
 
 
 def test_other_weights_than_the_indexs_are_refused(world: World) -> None:
     pointer = world.publish("photos")
     world.encoder = PlaneEncoder("m", fingerprint="other")
-    with pytest.raises(PermanentError, match="provide those, or index again"):
+    with pytest.raises(PermanentError, match=rf"\(other\).* r1 \({pointer.fingerprint[:12]}\)"):
         world.evaluated(pointer)
 
 
 def test_a_sample_is_the_same_in_every_index(world: World) -> None:
     first = world.evaluated(world.publish("photos"), queries=2)
     second = world.evaluated(world.publish("other", b=180), queries=2)
-    asked = [{tuple(figure.values) for figure in each.figures} for each in (first, second)]
-    assert asked[0] == asked[1]
-    assert {len(names) for names in asked[0]} == {2}
+    names = [{tuple(figure.values) for figure in evaluated.figures} for evaluated in (first, second)]
+    assert names[0] == names[1]
+    assert {len(queries) for queries in names[0]} == {2}
 
 
 def test_two_indexes_stand_side_by_side_with_the_difference(world: World) -> None:
     both = [world.evaluated(world.publish("photos")), world.evaluated(world.publish("other", b=180))]
-    told = document(both)
-    recall = next(each for each in told["figures"] if (each["of"], each["figure"]) == ("images", "recall@1"))
-    assert [each["value"] for each in recall["indexes"]] == [1.0, 0.6]
+    figures = document(both)["figures"]
+    recall = next(figure for figure in figures if (figure["of"], figure["figure"]) == ("images", "recall@1"))
+    assert [estimate["value"] for estimate in recall["indexes"]] == [1.0, 0.6]
     assert recall["difference"]["value"] == -0.4
     assert recall["difference"]["queries"] == 5
     assert recall["difference"]["low"] < -0.4 < recall["difference"]["high"] <= 0.0
@@ -225,7 +226,7 @@ def test_two_indexes_stand_side_by_side_with_the_difference(world: World) -> Non
     assert [index["index"] for index in alone["indexes"]] == ["photos"]
 
 
-def test_it_stops_when_it_is_told_to(world: World) -> None:
+def test_it_stops_at_sigterm(world: World) -> None:
     world.stopping.set()
     with pytest.raises(Interrupted):
         world.evaluated(world.publish("photos"))

@@ -1,0 +1,40 @@
+"""Deletion of a run: its collection and its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imgsearch.errors import NotFound, UsageError
+from imgsearch.runs.layout import Plan, RunFolder, collection_name
+from imgsearch.storage import Storage
+from imgsearch.stores import VectorStore
+
+
+def delete_run(store: VectorStore, storage: Storage, run: str) -> int:
+    """Deletes the run, and returns the number of deleted objects.
+
+    Raises UsageError for a run that does not exist, or that an index needs: the index serves it, can be rolled back to
+    it, or updates it."""
+    for pointer in store.pointers().values():
+        for needed in filter(None, (pointer, pointer.previous)):
+            if run in _lineage(storage, needed.run):
+                raise UsageError(
+                    f"run {run} is needed by index {pointer.index}, which serves or can be rolled back to run "
+                    f"{needed.run}; publish newer runs first"
+                )
+    folder = RunFolder(run)
+    try:
+        plan = Plan.from_json(storage.get(folder.plan), folder.plan)
+    except NotFound as error:
+        raise UsageError(f"run {run!r} does not exist; `controller runs` lists the runs") from error
+    store.drop(collection_name(plan.index, run))
+    return storage.delete(folder.root)
+
+
+def _lineage(storage: Storage, run: str) -> Iterator[str]:
+    """The run, and the runs that it updates: their folders contain some of its rows and thumbnails."""
+    ancestor: str | None = run
+    while ancestor is not None:
+        yield ancestor
+        name = RunFolder(ancestor).plan
+        ancestor = Plan.from_json(storage.get(name), name).base

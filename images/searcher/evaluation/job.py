@@ -1,0 +1,148 @@
+"""Evaluates an index: the recall of its store against exact search, and, where the source has labels or captions, the
+share of relevant results.
+
+The queries are a sample of the index's own images, and texts made of their labels and captions. The store is searched
+as a search does it. Exact scores are computed from the vectors in the run's folder, so they reveal errors of the store.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import numpy as np
+
+from imgsearch.encoder import Encoder
+from imgsearch.errors import PermanentError, UsageError
+from imgsearch.runs import tables
+from imgsearch.settings import EvaluateSettings
+from imgsearch.stage import Interrupted
+from imgsearch.storage import Storage
+from imgsearch.stores import Hit, Pointer, Vectors, VectorStore
+from searcher.evaluation import figures
+from searcher.evaluation.figures import CUTOFFS, Evaluated
+from searcher.evaluation.queries import EvaluationQuery, Survey, image_queries, text_queries
+from searcher.evaluation.relevance import Relevance
+from searcher.evaluation.scores import ExactSearch
+from searcher.ingest.parts import RunReader
+
+LABELS = ("label", "labels", "class", "category", "categories", "tags")
+CAPTIONS = ("caption", "captions", "text", "description", "title")
+"""The usual names of these fields in the metadata; the first that exists is used where the settings name none."""
+RECALL_CUTOFFS = (1, 10, 100)
+"""The numbers of results for which recall@k is measured."""
+MAX_BATCH = 64
+"""Queries in one call of the store."""
+
+
+class Evaluation:
+    """Evaluates indexes."""
+
+    def __init__(
+        self,
+        settings: EvaluateSettings,
+        *,
+        storage: Storage,
+        store: VectorStore,
+        load_encoder: Callable[[str], Encoder],
+        stopping: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._runs = RunReader(storage)
+        self._store = store
+        self._load_encoder = load_encoder
+        self._stopping = stopping
+
+    def of(self, pointer: Pointer) -> Evaluated:
+        """Evaluates one index.
+
+        Raises UsageError for a field that no image has, and PermanentError where the run's folder or the model's
+        weights differ from those of the index."""
+        survey = self._survey(pointer)
+        labels = _field(self._settings.labels, LABELS, survey.fields, pointer)
+        captions = _field(self._settings.captions, CAPTIONS, survey.fields - {labels}, pointer)
+        queries = image_queries(survey, labels)
+        texts = text_queries(survey, labels, captions, limit=self._settings.queries)
+        vectors = np.stack([vector / np.linalg.norm(vector) for _, vector, _ in survey.sample])
+        if texts:  # without them, no model is loaded
+            encoded = self._encoder(pointer).encode_texts([query.text or "" for query in texts])
+            queries, vectors = [*queries, *texts], np.concatenate([vectors, encoded])
+        # For all other images, the recall is 1 in any order.
+        recall_cutoffs = [k for k in RECALL_CUTOFFS if k < survey.images - 1]
+        results = {k: self._search(pointer, queries, vectors, k) for k in {*CUTOFFS, *recall_cutoffs}}
+        exact = ExactSearch(
+            vectors,
+            own=[query.source_image for query in queries],
+            k=max(recall_cutoffs, default=1),
+            results=[{hit.id for hits in results.values() for hit in hits[row]} for row in range(len(queries))],
+        )
+        relevance = Relevance(queries, labels)
+        for ids, rows, metadata in self._rows(pointer.run):
+            exact.add(ids, rows)
+            relevance.add(metadata)
+        relevant = [relevance.judge(row, hits) for row, hits in enumerate(results[max(CUTOFFS)])]
+        return Evaluated(
+            pointer,
+            labels,
+            captions,
+            figures=[
+                *figures.recalls(queries, results, exact, recall_cutoffs),
+                *figures.retrievals(queries, relevant, relevance),
+            ],
+            by_label=figures.by_label(queries, relevant, relevance),
+        )
+
+    def _survey(self, pointer: Pointer) -> Survey:
+        survey = Survey()
+        labels = {self._settings.labels} if self._settings.labels else set(LABELS)
+        for ids, vectors, metadata in self._rows(pointer.run):
+            survey.add(ids, vectors, metadata, labels=labels, size=self._settings.queries)
+        if not survey.images:
+            raise PermanentError(f"run {pointer.run} of index {pointer.index} has no vectors in its folder")
+        return survey
+
+    def _rows(self, run: str) -> Iterator[tuple[list[str], Vectors, list[str]]]:
+        """Ids, vectors (rows, dim) and metadata (JSON) of all images, part by part."""
+        for shard in self._runs.shards(self._runs.plan(run)):
+            for number in range(shard.done.parts):
+                self._check()
+                table = self._runs.part(shard, number)
+                if len(table):
+                    yield table["id"].to_pylist(), tables.vectors(table), table["metadata"].to_pylist()
+
+    def _encoder(self, pointer: Pointer) -> Encoder:
+        encoder = self._load_encoder(pointer.model)
+        if encoder.fingerprint != pointer.fingerprint:
+            raise PermanentError(
+                f"the weights of {pointer.model} here ({encoder.fingerprint[:12]}) differ from those of run "
+                f"{pointer.run} ({pointer.fingerprint[:12]}); provide the same weights, or index again"
+            )
+        return encoder
+
+    def _search(
+        self, pointer: Pointer, queries: Sequence[EvaluationQuery], vectors: Vectors, k: int
+    ) -> list[list[Hit]]:
+        """The first k results of each query, without the image that is the query."""
+        results: list[list[Hit]] = []
+        for start in range(0, len(queries), MAX_BATCH):
+            self._check()
+            batch = slice(start, start + MAX_BATCH)
+            found = self._store.search(pointer.collection, vectors[batch], k=k + 1)
+            for query, hits in zip(queries[batch], found, strict=True):
+                others = {hit.id: hit for hit in hits if hit.id != query.source_image}
+                results.append([*others.values()][:k])
+        return results
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise Interrupted
+
+
+def _field(name: str | None, usual: Sequence[str], fields: Collection[str], pointer: Pointer) -> str | None:
+    """The field with this name, or else the first usual one that exists. Raises UsageError for a name without field."""
+    if name is not None and name not in fields:
+        raise UsageError(
+            f"no image of index {pointer.index} has the field {name!r}; the fields are: "
+            f"{', '.join(sorted(fields)) or 'none'}"
+        )
+    return name or next((field for field in usual if field in fields), None)

@@ -1,0 +1,145 @@
+"""Fills a collection with the vectors of a run. Vectors that an earlier ingest has added are not added again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+
+from imgsearch.runs import tables
+from imgsearch.stage import Interrupted
+from imgsearch.stores import Record, VectorStore
+from imgsearch.stores.records import record
+from searcher.ingest.facets import FacetCounts
+from searcher.ingest.metrics import IngestMetrics
+from searcher.ingest.parts import RunReader, Shard
+from searcher.ingest.samples import Samples
+
+log = logging.getLogger(__name__)
+
+BATCH_SECONDS = 1.0
+"""The intended duration of one call of the store: long enough to be efficient, short enough not to delay searches."""
+FIRST_BATCH = 500
+SMALLEST_BATCH = 50
+LARGEST_BATCH = 5_000
+PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class LoadedPart:
+    """The records of one part."""
+
+    records: list[Record]
+    missing: list[Record]
+    """The records that the store does not contain yet."""
+
+
+class BatchSize:
+    """The number of records for the next call of the store, computed from the duration of the last call."""
+
+    def __init__(self) -> None:
+        self.records = FIRST_BATCH
+
+    def of(self, remaining: int) -> int:
+        """The size of the next batch, such that all batches of `remaining` records have about the same size."""
+        return -(-remaining // max(1, round(remaining / self.records)))
+
+    def observe(self, records: int, seconds: float) -> None:
+        """Moves half of the way to the size that would take BATCH_SECONDS."""
+        ideal = records * BATCH_SECONDS / max(seconds, 1e-3)
+        self.records = int(min(max((self.records + ideal) / 2, SMALLEST_BATCH), LARGEST_BATCH))
+
+
+class Filler:
+    """Fills collections."""
+
+    def __init__(
+        self,
+        runs: RunReader,
+        store: VectorStore,
+        *,
+        metrics: IngestMetrics,
+        stopping: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runs = runs
+        self._store = store
+        self._metrics = metrics
+        self._stopping = stopping
+        self._clock = clock
+
+    def fill(
+        self, collection: str, shards: Sequence[Shard], samples: Sequence[Samples], facets: FacetCounts
+    ) -> tuple[int, int]:
+        """Adds the missing vectors. Returns the number of rows in the shards, and the number of vectors added.
+
+        All records go to `samples` and `facets`. Raises PermanentError for a part that is not as it must be, and
+        Interrupted between two batches."""
+        # An empty collection lacks every vector, and asking the store takes time.
+        probing = self._store.count(collection) > 0
+        missing = partial(self._store.missing, collection) if probing else set[str]
+        size = BatchSize()
+        rows = added = 0
+        logged = self._clock()
+        total = sum(shard.done.images for shard in shards)
+        for part in self._parts(shards, missing):
+            for sample in samples:
+                sample.add(part.records)
+            with self._metrics.timed("facets"):
+                facets.add(record.metadata for record in part.records)
+            self._add(collection, part.missing, size)
+            rows += len(part.records)
+            added += len(part.missing)
+            if self._clock() - logged >= PROGRESS_SECONDS:
+                logged = self._clock()
+                log.info("stored %d of %d", rows, total, extra={"done": rows, "total": total})
+        log.info("stored %d of %d", rows, total, extra={"done": rows, "total": total})
+        return rows, added
+
+    def _add(self, collection: str, records: Sequence[Record], size: BatchSize) -> None:
+        start = 0
+        while remaining := len(records) - start:
+            if self._stopping.is_set():
+                raise Interrupted
+            batch = records[start : start + size.of(remaining)]
+            before = self._clock()
+            with self._metrics.timed("store"):
+                self._store.add(collection, batch)
+            seconds = self._clock() - before
+            size.observe(len(batch), seconds)
+            self._metrics.batch(len(batch), seconds)
+            start += len(batch)
+
+    def _parts(self, shards: Sequence[Shard], missing: Callable[[list[str]], set[str]]) -> Iterator[LoadedPart]:
+        """All parts. The next part is loaded while the caller stores the current one."""
+        parts = [(shard, number) for shard in shards for number in range(shard.done.parts)]
+        with ThreadPoolExecutor(1, "read") as reader:
+            pending = reader.submit(self._load, *parts[0], missing) if parts else None
+            for following in [*parts[1:], None]:
+                assert pending is not None
+                part = pending.result()
+                pending = reader.submit(self._load, *following, missing) if following else None
+                yield part
+
+    def _load(self, shard: Shard, number: int, missing: Callable[[list[str]], set[str]]) -> LoadedPart:
+        with self._metrics.timed("read"):
+            records = _records(self._runs.part(shard, number), shard, number)
+            missing_ids = missing([record.id for record in records])
+        part = LoadedPart(records, [record for record in records if record.id in missing_ids])
+        self._metrics.parts.inc()
+        self._metrics.present.inc(len(part.records) - len(part.missing))
+        return part
+
+
+def _records(table: pa.Table, shard: Shard, part: int) -> list[Record]:
+    rows = table.drop_columns(["embedding"]).to_pylist()
+    return [
+        record(row, vector, run=shard.folder.run, shard=shard.done.shard, part=part)
+        for row, vector in zip(rows, tables.vectors(table), strict=True)
+    ]

@@ -1,0 +1,69 @@
+"""The files of the map of an index: the positions of a sample of its images, and a sprite of their thumbnails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+from imgsearch.runs.layout import Map, Plan, RunFolder
+from imgsearch.stage import Interrupted
+from imgsearch.storage import Storage
+from imgsearch.stores import Record
+from imgsearch.stores.records import thumbnail
+from searcher.ingest import map
+from searcher.ingest.samples import Samples
+
+log = logging.getLogger(__name__)
+
+THUMBNAIL_THREADS = 8
+"""Each waits for the storage most of its time."""
+
+
+class MapWriter:
+    """Writes the map of a run."""
+
+    def __init__(self, storage: Storage, *, stopping: threading.Event) -> None:
+        self._storage = storage
+        self._stopping = stopping
+
+    def write(self, plan: Plan, rows: int, sample: Samples) -> None:
+        """Writes the sprite, then `map.json`, unless an earlier ingest has.
+
+        Raises Interrupted. Other errors are only logged: the index works without a map."""
+        folder = RunFolder(plan.run)
+        if self._storage.exists(folder.map):
+            return
+        try:
+            with ThreadPoolExecutor(THUMBNAIL_THREADS, "thumbnail") as pool:
+                tiles = list(pool.map(self._tile, sample.records))
+            self._check()
+            positions = map.positions(sample.vectors())
+            self._check()
+            self._storage.put(folder.sprite, map.sprite(tiles))
+            document = Map(
+                run=plan.run,
+                index=plan.index,
+                images=rows,
+                tile=map.TILE,
+                columns=map.columns(len(tiles)),
+                points=[
+                    {"id": record.id, "x": round(float(x), 4), "y": round(float(y), 4)}
+                    for record, (x, y) in zip(sample.records, positions, strict=True)
+                ],
+            )
+            self._storage.put(folder.map, document.to_json())
+        except Interrupted:
+            raise
+        except Exception as error:
+            log.warning("run %s has no map: %s", plan.run, error)
+
+    def _tile(self, record: Record) -> Image.Image:
+        self._check()
+        return map.tile(self._storage.get_range(*thumbnail(record)))
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise Interrupted

@@ -1,0 +1,81 @@
+"""The files that tell the result of an ingest: `report.json`, and the list of bad images as CSV. No I/O."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imgsearch.runs.layout import Plan, Report
+from imgsearch.stores import Pointer
+from searcher.ingest.parts import Shard, same_model
+
+BAD_EXAMPLES = 20
+"""Examples of bad images in a report, and reasons."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of one ingest."""
+
+    collection: str
+    pointer: Pointer
+    """The pointer that the index has then."""
+    rows: int
+    added: int
+    bad: list[dict[str, str]]
+    sampled: int
+    found: int
+    """Samples that were their own nearest neighbour."""
+    seconds: float
+    stages: dict[str, float]
+
+
+def report(plan: Plan, shards: Sequence[Shard], result: Result) -> Report:
+    """The report of a run."""
+    model = same_model(shards)
+    own = [shard.done for shard in shards if shard.folder.run == plan.run]
+    reasons = Counter(f"{row['stage']}: {row['reason']}" for row in result.bad)
+    return Report(
+        run=plan.run,
+        index=plan.index,
+        source=plan.source,
+        model=plan.model,
+        fingerprint=model.fingerprint,
+        dim=model.dim,
+        collection=result.collection,
+        published=result.pointer.published,
+        shards=plan.shards,
+        images=result.rows,
+        bad=len(result.bad),
+        kept=plan.kept,
+        removed=plan.removed,
+        skipped=plan.skipped,
+        bad_reasons=dict(reasons.most_common(BAD_EXAMPLES)),
+        bad_examples=result.bad[:BAD_EXAMPLES],
+        embed_seconds=round(sum(done.seconds for done in own), 3),
+        embed_stages=_sum([done.stages for done in own]),
+        embed_bytes=sum(done.bytes for done in own),
+        ingest_seconds=round(result.seconds, 3),
+        ingest_stages=result.stages,
+        vectors_added=result.added,
+        verified={"counted": result.rows, "sampled": result.sampled, "found_itself": result.found},
+    )
+
+
+def bad_csv(rows: Sequence[dict[str, str]]) -> bytes:
+    """The bad images as CSV, with a header."""
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, ["key", "stage", "reason"])
+    writer.writeheader()
+    writer.writerows(rows)
+    return sink.getvalue().encode()
+
+
+def _sum(stages: Sequence[dict[str, float]]) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for seconds in stages:
+        total.update(seconds)
+    return {stage: round(seconds, 3) for stage, seconds in total.items()}
