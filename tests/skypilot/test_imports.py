@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTS = """
 import importlib, pkgutil, sys
-from controller import skypilot
+from controller.backends import skypilot
 for module in pkgutil.iter_modules(skypilot.__path__):
     importlib.import_module(f"controller.backends.skypilot.{module.name}")
 print(skypilot.installed(), sorted(name for name in sys.modules if name.partition(".")[0] == "sky"))
