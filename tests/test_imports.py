@@ -22,6 +22,8 @@ PLANTED = [
     ("images/searcher/ingest/fill.py", "searcher.ingest.job"),
     ("images/searcher/evaluation/queries.py", "searcher.evaluation.relevance"),
     ("images/searcher/admin/reports.py", "searcher.admin.deletion"),
+    ("controller/backends/kubernetes/pods.py", "controller.backends.kubernetes.progress"),
+    ("controller/backends/skypilot/placement.py", "controller.backends.skypilot.reconciler"),
     # a backend imports another
     ("controller/backends/local.py", "controller.backends.kubernetes.backend"),
     # a program imports another, and the library a program
@@ -36,6 +38,7 @@ PLANTED = [
     ("controller/cli/target.py", "sky"),
     ("controller/cli/target.py", "argparse"),
     ("controller/run/loop.py", "numpy"),
+    ("controller/backends/skypilot/reconciler.py", "subprocess"),
     # what decides reads a clock, starts a program, or reads a file
     ("controller/backends/skypilot/attempts.py", "subprocess"),
     ("controller/run/steps.py", "time"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.jobs.results import answer, failure, progress
+from controller.jobs.results import EmbedResult, IndexReport, IngestResult, PlanResult, answer, failure, progress
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
 
@@ -39,3 +39,22 @@ def test_an_exit_code_says_of_what_kind_an_error_is(code: int | None, kind: type
     told = failure(code, "it broke")
     assert type(told) is kind
     assert str(told) == "it broke"
+
+
+def test_a_document_is_complete_where_it_has_the_size_of_the_result() -> None:
+    response = answer('Käse\n{"bytes": 6}\n')
+    assert response.is_complete("Käse\n")
+    assert not response.is_complete("äse\n")
+
+
+def test_results_of_stages_are_documents() -> None:
+    assert PlanResult.from_json({"shards": 3, "images": 30}) == PlanResult(shards=3, images=30, kept=0, removed=0)
+    assert EmbedResult.from_json({"shard": 0, "images": 9, "bad": 1}).processed == 10
+    report = {"index": "photos", "images": 30, "bad": 1, "published": "r1", "seconds": 2.0}
+    assert IngestResult.from_json(report) == IngestResult("photos", images=30, bad=1, published="r1")
+
+
+def test_an_index_has_a_result_an_error_or_neither() -> None:
+    assert IndexReport({"error": "damaged"}).error == "damaged"
+    assert IndexReport({"images": 9}).embedded == EmbedResult(images=9, bad=0)
+    assert (IndexReport(done=4).error, IndexReport(done=4).embedded) == (None, None)
