@@ -66,7 +66,7 @@ test: install install-clients ## Run every test that needs no cluster
 
 test-cluster: install install-sky ## Run the tests that need a Kubernetes (tests/cluster/README.md says what they need)
 	@$(BIN)/python -m pytest --no-skips -m alone tests/cluster
-	@$(BIN)/python -m pytest --no-skips -m 'not alone' --numprocesses 2 --dist loadgroup --durations 30 tests/cluster
+	@$(BIN)/python -m pytest --no-skips -m 'not alone' --numprocesses 2 --durations 30 tests/cluster
 
 test-sky: install-sky ## Run the tests that need SkyPilot
 	@$(SKY_VENV)/bin/python -m pytest tests/skypilot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 from demo import __main__ as demo
 from imgsearch.sources import open_source
@@ -48,14 +50,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("values", [kind], indirect=True, scope="session")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.timeout(1200))  # nodes die, come back, and load torch
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(1200))  # nodes die, come back, and load torch
-            item.add_marker(pytest.mark.xdist_group("gpu" if item.get_closest_marker("gpu_node") else "cpu"))
     # The run that others start from is looked at first: a node that is killed takes its pods' logs along.
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
+class ByKind(LoadScopeScheduling):
+    """Gives all tests with GPUs to one process, and all others to another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "gpu" if re.search(r"\bgpu\b", nodeid) else "cpu"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByKind:
+    return ByKind(config, log)
 
 
 @pytest.fixture(scope="session")
