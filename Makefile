@@ -90,7 +90,7 @@ lint: install $(NODE_MODULES)/.installed ## Check formatting, style, types and i
 
 check: lint test ## lint, then test
 
-docs: install ## Write what the docs say about the code
+docs: install ## Generate docs/settings.md and docs/cli.md from the code
 	@$(BIN)/python -m docs.generate
 
 docs-site: install ## Build the documentation site into .site; a broken link fails
