@@ -17,6 +17,7 @@ from imgsearch.settings import (
     StorageSettings,
     StoreSettings,
 )
+from imgsearch.sources.uri import parse
 
 MODEL = "ViT-B-32/laion2b_s34b_b79k"
 INDEX_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?")
@@ -84,8 +85,8 @@ def metrics_port(env: Mapping[str, str]) -> int | None:
 
 def check_source(source: str) -> None:
     """Raises UsageError for a folder that is not on this machine, before anything is started."""
-    if "://" not in source:
-        _must_exist("source", source.partition("?")[0])
+    if path := parse(source).path:
+        _must_exist("source", path)
 
 
 def check_model(model: str | None) -> None:
@@ -106,7 +107,8 @@ def serving(settings: Settings, *, host: str, port: int) -> Settings:
 
 def source_there(source: str) -> str:
     """A source as pods find it; raises UsageError for a path that only means something on this machine."""
-    if "://" not in source and not source.startswith("/"):
+    path = parse(source).path
+    if path and not path.startswith("/"):
         raise UsageError(
             f"{source!r} is a path on this machine: in a cluster, name the folder as its pods see it (/sources/NAME; "
             "`sources` in the chart's values) or a bucket, or say --local to work here"
@@ -123,10 +125,8 @@ def model_there(model: str | None) -> str | None:
 
 def source_here(source: str) -> str:
     """A path made absolute, so that the same folder is the same run from wherever the command is given."""
-    if "://" in source:
-        return source
-    path, mark, options = source.partition("?")
-    return os.path.abspath(os.path.expanduser(path)) + mark + options
+    uri = parse(source)
+    return uri.with_path(os.path.abspath(os.path.expanduser(uri.path))) if uri.path else source
 
 
 def _model(model: str) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 from imgsearch import stage
 from imgsearch.errors import ExitCode, NotFound, TemporaryError, UsageError
 from imgsearch.metrics import exposed
-from imgsearch.runs.layout import Plan, RunFolder, collection_name
+from imgsearch.runs.documents import Plan
+from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.settings import Settings
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, VectorStore, open_store

@@ -21,7 +21,7 @@ import numpy as np
 
 from imgsearch.encoder import Encoder
 from imgsearch.errors import PermanentError, UsageError
-from imgsearch.runs import tables
+from imgsearch.runs import parts
 from imgsearch.settings import EvaluateSettings
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
@@ -162,7 +162,7 @@ class Evaluation:
                     raise Interrupted
                 table = self._embedded.part(shard, number)
                 if len(table):
-                    yield table["id"].to_pylist(), tables.vectors(table), table["metadata"].to_pylist()
+                    yield table["id"].to_pylist(), parts.vectors(table), table["metadata"].to_pylist()
 
     def _field(self, named: str | None, usual: Sequence[str], there: Collection[str], pointer: Pointer) -> str | None:
         if named is not None and named not in there:

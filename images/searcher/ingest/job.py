@@ -25,8 +25,9 @@ import pyarrow as pa
 from PIL import Image
 
 from imgsearch.errors import PermanentError
-from imgsearch.runs import tables
-from imgsearch.runs.layout import Facets, Map, Plan, Report, RunFolder, ShardDone, collection_name
+from imgsearch.runs import parts
+from imgsearch.runs.documents import Facets, Map, Plan, Report, ShardDone
+from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Record, Vectors, VectorStore
@@ -189,13 +190,12 @@ class Ingest:
 
     def _bad(self, shards: list[Shard]) -> list[dict[str, str]]:
         """Every bad image that still counts, in the order of the shards."""
-        rows = []
-        for shard in shards:
-            for part in range(shard.done.parts):
-                name = shard.folder.bad(shard.done.shard, part)
-                table, _ = self._embedded.table(name)
-                rows += [row for row in table.drop_columns(["etag"]).to_pylist() if row["key"] not in shard.dropped]
-        return rows
+        return [
+            {"key": row["key"], "stage": row["stage"], "reason": row["reason"]}
+            for shard in shards
+            for part in range(shard.done.parts)
+            for row in self._embedded.bad(shard, part)
+        ]
 
     def _parts(self, shards: list[Shard], missing: Callable[[list[str]], set[str]]) -> Iterator[Part]:
         """Every part, checked against its shard's done.json; the next one is made ready while this one is stored."""
@@ -342,11 +342,7 @@ def _vector(record: Record) -> Vectors:
 
 
 def _records(table: pa.Table, shard: Shard, part: int) -> list[Record]:
-    rows = table.drop_columns(["embedding"]).to_pylist()
-    return [
-        record(row, vector, run=shard.folder.run, shard=shard.done.shard, part=part)
-        for row, vector in zip(rows, tables.vectors(table), strict=True)
-    ]
+    return [record(row, run=shard.folder.run, shard=shard.done.shard, part=part) for row in parts.rows(table)]
 
 
 def _check_counts(plan: Plan, *, rows: int, bad: int) -> None:

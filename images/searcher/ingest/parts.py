@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgsearch.errors import NotFound, PermanentError
-from imgsearch.runs import tables
-from imgsearch.runs.layout import Plan, RunFolder, ShardDone
+from imgsearch.runs import parts, tables
+from imgsearch.runs.documents import Plan, ShardDone
+from imgsearch.runs.layout import RunFolder
+from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
 
 
@@ -61,21 +63,25 @@ class Embedded:
             yield from self.shards(self.plan(plan.base), gone)
 
     def part(self, shard: Shard, number: int) -> pa.Table:
-        """The rows (schema.embeddings) of one part that still count."""
+        """The rows of one part that still count."""
         name = shard.folder.part(shard.done.shard, number)
-        table, about = self.table(name)
-        if (about.get("fingerprint"), about.get("dim")) != (shard.done.fingerprint, str(shard.done.dim)):
+        table, header = parts.from_bytes(self._bytes(name), name)
+        if (header.fingerprint, header.dim) != (shard.done.fingerprint, shard.done.dim):
             raise PermanentError(f"{name} was made with another model than its shard: index again under a new --run")
-        if table.schema.remove_metadata() != tables.embeddings(shard.done.dim) or len(table) != int(about["images"]):
-            raise PermanentError(f"{name} is not a part of this version of imgsearch: index again under a new --run")
         if shard.dropped:
             table = table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(shard.dropped)))))
         return table
 
-    def table(self, name: str) -> tuple[pa.Table, dict[str, str]]:
-        """A table of a shard that is done, and what its file says about itself."""
+    def bad(self, shard: Shard, number: int) -> list[BadRow]:
+        """The bad images of one part that still count."""
+        name = shard.folder.bad(shard.done.shard, number)
+        table, _ = tables.from_bytes(self._bytes(name), name)
+        return [row for row in table.to_pylist() if row["key"] not in shard.dropped]
+
+    def _bytes(self, name: str) -> bytes:
+        """An object of a shard that is done."""
         try:
-            return tables.from_bytes(self._storage.get(name), name)
+            return self._storage.get(name)
         except NotFound as error:
             raise PermanentError(f"{name} is gone, though its shard is done: index again under a new --run") from error
 

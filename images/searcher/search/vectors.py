@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import posixpath
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgsearch.settings import SearchSettings
+from imgsearch.sources.uri import parse
 from imgsearch.stores import Hit, Pointer
 from searcher.search.batcher import Vector
 from searcher.search.cursors import Cursor
@@ -150,20 +148,20 @@ def enough(groups: Sequence[Group], hits: Sequence[Hit], search: Search, *, upto
 def page(groups: Sequence[Group], search: Search, *, offset: int, pointer: Pointer) -> tuple[list[Result], int | None]:
     """The results of the page at `offset`, and the next one's offset."""
     end = offset + search.k
-    place = location(pointer.source)
+    prefix = parse(pointer.source).image_prefix
     # With the run they may be kept for ever, and show what was found, though a newer one is published.
     of = f"?index={quote(pointer.index, safe='')}&run={quote(pointer.run, safe='')}"
-    results = [_result(group, search, place=place, of=of) for group in groups[offset:end]]
+    results = [_result(group, search, prefix=prefix, of=of) for group in groups[offset:end]]
     return results, end if len(groups) > end else None
 
 
-def _result(group: Group, search: Search, *, place: str, of: str) -> Result:
+def _result(group: Group, search: Search, *, prefix: str, of: str) -> Result:
     hit = group.best
     path = f"/v1/images/{quote(hit.id, safe='')}"
     result: Result = {
         "id": hit.id,
         "score": round(min(1.0, max(-1.0, hit.score)), 6),  # 1.0000001 is how floats say 1
-        "uri": place + str(hit.metadata["_key"]),
+        "uri": prefix + str(hit.metadata["_key"]),
         "image": path + of,
         "thumbnail": f"{path}/thumbnail{of}",
         "width": hit.metadata["_width"],
@@ -181,16 +179,3 @@ def _result(group: Group, search: Search, *, place: str, of: str) -> Result:
 def public(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The source's metadata, without what we added."""
     return {name: value for name, value in metadata.items() if not name.startswith("_")}
-
-
-def location(source: str) -> str:
-    """What is before an image's key in its URI: the source's without options or pattern, and a slash."""
-    if source.startswith("hf://"):
-        place = source.partition("?")[0]
-    elif parquet := re.fullmatch(r"(.+\.parquet)(?:\?.*)?", source):
-        place = posixpath.dirname(parquet[1])
-        while glob.has_magic(place):
-            place = posixpath.dirname(place)
-    else:
-        place = source
-    return f"{place.rstrip('/')}/"

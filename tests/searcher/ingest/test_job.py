@@ -21,8 +21,10 @@ from PIL import Image
 
 from imgsearch.errors import PermanentError
 from imgsearch.metrics import exposed
-from imgsearch.runs import tables
-from imgsearch.runs.layout import Facet, Facets, Map, Plan, Report, RunFolder, ShardDone, image_id
+from imgsearch.runs import parts, tables
+from imgsearch.runs.documents import Facet, Facets, Map, Plan, Report, ShardDone
+from imgsearch.runs.layout import RunFolder, image_id
+from imgsearch.runs.parts import BadRow, Header, PartRow
 from imgsearch.settings import MetricsSettings, RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
@@ -107,7 +109,7 @@ class World:
         bad: Sequence[str],
         fingerprint: str = "f1",
     ) -> None:
-        rows = [
+        rows: list[PartRow] = [
             {
                 "id": image_id(key),
                 "key": key,
@@ -121,16 +123,10 @@ class World:
             }
             for key in keys
         ]
-        about = {
-            "model": "m",
-            "fingerprint": fingerprint,
-            "dim": str(DIM),
-            "images": str(len(rows)),
-            "bad": str(len(bad)),
-        }
-        self.storage.put(folder.part(shard, number), tables.to_bytes(tables.table(tables.embeddings(DIM), rows), about))
-        lost = [{"key": key, "stage": "decode", "reason": "truncated", "etag": ""} for key in bad]
-        self.storage.put(folder.bad(shard, number), tables.to_bytes(tables.table(tables.BAD, lost)))
+        header = Header("m", fingerprint, "", DIM, images=len(rows), bad=len(bad))
+        self.storage.put(folder.part(shard, number), parts.to_bytes(rows, header))
+        lost: list[BadRow] = [{"key": key, "stage": "decode", "reason": "truncated", "etag": ""} for key in bad]
+        self.storage.put(folder.bad(shard, number), parts.bad_to_bytes(lost))
 
     def thumbnails(self, folder: RunFolder, shards: int = 2) -> None:
         """Writes what the rows of a run say where their thumbnails are."""
@@ -374,9 +370,9 @@ class TestWhatIsRefused:
 
 def test_twins_find_each_other_and_that_is_well(world: World) -> None:
     folder = world.embedded("r1", A, shards=1, part=20)
-    table, about = tables.from_bytes(world.storage.get(folder.part(0, 0)), "part")
-    rows = [{**row, "embedding": vector("twin")} for row in table.to_pylist()]
-    world.storage.put(folder.part(0, 0), tables.to_bytes(tables.table(tables.embeddings(DIM), rows), about))
+    table, header = parts.from_bytes(world.storage.get(folder.part(0, 0)), "part")
+    rows: list[PartRow] = [{**row, "embedding": vector("twin")} for row in parts.rows(table)]
+    world.storage.put(folder.part(0, 0), parts.to_bytes(rows, header))
     report = world.ingest("r1")
     assert report.images == 20
     assert report.verified["found_itself"] < 20

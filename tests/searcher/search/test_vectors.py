@@ -161,20 +161,6 @@ def test_folding_is_the_same_however_much_comes_after() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "key", "place"),
-    [
-        ("/data/photos", "a/b.jpg", "/data/photos/a/b.jpg"),
-        ("s3://bucket/prefix/", "b.jpg", "s3://bucket/prefix/b.jpg"),
-        ("hf://datasets/beans?split=train", "train.parquet#7", "hf://datasets/beans/train.parquet#7"),
-        ("/data/one.parquet", "one.parquet#7", "/data/one.parquet#7"),
-        ("/data/*/*.parquet?column=photo", "x/one.parquet#7", "/data/x/one.parquet#7"),
-    ],
-)
-def test_the_location_is_the_source_and_the_key(source: str, key: str, place: str) -> None:
-    assert queries.location(source) + key == place
-
-
-@pytest.mark.parametrize(
     ("search", "sentence"),
     [
         (Search(text="x", k=201), "k: at most 200"),

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from imgsearch.sources.uri import parse
 from searcher.content.images import Images
 from searcher.http.api import BUSY, IndexName, binary
 from searcher.http.compat import TAG, Lenient, fields_named
@@ -17,7 +18,6 @@ from searcher.http.files import FOR_A_WHILE, Conditional, answer
 from searcher.search.catalog import Catalog
 from searcher.search.engine import Finder
 from searcher.search.requests import Search, Text
-from searcher.search.vectors import location
 
 N_RESULTS = 5
 HEALTH = "/health"
@@ -54,9 +54,9 @@ def router(catalog: Catalog, finder: Finder, images: Images) -> APIRouter:
             found = await finder.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
         # Of the run that was searched: a newer one may have another source.
         searched = await catalog.find(found.index, found.run)
-        place = location(searched.pointer.source)
+        prefix = parse(searched.pointer.source).image_prefix
         return [
-            ExampleResult(image_path=result["uri"].removeprefix(place), similarity=result["score"])
+            ExampleResult(image_path=result["uri"].removeprefix(prefix), similarity=result["score"])
             for result in found.results
         ]
 
