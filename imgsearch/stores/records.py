@@ -48,7 +48,8 @@ def filterable(metadata: Mapping[str, Any]) -> dict[str, Scalar | list[Scalar]]:
     Leaves out null, since stores have none; nested values become JSON text."""
     kept: dict[str, Scalar | list[Scalar]] = {}
     for key, value in metadata.items():
-        name = str(key).lstrip("_").replace("chroma:", "chroma_") or "_".join(("field", str(len(kept))))
+        # Names that begin with `_` are ours, and a filter has no field that begins with `$` or `#`.
+        name = str(key).lstrip("_$#") or f"field_{len(kept)}"
         if isinstance(value, (list, tuple)):
             items = [item for item in map(_scalar, value) if item is not None]
             if items:

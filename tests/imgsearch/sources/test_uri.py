@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from imgsearch.errors import UsageError
 from imgsearch.sources.uri import (
+    KINDS,
     BucketParquet,
     BucketPrefix,
     DiskFolder,
@@ -95,3 +97,8 @@ def test_a_file_uri_is_unquoted() -> None:
     uri = parse("file:///data/my%20photos/")
     assert isinstance(uri, DiskFolder)
     assert Path(uri.folder) == Path("/data/my photos")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_names_a_function_that_opens_it(kind: type[SourceUri]) -> None:
+    assert callable(resolve_name(kind.opener))
