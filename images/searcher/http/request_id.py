@@ -38,11 +38,11 @@ class Envelope:
                 headers["Server-Timing"] = f"{told}, {total}" if told else total
             await send(message)
 
-        token = logs.about.set({"request_id": id})
+        token = logs.task_fields.set({"request_id": id})
         try:
             await self._app(scope, receive, signed)
         finally:
-            logs.about.reset(token)
+            logs.task_fields.reset(token)
 
 
 def request_id(given: str) -> str:

@@ -196,7 +196,7 @@ async def test_what_became_of_an_image_that_is_none_is_not_served(gallery: Libra
 async def test_thumbnails_that_were_removed_are_not_found(gallery: Library) -> None:
     gallery.storage.delete(RunFolder("r1").root)
     async with gallery.serving() as client:
-        assert "thumbs-00000.tar is not there" in problem(await client.get(RED + "/thumbnail"), 404)
+        assert "thumbs-00000.tar" in problem(await client.get(RED + "/thumbnail"), 404)
 
 
 async def test_an_image_of_a_cameras_kind_of_jpeg_is_called_a_jpeg(gallery: Library) -> None:
