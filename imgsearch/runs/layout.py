@@ -1,17 +1,19 @@
 """The names of the objects in a run folder.
 
-runs/<run>/plan/00042.parquet              the items of one shard (tables.ITEMS)
-runs/<run>/plan/dropped.parquet            of an update: keys of the images that it removes or replaces
-runs/<run>/plan.json                       documents.Plan: written last, created once, never rewritten
-runs/<run>/shards/00042/part-00003.parquet the vectors of one part (see parts); marks the part as complete
-runs/<run>/shards/00042/thumbs-00003.tar   the thumbnails of that part
-runs/<run>/shards/00042/bad-00003.parquet  the images of that part that could not be used
-runs/<run>/shards/00042/done.json          documents.ShardDone: written last, read first
-runs/<run>/bad.csv                         every image that could not be used: key, stage, reason
-runs/<run>/facets.json                     documents.Facets: the values of the metadata, and how often each occurs
-runs/<run>/map.json                        documents.Map: a sample of the images, each with a point on a plane
-runs/<run>/map.webp                        their thumbnails, as tiles of one image
-runs/<run>/report.json                     documents.Report: the whole run, written last of all
+    runs/<run>/plan/00042.parquet              the items of one shard (tables.ITEMS)
+    runs/<run>/plan/dropped.parquet            of an update: keys of the images that it removes or replaces
+    runs/<run>/plan.json                       documents.Plan: written last, created once, never rewritten
+    runs/<run>/shards/00042/part-00003.parquet the vectors of one part (see parts); marks the part as complete
+    runs/<run>/shards/00042/thumbs-00003.tar   the thumbnails of that part
+    runs/<run>/shards/00042/bad-00003.parquet  the images of that part that could not be used
+    runs/<run>/shards/00042/done.json          documents.ShardDone: written last, read first
+    runs/<run>/bad.csv                         every image that could not be used: key, stage, reason
+    runs/<run>/facets.json                     documents.Facets: the values of the metadata, and how often each occurs
+    runs/<run>/map.json                        documents.Map: a sample of the images, each with a point on a plane
+    runs/<run>/map.webp                        their thumbnails, as tiles of one image
+    runs/<run>/report.json                     documents.Report: the whole run, written last of all
+
+`Storage` reads and writes them.
 """
 
 from __future__ import annotations
