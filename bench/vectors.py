@@ -10,8 +10,9 @@ import numpy as np
 
 from embedder.parts import Draft, Parts, Row
 from imgsearch.encoder import Encoder
-from imgsearch.runs import tables
-from imgsearch.runs.layout import Plan, RunFolder, ShardDone
+from imgsearch.runs import parts
+from imgsearch.runs.documents import Plan, ShardDone
+from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
 from imgsearch.stores.records import record
@@ -35,14 +36,14 @@ class Origin:
 def write(storage: Storage, run: str, count: int, origin: Origin) -> None:
     """An embedded run of one shard, whose index is called as the run is."""
     folder = RunFolder(run)
-    parts = Parts(storage, folder, 0, encoder=cast(Encoder, origin))
+    writer = Parts(storage, folder, 0, encoder=cast(Encoder, origin))
     rows = list(_rows(count, origin.dim))
     starts = range(0, count, PART_IMAGES)
     for part, start in enumerate(starts):
         draft = Draft()
         for row in rows[start : start + PART_IMAGES]:
             draft.add(row)
-        parts.write(part, draft)
+        writer.write(part, draft)
     shard: dict[str, Any] = {"images": count, "bytes": 0, "model": origin.model}
     done = ShardDone(
         shard=0, bad=0, parts=len(starts), fingerprint=origin.fingerprint, dim=origin.dim, seconds=0, **shard
@@ -57,11 +58,8 @@ def records(storage: Storage, run: str) -> list[Record]:
     folder = RunFolder(run)
     found = []
     for part in range(ShardDone.from_json(storage.get(folder.done(0)), run).parts):
-        table, _ = tables.from_bytes(storage.get(folder.part(0, part)), run)
-        found += [
-            record(row, vector, run=run, shard=0, part=part)
-            for row, vector in zip(table.to_pylist(), tables.vectors(table), strict=True)
-        ]
+        table, _ = parts.from_bytes(storage.get(folder.part(0, part)), run)
+        found += [record(row, run=run, shard=0, part=part) for row in parts.rows(table)]
     return found
 
 

@@ -24,7 +24,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_attempt
 
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
-from imgsearch.runs.layout import Facet
+from imgsearch.runs.documents import Facet
 
 URL = "http://127.0.0.1:8000"
 AT_ONCE = 64

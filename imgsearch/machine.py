@@ -1,4 +1,4 @@
-"""What this process may use: the CPU share that its container grants, not the node's cores."""
+"""CPUs and memory of this process: the CPU limit of its container, not the node's cores."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Of this process, where it is in a container."""
+"""The cgroup of this process, in a container."""
 
 
 def cpus(root: Path = CGROUP) -> int:
     """How many threads can compute at once: the cgroup's CPU limit (v2, then v1) or the allowed cores, at least 1.
 
-    A limit of 1.5 counts as 1: a thread that is throttled half of the time makes every other one wait for it.
+    A limit of 1.5 counts as 1: with 2 threads, one is throttled half of the time, and the other waits for it.
     """
     return max(1, int(min(_quota(root), len(os.sched_getaffinity(0)))))
 
@@ -25,15 +25,15 @@ def limited(root: Path = CGROUP) -> bool:
 
 
 def tune_for_throughput() -> None:
-    """Sets up this process for threads that compute all the time; call it before torch is imported.
+    """Sets up this process for threads that compute all the time. Call it before torch is imported.
 
-    glibc's malloc keeps what is freed for the next allocation, instead of giving it back to the kernel: a model's
-    activations are large blocks, allocated and freed at each call, and fresh from the kernel each of their pages
-    faults once; half of the CPU time of a small model went there. With one arena, what one thread freed serves the
-    others. Without glibc nothing is changed. Parameters: mallopt(3).
+    glibc's malloc then keeps freed memory for the next allocation instead of returning it to the kernel. The
+    activations of a model are large blocks, allocated and freed at each call; if they come from the kernel, each page
+    faults once, which took half of the CPU time of a small model. With one arena, all threads share the freed memory.
+    Without glibc nothing changes. Parameters: mallopt(3).
 
-    And threads pass the interpreter's lock on after half a millisecond: each operator of a model takes it anew, and
-    would otherwise wait up to 5 ms for one that decodes."""
+    Threads then release the interpreter's lock after 0.5 ms. Each operator of a model takes the lock, and would
+    otherwise wait up to 5 ms for a thread that decodes."""
     sys.setswitchinterval(5e-4)
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):
@@ -43,15 +43,15 @@ def tune_for_throughput() -> None:
 
 
 def release_freed_memory() -> None:
-    """Gives back to the kernel what `tune_for_throughput` has kept: every few hundred images, so that the holes which
-    they left in the heap do not add up."""
+    """Returns the memory to the kernel that malloc keeps after `tune_for_throughput`. Call it every few hundred images,
+    or a fragmented heap grows."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
 
 
 def _quota(root: Path) -> float:
-    """The CPU limit in cores; infinite where there is none.
+    """The CPU limit in cores; infinite if there is none.
 
     Files: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max) and scheduler/sched-bwc.html (v1)."""
     try:

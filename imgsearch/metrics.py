@@ -1,4 +1,4 @@
-"""Prometheus metrics of programs that end by themselves: seconds of work by stage, and the port they are read from."""
+"""Prometheus metrics of programs that end by themselves: seconds of work by stage, and the port that serves them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class StageMetrics:
-    """The registry of one program, and how long each of its stages worked. Any thread may call."""
+    """The registry of one program, with the seconds of work of each stage. Any thread may call."""
 
     def __init__(self, name: str, stages: Sequence[str]) -> None:
         self.registry = CollectorRegistry()
@@ -34,7 +34,7 @@ class StageMetrics:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Counts the seconds of the block, whether it ends well or not."""
+        """Counts the seconds of the block, also if it raises an error."""
         start = time.perf_counter()
         try:
             yield
@@ -42,7 +42,7 @@ class StageMetrics:
             self._seconds.labels(stage).inc(time.perf_counter() - start)
 
     def stage_seconds(self) -> dict[str, float]:
-        """The seconds so far, for a report: nobody may have scraped the last of them."""
+        """The seconds so far, for a report, since Prometheus may miss the last of them."""
         return {
             stage: round(self.registry.get_sample_value(self._sample, {"stage": stage}) or 0, 3)
             for stage in self._stages
@@ -50,8 +50,8 @@ class StageMetrics:
 
 
 class _Watched:
-    """A WSGI application that notices when an answer of it has been sent, and in time: a Prometheus says how long it
-    waits, and takes nothing later
+    """A WSGI application that notices when a response has been sent before the scrape timeout. Prometheus sends its
+    timeout in a header, and ignores a later response
     (https://github.com/prometheus/docs/blob/main/docs/instrumenting/writing_exporters.md#scheduling)."""
 
     def __init__(self, app: WSGIApplication) -> None:
@@ -60,25 +60,25 @@ class _Watched:
         self._read = threading.Event()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        final = self._final.is_set()  # an answer that was begun before may miss what came last
-        late = time.monotonic() + float(environ.get("HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS", "inf"))
+        final = self._final.is_set()  # a response that started before may lack the last values
+        deadline = time.monotonic() + float(environ.get("HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS", "inf"))
 
         def sent() -> None:
-            if final and time.monotonic() < late:
+            if final and time.monotonic() < deadline:
                 self._read.set()
 
-        return _Answer(self._app(environ, start_response), sent=sent)
+        return _Response(self._app(environ, start_response), sent=sent)
 
     def await_read(self, seconds: float) -> None:
-        """Returns when somebody has read what is there now, after `seconds` at the latest."""
+        """Returns when somebody has read the current values, or after `seconds`."""
         self._final.set()
-        log.info("going on for at most %.0f s, for the last metrics to be read", seconds)
+        log.info("waiting at most %.0f s until the last metrics are read", seconds)
         self._read.wait(seconds)
 
 
-class _Answer:
-    """The body of an answer. Its server calls `close` when all of it is sent, which for a program that then ends is
-    what counts (https://peps.python.org/pep-3333/#specification-details)."""
+class _Response:
+    """The body of a response. The server calls `close` after it has sent all of it
+    (https://peps.python.org/pep-3333/#specification-details)."""
 
     def __init__(self, body: Iterable[bytes], *, sent: Callable[[], None]) -> None:
         self._body = body
@@ -90,15 +90,15 @@ class _Answer:
 
 @contextmanager
 def exposed(registry: CollectorRegistry, port: int | None, *, last_read: float = 0) -> Iterator[None]:
-    """Serves the registry at /metrics of every address of this machine until the block ends; None: opens no port.
+    """Serves the registry at /metrics, on every address of this machine, until the block ends. None: opens no port.
 
-    After a block that ended well it goes on until the last figures have been read, for `last_read` seconds at the most.
+    After a block without an error, it waits until the last values have been read, at most `last_read` seconds.
 
-    Raises UsageError where the port is taken or not ours to take."""
+    Raises UsageError if the port is in use or not permitted."""
     if port is None:
         yield
         return
-    address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # `::` takes IPv4 too
+    address = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # `::` accepts IPv4 too
     try:
         server, thread = start_http_server(port, address, registry)
     except (OSError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to RGB pixels and a thumbnail, whatever the file turns out to be."""
+"""Decodes image files of any kind into RGB pixels, and makes thumbnails."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imgsearch.errors import BadImage
 
-# Our own limit is checked on the header, before any pixel is made; Pillow's would only warn.
+# Our own limit is checked on the header, before any pixel is decoded; Pillow's only warns.
 Image.MAX_IMAGE_PIXELS = None
 
 Image.init()
-# EPS is a program that Pillow hands to Ghostscript: not for files from strangers.
+# An EPS file is a program that Pillow runs in Ghostscript: not for untrusted files.
 _FORMATS = sorted(set(Image.OPEN) - {"EPS"})
 
 
@@ -26,15 +26,15 @@ class Picture:
     image: Image.Image
     """May be smaller than the original; see `decode`."""
     width: int
-    """Of the original, in pixels, as a viewer shows it."""
+    """Of the original, upright, in pixels."""
     height: int
 
 
 def decode(data: bytes, *, max_pixels: int, target: int | None = None) -> Picture:
-    """Decodes the first frame, turned upright, over white where it is transparent.
+    """Decodes the first frame, turns it upright, and puts transparent pixels over white.
 
     With `target` (pixels), a JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 1/4, 1/8) whose shorter
-    side is still at least twice `target`, which costs a fraction and leaves the final resize something to average.
+    side is still at least twice `target`. That is much faster, and the final resize still has pixels to average.
     Raises BadImage("decode", …) for everything that is not a usable image.
     """
     if not data:
@@ -63,10 +63,10 @@ def decode(data: bytes, *, max_pixels: int, target: int | None = None) -> Pictur
 
 
 def thumbnail(image: Image.Image, px: int) -> bytes:
-    """A WebP of which the longer side has `px` pixels; a smaller image keeps its size.
+    """A WebP whose longer side has `px` pixels; a smaller image keeps its size.
 
-    Bilinear with a box pre-reduction and the fastest WebP search: a third of the time of the best settings, and
-    no difference that one sees at this size."""
+    Bilinear with a box pre-reduction and the fastest WebP search take a third of the time of the best settings, without
+    a visible difference at this size."""
     scale = px / max(image.size)
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -84,14 +84,14 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         return Image.fromarray(_stretched(np.asarray(image, dtype=np.float64))).convert("RGB")
     if image.has_transparency_data:
-        over = image.convert("RGBA")
-        white = Image.new("RGBA", over.size, "white")
-        return Image.alpha_composite(white, over).convert("RGB")
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
 
 
 def _stretched(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Values outside 0…255 have no agreed black and white, so the darkest and the brightest become those."""
+    """Values outside 0…255 have no standard black and white, so the darkest becomes black and the brightest white."""
     finite: NDArray[np.float64] = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = finite.min(), finite.max()
     if low < 0 or high > 255 or high <= 1:

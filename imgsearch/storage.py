@@ -27,14 +27,14 @@ CREDENTIALS = {
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
 METADATA_SERVERS = ("http://169.254.169.254/", "http://metadata.google.internal/")
-"""Whom obstore asks for credentials where the environment has none."""
+"""obstore asks them for credentials if the environment has none."""
 STATUS = re.compile(r"status code: (\d{3} [\w ]+)")
-ANSWER = re.compile(r"<Code>(.+?)</Code>\s*<Message>(.*?)</Message>", re.DOTALL)
+ERROR = re.compile(r"<Code>(.+?)</Code>\s*<Message>(.*?)</Message>", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An object, as a listing knows it."""
+    """An object without its bytes."""
 
     key: str
     size: int
@@ -46,25 +46,25 @@ class Storage:
     """Objects below one URI. A put is whole or absent, never half. Any thread may call."""
 
     def __init__(self, uri: str) -> None:
-        """`uri` is `file:///folder` (made if absent), `s3://bucket/prefix`, `gs://…` or `az://…`; credentials
-        come from the environment, or from the machine's role. Raises UsageError for another URI."""
+        """`uri` is `file:///folder` (created if it does not exist), `s3://bucket/prefix`, `gs://…` or `az://…`.
+        Credentials come from the environment, or from the machine's role. Raises UsageError for another URI."""
         self.uri = uri.rstrip("/")
         self._store = _open(uri)
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
-        """The whole object; raises NotFound, PermanentError where it has more than `limit` bytes."""
+        """The whole object; raises NotFound, or PermanentError if it has more than `limit` bytes."""
         with self._translated("read", key):
-            found = obstore.get(self._store, key)
-            if limit is None or found.meta["size"] <= limit:
-                return bytes(found.bytes())
+            response = obstore.get(self._store, key)
+            if limit is None or response.meta["size"] <= limit:
+                return bytes(response.bytes())
         raise PermanentError(f"{self.uri}/{key} has more than {limit} bytes")
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`; raises NotFound, PermanentError where the object is shorter."""
+        """`length` bytes from `offset`; raises NotFound, or PermanentError if the object is shorter."""
         with self._translated("read", key):
             data = bytes(obstore.get_range(self._store, key, start=offset, length=length))
         if len(data) != length:
-            raise PermanentError(f"{self.uri}/{key} ends before byte {offset + length}: it is not what was written")
+            raise PermanentError(f"{self.uri}/{key} ends before byte {offset + length}: it was damaged or replaced")
         return data
 
     def put(self, key: str, data: bytes | memoryview) -> None:
@@ -73,7 +73,7 @@ class Storage:
             obstore.put(self._store, key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Writes the object if there is none, and says whether it did."""
+        """Writes the object if it does not exist; returns whether it did."""
         with self._translated("write", key):
             try:
                 obstore.put(self._store, key, data, mode="create")
@@ -83,7 +83,7 @@ class Storage:
 
     def entry(self, key: str) -> Entry:
         """The object without its bytes; raises NotFound."""
-        with self._translated("look at", key):
+        with self._translated("read", key):
             return _entry(obstore.head(self._store, key))
 
     def exists(self, key: str) -> bool:
@@ -94,15 +94,15 @@ class Storage:
         return True
 
     def entries(self, folder: str = "") -> Iterator[Entry]:
-        """All objects below `folder`, in no particular order and with flat memory; none where there is no such
-        folder. Raises UsageError for an object that has a name which cannot be asked for."""
+        """All objects below `folder`, in any order and with flat memory; none if the folder does not exist.
+        Raises UsageError for an object with an invalid name."""
         with self._translated("list", folder):
             try:
                 for chunk in obstore.list(self._store, folder):
                     yield from map(_entry, chunk)
             except InvalidPathError as error:
                 raise UsageError(
-                    f"{self.uri}/{folder} cannot be listed because of one name in it: rename it ({_reason(error)})"
+                    f"{self.uri}/{folder} contains an object with an invalid name: rename it ({_reason(error)})"
                 ) from error
 
     def keys(self, folder: str) -> Iterator[str]:
@@ -112,11 +112,11 @@ class Storage:
     def folders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted."""
         with self._translated("list", folder):
-            found = obstore.list_with_delimiter(self._store, folder)["common_prefixes"]
-        return sorted(str(prefix).rstrip("/").rsplit("/", 1)[-1] for prefix in found)
+            prefixes = obstore.list_with_delimiter(self._store, folder)["common_prefixes"]
+        return sorted(str(prefix).rstrip("/").rsplit("/", 1)[-1] for prefix in prefixes)
 
     def delete(self, folder: str) -> int:
-        """Removes every object below `folder`; returns how many there were."""
+        """Deletes every object below `folder`; returns their number."""
         keys = list(self.keys(folder))
         with self._translated("delete", folder):
             for start in range(0, len(keys), 1000):
@@ -131,57 +131,55 @@ class Storage:
             raise self._failure(verb, key, error) from error
 
     def _failure(self, verb: str, key: str, error: Exception) -> ImgsearchError:
-        """By its text more than by its class: what goes wrong in a listing is of one class, whatever it is."""
+        """Our error for one of obstore. It reads the text, since errors of a listing all have the same class."""
         if mistake := _mistake(self.uri, error):
             return UsageError(mistake)
         reason = _reason(error)
-        answered = STATUS.search(str(error))
-        status = answered[1][:3] if answered else ""
-        # obstore's NotFoundError is the builtin. A ValueError is a key that no object can have. The disk says 20 where
-        # a file is asked for what is in it.
+        match = STATUS.search(str(error))
+        status = match[1][:3] if match else ""
+        # obstore's NotFoundError is the builtin. A ValueError is an invalid key. Error 20 of the disk is a key below a
+        # file.
         if isinstance(error, FileNotFoundError | ValueError) or "(os error 20)" in reason:
-            return NotFound(f"{self.uri}/{key} is not there")
+            return NotFound(f"{self.uri}/{key} does not exist")
         if status in ("401", "403"):
             return PermanentError(
-                f"not allowed to {verb} {self.uri}/{key}: check the credentials and their rights ({reason})"
+                f"no permission to {verb} {self.uri}/{key}: check the credentials and their rights ({reason})"
             )
         if status == "404":
             return PermanentError(f"could not {verb} {self.uri}/{key}: {reason}")
         if "No space left on device" in reason:
-            return PermanentError(f"no space left on the disk of {self.uri}: free some, then give the same command")
+            return PermanentError(f"no space left on the disk of {self.uri}: free some space and repeat the command")
         if "Permission denied" in reason or "Read-only file system" in reason:
-            return PermanentError(f"not allowed to {verb} {self.uri}/{key}: check who may write there")
+            return PermanentError(f"no permission to {verb} {self.uri}/{key}: check the permissions of the folder")
         if status == "416" or "Requested range was invalid" in reason:
-            return PermanentError(f"{self.uri}/{key} is shorter than what was written")
+            return PermanentError(f"{self.uri}/{key} is shorter than expected: it was damaged or replaced")
         return TemporaryError(f"could not {verb} {self.uri}/{key}: {reason}")
 
 
-def _entry(found: ObjectMeta) -> Entry:
-    etag = (found["e_tag"] or "").replace('"', "")  # quoted in HTTP
-    return Entry(found["path"], found["size"], etag or f"{found['last_modified'].isoformat()}-{found['size']:x}")
+def _entry(meta: ObjectMeta) -> Entry:
+    etag = (meta["e_tag"] or "").replace('"', "")  # quoted in HTTP
+    return Entry(meta["path"], meta["size"], etag or f"{meta['last_modified'].isoformat()}-{meta['size']:x}")
 
 
 def _mistake(uri: str, error: Exception) -> str | None:
-    """What to correct so that `uri` can be used at all; None where that is not what is wrong."""
+    """The mistake in `uri` or its configuration, and its correction; None if the error has another cause."""
     reason = _reason(error)
     if reason.startswith(("NoSuchBucket:", "ContainerNotFound:")):
-        return f"there is no bucket for {uri}: check its name, and the endpoint if one is set"
+        return f"the bucket of {uri} does not exist: check its name, and the endpoint if one is set"
     if any(server in str(error) for server in METADATA_SERVERS):
-        return (
-            f"there are no credentials for {uri}: set {CREDENTIALS[urlsplit(uri).scheme]}, or give the machine a role"
-        )
+        return f"no credentials for {uri}: set {CREDENTIALS[urlsplit(uri).scheme]}, or give the machine a role"
     if reason.startswith("AuthorizationHeaderMalformed:") or "incorrectly configured region" in reason:
         return f"{uri} is in another region: set AWS_REGION ({reason})"
-    if reason == "400 Bad Request":  # to a HEAD, nobody says why
-        return f"{uri} is in another region, or its credentials have expired: correct AWS_REGION, or them"
+    if reason == "400 Bad Request":  # the response to a HEAD has no reason
+        return f"{uri} is in another region, or its credentials have expired: correct AWS_REGION or the credentials"
     return None
 
 
 def _reason(error: Exception) -> str:
-    """What the service says, be it only a status, else the first line of what obstore says."""
+    """The error of the service, or only its status, or else the first line of obstore's error."""
     text = str(error)
-    if said := ANSWER.search(text):
-        return f"{said[1]}: {unescape(said[2])}"
+    if error_document := ERROR.search(text):
+        return f"{error_document[1]}: {unescape(error_document[2])}"
     status = STATUS.search(text)
     return status[1] if status else text.split("\n", 1)[0]
 
@@ -192,15 +190,15 @@ def _open(uri: str) -> ObjectStore:
         try:
             Path(unquote(parts.path)).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"cannot make the folder {unquote(parts.path)}: {error.strerror}") from error
-        return LocalStore(unquote(parts.path), automatic_cleanup=True)  # an empty folder goes with its last object
+            raise UsageError(f"cannot create the folder {unquote(parts.path)}: {error.strerror}") from error
+        return LocalStore(unquote(parts.path), automatic_cleanup=True)  # deletes a folder with its last object
     if parts.scheme in BUCKETS and parts.netloc:
-        bucket, _, prefix = uri.partition("://")[2].partition("/")  # not `parts`: a name may have a ? or #
+        bucket, _, prefix = uri.partition("://")[2].partition("/")  # not `parts`: a name may contain ? or #
         try:
-            # An endpoint is plain http only where somebody says so. As `client_options` this would end all of those
-            # that the environment has.
+            # An endpoint is plain http only if its URL says so. In `client_options`, this would replace all options of
+            # the environment.
             return BUCKETS[parts.scheme](bucket, prefix=unquote(prefix).strip("/") or None, allow_http=True)
         except (BaseError, ValueError) as error:
             needed = CREDENTIALS[parts.scheme]
             raise UsageError(f"cannot use {uri}: {_reason(error)}; its credentials are {needed}") from error
-    raise UsageError(f"{uri!r} is no storage URI; use file:///folder, s3://bucket/prefix, gs://… or az://…")
+    raise UsageError(f"invalid storage URI {uri!r}: use file:///folder, s3://bucket/prefix, gs://… or az://…")

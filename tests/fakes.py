@@ -14,7 +14,8 @@ from PIL import Image
 
 from imgsearch.encoder import Pixels
 from imgsearch.errors import NotFound, UsageError
-from imgsearch.sources import Item, Metadata, SourceImage
+from imgsearch.sources import Item, SourceImage
+from imgsearch.sources.values import Metadata
 from imgsearch.stores import Filter, Hit, Pointer, Record, Vectors, VectorStore
 
 COLOURS = {
@@ -199,6 +200,9 @@ class InMemorySource:
 
     def metadata(self) -> Iterator[tuple[str, Metadata]]:
         yield from ()
+
+    def image_keys(self, item: Item) -> Iterator[str]:
+        yield item.key
 
     def images(self, items: Iterable[Item], skip: int = 0) -> Iterator[SourceImage]:
         for item in list(items)[skip:]:

@@ -13,6 +13,7 @@ from controller.run.steps import run_id
 from imgsearch.errors import UsageError
 from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import PREFIX, Settings, StorageSettings, StoreSettings
+from imgsearch.sources.uri import parse
 
 INDEX_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?")
 
@@ -82,8 +83,8 @@ def serving(settings: Settings, *, host: str, port: int) -> Settings:
 
 def check_source(source: str) -> None:
     """Raises UsageError for a folder that does not exist on this machine."""
-    if "://" not in source:
-        _check_exists("source", source.partition("?")[0])
+    if path := parse(source).path:
+        _check_exists("source", path)
 
 
 def check_model(model: str | None) -> None:
@@ -94,15 +95,14 @@ def check_model(model: str | None) -> None:
 
 def local_source(source: str) -> str:
     """A path made absolute, so that the same folder gives the same run from every working directory."""
-    if "://" in source:
-        return source
-    path, mark, options = source.partition("?")
-    return os.path.abspath(os.path.expanduser(path)) + mark + options
+    uri = parse(source)
+    return uri.with_path(os.path.abspath(os.path.expanduser(uri.path))) if uri.path else source
 
 
 def pod_source(source: str) -> str:
     """A source that pods can read. Raises UsageError for a path that exists only on this machine."""
-    if "://" not in source and not source.startswith("/"):
+    path = parse(source).path
+    if path and not path.startswith("/"):
         raise UsageError(
             f"Source {source!r} is a path on this machine. In a cluster, use the path in its pods (/sources/NAME; see "
             "`sources` in the chart's values) or a bucket. To work on this machine, add --local"

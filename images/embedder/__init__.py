@@ -1,1 +1,1 @@
-"""Plans shards and turns the images of each into vectors."""
+"""Plans shards and turns their images into vectors."""

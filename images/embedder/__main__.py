@@ -13,7 +13,8 @@ from typing import Any
 from imgsearch import machine, stage
 from imgsearch.encoder import LOCAL
 from imgsearch.metrics import exposed
-from imgsearch.runs.layout import Plan, RunFolder
+from imgsearch.runs.documents import Plan
+from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import Settings
 from imgsearch.sources import open_source
 from imgsearch.storage import Storage
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def model(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
-    """Fills the hub's cache with the model, so that the many processes that need it do not ask the hub at once."""
+    """Downloads the model into the hub's cache, so that the processes of all shards do not download it at once."""
     name = settings.run.model
     start = time.monotonic()
     if name.startswith(LOCAL):
@@ -36,10 +37,10 @@ def model(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 
 def plan(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Lists the source and writes the plan."""
-    from embedder.plan import plan as make
+    from embedder.plan import plan
 
-    made = make(settings, Storage(settings.storage.uri), open_source(settings.run.source))
-    return {"shards": made.shards, "images": made.images, "kept": made.kept, "removed": made.removed}
+    planned = plan(settings, Storage(settings.storage.uri), open_source(settings.run.source))
+    return {"shards": planned.shards, "images": planned.images, "kept": planned.kept, "removed": planned.removed}
 
 
 def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
@@ -50,9 +51,7 @@ def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     from imgsearch.encoder import Encoder
 
     def load() -> Encoder:
-        from imgsearch.encoder.openclip import (
-            load_encoder,
-        )  # seconds of torch, not paid where the shard is done
+        from imgsearch.encoder.openclip import load_encoder  # takes seconds, and a finished shard needs no model
 
         return load_encoder(settings.run.model, batch=settings.embed.batch_images, threads=1)
 

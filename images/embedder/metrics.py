@@ -1,4 +1,4 @@
-"""What the embedder counts and times while it runs: for Prometheus, and for the shard's done.json."""
+"""Counters and timers of the embedder, for Prometheus and for the shard's done.json."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ class EmbedMetrics(StageMetrics):
 
 
 def kind(reason: str) -> str:
-    """A reason without its numbers and tail, so that a million bad files do not make a million time series."""
+    """A reason without its numbers, cut to 60 characters: a million bad files must not make a million time series."""
     return re.sub(r"\d[\d,.]*", "N", reason)[:60]

@@ -1,4 +1,4 @@
-"""Stages that work at the same time, in order: what makes reading, decoding, computing and writing overlap."""
+"""Stages that work at the same time and keep the order, so that reading, decoding and computing overlap."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def ordered_map(
     window: int,
     queued: Callable[[int], None],
 ) -> Iterator[Out]:
-    """`map` in `pool`, results in the order of `values`, at most `window` of them in flight.
+    """`map` in `pool`, with the results in the order of `values` and at most `window` of them in flight.
 
-    Values are taken only as results are: chained maps hold bounded memory and never run ahead of the slowest.
-    `queued` is told 1 when a result is ready and -1 when it is taken, so that their sum is the queue's length.
-    The first exception of `work` is raised in its place."""
+    It takes a value only when a result is taken: chained maps need bounded memory and never run ahead of the slowest.
+    It calls `queued` with 1 when a result is ready and with -1 when it is taken; the sum is the queue's length.
+    It raises an exception of `work` in place of the result."""
     flight: deque[Future[Out]] = deque()
 
     def taken() -> Out:
@@ -42,7 +42,7 @@ def ordered_map(
 
 
 def batched(values: Iterable[In], size: Callable[[], int]) -> Iterator[list[In]]:
-    """Lists of `size()` values, the last one shorter; `size` is asked anew for each."""
+    """Lists of `size()` values, the last one shorter; `size` is called for each value."""
     batch: list[In] = []
     for value in values:
         batch.append(value)

@@ -1,16 +1,14 @@
-"""Parts of a shard: what the embedder writes every 2 000 images or so, and what a restart finds of them.
+"""Writes the parts of a shard, every 2 000 images or so, and counts those that an earlier process has written.
 
-A part is a run of the shard's images in plan order, so all that a restart must know is how many images the whole
-parts cover. Its thumbnails and bad images are put first, its Parquet file last and only if it is not there: that
-file is the part's marker, and a second process on the same shard cannot replace it.
+A part holds consecutive images of the shard in plan order, so a restart needs to know only how many images the
+complete parts hold. The thumbnails and bad images are written first. The Parquet file is written last, and only if it
+does not exist: it marks the part as complete, and a second process on the same shard cannot replace it.
 """
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,9 @@ from numpy.typing import NDArray
 
 from imgsearch.encoder import Encoder
 from imgsearch.errors import PermanentError, TemporaryError
-from imgsearch.runs import tables
+from imgsearch.runs import parts, tables
 from imgsearch.runs.layout import RunFolder, image_id
+from imgsearch.runs.parts import BadRow, Header, PartRow, ThumbnailArchive
 from imgsearch.storage import Storage
 
 
@@ -48,7 +47,7 @@ class Bad:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the whole parts of a shard hold."""
+    """The counts of the complete parts of a shard."""
 
     parts: int = 0
     images: int = 0
@@ -63,60 +62,45 @@ VECTOR_BLOCK = 500
 
 
 class Draft:
-    """A part in the making. Thumbnails go into the archive, and vectors into a few large blocks, as they come:
-    thousands of small ones, kept until the part is whole, would leave the heap full of holes that the model's large
-    blocks do not fit into."""
+    """A part in memory that still grows. Thumbnails go into the archive, and vectors into a few large blocks, at once:
+    thousands of small objects, kept until the part is complete, would fragment the heap so much that the model's large
+    blocks do not fit any more."""
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        """Of schema.embeddings."""
-        self.bad: list[dict[str, str]] = []
-        """Of schema.BAD."""
+        self.rows: list[PartRow] = []
+        self.bad: list[BadRow] = []
+        self.thumbnails = ThumbnailArchive()
         self._block = np.empty((0, 0), np.float16)
-        self._sink = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._sink, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.bad)
 
-    def add(self, entry: Row | Bad) -> None:
-        if isinstance(entry, Bad):
-            self.bad.append(vars(entry))
+    def add(self, image: Row | Bad) -> None:
+        if isinstance(image, Bad):
+            self.bad.append({"key": image.key, "stage": image.stage, "reason": image.reason, "etag": image.etag})
             return
-        id = image_id(entry.key)
+        id = image_id(image.key)
         self.rows.append(
             {
                 "id": id,
-                "key": entry.key,
-                "etag": entry.etag,
-                "embedding": self._place(entry.vector),
-                "width": entry.width,
-                "height": entry.height,
-                "thumb_offset": self._keep(f"{id}.webp", entry.thumbnail),
-                "thumb_length": len(entry.thumbnail),
-                "metadata": tables.encode_metadata(entry.metadata),
+                "key": image.key,
+                "etag": image.etag,
+                "embedding": self._kept(image.vector),
+                "width": image.width,
+                "height": image.height,
+                "thumb_offset": self.thumbnails.add(id, image.thumbnail),
+                "thumb_length": len(image.thumbnail),
+                "metadata": tables.encode_metadata(image.metadata),
             }
         )
 
-    def archive(self) -> memoryview:
-        """The finished tar; nothing can be added then."""
-        self._tar.close()
-        return self._sink.getbuffer()
-
-    def _place(self, vector: NDArray[np.float32]) -> NDArray[np.float16]:
+    def _kept(self, vector: NDArray[np.float32]) -> NDArray[np.float16]:
         row = len(self.rows) % VECTOR_BLOCK
         if row == 0:
-            self._block = np.empty((VECTOR_BLOCK, len(vector)), np.float16)  # its rows keep the one before alive
-        place: NDArray[np.float16] = self._block[row]
-        place[:] = vector
-        return place
-
-    def _keep(self, name: str, thumbnail: bytes) -> int:
-        """Puts a thumbnail into the tar; returns where in it its bytes begin."""
-        member = tarfile.TarInfo(name)
-        member.size = len(thumbnail)
-        self._tar.addfile(member, io.BytesIO(thumbnail))
-        return self._tar.offset - _padded(member.size)
+            self._block = np.empty((VECTOR_BLOCK, len(vector)), np.float16)  # the rows keep the block before alive
+        copy: NDArray[np.float16] = self._block[row]
+        copy[:] = vector
+        return copy
 
 
 class Parts:
@@ -126,43 +110,30 @@ class Parts:
         self._storage = storage
         self._folder = folder
         self._shard = shard
-        self._about = {
-            "model": encoder.model,
-            "fingerprint": encoder.fingerprint,
-            "preprocessing": encoder.preprocessing,
-            "dim": str(encoder.dim),
-        }
-        self._schema = tables.embeddings(encoder.dim)
+        self._empty = Header(encoder.model, encoder.fingerprint, encoder.preprocessing, encoder.dim, images=0, bad=0)
 
     def progress(self) -> Progress:
-        """Counts the whole parts; raises PermanentError where they were made with other weights."""
-        found = Progress()
-        there = set(self._storage.keys(self._folder.shard(self._shard)))
-        while (name := self._folder.part(self._shard, found.parts)) in there:
-            _, about = tables.from_bytes(self._storage.get(name), name)
-            differing = [field for field in ("model", "fingerprint", "dim") if about.get(field) != self._about[field]]
-            if differing:
-                raise PermanentError(
-                    f"{name} was made with another model ({differing[0]} {about.get(differing[0])}, now "
-                    f"{self._about[differing[0]]}): use the same model, or index under a new --run"
-                )
-            found = Progress(found.parts + 1, found.images + int(about["images"]), found.bad + int(about["bad"]))
-        return found
+        """Counts the complete parts; raises PermanentError if another model made one of them."""
+        progress = Progress()
+        names = set(self._storage.keys(self._folder.shard(self._shard)))
+        while (name := self._folder.part(self._shard, progress.parts)) in names:
+            _, header = parts.from_bytes(self._storage.get(name), name)
+            for field in ("model", "fingerprint", "dim"):
+                before, now = getattr(header, field), getattr(self._empty, field)
+                if before != now:
+                    raise PermanentError(
+                        f"{name} was made with another model ({field} {before}, now {now}): "
+                        "use the same model, or index under a new --run"
+                    )
+            progress = Progress(progress.parts + 1, progress.images + header.images, progress.bad + header.bad)
+        return progress
 
     def write(self, part: int, draft: Draft) -> None:
         """Writes a draft as part number `part`.
 
-        Raises TemporaryError where another process has written that part meanwhile."""
-        self._storage.put(self._folder.thumbs(self._shard, part), draft.archive())
-        self._storage.put(
-            self._folder.bad(self._shard, part),
-            tables.to_bytes(tables.table(tables.BAD, draft.bad)),
-        )
-        about = {**self._about, "images": str(len(draft.rows)), "bad": str(len(draft.bad))}
-        data = tables.to_bytes(tables.table(self._schema, draft.rows), about)
-        if not self._storage.create(self._folder.part(self._shard, part), data):
-            raise TemporaryError(f"another process is embedding shard {self._shard}; a retry goes on after its parts")
-
-
-def _padded(size: int) -> int:
-    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        Raises TemporaryError if another process has written that part meanwhile."""
+        self._storage.put(self._folder.thumbs(self._shard, part), draft.thumbnails.finish())
+        self._storage.put(self._folder.bad(self._shard, part), parts.bad_to_bytes(draft.bad))
+        header = replace(self._empty, images=len(draft.rows), bad=len(draft.bad))
+        if not self._storage.create(self._folder.part(self._shard, part), parts.to_bytes(draft.rows, header)):
+            raise TemporaryError(f"another process is embedding shard {self._shard}: a retry continues after its parts")

@@ -1,9 +1,9 @@
-"""The plan of a run: which items there are, cut into shards of about the same work. No pixel is read."""
+"""The plan of a run: the items of the source, in shards of about the same work. No pixel is read."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
@@ -11,31 +11,29 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedder.items import Items
+from embedder.items import Items, Row
 from imgsearch.errors import UsageError
 from imgsearch.runs import tables
-from imgsearch.runs.layout import Plan, RunFolder
+from imgsearch.runs.documents import Plan
+from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import RunSettings, Settings
 from imgsearch.sources import Source
 from imgsearch.storage import Storage
 
 IMAGE_COST = 2**14
-"""What an image costs besides its bytes, in bytes: a shard of a million icons is no small shard."""
+"""The cost of an image besides its bytes, in bytes: a shard of a million icons is not small."""
 DROPPED_ROWS = 100_000
 """How many keys of `dropped.parquet` are in memory at a time."""
 
-Row = Mapping[str, Any]
-"""Of schema.ITEMS."""
-
 
 def plan(settings: Settings, storage: Storage, source: Source) -> Plan:
-    """Lists `source` and writes the plan, its shards' items first; a plan that is there is returned as it is.
+    """Lists `source` and writes the plan, the items of its shards first; returns an existing plan as it is.
 
-    The shards of an update hold what is new or changed since the base run; one that finds nothing new and nothing
-    gone is not written.
-    Raises UsageError where the plan that is there is of something else, or the base is."""
+    The shards of an update hold the items that are new or changed since the base run. An update without changes
+    writes no plan.
+    Raises UsageError if the existing plan, or the base, has another source, model or index."""
     run = settings.run
-    asked: dict[str, Any] = {
+    inputs: dict[str, Any] = {
         "source": source.uri,
         "model": run.model,
         "index": run.index,
@@ -44,40 +42,41 @@ def plan(settings: Settings, storage: Storage, source: Source) -> Plan:
     }
     key = RunFolder(run.id).plan
     if not storage.exists(key):
-        made = _list(run, storage, source, asked)
-        if not made.shards and not made.removed:
-            storage.delete(RunFolder(run.id).root)  # nothing to do is no run: the next update looks again
-            return made
-        storage.create(key, made.to_json())
-    return _checked(read_plan(storage, run.id), asked, advice="use another --run")
+        new = _list(run, storage, source, inputs)
+        if not new.shards and not new.removed:
+            storage.delete(RunFolder(run.id).root)  # without a plan, the next update lists again
+            return new
+        storage.create(key, new.to_json())
+    return _checked(read_plan(storage, run.id), inputs, advice="use another --run")
 
 
 def read_plan(storage: Storage, run: str) -> Plan:
-    """Raises NotFound where the run has none."""
+    """Raises NotFound if the run has none."""
     key = RunFolder(run).plan
     return Plan.from_json(storage.get(key), key)
 
 
 def cut(rows: Iterable[Row], *, shards: int, items: int, work: int) -> Iterator[tuple[int, Row]]:
-    """Each of `rows`, in their order, with the number of its shard; all `shards` are of about the same work.
+    """Each of `rows`, in their order, with the number of its shard. All `shards` have about the same work, and none
+    is empty.
 
-    `items` and `work` (bytes, with IMAGE_COST an image) are sums over `rows`; none of the shards is empty."""
+    `items` and `work` (bytes, plus IMAGE_COST for each image) are sums over `rows`."""
     shard, held = 0, 0
     for number, row in enumerate(rows):
         cost = row["size"] + row["images"] * IMAGE_COST
         left = shards - shard
-        full = held + cost / 2 > work / left  # its middle lies behind the end of an equal share of the rest
+        full = held + cost / 2 > work / left  # the middle of the item is beyond an equal share of the rest
         if held and left > 1 and (full or items - number < left):
             shard, work, held = shard + 1, work - held, 0
         held += cost
         yield shard, row
 
 
-def _list(run: RunSettings, storage: Storage, source: Source, asked: Mapping[str, Any]) -> Plan:
+def _list(run: RunSettings, storage: Storage, source: Source, inputs: dict[str, Any]) -> Plan:
     folder = RunFolder(run.id)
-    with Items() as items:
+    with Items(source.image_keys) as items:
         if run.base:
-            for earlier in _chain(storage, run.base, {name: asked[name] for name in ("source", "model")}):
+            for earlier in _chain(storage, run.base, {name: inputs[name] for name in ("source", "model")}):
                 items.add_base(_rows(storage, earlier), _dropped(storage, earlier))
         items.add(source.items(), source.metadata())
         totals = items.totals()
@@ -97,36 +96,34 @@ def _list(run: RunSettings, storage: Storage, source: Source, asked: Mapping[str
             removed=items.removed(),
             kept=items.kept(),
             skipped=dict(sorted(source.skipped.items())),
-            **asked,
+            **inputs,
         )
 
 
-def _checked(planned: Plan, asked: Mapping[str, Any], *, advice: str) -> Plan:
-    for name, value in asked.items():
-        there = getattr(planned, name)
-        if there != value:
-            raise UsageError(f"run {planned.run} was planned with {name} {there!r}, not {value!r}: {advice}")
+def _checked(planned: Plan, inputs: dict[str, Any], *, advice: str) -> Plan:
+    for name, value in inputs.items():
+        planned_value = getattr(planned, name)
+        if planned_value != value:
+            raise UsageError(f"run {planned.run} was planned with {name} {planned_value!r}, not {value!r}: {advice}")
     return planned
 
 
-def _chain(storage: Storage, base: str, asked: Mapping[str, Any]) -> list[Plan]:
-    """The plan of `base`, behind those that it is based on, the first of which indexed everything."""
+def _chain(storage: Storage, base: str, inputs: dict[str, Any]) -> list[Plan]:
+    """The plan of `base` and of all runs before it, starting with the one that indexed everything."""
     chain: list[Plan] = []
-    name: str | None = base
-    while name:
-        if not storage.exists(RunFolder(name).plan):
-            raise UsageError(
-                f"run {name}, from which the update starts, has no plan: index everything, without --update"
-            )
-        chain.append(_checked(read_plan(storage, name), asked, advice="index everything, without --update"))
-        name = chain[-1].base
+    run: str | None = base
+    while run:
+        if not storage.exists(RunFolder(run).plan):
+            raise UsageError(f"run {run}, the base of the update, has no plan: index everything, without --update")
+        chain.append(_checked(read_plan(storage, run), inputs, advice="index everything, without --update"))
+        run = chain[-1].base
     return chain[::-1]
 
 
 def _rows(storage: Storage, planned: Plan) -> Iterator[Row]:
     for shard in range(planned.shards):
         key = RunFolder(planned.run).items(shard)
-        yield from tables.from_bytes(storage.get(key), key)[0].to_pylist()
+        yield from tables.items_from_bytes(storage.get(key), key).to_pylist()
 
 
 def _dropped(storage: Storage, planned: Plan) -> Iterator[str]:
@@ -139,6 +136,6 @@ def _dropped(storage: Storage, planned: Plan) -> Iterator[str]:
 def _dropped_table(keys: Iterator[str]) -> bytes:
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, tables.DROPPED, compression="zstd") as writer:
-        while some := list(islice(keys, DROPPED_ROWS)):
-            writer.write_table(pa.table({"key": some}, tables.DROPPED))
+        while page := list(islice(keys, DROPPED_ROWS)):
+            writer.write_table(pa.table({"key": page}, tables.DROPPED))
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

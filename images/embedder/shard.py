@@ -1,4 +1,4 @@
-"""One shard from its images to its done.json: reader → decoder → encoder → writer, all at work at once."""
+"""Embeds one shard, from its images to its done.json: reading, decoding, encoding and writing overlap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from imgsearch import machine, pictures
 from imgsearch.encoder import Encoder, Pixels
 from imgsearch.errors import BadImage
 from imgsearch.runs import tables
-from imgsearch.runs.layout import Plan, RunFolder, ShardDone
+from imgsearch.runs.documents import Plan, ShardDone
+from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import EmbedSettings
 from imgsearch.sources import Item, Source, SourceImage
 from imgsearch.stage import Interrupted
@@ -29,18 +30,18 @@ from imgsearch.storage import Storage
 log = logging.getLogger(__name__)
 
 READERS = 16
-"""Threads that wait for a disk or a bucket; they compute nothing."""
+"""Threads that wait for a disk or a bucket, and do not compute."""
 
 PROGRESS_SECONDS = 2.0
 
 RELEASE_IMAGES = 500
-"""After so many, freed memory goes back to the kernel: often enough that the holes in the heap do not add up, seldom
-enough that touching the pages anew costs about a fiftieth of a small model's time."""
+"""After this many images, freed memory goes back to the kernel. More often, and the page faults of a small model take
+more than 2 % of its time; less often, and a fragmented heap grows."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """An image's bytes, or why they could not be had."""
+    """An image's bytes, or the reason why they could not be read."""
 
     source: SourceImage
     data: bytes | BadImage
@@ -58,7 +59,7 @@ class Prepared:
 
 
 class ShardEmbedder:
-    """Embeds shards of one run; goes on after the last whole part of an earlier try."""
+    """Embeds shards of one run, and resumes after the last complete part of an earlier attempt."""
 
     def __init__(
         self,
@@ -83,9 +84,9 @@ class ShardEmbedder:
         self._clock = clock
 
     def embed(self, shard: int) -> ShardDone:
-        """Embeds what is left of `shard` and writes its done.json.
+        """Embeds the rest of `shard` and writes its done.json.
 
-        Raises Interrupted where `stopping` was set first; the part in hand is then written."""
+        Raises Interrupted if `stopping` is set meanwhile, after it has written the started part."""
         name = self._folder.done(shard)
         if self._storage.exists(name):
             log.info("shard %d is done already", shard)
@@ -97,8 +98,8 @@ class ShardEmbedder:
         parts = Parts(self._storage, self._folder, shard, encoder=encoder)
         before = parts.progress()
         if before.done:
-            log.info("going on after %d of %d images", before.done, total)
-        images = self._until_stopping(self._source.images(_each(items), before.done))
+            log.info("resuming after %d of %d images", before.done, total)
+        images = self._until_stopping(self._source.images(_items(items), before.done))
         writer = PartWriter(
             parts,
             before,
@@ -108,8 +109,8 @@ class ShardEmbedder:
             clock=self._clock,
         )
         with writer:
-            for entries in self._embedded(images, encoder):
-                writer.add(entries)
+            for batch in self._embedded(images, encoder):
+                writer.add(batch)
         after = writer.progress
         if after.done < total:
             raise Interrupted
@@ -131,11 +132,10 @@ class ShardEmbedder:
 
     def _items(self, shard: int) -> pa.Table:
         name = self._folder.items(shard)
-        table, _ = tables.from_bytes(self._storage.get(name), name)
-        return table
+        return tables.items_from_bytes(self._storage.get(name), name)
 
     def _until_stopping(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
-        """Ends early once the process shall stop: what is in flight then drains into the part in hand."""
+        """Ends early when the process must stop: the images in flight still reach the started part."""
         for image in images:
             if self._stopping.is_set():
                 return
@@ -190,42 +190,42 @@ class ShardEmbedder:
         return Prepared(read.source, pixels, picture.width, picture.height, thumbnail)
 
     def _encode(self, batch: list[Prepared | Bad], encoder: Encoder) -> list[Row | Bad]:
-        pixels = [entry.pixels for entry in batch if isinstance(entry, Prepared)]
+        pixels = [image.pixels for image in batch if isinstance(image, Prepared)]
         with self._metrics.timed("encode"):
             vectors = iter(encoder.encode_images(pixels) if pixels else ())
         self._metrics.device_memory.set(encoder.device_memory)
         rows: list[Row | Bad] = []
-        for entry in batch:
-            if isinstance(entry, Bad):
-                rows.append(entry)
+        for image in batch:
+            if isinstance(image, Bad):
+                rows.append(image)
                 continue
-            source = entry.source
+            source = image.source
             rows.append(
                 Row(
                     source.key,
                     source.etag,
                     source.metadata,
                     next(vectors),
-                    entry.width,
-                    entry.height,
-                    entry.thumbnail,
+                    image.width,
+                    image.height,
+                    image.thumbnail,
                 )
             )
             self._metrics.encoded.inc()
         return rows
 
 
-def _each(items: pa.Table) -> Iterator[Item]:
-    """The items of a shard one by one: as a table they are a tenth of what they are as objects."""
+def _items(items: pa.Table) -> Iterator[Item]:
+    """The items of a shard one by one: as a table they need a tenth of the memory of objects."""
     for batch in items.to_batches(max_chunksize=1000):
         for row in batch.to_pylist():
             yield Item(**{**row, "metadata": tables.decode_metadata(row["metadata"])})
 
 
 class PartWriter:
-    """Collects finished images into parts and writes each in a thread of its own, one behind the computation.
+    """Collects finished images into parts, and writes a part in a thread while the next one is computed.
 
-    As a context manager it writes the part in hand at the end, unless an error ended the block."""
+    As a context manager it writes the started part at the end, unless an error ended the block."""
 
     def __init__(
         self,
@@ -242,13 +242,13 @@ class PartWriter:
         self._total = total
         self._metrics = metrics
         self._clock = clock
-        self._hand = Draft()
+        self._draft = Draft()
         self._pool = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
         self._logged = clock()
         self._seen = before.done
         self.progress = before
-        """What is written or being written."""
+        """Of the parts that are written or being written."""
 
     def __enter__(self) -> PartWriter:
         return self
@@ -256,19 +256,19 @@ class PartWriter:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         try:
             if error is None:
-                if len(self._hand):
+                if len(self._draft):
                     self._flush()
                 self._settle()
         finally:
             self._pool.shutdown()
         self._log()
 
-    def add(self, entries: list[Row | Bad]) -> None:
-        for entry in entries:
-            self._hand.add(entry)
-            if len(self._hand) == self._part_images:
+    def add(self, images: list[Row | Bad]) -> None:
+        for image in images:
+            self._draft.add(image)
+            if len(self._draft) == self._part_images:
                 self._flush()
-        before, self._seen = self._seen, self._seen + len(entries)
+        before, self._seen = self._seen, self._seen + len(images)
         if self._seen // RELEASE_IMAGES > before // RELEASE_IMAGES:
             machine.release_freed_memory()
         if self._clock() - self._logged >= PROGRESS_SECONDS:
@@ -276,7 +276,7 @@ class PartWriter:
 
     def _flush(self) -> None:
         self._settle()
-        draft, self._hand = self._hand, Draft()
+        draft, self._draft = self._draft, Draft()
         before = self.progress
         self.progress = Progress(before.parts + 1, before.images + len(draft.rows), before.bad + len(draft.bad))
         self._writing = self._pool.submit(self._write, before.parts, draft)

@@ -1,4 +1,4 @@
-"""The model that turns images and texts into vectors of one space. `torch` and `open_clip` are imported only here."""
+"""The model, which turns images and texts into vectors of one space. The one door to `torch` and `open_clip`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
-"""(size, size, 3), RGB: an image cut and scaled to what the model takes."""
+"""(size, size, 3), RGB: an image cropped and scaled to the input of the model."""
 Vectors = NDArray[np.float32]
 """(n, dim), each row of length 1."""
 LOCAL = "local-dir:"
-"""With what the name of a model begins that is a folder, and not from the hub."""
+"""Prefix of the name of a model that is a folder, not from the hub."""
 
 
 class Encoder(Protocol):
@@ -22,41 +22,41 @@ class Encoder(Protocol):
 
     @property
     def model(self) -> str:
-        """What it was loaded by: `ARCH/TAG` or `local-dir:PATH`."""
+        """The name that it was loaded by: `ARCH/TAG` or `local-dir:PATH`."""
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of the weights: two encoders with the same one give the same vectors."""
+        """Hex digest of the weights: two encoders with the same fingerprint give the same vectors."""
 
     @property
     def preprocessing(self) -> str:
-        """How `prepare` and the normalisation work, for the record."""
+        """The steps of `prepare` and of the normalisation, recorded in each part."""
 
     @property
     def dim(self) -> int: ...
 
     @property
     def size(self) -> int:
-        """Side of the square that the model takes, in pixels."""
+        """Side of the square input of the model, in pixels."""
 
     @property
     def device(self) -> str:
-        """As torch calls it: cpu, cuda:0."""
+        """Name of the device in torch: cpu, cuda:0."""
 
     @property
     def workers(self) -> int:
-        """How many threads should call `encode_images` at once: the CPU's cores, or 1 for a GPU."""
+        """How many threads should call `encode_images` at once."""
 
     @property
     def batch(self) -> int:
-        """Images that one call should bring; shrinks when the device's memory ran out."""
+        """The number of images for one call; it shrinks if the device runs out of memory."""
 
     @property
     def device_memory(self) -> int:
-        """The most bytes of the GPU's memory that were in use so far; 0 on a CPU."""
+        """The peak memory of the GPU so far, in bytes; 0 on a CPU."""
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """An RGB image of any size as the model's input, not yet normalised."""
+        """Turns an RGB image of any size into the model's input, not yet normalised."""
 
     def encode_images(self, batch: Sequence[Pixels]) -> Vectors: ...
 

@@ -26,15 +26,15 @@ from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, Usa
 log = logging.getLogger(__name__)
 
 CPU_BATCH = 16
-"""Fewer give matrices too small for a core, and the activations of more fall out of its cache: of 8, 16 and 32, 16 was
-fastest for a ViT-B-32 and for an EfficientNet."""
+"""The matrices of a smaller batch are too small for a core, and the activations of a larger one do not fit its cache:
+of 8, 16 and 32, 16 was fastest for a ViT-B-32 and for an EfficientNet."""
 GPU_BATCH = 256
 
 
 def load_encoder(model: str, *, batch: int | None = None, threads: int | None = None) -> Encoder:
-    """Loads `ARCH/TAG` or `local-dir:PATH` onto the GPU in bfloat16 (float16 where it has no bfloat16), or onto the
-    CPU in float32. `threads`: CPU threads of one call; None: all. `batch`: images a call; None: what suits the
-    device. Raises UsageError for a model that does not exist, TemporaryError where its weights can't be had now."""
+    """Loads `ARCH/TAG` or `local-dir:PATH` onto the GPU in bfloat16 (float16 if it has no bfloat16), or onto the CPU in
+    float32. `threads`: CPU threads of one call; None: all. `batch`: images of one call; None: a default for the device.
+    Raises UsageError for a model that does not exist, TemporaryError if its weights cannot be loaded now."""
     cores = machine.cpus()
     threads = min(threads or cores, cores)
     torch.set_num_threads(threads)
@@ -63,8 +63,8 @@ def load_encoder(model: str, *, batch: int | None = None, threads: int | None = 
 
 
 def download(model: str) -> None:
-    """Brings what `ARCH/TAG` needs into the hub's cache, unless it is there, and loads it from there, on the CPU. Many
-    processes with one cache may call it at once. Raises as `load_encoder` does."""
+    """Downloads the weights of `ARCH/TAG` into the hub's cache, unless they are cached, and loads them on the CPU. Many
+    processes with one cache may call it at once. Raises the errors of `load_encoder`."""
     _create(model)
 
 
@@ -88,8 +88,8 @@ class OpenClipEncoder:
         normalize = next(t for t in preprocess.transforms if isinstance(t, transforms.Normalize))
         self._network = network.eval()
         self._tokenizer = tokenizer
-        # Scaling and cropping are Pillow's work and give bytes; the rest is arithmetic that the device does on a
-        # whole batch, so a quarter of the memory waits in queues.
+        # Pillow scales and crops, with bytes as result. The device does the remaining arithmetic on a whole batch, so
+        # the images in the queues need a quarter of the memory.
         self._geometry = [t for t in preprocess.transforms if not _is_arithmetic(t)]
         self._dtype = dtype
         self._threads = threads
@@ -120,25 +120,25 @@ class OpenClipEncoder:
         return np.asarray(image)
 
     def encode_images(self, batch: Sequence[Pixels]) -> Vectors:
-        done: list[Vectors] = []
-        at = 0
-        while at < len(batch):
+        vectors: list[Vectors] = []
+        start = 0
+        while start < len(batch):
             size = self.batch
             try:
-                done.append(self._encode(batch[at : at + size]))
+                vectors.append(self._encode(batch[start : start + size]))
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
                 self._shrink(size)
             else:
-                at += size
-        return np.concatenate(done) if done else np.zeros((0, self.dim), np.float32)
+                start += size
+        return np.concatenate(vectors) if vectors else np.zeros((0, self.dim), np.float32)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         tokens = self._tokenizer(list(texts))
         if self.device == "cpu" and len(texts) >= self._threads > 1:
-            # A share for each core: threads that share one matrix wait for each other, and on a machine that is busy
-            # with the searches of other clients they wait long.
+            # One part for each core: threads that share one matrix wait for each other, and on a busy machine they wait
+            # long.
             return np.concatenate(list(self._cores.map(self._encode_tokens, tokens.chunk(self._threads))))
         torch.set_num_threads(self._threads)
         return self._encode_tokens(tokens)
@@ -149,23 +149,23 @@ class OpenClipEncoder:
 
     def _encode(self, batch: Sequence[Pixels]) -> Vectors:
         torch.set_num_threads(self._threads)  # OpenMP keeps the number per calling thread
-        # (n, h, w, 3) seen as (n, 3, h, w): the channels-last order that convolutions want
+        # (n, h, w, 3) viewed as (n, 3, h, w): the channels-last order, best for convolutions
         raw = torch.from_numpy(np.stack(batch)).to(self.device).permute(0, 3, 1, 2)
         with torch.inference_mode():
             pixels = (raw.float() * self._factor + self._shift).to(self._dtype)
             return _normalized(self._network.encode_image(pixels))
 
     def _shrink(self, size: int) -> None:
-        """Halves the batch, unless another thread already did since `size` was read."""
+        """Halves the batch, unless another thread has halved it since `size` was read."""
         with self._shrinking:
             if self.batch == size:
                 if size == 1:
                     raise PermanentError(
-                        f"one image does not fit the memory of {self.device} with {self.model}: "
+                        f"the memory of {self.device} is too small for one image with {self.model}: "
                         "use a smaller model or a larger device"
                     )
                 self.batch = size // 2
-                log.warning("out of memory on %s, going on with batches of %d", self.device, self.batch)
+                log.warning("out of memory on %s, continuing with batches of %d", self.device, self.batch)
         if self.device != "cpu":
             torch.cuda.empty_cache()
 
@@ -190,27 +190,27 @@ def _name(model: str) -> str:
 
 
 def _create(model: str) -> tuple[Any, transforms.Compose, Any]:
-    """The network, its preprocessing and its tokenizer, which for some models comes from the hub too."""
+    """The network, its preprocessing and its tokenizer; for some models the tokenizer is downloaded too."""
     if model.startswith(LOCAL):
         tag = None
         folder = Path(model.removeprefix(LOCAL))
         if not (folder / "open_clip_config.json").is_file():
-            raise UsageError(f"{folder} is no OpenCLIP model folder: it has no open_clip_config.json")
+            raise UsageError(f"invalid model folder {folder}: it has no open_clip_config.json")
     else:
         tag = _checked_tag(model)
     try:
         network, _, preprocess = open_clip.create_model_and_transforms(_name(model), pretrained=tag)
         tokenizer = open_clip.get_tokenizer(_name(model))
-    except Exception as error:  # open_clip, the hub and safetensors each raise their own
+    except Exception as error:  # open_clip, the hub and safetensors raise errors of many classes
         raise _load_failure(model, error) from error
     return network, preprocess, tokenizer
 
 
 def _checked_tag(model: str) -> str:
     arch, _, tag = model.partition("/")
-    known = open_clip.list_models()
-    if arch not in known:
-        raise UsageError(f"no OpenCLIP architecture is called {arch!r}{_near(arch, known)}")
+    architectures = open_clip.list_models()
+    if arch not in architectures:
+        raise UsageError(f"OpenCLIP has no architecture {arch!r}{_similar(arch, architectures)}")
     tags = open_clip.list_pretrained_tags_by_model(arch)
     if tag not in tags:
         raise UsageError(
@@ -219,11 +219,11 @@ def _checked_tag(model: str) -> str:
     return tag
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+def _similar(name: str, known: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return (
-        f"; did you mean {' or '.join(near)}?"
-        if near
+        f"; did you mean {' or '.join(matches)}?"
+        if matches
         else "; `python -c 'import open_clip; print(open_clip.list_models())'` lists them"
     )
 
@@ -231,15 +231,15 @@ def _near(name: str, known: Sequence[str]) -> str:
 def _load_failure(model: str, error: Exception) -> ImgsearchError:
     reason = str(error).strip().split("\n", 1)[0]
     if model.startswith(LOCAL):
-        return PermanentError(f"the model in {model.removeprefix(LOCAL)} can't be loaded: {reason}")
+        return PermanentError(f"cannot load the model in {model.removeprefix(LOCAL)}: {reason}")
     return TemporaryError(
-        f"the weights of {model} can't be had ({reason}); check the network, or HF_HOME if they should be cached"
+        f"cannot load the weights of {model} ({reason}): check the network, or HF_HOME if they should be cached"
     )
 
 
 def _fingerprint(network: torch.nn.Module) -> str:
-    """SHA-256 over every parameter's name, shape and first 16 values: enough to tell two trainings apart, and
-    quick for a model of 10 GB. Taken in float32, before the device's own precision."""
+    """SHA-256 over every parameter's name, shape and first 16 values: different for two trainings, and fast for a
+    model of 10 GB. Computed in float32, before the weights get the device's precision."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)}".encode())

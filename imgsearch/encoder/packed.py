@@ -1,9 +1,9 @@
-"""Faster float32 linear layers on a CPU: oneDNN with weights packed once, in place of the BLAS that torch links.
+"""Faster float32 linear layers on a CPU: oneDNN with weights packed once, instead of the BLAS that torch links.
 
-torch's CPU wheels send float32 `nn.Linear` to MKL, which on AMD processors leaves half of the vector units idle;
-oneDNN, in the same wheel, does not, and reads a weight laid out once for its kernels. Same float32 arithmetic, in
-another order of summation. The operators are those that torch's own compiler emits for a frozen linear layer
-(torch/_inductor/fx_passes/mkldnn_fusion.py); where a build of torch lacks them, the model stays as it is.
+torch's CPU wheels run float32 `nn.Linear` with MKL, which uses half of the vector units of AMD processors. oneDNN, in
+the same wheel, uses all of them, and reads a weight in the layout of its kernels. The float32 arithmetic is the same,
+in another order of summation. torch's own compiler emits the same operators for a frozen linear layer
+(torch/_inductor/fx_passes/mkldnn_fusion.py). If a build of torch lacks them, the model stays as it is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.weight = weight  # some models ask a layer for its weight's dtype
+        self.weight = weight  # some models read the dtype of a layer's weight
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
         self.bias = None if bias is None else bias.detach()
 
@@ -64,12 +64,12 @@ class PackedAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        if query is not key or key is not value:  # cross-attention: rare, and not worth a second packing
+        if query is not key or key is not value:  # cross-attention is too rare for a packing of its own
             return self.original(query, key, value, need_weights=need_weights, attn_mask=attn_mask)  # type: ignore[no-any-return]
         x = query if self.batch_first else query.transpose(0, 1)
         batch, length, width = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        if attn_mask is not None and attn_mask.dim() == 3:  # one for each image and head
+        if attn_mask is not None and attn_mask.dim() == 3:  # one mask for each image and head
             attn_mask = attn_mask.view(batch, self.heads, length, length)
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         out = self.out(mixed.transpose(1, 2).reshape(batch, length, width))

@@ -1,4 +1,4 @@
-"""Image files in folders within folders as a source, be it a folder of a disk or a prefix of a bucket."""
+"""Image files in folders within folders as a source, in a folder of a disk or below a prefix of a bucket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Protocol
 
 from imgsearch.errors import BadImage, NotFound, UsageError
-from imgsearch.sources import Item, Metadata, SourceImage, metadata, printable
+from imgsearch.sources import Item, SourceImage, metadata
+from imgsearch.sources.values import Metadata, printable
 
 # fmt: off
 IMAGES = {
@@ -21,12 +22,13 @@ IMAGES = {
     "ico", "ppm", "pgm", "pbm", "tga",
 }
 # fmt: on
+"""File extensions of images."""
 MAX_BYTES = 2**30
-"""A larger file is refused before it fills the memory; a raw bitmap of the most pixels allowed is smaller."""
+"""A larger file is refused before it fills the memory; a raw bitmap with the most pixels allowed is smaller."""
 MAX_REASONS = 50
-"""After so many different endings the rest is counted together: the count must stay small."""
+"""After this many different extensions, the rest is counted together, so that the count stays small."""
 NOT_UTF8 = re.compile(r"\\udc[89a-f][0-9a-f]")
-"""How `printable` writes a byte of a file name that is not UTF-8."""
+"""A byte of a file name that is not UTF-8, as `printable` escapes it."""
 
 
 @dataclass(frozen=True)
@@ -36,58 +38,58 @@ class File:
     key: str
     """Path relative to the tree, with `/`."""
     path: str
-    """Where it is, as a message names it."""
+    """Full path, for messages."""
     measure: Callable[[], tuple[int, str]]
-    """Its size and etag; may ask the disk, so only what becomes an item is measured."""
+    """Returns size and etag. It may read the disk, so only items are measured."""
 
 
 class Tree(Protocol):
-    """Where the files are. Any thread may call."""
+    """The files of a folder or a prefix. Any thread may call."""
 
     @property
     def uri(self) -> str:
-        """As given, made absolute."""
+        """The URI that the tree was opened with, with an absolute path."""
 
     def walk(self, skipped: Counter[str]) -> Iterator[File]:
-        """Every file that is not hidden, with flat memory; what is hidden is counted in `skipped`.
+        """Every file that is not hidden, with flat memory; counts hidden files and folders in `skipped`.
 
-        Raises UsageError where there is no such tree, PermanentError where a part of it may not be listed,
-        TemporaryError where the place does not answer."""
+        Raises UsageError if the tree does not exist, PermanentError if a part of it may not be listed,
+        TemporaryError if it does not answer."""
 
     def check(self) -> None:
-        """Raises where the whole tree is gone or out of reach: that is no fault of its images."""
+        """Raises an error if the whole tree is gone or cannot be reached: its images are not to blame then."""
 
     def lines(self, file: File) -> Iterator[bytes]:
-        """The lines of a metadata file; raises UsageError where it cannot be read."""
+        """The lines of a metadata file; raises UsageError if it cannot be read."""
 
     def read(self, key: str) -> bytes:
         """The bytes of the file, at most MAX_BYTES; `key` is the key of an image. Raises NotFound, BadImage."""
 
 
 class ImageFiles:
-    """Image files of a tree."""
+    """Image files of a tree. An item is one file, and its key is the image's key."""
 
     def __init__(self, tree: Tree) -> None:
         self.uri = tree.uri
         self.skipped: Counter[str] = Counter()
         self._tree = tree
-        self._described: list[File] = []
+        self._metadata_files: list[File] = []
 
     def items(self) -> Iterator[Item]:
-        """Every file with an image's ending, whether it can be read or not; `load` finds that out.
+        """Every file with the extension of an image, readable or not; `load` finds that out.
 
-        Raises UsageError where there is no image, and what walking the tree raises."""
+        Raises UsageError if there is no image, and the errors of `Tree.walk`."""
         self.skipped.clear()
-        self._described.clear()
+        self._metadata_files.clear()
         empty = True
         for file in self._tree.walk(self.skipped):
-            kind = ending(file.key)
+            kind = extension(file.key)
             if kind in IMAGES:
                 empty = False
                 size, etag = file.measure()
                 yield Item(key=file.key, size=size, etag=etag)
             elif posixpath.basename(file.key) in metadata.NAMES:
-                self._described.append(file)
+                self._metadata_files.append(file)
             else:
                 count(self.skipped, f".{kind} files" if kind else "files without an ending")
         if empty:
@@ -95,24 +97,27 @@ class ImageFiles:
             raise UsageError(f"{self.uri} holds no image files{parquet}")
 
     def metadata(self) -> Iterator[tuple[str, Metadata]]:
-        """Rows of every metadata.jsonl and metadata.csv; their `file_name` is relative to their own folder.
+        """Rows of every metadata.jsonl and metadata.csv; their `file_name` is relative to the file's own folder.
 
-        Raises UsageError, naming file and line, for a row that cannot be read."""
-        for file in self._described:
+        Raises UsageError, with the file and line, for a row that cannot be read."""
+        for file in self._metadata_files:
             folder = posixpath.dirname(file.key)
             for name, values in metadata.rows(file.path, self._tree.lines(file)):
                 yield posixpath.normpath(posixpath.join(folder, printable(name))), values
 
+    def image_keys(self, item: Item) -> Iterator[str]:
+        yield item.key
+
     def images(self, items: Iterable[Item], skip: int = 0) -> Iterator[SourceImage]:
-        """Raises where the whole tree is gone."""
+        """Raises an error if the whole tree is gone."""
         self._tree.check()
         for item in islice(items, skip, None):
             yield SourceImage(item.key, item.etag, item.metadata, partial(self._load, item))
 
     def read(self, key: str) -> bytes:
-        """Serves image files inside the tree and nothing else, whatever `key` says."""
+        """Reads only image files inside the tree, for any `key`."""
         hidden = any(part.startswith(".") for part in key.split("/"))
-        if hidden or key.startswith("/") or posixpath.normpath(key) != key or ending(key) not in IMAGES:
+        if hidden or key.startswith("/") or posixpath.normpath(key) != key or extension(key) not in IMAGES:
             raise NotFound(f"{self.uri} has no image {key!r}")
         data = self._tree.read(key)
         if not data:
@@ -121,7 +126,7 @@ class ImageFiles:
 
     def _load(self, item: Item) -> bytes:
         if not item.etag:  # no listing had it
-            wrong = "there is no such file" if ending(item.key) in IMAGES else "its name has no image's ending"
+            wrong = "there is no such file" if extension(item.key) in IMAGES else "its name has no image's ending"
             raise BadImage("read", f"named in the metadata, but {wrong}")
         try:
             return self.read(item.key)
@@ -132,10 +137,12 @@ class ImageFiles:
             raise BadImage("read", "the file was there when it was listed, and is gone now") from error
 
 
-def ending(name: str) -> str:
+def extension(name: str) -> str:
+    """In lower case, without the dot."""
     return os.path.splitext(name)[1].lower().removeprefix(".")
 
 
 def count(skipped: Counter[str], reason: str) -> None:
+    """Counts one more file that is skipped for `reason`."""
     known = reason in skipped or len(skipped) < MAX_REASONS
     skipped[printable(reason) if known else "other files"] += 1

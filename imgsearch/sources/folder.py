@@ -1,21 +1,33 @@
-"""A folder on the disk, with all its sub-folders, as a place with image files."""
+"""Files on the disk as a source: image files in a folder, or Parquet files that match a pattern."""
 
 from __future__ import annotations
 
+import glob
 import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property, partial
+from typing import Any
+
+import pyarrow as pa
 
 from imgsearch.errors import BadImage, NotFound, PermanentError, TemporaryError, UsageError
-from imgsearch.sources import printable
 from imgsearch.sources.files import MAX_BYTES, File, ImageFiles, count
+from imgsearch.sources.parquet import DataFile, ParquetSource
+from imgsearch.sources.uri import DiskFolder, DiskParquet, folder_before_wildcard
+from imgsearch.sources.values import printable
 
 
-def open_folder(path: str) -> ImageFiles:
-    return ImageFiles(Folder(path))
+def open_folder(uri: DiskFolder) -> ImageFiles:
+    return ImageFiles(Folder(uri.folder))
+
+
+def open_parquet(uri: DiskParquet) -> ParquetSource:
+    pattern = os.path.abspath(uri.pattern)
+    return ParquetSource(uri.with_path(pattern), LocalFiles(pattern), column=uri.column)
 
 
 class Folder:
@@ -25,9 +37,9 @@ class Folder:
         self.uri = os.path.abspath(path)
 
     def walk(self, skipped: Counter[str]) -> Iterator[File]:
-        """One folder's entries at a time."""
+        """Holds one folder's entries at a time."""
         if not os.path.isdir(self.uri):
-            wrong = "is a file" if os.path.exists(self.uri) else "is not there"
+            wrong = "is a file" if os.path.exists(self.uri) else "does not exist"
             raise UsageError(f"{self.uri} {wrong}: name the folder that holds the images")
         folders = [("", self.uri)]
         while folders:
@@ -47,18 +59,18 @@ class Folder:
                             yield File(inner, entry.path, partial(_measure, entry))
             except PermissionError as error:
                 raise PermanentError(
-                    f"the folder {printable(path)} may not be listed: change its permissions, or move it away"
+                    f"no permission to list the folder {printable(path)}: change its permissions, or move it away"
                 ) from error
             except OSError as error:
                 raise TemporaryError(f"could not list {printable(path)}: {error.strerror}") from error
 
     def check(self) -> None:
         if not os.path.isdir(self.uri):
-            raise PermanentError(f"the folder {self.uri} is not there: is its volume mounted?")
+            raise PermanentError(f"the folder {self.uri} does not exist: is its volume mounted?")
 
     def lines(self, file: File) -> Iterator[bytes]:
         if not os.path.isfile(file.path):
-            raise UsageError(f"{file.path} is no file, or a link to one that is not there: correct it")
+            raise UsageError(f"{file.path} is not a file, or is a broken link: correct it")
         try:
             with open(file.path, "rb") as lines:
                 yield from lines
@@ -82,21 +94,63 @@ class Folder:
         real = os.path.realpath(path, strict=True)
         if not real.startswith(os.path.join(os.path.realpath(self.uri), "")):
             raise BadImage("read", "it is a link that leads out of the folder")
-        about = os.stat(real)
-        if not stat.S_ISREG(about.st_mode):  # opening a pipe would wait for ever
+        status = os.stat(real)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise BadImage("read", "it is no regular file")
-        if about.st_size > MAX_BYTES:
+        if status.st_size > MAX_BYTES:
             raise BadImage("read", f"the file has more than {MAX_BYTES} bytes")
         with open(real, "rb") as file:
             return file.read()
 
 
+class LocalFiles:
+    """Parquet files that match a pattern such as `data/**/*.parquet`, or one of that name."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = os.path.abspath(pattern)
+
+    def files(self) -> list[DataFile]:
+        files = []
+        for key, path in self._paths.items():
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise PermanentError(f"{path}: {error.strerror}; correct it, or move it away") from error
+            files.append(DataFile(key, status.st_size, _etag(status)))
+        return files
+
+    def open(self, path: str, etag: str = "") -> AbstractContextManager[Any]:
+        """Opens only files that match the pattern, and of a changed file the current version."""
+        if path not in self._paths:
+            raise FileNotFoundError(f"no file {path!r} matches {self._pattern}")
+        return pa.OSFile(self._paths[path])  # type: ignore[no-any-return]
+
+    def features(self) -> Mapping[str, Any]:
+        return {}
+
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        """The matching files, by their path relative to the folder before the first wildcard."""
+        if os.path.isfile(self._pattern):  # a name may contain what looks like a wildcard
+            return {os.path.basename(printable(self._pattern)): self._pattern}
+        paths = sorted(path for path in glob.glob(self._pattern, recursive=True) if not os.path.isdir(path))
+        if not paths:
+            hint = f"; name the files in it as '{self._pattern}/*.parquet'" if os.path.isdir(self._pattern) else ""
+            raise UsageError(f"no file matches {self._pattern}{hint}")
+        root = folder_before_wildcard(self._pattern)
+        return {printable(os.path.relpath(path, root)): path for path in paths}
+
+
 def _measure(entry: os.DirEntry[str]) -> tuple[int, str]:
-    """Of a link that leads nowhere, its own, so that an update sees when that changes."""
+    """Size and etag. Of a broken link, those of the link, so that an update notices a change of it."""
     for follow in (True, False):
         try:
-            about = entry.stat(follow_symlinks=follow)
+            status = entry.stat(follow_symlinks=follow)
         except OSError:
             continue
-        return about.st_size, f"{about.st_mtime_ns:x}-{about.st_size:x}"
+        return status.st_size, _etag(status)
     return 0, "gone"
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -23,32 +22,24 @@ from huggingface_hub.hf_file_system import HfFileSystemFile
 from yaml import YAMLError
 
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
-from imgsearch.sources import options
 from imgsearch.sources.parquet import DataFile, ParquetSource, first_line
+from imgsearch.sources.uri import HubDataset
 
 CONVERTED = "refs/convert/parquet"
-"""The branch on which the hub keeps every dataset as Parquet: `config/split/0000.parquet`."""
+"""The branch on which the hub converts every dataset to Parquet: `config/split/0000.parquet`."""
 PATHS = 500
-"""How many paths one question to the hub may name."""
-MISSING = "the hub has no dataset {}, or not for you: correct its name, or set HF_TOKEN where it is private"
-GONE = "the hub no longer has {} as it was when it was listed: index it again under a new --run"
-URI = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:\?(.*))?")
+"""The most paths in one request to the hub."""
+MISSING = "dataset {} does not exist or is private: correct its name, or set HF_TOKEN"
+GONE = "the hub has deleted the version of dataset {} that was listed: index it again under a new --run"
 
 
-def open_dataset(uri: str) -> ParquetSource:
-    """`hf://datasets/OWNER/NAME?split=train`, and `column`, `config` and `revision` where they are needed.
-
-    Raises UsageError for another URI; the hub is not asked yet."""
-    parsed = URI.fullmatch(uri)
-    if not parsed:
-        raise UsageError(f"{uri!r} names no dataset; use hf://datasets/OWNER/NAME?split=train")
-    chosen = options(uri, parsed[2] or "", {"split", "column", "config", "revision"})
-    column = chosen.pop("column", None)
-    return ParquetSource(uri, HubFiles(parsed[1], **chosen), column=column)
+def open_dataset(uri: HubDataset) -> ParquetSource:
+    files = HubFiles(uri.name, split=uri.split, config=uri.config, revision=uri.revision)
+    return ParquetSource(uri.text, files, column=uri.column)
 
 
 class HubFiles:
-    """The Parquet files of one split: the dataset's own, else those that the hub made of it."""
+    """The Parquet files of one split: the dataset's own, or those into which the hub converted it."""
 
     def __init__(
         self, name: str, *, split: str | None = None, config: str | None = None, revision: str | None = None
@@ -58,14 +49,14 @@ class HubFiles:
         self._config = config
         self._revision = revision
         self._api = HfApi()
-        # Without this, file systems share what they found, for as long as the process lives.
+        # Without this, all file systems of the process share one cache of listings.
         self._disk = HfFileSystem(skip_instance_cache=True)
 
     def files(self) -> list[DataFile]:
         """The files at the newest commit of the revision. An etag is `blob@commit`: the blob changes with the
         content only, and the file is read at the commit that was listed.
 
-        Raises UsageError where the dataset is not there, not for us, or not to be had as Parquet."""
+        Raises UsageError if the dataset does not exist, is private, or does not exist as Parquet."""
         with _translated(self._name):
             self._api.auth_check(self._name, repo_type="dataset")
             commit = self._commit(self._revision)
@@ -76,7 +67,7 @@ class HubFiles:
         return [DataFile(file.path, file.size, f"{file.blob_id}@{commit}") for file in files]
 
     def open(self, path: str, etag: str = "") -> AbstractContextManager[Any]:
-        """Reads exactly the ranges that are asked for: only the caller knows how far it will read."""
+        """The file reads ahead nothing: only the caller knows how far it will read."""
         with _translated(self._name):
             if etag:
                 return self._open(path, etag.rpartition("@")[2])
@@ -85,7 +76,7 @@ class HubFiles:
             return self._open(path, self._commit(CONVERTED))
 
     def features(self) -> Mapping[str, Any]:
-        """As the dataset's page declares them, for files that were not written by `datasets`."""
+        """The features that the dataset's page declares, for files that `datasets` did not write."""
         return self._declared
 
     @cached_property
@@ -103,27 +94,29 @@ class HubFiles:
         except RevisionNotFoundError as error:
             if revision == CONVERTED:
                 raise UsageError(
-                    f"{self._name} holds no Parquet files, and the hub has made none of it: "
+                    f"dataset {self._name} has no Parquet files, and the hub has not converted it: "
                     "convert it, or download it and index its folder"
                 ) from error
-            raise UsageError(f"{self._name} has no revision {revision!r}; correct it, or leave it out") from error
+            raise UsageError(
+                f"dataset {self._name} has no revision {revision!r}: correct it, or leave it out"
+            ) from error
 
     def _own(self, commit: str) -> list[RepoFile] | None:
-        """None where the dataset's own files are not Parquet."""
+        """The dataset's own files; None if they are not Parquet."""
         builder = self._builder(commit)
         if builder is None or not builder.config.data_files:
             return None
         splits = {str(split): list(urls) for split, urls in builder.config.data_files.items()}
-        urls = splits[_choose("split", self._split, splits, name=self._name)]
+        urls = splits[_chosen("split", self._split, splits, name=self._name)]
         paths = [url.partition(f"@{commit}/")[2] for url in urls]
         if not all(path.endswith(".parquet") for path in paths):
             return None
-        found: list[RepoFile] = []
+        files: list[RepoFile] = []
         for start in range(0, len(paths), PATHS):
-            some = paths[start : start + PATHS]
-            infos = self._api.get_paths_info(self._name, some, revision=commit, repo_type="dataset")
-            found += [info for info in infos if isinstance(info, RepoFile)]
-        return found
+            page = paths[start : start + PATHS]
+            infos = self._api.get_paths_info(self._name, page, revision=commit, repo_type="dataset")
+            files += [info for info in infos if isinstance(info, RepoFile)]
+        return files
 
     def _converted(self, commit: str) -> list[RepoFile]:
         tree = self._api.list_repo_tree(self._name, recursive=True, revision=commit, repo_type="dataset")
@@ -133,31 +126,31 @@ class HubFiles:
                 config, split, _ = file.path.split("/", 2)
                 by_config.setdefault(config, {}).setdefault(split, []).append(file)
         wanted = self._config or ("default" if "default" in by_config else None)
-        splits = by_config[_choose("config", wanted, by_config, name=self._name)]
-        return splits[_choose("split", self._split, splits, name=self._name)]
+        splits = by_config[_chosen("config", wanted, by_config, name=self._name)]
+        return splits[_chosen("split", self._split, splits, name=self._name)]
 
     def _builder(self, commit: str) -> Any:
-        """What `datasets` makes of the repository at `commit`; None where it can make nothing of it."""
-        # Imported here: it takes seconds, and reading needs none of it.
+        """The builder of `datasets` for the repository at `commit`; None if it finds no data."""
+        # Imported here: it takes seconds, and reading does not need it.
         import datasets
         from datasets.data_files import EmptyDatasetError
         from datasets.exceptions import DataFilesNotFoundError
 
-        # An empty cache: otherwise what cannot be resolved is silently replaced by what was resolved last.
+        # An empty cache: otherwise `datasets` silently falls back to the last revision that it has resolved.
         with tempfile.TemporaryDirectory() as cache:
             try:
                 return datasets.load_dataset_builder(
                     f"hf://datasets/{self._name}", self._config, revision=commit, cache_dir=cache
                 )
-            except (ValueError, YAMLError) as error:  # several configs to choose from, or a page that is damaged
+            except (ValueError, YAMLError) as error:  # several configs, or a damaged page
                 reason = " ".join(str(error).splitlines()[:2])
                 raise UsageError(
-                    f"{self._name} does not say which its files are: name a config with &config= ({reason})"
+                    f"the files of dataset {self._name} are not clear: name a config with &config= ({reason})"
                 ) from error
             except (DataFilesNotFoundError, EmptyDatasetError):
                 return None
-            except FileNotFoundError as error:  # also what the hub's 503 has become by now
-                raise TemporaryError(f"the hub did not give {self._name}: {first_line(error)}") from error
+            except FileNotFoundError as error:  # also for the hub's 503
+                raise TemporaryError(f"the hub failed for dataset {self._name}: {first_line(error)}") from error
             except RuntimeError as error:
                 if "Dataset scripts are no longer supported" in str(error):
                     return None
@@ -165,7 +158,7 @@ class HubFiles:
 
 
 class _Ranges(HfFileSystemFile):
-    """A file of the hub, whose errors are ours."""
+    """A file of the hub that raises our errors."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         with _translated(self.path):
@@ -178,34 +171,34 @@ def _translated(name: str) -> Iterator[None]:
         yield
     except GatedRepoError as error:
         raise UsageError(
-            f"{name} is gated: accept its terms on its page, and set HF_TOKEN to a token of the same account"
+            f"dataset {name} is gated: accept its terms on its page, and set HF_TOKEN to a token of the same account"
         ) from error
     except RepositoryNotFoundError as error:
         raise UsageError(MISSING.format(name)) from error
     except OfflineModeIsEnabled as error:
-        raise UsageError(f"{name} is on the hub, and HF_HUB_OFFLINE forbids to ask it: unset that") from error
+        raise UsageError(f"dataset {name} is on the hub, and HF_HUB_OFFLINE is set: unset it") from error
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):
-            raise UsageError(f"the hub refused {name}: set HF_TOKEN to a token that may read it") from error
+            raise UsageError(f"the hub refused dataset {name}: set HF_TOKEN to a token that may read it") from error
         if error.response.status_code == 404:
             raise PermanentError(GONE.format(name)) from error
-        raise TemporaryError(f"the hub did not give {name}: {first_line(error)}") from error
-    except FileNotFoundError as error:  # so the file system says it, for a dataset too
+        raise TemporaryError(f"the hub failed for dataset {name}: {first_line(error)}") from error
+    except FileNotFoundError as error:  # the file system raises it, for a dataset too
         if isinstance(error.__cause__, RepositoryNotFoundError):
             raise UsageError(MISSING.format(name)) from error
         if isinstance(error.__cause__, RevisionNotFoundError):
             raise PermanentError(GONE.format(name)) from error
         raise
     except (httpx2.HTTPError, OSError) as error:
-        raise TemporaryError(f"the hub did not answer for {name}: {first_line(error)}") from error
+        raise TemporaryError(f"the hub did not answer for dataset {name}: {first_line(error)}") from error
 
 
-def _choose(what: str, wanted: str | None, there: Iterable[str], *, name: str) -> str:
-    """The only one there is, where none is wanted."""
-    known = sorted(there)
-    if wanted is None and len(known) == 1:
-        return known[0]
-    if wanted in known:
+def _chosen(option: str, wanted: str | None, available: Iterable[str], *, name: str) -> str:
+    """`wanted`, or the only one if none is wanted."""
+    names = sorted(available)
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted in names:
         return wanted
-    missing = f"has no {what} {wanted!r}" if wanted else f"has more than one {what}"
-    raise UsageError(f"{name} {missing}: name one of {', '.join(known)} with ?{what}=")
+    problem = f"has no {option} {wanted!r}" if wanted else f"has more than one {option}"
+    raise UsageError(f"dataset {name} {problem}: name one of {', '.join(names)} with ?{option}=")

@@ -1,4 +1,4 @@
-"""What metadata.jsonl and metadata.csv say of the image files beside them, wherever they are kept."""
+"""The rows of metadata.jsonl and metadata.csv, which describe the image files beside them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from imgsearch.errors import UsageError
-from imgsearch.sources import Metadata, plain
+from imgsearch.sources.values import Metadata, plain
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-"""No leading zeros: 00501 is a zip code. No nan or inf: they are words. No more digits than 64 bits hold."""
+"""Without leading zeros: 00501 is a zip code. Without nan and inf: they are words. At most the digits of 64 bits."""
 
 
 def rows(path: str, lines: Iterable[bytes]) -> Iterator[tuple[str, Metadata]]:
     """The `file_name` of each row of the file at `path`, and its other values.
 
-    Raises UsageError, naming file and line, for a row that cannot be read."""
+    Raises UsageError, with the file and line, for a row that cannot be read."""
     return (_json_rows if path.endswith(".jsonl") else _csv_rows)(path, _decoded(path, lines))
 
 
@@ -42,7 +42,7 @@ def _csv_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[str, Metadata]]
     try:
         for row in reader:
             if None in row or None in row.values():
-                raise _bad_line(path, reader.line_num, "has not as many values as the first line has names")
+                raise _bad_line(path, reader.line_num, "has another number of values than the first line has names")
             name = _file_name(path, reader.line_num, row)
             yield name, plain({column: _parse(value) for column, value in row.items()})
     except csv.Error as error:

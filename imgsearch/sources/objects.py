@@ -7,61 +7,59 @@ import io
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
+from wcmatch.glob import GLOBSTAR, globmatch
+
 from imgsearch.errors import BadImage, NotFound, PermanentError, UsageError
-from imgsearch.sources.files import IMAGES, MAX_BYTES, File, ImageFiles, count, ending
-from imgsearch.sources.parquet import DataFile, ParquetSource, with_column
+from imgsearch.sources.files import IMAGES, MAX_BYTES, File, ImageFiles, count, extension
+from imgsearch.sources.parquet import DataFile, ParquetSource
+from imgsearch.sources.uri import BucketParquet, BucketPrefix
 from imgsearch.storage import Entry, Storage
 
 LINES_BYTES = 2**20
-"""How much of a metadata file is asked for at once."""
+"""How many bytes of a metadata file are read at once."""
 
 
-def open_prefix(uri: str) -> ImageFiles:
-    return ImageFiles(Prefix(Storage(uri)))
+def open_prefix(uri: BucketPrefix) -> ImageFiles:
+    return ImageFiles(Prefix(Storage(uri.text)))
 
 
-def open_pattern(pattern: str, *, column: str | None = None) -> ParquetSource:
-    """Parquet objects: one, or a pattern such as `s3://bucket/data/**/*.parquet`."""
-    root = posixpath.dirname(pattern)
-    while glob.has_magic(root):
-        root = posixpath.dirname(root)
-    files = ObjectFiles(Storage(root), unquote(pattern.removeprefix(root + "/")))
-    return ParquetSource(with_column(pattern, column), files, column=column)
+def open_parquet(uri: BucketParquet) -> ParquetSource:
+    files = ObjectFiles(Storage(uri.root), unquote(uri.pattern.removeprefix(f"{uri.root}/")))
+    return ParquetSource(uri.with_path(uri.pattern), files, column=uri.column)
 
 
 class Prefix:
-    """Objects below a prefix, as if it were a folder: the `/` in their names makes sub-folders."""
+    """Objects below a prefix, as a folder: the `/` in their names separates sub-folders."""
 
     def __init__(self, storage: Storage) -> None:
         self.uri = storage.uri
         self._storage = storage
 
     def walk(self, skipped: Counter[str]) -> Iterator[File]:
-        """Size and etag are those of the listing: nothing is asked about a single object."""
-        empty, hidden = True, ""
+        """Size and etag come from the listing, without a request for each object."""
+        empty, folder = True, ""
         for entry in self._storage.entries():
             empty = False
-            if not entry.size and ending(entry.key) not in IMAGES:  # how consoles keep a folder
+            if not entry.size and extension(entry.key) not in IMAGES:  # consoles mark a folder so
                 continue
-            if not (dark := _hidden(entry.key)):
+            if not (path := _hidden_path(entry.key)):
                 yield File(entry.key, f"{self.uri}/{entry.key}", partial(_measure, entry))
-            elif dark == entry.key:
+            elif path == entry.key:
                 count(skipped, "hidden files")
-            elif dark != hidden:  # what is below one prefix comes together
+            elif path != folder:  # the objects of one folder follow each other
                 count(skipped, "hidden folders")
-                hidden = dark
+                folder = path
         if empty:
-            raise UsageError(f"there is nothing below {self.uri}: check the bucket and the prefix")
+            raise UsageError(f"{self.uri} has no objects: check the bucket and the prefix")
 
     def check(self) -> None:
         if next(self._storage.entries(), None) is None:
-            raise PermanentError(f"nothing is left below {self.uri}: was it moved?")
+            raise PermanentError(f"{self.uri} has no objects any more: was it moved?")
 
     def lines(self, file: File) -> Iterator[bytes]:
         size, _ = file.measure()
@@ -69,7 +67,7 @@ class Prefix:
             yield from lines
 
     def read(self, key: str) -> bytes:
-        """A refusal is the fault of the one object only where the others can still be listed."""
+        """A refused object is a bad image only if the other objects can still be listed."""
         try:
             return self._storage.get(key, limit=MAX_BYTES)
         except NotFound:
@@ -80,8 +78,7 @@ class Prefix:
 
 
 class ObjectFiles:
-    """Parquet objects that match a pattern. Keys are relative to the prefix before the first wildcard, so that an
-    object which comes later changes none of them."""
+    """Parquet objects that match a pattern such as `data/**/*.parquet`, or one of that name."""
 
     def __init__(self, storage: Storage, pattern: str) -> None:
         self._uri = f"{storage.uri}/{pattern}"
@@ -97,7 +94,7 @@ class ObjectFiles:
         return sorted(found, key=lambda file: file.path)
 
     def open(self, path: str, etag: str = "") -> Reader:
-        """Only objects that match the pattern are there; of a changed one, the version that is there now."""
+        """Opens only objects that match the pattern, and of a changed object the current version."""
         if path != self._pattern and not matches(path, self._pattern):
             raise NotFound(f"no object {path!r} matches {self._uri}")
         return Reader(self._storage, path, self._storage.entry(path).size)
@@ -107,20 +104,20 @@ class ObjectFiles:
 
     def _entries(self) -> Iterator[Entry]:
         try:
-            yield self._storage.entry(self._pattern)  # a name may hold what looks like a wildcard
+            yield self._storage.entry(self._pattern)  # a name may contain what looks like a wildcard
         except NotFound:
             if glob.has_magic(self._pattern):
-                yield from (one for one in self._storage.entries() if matches(one.key, self._pattern))
+                yield from (entry for entry in self._storage.entries() if matches(entry.key, self._pattern))
 
 
 class Reader(io.RawIOBase):
-    """An object as a file. Reads exactly the ranges that are asked for: only the caller knows how far it will read."""
+    """An object as a file. It reads ahead nothing: only the caller knows how far it will read."""
 
     def __init__(self, storage: Storage, key: str, size: int) -> None:
         self._storage = storage
         self._key = key
         self._size = size
-        self._place = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -129,42 +126,33 @@ class Reader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        self._place = max(0, start + offset)
-        return self._place
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        length = min(len(buffer), self._size - self._place)
+        length = min(len(buffer), self._size - self._position)
         if length <= 0:
             return 0
-        buffer[:length] = self._storage.get_range(self._key, self._place, length)
-        self._place += length
+        buffer[:length] = self._storage.get_range(self._key, self._position, length)
+        self._position += length
         return length
 
 
 def matches(key: str, pattern: str) -> bool:
-    """As a shell does it: `*` stays in one folder, `**` is any number of them, and neither finds what is hidden."""
-    return _match(key.split("/"), pattern.split("/"))
-
-
-def _match(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    if not patterns or not names:
-        return not patterns and not names
-    here = not names[0].startswith(".") or patterns[0].startswith(".")
-    if patterns[0] == "**":
-        return _match(names, patterns[1:]) or (here and _match(names[1:], patterns))
-    return here and fnmatchcase(names[0], patterns[0]) and _match(names[1:], patterns[1:])
+    """As in a shell: `*` stays within one folder, `**` is any number of folders, and neither matches hidden files."""
+    return bool(globmatch(key, pattern.replace("\\", r"\\"), flags=GLOBSTAR))  # no shell escapes
 
 
 def _measure(entry: Entry) -> tuple[int, str]:
     return entry.size, entry.etag
 
 
-def _hidden(key: str) -> str:
-    """The first folder or file on the way to `key` whose name begins with a dot; empty where none does."""
+def _hidden_path(key: str) -> str:
+    """The path of the first hidden folder or file in `key`; empty if nothing in it is hidden."""
     names = key.split("/")
-    dark = next((n for n, name in enumerate(names, 1) if name.startswith(".")), 0)
-    return posixpath.join(*names[:dark]) if dark else ""
+    depth = next((n for n, name in enumerate(names, 1) if name.startswith(".")), 0)
+    return posixpath.join(*names[:depth]) if depth else ""

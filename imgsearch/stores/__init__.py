@@ -1,9 +1,10 @@
-"""Where vectors live: the protocol that ingest and search speak, and that every store's adapter passes tests for."""
+"""Vector stores: the protocol for ingest and search. Every store passes the same contract tests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,17 +14,17 @@ from imgsearch.errors import UsageError
 
 Vectors = NDArray[np.float32]
 Filter = Mapping[str, Any]
-"""Chroma's operators: $eq $ne $gt $gte $lt $lte $in $nin $contains $not_contains $and $or."""
+"""A condition on the metadata; filters.py has the grammar."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image as the store holds it. Keys that begin with `_` are ours, the others are the source's."""
+    """One image in a store. Names of metadata that begin with `_` are ours, the others come from the source."""
 
     id: str
     metadata: Mapping[str, Any]
     vector: Vectors | None = None
-    """(dim,), L2-normalised; None where it was not asked for."""
+    """(dim,), L2-normalised; None if it was not requested."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Pointer:
-    """What an index name points to: the alias, and all that a searcher must know to answer from it."""
+    """The published run of an index, with everything that a searcher needs to answer from it."""
 
     index: str
     run: str
@@ -52,60 +53,86 @@ class Pointer:
     published: str
     """UTC, ISO 8601."""
     previous: Pointer | None = None
-    """What `rollback` points back to; its own `previous` is None, since two collections are kept."""
+    """The run that a rollback publishes again; its own `previous` is None, since two collections are kept."""
 
 
 class VectorStore(Protocol):
-    """Collections of vectors by cosine similarity, and one pointer an index. Calls block; any thread may call.
+    """Collections of vectors, compared by cosine similarity, and one pointer for each index. Calls block; any thread
+    may call. A store holds any metadata that records.filterable returns.
 
-    Every method raises TemporaryError where the store does not answer, and NotFound where the collection is
-    not there."""
+    Every method raises TemporaryError if the store does not answer, and NotFound if the collection does not exist."""
 
     def create(self, collection: str, *, dim: int) -> None:
-        """Makes an empty collection; one that is there already stays as it is."""
+        """Creates an empty collection; an existing one stays as it is."""
 
     def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that are not stored yet."""
+        """The `ids` that are not stored yet."""
 
     def add(self, collection: str, records: Sequence[Record]) -> None:
-        """Stores records (with vectors) whose ids are not there yet."""
+        """Stores records (with vectors) whose ids are not stored yet."""
 
     def count(self, collection: str) -> int: ...
 
     def get(self, collection: str, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
-        """The stored records among `ids`, in the order of `ids`; what is not stored is left out."""
+        """The stored records among `ids`, in the order of `ids`."""
 
     def search(
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
     ) -> list[list[Hit]]:
-        """For each row of `queries` (n, dim) its k nearest, best first. Raises UsageError for a wrong filter."""
+        """For each row of `queries` (n, dim) its k nearest, best first. Raises UsageError for an invalid filter."""
 
     def drop(self, collection: str) -> None:
-        """Removes a collection; one that is not there is no error."""
+        """Deletes a collection, if it exists."""
 
     def collections(self) -> list[str]: ...
 
     def publish(self, pointer: Pointer) -> None:
-        """Points `pointer.index` at its collection: one atomic write, seen whole or not at all."""
+        """Publishes the run under `pointer.index`, with one atomic write."""
 
     def pointers(self) -> dict[str, Pointer]:
-        """Every index's pointer, read afresh."""
+        """The pointer of every index, read without a cache."""
 
     def reopen(self) -> VectorStore:
-        """A new client that shares nothing with this one's caches: what a restarted reader would see."""
+        """A new client without this one's caches: it sees what a restarted reader sees."""
 
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of store, which the scheme of a URL names."""
+
+    opener: str
+    """The function that opens a URL, as `module:function`."""
+    example: str
+    """A URL, for messages."""
+    embedded: bool = False
+    """Whether the store is files that only one process may open."""
+
+
+KINDS = {
+    # https://cookbook.chromadb.dev/core/system_constraints/
+    "chroma+file": Kind("imgsearch.stores.chroma:ChromaStore", "chroma+file:///folder", embedded=True),
+    "chroma+http": Kind("imgsearch.stores.chroma:ChromaStore", "chroma+http://host:8000"),
+    "chroma+https": Kind("imgsearch.stores.chroma:ChromaStore", "chroma+https://host:443"),
+}
+"""By scheme. A new store needs a line here, and a module with the function that its `opener` names."""
+
+
 def embedded(url: str) -> bool:
-    """Whether the store is files that one process has open (https://cookbook.chromadb.dev/core/system_constraints/)."""
-    return url.startswith("chroma+file:")
+    """Whether the store is files that only one process may open."""
+    return (kind := _kind(url)) is not None and kind.embedded
 
 
 def open_store(url: str) -> VectorStore:
-    """The store behind `url`, which need not answer yet; raises UsageError for a URL of no known kind."""
-    if url.startswith("chroma+"):
-        from imgsearch.stores.chroma import ChromaStore
+    """The store with this URL, which need not answer yet; raises UsageError if the URL is invalid."""
+    kind = _kind(url)
+    if kind is None:
+        raise UsageError(f"invalid store {url!r}: use {' or '.join(kind.example for kind in KINDS.values())}")
+    # By name: each store needs its own libraries, and a program installs only those that it uses.
+    store: VectorStore = resolve_name(kind.opener)(url)
+    return store
 
-        return ChromaStore(url)
-    raise UsageError(f"no store understands {url!r}; use chroma+file:///folder or chroma+http://host:8000")
+
+def _kind(url: str) -> Kind | None:
+    return KINDS.get(url.partition(":")[0])

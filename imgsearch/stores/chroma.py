@@ -1,7 +1,7 @@
 """Chroma as a VectorStore, embedded or over HTTP. The one door to `chromadb`.
 
-An index's pointer is the metadata of an empty collection `pointer.<index>`: Chroma replaces the metadata of a
-collection in one transaction of its catalogue, so a reader sees the old pointer or the new one, from any process.
+The pointer of an index is the metadata of an empty collection `pointer.<index>`. Chroma replaces the metadata of a
+collection in one transaction, so every reader, in any process, sees either the old pointer or the new one.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from chromadb.config import Settings as ChromaSettings
 from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
 
 from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError
-from imgsearch.stores import Filter, Hit, Pointer, Record, Vectors, VectorStore
+from imgsearch.stores import Filter, Hit, Pointer, Record, Vectors, VectorStore, chroma_dialect
 
 POINTER = "pointer."
 TIMEOUT = httpx.Timeout(60, connect=5)
-"""Seconds. A server whose node is gone says nothing for ever; one that replays its log after a start is slow."""
+"""Seconds. A server whose node is gone never answers; a server that replays its log after a start is slow."""
 
 
 class ChromaStore:
-    """A VectorStore (see imgsearch.stores) in one Chroma. It connects at the first call, so that a program may start
-    before its store does."""
+    """A VectorStore (see imgsearch.stores) in one Chroma. It connects at the first call, so a program may start before
+    its store does."""
 
     def __init__(self, url: str) -> None:
-        """`url` is `chroma+file:///folder` (made if absent) or `chroma+http://host:port`."""
+        """`url` is `chroma+file:///folder` (created if it does not exist) or `chroma+http://host:port`."""
         self._url = url
         self._connect = _connector(url)
         self._client: Any = None
@@ -44,7 +44,7 @@ class ChromaStore:
         self._opening = threading.Lock()
 
     def create(self, collection: str, *, dim: int) -> None:
-        del dim  # Chroma takes it from the first vector and refuses others
+        del dim  # Chroma takes it from the first vector, and refuses other ones
         with self._translated(collection):
             self._connected().get_or_create_collection(
                 collection, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
@@ -65,7 +65,7 @@ class ChromaStore:
                     "add",
                     ids=[record.id for record in chunk],
                     embeddings=np.stack([cast(Vectors, record.vector) for record in chunk]),
-                    metadatas=[dict(record.metadata) for record in chunk],
+                    metadatas=[chroma_dialect.to_chroma(record.metadata) for record in chunk],
                 )
 
     def count(self, collection: str) -> int:
@@ -79,7 +79,7 @@ class ChromaStore:
                 got = self._call(collection, "get", ids=list(chunk), include=_include(vectors))
                 embeddings = got["embeddings"] if vectors else [None] * len(got["ids"])
                 for id, metadata, vector in zip(got["ids"], got["metadatas"], embeddings, strict=True):
-                    records[id] = Record(id, metadata or {}, _vector(vector))
+                    records[id] = Record(id, chroma_dialect.from_chroma(metadata), _vector(vector))
         return [records[id] for id in ids if id in records]
 
     def search(
@@ -91,13 +91,13 @@ class ChromaStore:
                 "query",
                 query_embeddings=queries,
                 n_results=k,
-                where=dict(where) if where else None,
+                where=chroma_dialect.where(where) if where else None,
                 include=["distances", *_include(vectors)],
             )
         embeddings = got["embeddings"] if vectors else [[None] * len(ids) for ids in got["ids"]]
         return [
             [
-                Hit(id, 1.0 - distance, metadata or {}, _vector(vector))
+                Hit(id, 1.0 - distance, chroma_dialect.from_chroma(metadata), _vector(vector))
                 for id, distance, metadata, vector in zip(*row, strict=True)
             ]
             for row in zip(got["ids"], got["distances"], got["metadatas"], embeddings, strict=True)
@@ -118,23 +118,23 @@ class ChromaStore:
         metadata = {"pointer": json.dumps(dataclasses.asdict(pointer))}
         name = POINTER + pointer.index
         with self._translated(name):
-            # Made with its pointer in it, so that no reader finds one without; then replaced, if it was there.
-            made = self._connected().get_or_create_collection(name, metadata=metadata, embedding_function=None)
-            if made.metadata != metadata:
-                made.modify(metadata=metadata)
+            # Created with the pointer in it, so that no reader finds it without; replaced if it existed.
+            collection = self._connected().get_or_create_collection(name, metadata=metadata, embedding_function=None)
+            if collection.metadata != metadata:
+                collection.modify(metadata=metadata)
 
     def pointers(self) -> dict[str, Pointer]:
-        found = {}
+        pointers = {}
         for name in self._names():
             if name.startswith(POINTER):
                 with self._translated(name):
-                    about = self._connected().get_collection(name, embedding_function=None).metadata
-                pointer = _pointer(json.loads(about["pointer"]))
-                found[pointer.index] = pointer
-        return found
+                    metadata = self._connected().get_collection(name, embedding_function=None).metadata
+                pointer = _pointer(json.loads(metadata["pointer"]))
+                pointers[pointer.index] = pointer
+        return pointers
 
     def reopen(self) -> VectorStore:
-        # Embedded clients of one folder share what they have in memory until the last of them is closed.
+        # Embedded clients of one folder share their memory until the last of them is closed.
         self.close()
         return ChromaStore(self._url)
 
@@ -157,8 +157,8 @@ class ChromaStore:
         return self._client
 
     def _call(self, collection: str, method: str, **arguments: Any) -> Any:
-        """A method of a collection. Its handle is kept, since to look it up costs a query of the catalogue each time;
-        one of a collection that was dropped and made anew is of no use, so the name is then looked up again."""
+        """Calls a method of a collection. Keeps the collection's handle, since to look it up costs a query. If the
+        collection was dropped and created again, the handle is invalid and is looked up again."""
         handle = self._handles.get(collection)
         if handle is not None:
             try:
@@ -181,7 +181,7 @@ class ChromaStore:
             self._handles.pop(collection, None)
             raise NotFound(f"the store has no collection {collection!r}") from error
         except (InvalidArgumentError, ValueError, TypeError) as error:
-            raise UsageError(f"Chroma refuses this for {collection!r}: {_first_line(error)}") from error
+            raise UsageError(f"Chroma refused the request for {collection!r}: {_first_line(error)}") from error
         except (httpx.HTTPError, ConnectionError) as error:
             raise TemporaryError(f"Chroma at {self._url} does not answer: {_first_line(error)}") from error
         except ChromaError as error:
@@ -192,38 +192,38 @@ class ChromaStore:
         except Exception as error:
             if type(error) is not Exception:
                 raise
-            # That is what chromadb makes of an answer that is not Chroma's, say a proxy's 502.
+            # chromadb raises it for a response that is not Chroma's, such as a proxy's 502.
             reason = _first_line(error.__context__ or error)
             raise TemporaryError(f"Chroma at {self._url} does not answer: {reason}") from error
 
 
 def _connector(url: str) -> Callable[[], Any]:
-    """What makes a client; raises UsageError where `url` is none of a Chroma."""
+    """A function that makes a client; raises UsageError if `url` is invalid."""
     settings = ChromaSettings(anonymized_telemetry=False)
-    with suppress(ValueError):  # of a port that is no number, say
+    with suppress(ValueError):  # such as a port that is not a number
         parts = urlsplit(url)
         if parts.scheme == "chroma+file" and parts.path.startswith("/"):
             folder = Path(unquote(parts.path))
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from error
+                raise UsageError(f"cannot create the folder {folder}: {error.strerror}") from error
             return partial(chromadb.PersistentClient, folder, settings=settings)
         if parts.scheme in ("chroma+http", "chroma+https") and parts.hostname:
             tls = parts.scheme == "chroma+https"
             return partial(_http_client, url, parts.hostname, parts.port or (443 if tls else 8000), tls, settings)
-    raise UsageError(f"{url!r} is no Chroma; use chroma+file:///folder or chroma+http://host:8000")
+    raise UsageError(f"invalid store {url!r}: use chroma+file:///folder or chroma+http://host:8000")
 
 
 def _http_client(url: str, host: str, port: int, tls: bool, settings: ChromaSettings) -> Any:
     address = f"[{host}]" if ":" in host else host
-    # Asked first, since chromadb's client would wait for its answer for ever.
+    # Checked first, since chromadb's client has no timeout while it connects.
     httpx.get(f"{'https' if tls else 'http'}://{address}:{port}/api/v2/heartbeat", timeout=TIMEOUT).raise_for_status()
     try:
         client = chromadb.HttpClient(address, port, ssl=tls, settings=settings)
-    except ValueError as error:  # what chromadb raises where nothing answers
+    except ValueError as error:  # chromadb raises it if the server does not answer
         raise TemporaryError(f"Chroma at {url} does not answer: {_first_line(error)}") from error
-    client._server._session.timeout = TIMEOUT  # there is no setting for it
+    client._server._session.timeout = TIMEOUT  # chromadb has no setting for it
     return client
 
 

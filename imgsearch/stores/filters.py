@@ -1,4 +1,5 @@
-"""Metadata filters: Chroma's operators, checked here so that a mistake gets a sentence of its own."""
+"""The grammar of metadata filters, the same for every store: $eq $ne $gt $gte $lt $lte $in $nin $contains $not_contains
+$and $or. A store translates them where its own differ."""
 
 from __future__ import annotations
 
@@ -13,18 +14,18 @@ OPERATORS = (*SCALARS[:2], *COMPARISONS, *LISTS, *SCALARS[2:])
 
 MAX_DEPTH = 8
 MAX_VALUES = 1_000
-"""Of all conditions together: each one costs the store a lookup."""
+"""The most values in all conditions together: each one costs the store a lookup."""
 
 
 def check(where: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`where`, if it is a filter that the store understands; raises ValueError, a sentence, if it is not."""
+    """Returns `where`; raises ValueError, with one sentence for the user, if it is not a filter."""
     if _values(where, MAX_DEPTH) > MAX_VALUES:
         raise ValueError(f"compare with at most {MAX_VALUES:,} values")
     return where
 
 
 def _values(where: Any, depth: int) -> int:
-    """How many values the filter compares with."""
+    """The number of values in the filter."""
     if not isinstance(where, Mapping) or len(where) != 1:
         raise ValueError('give one field or operator, such as {"label": "cat"}; join several with $and or $or')
     if depth == 0:
@@ -35,7 +36,7 @@ def _values(where: Any, depth: int) -> int:
             raise ValueError(f"{field} takes a list of two or more filters")
         return sum(_values(part, depth - 1) for part in condition)
     if not field or field.startswith(("$", "#")):
-        raise ValueError(f"{_text(field)!r} is not a field; only $and and $or stand in a field's place")
+        raise ValueError(f"{_text(field)!r} is not a field; only $and and $or may replace a field")
     _text(field)
     return _condition(field, condition)
 
@@ -49,7 +50,7 @@ def _condition(field: str, condition: Any) -> int:
     if operator not in OPERATORS:
         raise ValueError(f"{field} has the unknown operator {_text(operator)!r}; known are {', '.join(OPERATORS)}")
     if operator in LISTS:
-        if not isinstance(operand, list) or not operand or len({type(_scalar(field, one)) for one in operand}) > 1:
+        if not isinstance(operand, list) or not operand or len({type(_scalar(field, value)) for value in operand}) > 1:
             raise ValueError(f"{operator} of {field} takes a list of values of one type")
         return len(operand)
     _scalar(field, operand)
@@ -72,9 +73,9 @@ def _scalar(field: str, value: Any) -> Any:
 
 
 def _text(value: str) -> str:
-    """JSON can spell half a surrogate pair, which no store can hold."""
+    """JSON may contain half a surrogate pair, which no store can hold."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError("a text of it is not valid Unicode") from None
+        raise ValueError("a text in it is not valid Unicode") from None
     return value

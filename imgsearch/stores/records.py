@@ -1,4 +1,4 @@
-"""From a row of a part to what the store keeps: which metadata a store can hold, and where the thumbnail is."""
+"""The records of a store: made from the rows of a part, with the metadata that every store can hold."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imgsearch.runs.layout import RunFolder
-from imgsearch.stores import Record, Vectors
+from imgsearch.runs.parts import PartRow
+from imgsearch.stores import Record
 
 Scalar = str | int | float | bool
 
 
-def record(row: Mapping[str, Any], vector: Vectors, *, run: str, shard: int, part: int) -> Record:
-    """The record of one row of `part-*.parquet`. Keys that begin with `_` are for the searcher:
+def record(row: PartRow, *, run: str, shard: int, part: int) -> Record:
+    """The record of one row of a part. Metadata whose name begins with `_` is for the searcher:
 
-    `_key` (source key), `_run` (whose folder has the thumbnail), `_thumbs` (`shard/part`), `_offset` and `_length`
+    `_key` (source key), `_run` (its folder has the thumbnail), `_thumbs` (`shard/part`), `_offset` and `_length`
     (bytes in that tar), `_width` and `_height` (pixels of the original)."""
     return Record(
         row["id"],
@@ -30,24 +31,25 @@ def record(row: Mapping[str, Any], vector: Vectors, *, run: str, shard: int, par
             "_width": row["width"],
             "_height": row["height"],
         },
-        vector,
+        row["embedding"],
     )
 
 
 def thumbnail(record: Record) -> tuple[str, int, int]:
-    """Where the record's thumbnail is: the path of a tar in the storage, and the offset and the length in it."""
-    about = record.metadata
-    shard, part = (int(number) for number in about["_thumbs"].split("/"))
-    return RunFolder(about["_run"]).thumbs(shard, part), about["_offset"], about["_length"]
+    """The place of the record's thumbnail: the path of a tar in the storage, and the offset and length in it."""
+    metadata = record.metadata
+    shard, part = (int(number) for number in metadata["_thumbs"].split("/"))
+    return RunFolder(metadata["_run"]).thumbs(shard, part), metadata["_offset"], metadata["_length"]
 
 
 def filterable(metadata: Mapping[str, Any]) -> dict[str, Scalar | list[Scalar]]:
-    """The source's metadata as stores can hold and filter it: text, numbers, booleans, and lists of one of these.
+    """The source's metadata as every store can hold and filter it: text, numbers, booleans, and lists of one of these.
 
-    What has no value is left out (a store has no null); what is nested becomes JSON text."""
+    Leaves out null, since stores have none; nested values become JSON text."""
     kept: dict[str, Scalar | list[Scalar]] = {}
     for key, value in metadata.items():
-        name = str(key).lstrip("_").replace("chroma:", "chroma_") or "_".join(("field", str(len(kept))))
+        # Names that begin with `_` are ours, and a filter has no field that begins with `$` or `#`.
+        name = str(key).lstrip("_$#") or f"field_{len(kept)}"
         if isinstance(value, (list, tuple)):
             items = [item for item in map(_scalar, value) if item is not None]
             if items:
@@ -68,7 +70,7 @@ def _scalar(value: Any) -> Scalar | None:
 
 
 def _alike(items: Sequence[Scalar]) -> list[Scalar]:
-    """A store's list has one type; a mixed one becomes text."""
+    """A list in a store has one type; a mixed one becomes text."""
     if len({type(item) for item in items}) == 1:
         return list(items)
     if all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in items):

@@ -102,7 +102,8 @@ class TestListing:
         items = sorted(tree.source().items(), key=lambda item: item.key)
         assert [(item.key, item.size) for item in items] == [(key, len(TREE[key])) for key in KEYS]
         assert all(item.etag and "@" not in item.etag and '"' not in item.etag for item in items)
-        assert {(item.images, item.row_group) for item in items} == {(1, -1)}
+        assert {(item.images, item.unit, item.first) for item in items} == {(1, 0, 0)}
+        assert [key for item in items for key in tree.source().image_keys(item)] == KEYS
 
     def test_counts_what_it_passes_over_once_however_often_it_lists(self, tree: Place) -> None:
         source = tree.source()
@@ -135,12 +136,12 @@ class TestListing:
 
     def test_no_images_is_a_usage_error(self, place: Place) -> None:
         place.write("notes.txt", b"x")
-        with pytest.raises(UsageError, match=r"holds no image files$"):
+        with pytest.raises(UsageError, match=r"(my photos|my%20photos)[^.]*$"):
             keys(place.source())
 
     def test_parquet_files_without_images_are_explained(self, place: Place) -> None:
         place.write("train.parquet", b"x")
-        with pytest.raises(UsageError, match=r"are named '.*/\*\.parquet'"):
+        with pytest.raises(UsageError, match=r"/\*\.parquet"):
             keys(place.source())
 
 
@@ -168,8 +169,8 @@ class TestMetadata:
     @pytest.mark.parametrize(
         ("name", "text", "wrong"),
         [
-            ("metadata.jsonl", '{"file_name": "a.png"}\n{"file_name": ', "line 2, is not JSON"),
-            ("metadata.csv", "file_name,label\na.png,cat\nb.png\n", "line 3, has not as many values"),
+            ("metadata.jsonl", '{"file_name": "a.png"}\n{"file_name": ', "line 2, .*JSON"),
+            ("metadata.csv", "file_name,label\na.png,cat\nb.png\n", "line 3, .*values"),
         ],
     )
     def test_that_is_wrong_is_named_by_file_and_line(self, place: Place, name: str, text: str, wrong: str) -> None:
@@ -177,7 +178,7 @@ class TestMetadata:
         place.write(f"sub/{name}", text.encode())
         source = place.source()
         keys(source)
-        with pytest.raises(UsageError, match=f"{source.uri}/sub/{name}, {wrong}.*: correct it"):
+        with pytest.raises(UsageError, match=f"{source.uri}/sub/{name}, {wrong}"):
             list(source.metadata())
 
 

@@ -88,14 +88,14 @@ def test_a_hub_that_gives_nothing_now_is_tried_again(hub: Hub, cache: Cache) -> 
     hub.models[REPOSITORY].access = "down"
     code, result, _ = cache.fill()
     assert code == 3
-    assert f"the weights of {MODEL} can't be had" in str(result["error"])
+    assert f"the weights of {MODEL} (" in str(result["error"])
 
 
 def test_a_damaged_file_is_noticed_here_and_not_in_each_pod(hub: Hub, cache: Cache, weights: bytes) -> None:
     hub.push(REPOSITORY, {FILE: weights[: len(weights) // 2]}, kind="models")
     code, result, _ = cache.fill()
     assert code == 3
-    assert "can't be had" in str(result["error"])
+    assert f"the weights of {MODEL} (" in str(result["error"])
 
 
 def test_a_folder_needs_no_download(hub: Hub, cache: Cache, demo_model: str) -> None:

@@ -16,9 +16,11 @@ import pytest
 from embedder.plan import IMAGE_COST, cut, plan, read_plan
 from imgsearch.errors import NotFound, PermanentError, UsageError
 from imgsearch.runs import tables
-from imgsearch.runs.layout import Plan, RunFolder
+from imgsearch.runs.documents import Plan
+from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import RunSettings, Settings
-from imgsearch.sources import Item, Metadata
+from imgsearch.sources import Item
+from imgsearch.sources.values import Metadata
 from imgsearch.storage import Storage
 
 
@@ -36,6 +38,10 @@ class FakeSource:
 
     def metadata(self) -> Iterator[tuple[str, Metadata]]:
         yield from self._metadata.items()
+
+    def image_keys(self, item: Item) -> Iterator[str]:
+        """Those of Parquet files."""
+        yield from (f"{item.key}#{item.first + n}" for n in range(item.images)) if "parquet" in item.key else [item.key]
 
     def images(self, items: object, skip: int = 0) -> Any:
         raise AssertionError("no pixels in a plan")
@@ -60,7 +66,7 @@ def photos(number: int, *, size: int = 1000) -> list[Item]:
 
 def groups(*images: int, path: str = "a.parquet", etag: str = "1") -> list[Item]:
     first = [sum(images[:n]) for n in range(len(images))]
-    return [Item(path, 1000, etag, images=count, row_group=n, first_row=first[n]) for n, count in enumerate(images)]
+    return [Item(path, 1000, etag, images=count, unit=n, first=first[n]) for n, count in enumerate(images)]
 
 
 def rows(storage: Storage, run: str, shard: int) -> list[dict[str, Any]]:
@@ -109,8 +115,8 @@ class TestFullRun:
             "size": 1000,
             "etag": "3",
             "images": 1,
-            "row_group": -1,
-            "first_row": 0,
+            "unit": 0,
+            "first": 0,
             "metadata": '{"label": "cat"}',
         }
 
@@ -156,14 +162,14 @@ class TestPlanThatIsThere:
         self, storage: Storage, name: str, value: object
     ) -> None:
         plan(settings(), storage, FakeSource(*photos(3)))
-        with pytest.raises(UsageError, match=rf"r1 was planned with {name} .*, not {value!r}: use another --run"):
+        with pytest.raises(UsageError, match=rf"r1 .* {name} .*, not {value!r}: .*--run"):
             plan(settings(**{name: value}), storage, FakeSource(*photos(3)))
 
     def test_of_another_source_is_a_usage_error(self, storage: Storage) -> None:
         plan(settings(), storage, FakeSource(*photos(3)))
         source = FakeSource()
         source.uri = "elsewhere"
-        with pytest.raises(UsageError, match="planned with source 'fake', not 'elsewhere'"):
+        with pytest.raises(UsageError, match="source 'fake', not 'elsewhere'"):
             plan(settings(), storage, source)
 
     def test_wins_over_one_that_was_made_meanwhile(self, storage: Storage) -> None:
@@ -214,12 +220,12 @@ class TestUpdate:
         assert (made["r4"].shards, made["r4"].kept) == (0, 3)
 
     def test_of_a_base_without_a_plan_is_a_usage_error(self, storage: Storage) -> None:
-        with pytest.raises(UsageError, match="r0, from which the update starts, has no plan"):
+        with pytest.raises(UsageError, match=r"r0, .* no plan"):
             plan(settings(base="r0"), storage, FakeSource(*photos(1)))
 
     def test_of_a_base_with_another_model_is_a_usage_error(self, storage: Storage) -> None:
         plan(settings(), storage, FakeSource(*photos(3)))
-        with pytest.raises(UsageError, match="r1 was planned with model 'tiny', not 'big': index everything"):
+        with pytest.raises(UsageError, match=r"r1 .* model 'tiny', not 'big': .*--update"):
             plan(settings(id="r2", base="r1", model="big"), storage, FakeSource(*photos(3)))
 
     def test_writes_dropped_keys_in_pieces_where_there_are_many(
@@ -276,6 +282,8 @@ class Endless:
         for n in range(int(sys.argv[2])):
             key = f"{n * 7919 % 1_000_003:07}/a-path-of-an-ordinary-length.jpg"
             yield Item(key, 100_000, etag="0123456789abcdef")
+    def image_keys(self, item):
+        yield item.key
     def metadata(self):
         for item in islice(self.items(), 0, None, 10):
             yield item.key, {"label": "a label of an ordinary length"}
@@ -298,5 +306,5 @@ print(json.dumps([made.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
 
 
 def test_read_plan_says_where_there_is_none(storage: Storage) -> None:
-    with pytest.raises(NotFound, match=r"runs/r9/plan\.json is not there"):
+    with pytest.raises(NotFound, match=r"runs/r9/plan\.json"):
         read_plan(storage, "r9")

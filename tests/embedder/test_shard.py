@@ -19,8 +19,9 @@ from embedder.metrics import EmbedMetrics
 from embedder.plan import plan
 from embedder.shard import ShardEmbedder
 from imgsearch.errors import PermanentError, TemporaryError
-from imgsearch.runs import tables
-from imgsearch.runs.layout import Plan, RunFolder, ShardDone, image_id
+from imgsearch.runs import parts, tables
+from imgsearch.runs.documents import Plan, ShardDone
+from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.settings import MetricsSettings, RunSettings, Settings, StorageSettings
 from imgsearch.sources import Item, Source, SourceImage, open_source
 from imgsearch.stage import Interrupted
@@ -60,7 +61,7 @@ class Bench:
         """Keys of each part's rows."""
         found = []
         while self.storage.exists(name := FOLDER.part(shard, len(found))):
-            found.append(tables.from_bytes(self.storage.get(name), name)[0]["key"].to_pylist())
+            found.append(parts.from_bytes(self.storage.get(name), name)[0]["key"].to_pylist())
         return found
 
     def thumbnails(self) -> list[str]:
@@ -104,16 +105,15 @@ def test_a_row_has_its_id_vector_size_metadata_and_the_place_of_its_thumbnail(
     (folder / "metadata.jsonl").write_text('{"file_name": "red-0000.png", "label": "ein Rot", "n": 7}\n')
     bench = Bench(tmp_path, folder)
     bench.embed()
-    table, about = tables.from_bytes(bench.storage.get(FOLDER.part(0, 0)), "part")
-    assert table.schema.remove_metadata() == tables.embeddings(16)
-    assert about["model"] == "fake/colours"
-    assert about["preprocessing"] == "fake"
+    table, header = parts.from_bytes(bench.storage.get(FOLDER.part(0, 0)), "part")
+    assert table.schema.remove_metadata() == parts.schema(16)
+    assert header == parts.Header("fake/colours", bench.encoder.fingerprint, "fake", 16, images=3, bad=0)
     row = table.to_pylist()[2]
     assert row["key"] == "red-0000.png"
     assert row["id"] == image_id("red-0000.png")
     assert (row["width"], row["height"]) == (60, 40)
     assert tables.decode_metadata(row["metadata"]) == {"label": "ein Rot", "n": 7}
-    assert np.linalg.norm(tables.vectors(table)[2]) == pytest.approx(1, abs=1e-3)
+    assert np.linalg.norm(parts.vectors(table)[2]) == pytest.approx(1, abs=1e-3)
     thumbnail = bench.storage.get_range(FOLDER.thumbs(0, 0), row["thumb_offset"], row["thumb_length"])
     assert Image.open(io.BytesIO(thumbnail)).size == (60, 40)
     assert bench.thumbnails() == [f"{id}.webp" for id in table["id"].to_pylist()]
@@ -229,7 +229,7 @@ def test_parts_of_another_model_are_refused(tmp_path: Path, photos: Callable[[in
         bench.embed()
     bench.stopping.clear()
     bench.encoder = FakeEncoder("fake/colours", fingerprint="of a later training")
-    with pytest.raises(PermanentError, match="made with another model"):
+    with pytest.raises(PermanentError, match="fingerprint"):
         bench.embed()
 
 

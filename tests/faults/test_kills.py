@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgsearch.runs import tables
-from imgsearch.runs.layout import Plan, RunFolder, ShardDone, image_id
+from imgsearch.runs import parts
+from imgsearch.runs.documents import Plan, ShardDone
+from imgsearch.runs.layout import RunFolder, image_id
+from imgsearch.runs.parts import Header, PartRow
 from imgsearch.settings import RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import open_store
@@ -59,7 +61,7 @@ class Run:
     def ids(self) -> list[str]:
         found: list[str] = []
         while self.storage.exists(name := FOLDER.part(0, len(found) // self.settings.run.part_images)):
-            found += tables.from_bytes(self.storage.get(name), name)[0]["id"].to_pylist()
+            found += parts.from_bytes(self.storage.get(name), name)[0]["id"].to_pylist()
         return found
 
 
@@ -106,7 +108,7 @@ def test_the_embedder_killed_at_ten_moments(tmp_path: Path, source: Path, chance
         assert {name: after[name] for name in before} == before, "a whole part was written again"
     run.finish("embedder", "embed")
     log = (tmp_path / "embed.log").read_text()
-    assert "going on after" in log
+    assert "resuming after" in log
     ids = run.ids()
     assert len(ids) == IMAGES
     assert set(ids) == {image_id(file.name) for file in source.iterdir()}
@@ -122,9 +124,9 @@ def embedded(tmp_path: Path, source: Path) -> Run:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(count, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    about = {"model": DEMO_MODEL, "fingerprint": "f", "dim": str(dim), "images": "50", "bad": "0"}
+    header = Header(DEMO_MODEL, "f", "", dim, images=50, bad=0)
     for part in range(count // 50):
-        rows = [
+        rows: list[PartRow] = [
             {
                 "id": image_id(f"{number}"),
                 "key": f"{number}",
@@ -138,9 +140,8 @@ def embedded(tmp_path: Path, source: Path) -> Run:
             }
             for number in range(part * 50, part * 50 + 50)
         ]
-        table = tables.table(tables.embeddings(dim), rows)
-        run.storage.put(FOLDER.part(0, part), tables.to_bytes(table, about))
-        run.storage.put(FOLDER.bad(0, part), tables.to_bytes(tables.table(tables.BAD, [])))
+        run.storage.put(FOLDER.part(0, part), parts.to_bytes(rows, header))
+        run.storage.put(FOLDER.bad(0, part), parts.bad_to_bytes([]))
     done = ShardDone(0, count, 0, count // 50, DEMO_MODEL, "f", dim, 1, 1.0)
     run.storage.put(FOLDER.done(0), done.to_json())
     plan = Plan("r1", "photos", str(source), DEMO_MODEL, 1, count, 1, 50)

@@ -9,7 +9,8 @@ import pytest
 
 from imgsearch.client import Client, KeyRefused, Page, Result
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
-from imgsearch.runs.layout import Facets, RunFolder
+from imgsearch.runs.documents import Facets
+from imgsearch.runs.layout import RunFolder
 from tests.programs import free_port
 from tests.searcher.library import picture
 from tests.searcher.process import SearcherProcess, answers

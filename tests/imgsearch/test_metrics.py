@@ -135,8 +135,9 @@ def test_a_port_in_use_is_one_clear_sentence(registry: CollectorRegistry) -> Non
         port = taken.getsockname()[1]
         with pytest.raises(UsageError) as refused, exposed(registry, port):
             pytest.fail("it was served")
-    sentence = f"cannot serve metrics on port {port}: it is in use; choose another with IMGSEARCH_METRICS_PORT"
-    assert str(refused.value) == sentence
+    message = str(refused.value)
+    assert all(value in message for value in (f"port {port}", "in use", "IMGSEARCH_METRICS_PORT"))
+    assert "\n" not in message
 
 
 def test_a_port_that_does_not_exist_is_one_clear_sentence(registry: CollectorRegistry) -> None:

@@ -79,7 +79,7 @@ def test_a_listing_has_as_many_pages_as_it_takes(storage: Storage) -> None:
 def test_a_name_that_cannot_be_asked_for_is_a_usage_error(tmp_path: Path) -> None:
     storage = Storage(tmp_path.as_uri())
     (tmp_path / "a\tb.png").touch()
-    with pytest.raises(UsageError, match=r"one name in it: rename it \(.*b\.png"):
+    with pytest.raises(UsageError, match=r"rename it \(.*b\.png"):
         list(storage.entries())
 
 
@@ -127,7 +127,7 @@ def test_what_is_no_storage_is_refused_with_what_is(uri: str) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot make the folder"):
+    with pytest.raises(UsageError, match="file/below"):
         Storage((tmp_path / "file" / "below").as_uri())
 
 
@@ -135,13 +135,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "error", "sentence"),
     [
-        (404, "NoSuchBucket", UsageError, "there is no bucket for s3://photos/holiday: check its name"),
-        (403, "SignatureDoesNotMatch", PermanentError, r"not allowed to .*: check the credentials .*NotMatch: Why &"),
-        (403, "", PermanentError, "not allowed to .*: check the credentials"),
-        (401, "Unauthorized", PermanentError, "not allowed to .*: check the credentials"),
-        (400, "AuthorizationHeaderMalformed", UsageError, "in another region: set AWS_REGION"),
-        (301, "", UsageError, "in another region: set AWS_REGION"),
-        (400, "RequestTimeout", TemporaryError, "could not .*: RequestTimeout: Why & how"),
+        (404, "NoSuchBucket", UsageError, "bucket of s3://photos/holiday"),
+        (403, "SignatureDoesNotMatch", PermanentError, r"s3://photos/holiday/.*credentials .*NotMatch: Why &"),
+        (403, "", PermanentError, "s3://photos/holiday/.*credentials"),
+        (401, "Unauthorized", PermanentError, "s3://photos/holiday/.*credentials"),
+        (400, "AuthorizationHeaderMalformed", UsageError, "AWS_REGION"),
+        (301, "", UsageError, "AWS_REGION"),
+        (400, "RequestTimeout", TemporaryError, "s3://photos/holiday/.*: RequestTimeout: Why & how"),
     ],
 )
 def test_a_refusal_says_what_to_do(
@@ -164,10 +164,10 @@ def test_a_refusal_says_what_to_do(
 @pytest.mark.parametrize(
     ("status", "error", "sentence"),
     [
-        (404, NotFound, "s3://photos/holiday/a is not there"),
-        (403, PermanentError, r"not allowed to look at s3://photos/holiday/a: .* \(403 Forbidden\)"),
-        (400, UsageError, "another region, or its credentials have expired"),
-        (301, UsageError, "in another region: set AWS_REGION"),
+        (404, NotFound, "s3://photos/holiday/a "),
+        (403, PermanentError, r"s3://photos/holiday/a: .* \(403 Forbidden\)"),
+        (400, UsageError, r"region.* credentials.*AWS_REGION"),
+        (301, UsageError, "AWS_REGION"),
     ],
 )
 def test_a_refusal_without_a_body_says_what_it_may_be(
@@ -213,5 +213,5 @@ def test_azure_needs_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_service_that_is_down_is_a_temporary_error(monkeypatch: pytest.MonkeyPatch, s3_keys: None) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(TemporaryError, match="could not list s3://photos/holiday/: "):
+    with pytest.raises(TemporaryError, match="s3://photos/holiday/: "):
         list(Storage("s3://photos/holiday").entries())

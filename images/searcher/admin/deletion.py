@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imgsearch.errors import NotFound, UsageError
-from imgsearch.runs.layout import Plan, RunFolder, collection_name
+from imgsearch.runs.documents import Plan
+from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.storage import Storage
 from imgsearch.stores import VectorStore
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from imgsearch import stage
 from imgsearch.errors import NotFound, PermanentError, UsageError
-from imgsearch.runs.layout import RUN_ID, Report, RunFolder
+from imgsearch.runs.documents import Report
+from imgsearch.runs.layout import RUN_ID, RunFolder
 from imgsearch.storage import Storage
 
 log = logging.getLogger(__name__)

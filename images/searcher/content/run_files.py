@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from urllib.parse import quote
 
 from imgsearch.errors import NotFound
-from imgsearch.runs import layout
+from imgsearch.runs import documents
 from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer
@@ -68,12 +68,12 @@ class RunFiles:
 
     def _read_facets(self, pointer: Pointer) -> FacetsResponse:
         name = RunFolder(pointer.run).facets
-        document = layout.Facets.from_json(self._bytes(name, pointer), name)
+        document = documents.Facets.from_json(self._bytes(name, pointer), name)
         return FacetsResponse.model_validate(dataclasses.asdict(document))
 
     def _read_map(self, pointer: Pointer) -> bytes:
         name = RunFolder(pointer.run).map
-        document = layout.Map.from_json(self._bytes(name, pointer), name)
+        document = documents.Map.from_json(self._bytes(name, pointer), name)
         sprite = f"/v1/map/sprite?index={quote(pointer.index, safe='')}&run={pointer.run}"
         return MapResponse(**dataclasses.asdict(document), sprite=sprite).model_dump_json().encode()
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from imgsearch.encoder import Encoder
 from imgsearch.errors import PermanentError, UsageError
-from imgsearch.runs import tables
+from imgsearch.runs import parts
 from imgsearch.settings import EvaluateSettings
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
@@ -108,7 +108,7 @@ class Evaluation:
                 self._check()
                 table = self._runs.part(shard, number)
                 if len(table):
-                    yield table["id"].to_pylist(), tables.vectors(table), table["metadata"].to_pylist()
+                    yield table["id"].to_pylist(), parts.vectors(table), table["metadata"].to_pylist()
 
     def _encoder(self, pointer: Pointer) -> Encoder:
         encoder = self._load_encoder(pointer.model)

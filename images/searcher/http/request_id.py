@@ -38,11 +38,11 @@ class RequestId:
                 headers["Server-Timing"] = f"{steps}, {total}" if steps else total
             await send(message)
 
-        token = logs.about.set({"request_id": id})
+        token = logs.task_fields.set({"request_id": id})
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            logs.about.reset(token)
+            logs.task_fields.reset(token)
 
 
 def request_id(header: str) -> str:

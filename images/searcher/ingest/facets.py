@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from imgsearch.runs.layout import Facet, FacetValue
+from imgsearch.runs.documents import Facet, FacetValue
 from imgsearch.stores.records import Scalar
 
 FIELDS = 200

@@ -12,7 +12,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from imgsearch.runs import tables
+from imgsearch.runs.parts import rows
 from imgsearch.stage import Interrupted
 from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import record
@@ -138,8 +138,4 @@ class Filler:
 
 
 def _records(table: pa.Table, shard: Shard, part: int) -> list[Record]:
-    rows = table.drop_columns(["embedding"]).to_pylist()
-    return [
-        record(row, vector, run=shard.folder.run, shard=shard.done.shard, part=part)
-        for row, vector in zip(rows, tables.vectors(table), strict=True)
-    ]
+    return [record(row, run=shard.folder.run, shard=shard.done.shard, part=part) for row in rows(table)]

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from imgsearch.errors import PermanentError
-from imgsearch.runs.layout import Facets, Plan, Report, RunFolder, ShardDone, collection_name
+from imgsearch.runs.documents import Facets, Plan, Report, ShardDone
+from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, VectorStore
 from searcher.ingest import map

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-from imgsearch.runs.layout import Map, Plan, RunFolder
+from imgsearch.runs.documents import Map, Plan
+from imgsearch.runs.layout import RunFolder
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from imgsearch.stores import Record

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgsearch.errors import NotFound, PermanentError
-from imgsearch.runs import tables
-from imgsearch.runs.layout import Plan, RunFolder, ShardDone
+from imgsearch.runs import parts, tables
+from imgsearch.runs.documents import Plan, ShardDone
+from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 
 
@@ -63,26 +64,23 @@ class RunReader:
     def part(self, shard: Shard, number: int) -> pa.Table:
         """The rows of one part that later updates have kept."""
         name = shard.folder.part(shard.done.shard, number)
-        table, metadata = self._table(name)
-        if (metadata.get("fingerprint"), metadata.get("dim")) != (shard.done.fingerprint, str(shard.done.dim)):
+        table, header = parts.from_bytes(self._bytes(name), name)
+        if (header.fingerprint, header.dim) != (shard.done.fingerprint, shard.done.dim):
             raise PermanentError(f"{name} has another model than its shard; index again with a new --run")
-        if table.schema.remove_metadata() != tables.embeddings(shard.done.dim) or len(table) != int(metadata["images"]):
-            raise PermanentError(
-                f"{name} has another format than this version of imgsearch; index again with a new --run"
-            )
         if shard.dropped:
             table = table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(shard.dropped)))))
         return table
 
     def bad(self, shard: Shard, number: int) -> list[dict[str, str]]:
         """The unusable images of one part that later updates have kept."""
-        table, _ = self._table(shard.folder.bad(shard.done.shard, number))
+        name = shard.folder.bad(shard.done.shard, number)
+        table, _ = tables.from_bytes(self._bytes(name), name)
         return [row for row in table.drop_columns(["etag"]).to_pylist() if row["key"] not in shard.dropped]
 
-    def _table(self, name: str) -> tuple[pa.Table, dict[str, str]]:
-        """A table of a shard that is done, and the metadata of its file."""
+    def _bytes(self, name: str) -> bytes:
+        """An object of a shard that is done."""
         try:
-            return tables.from_bytes(self._storage.get(name), name)
+            return self._storage.get(name)
         except NotFound as error:
             raise PermanentError(
                 f"{name} does not exist, although its shard is done; index again with a new --run"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgsearch.runs.layout import Plan, Report
+from imgsearch.runs.documents import Plan, Report
 from imgsearch.stores import Pointer
 from searcher.ingest.parts import Shard, same_model
 

@@ -42,7 +42,7 @@ class Problem(Exception):
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
-            **logs.about.get(),  # the request's id: an extension member, as RFC 9457, 3.2 has it
+            **logs.task_fields.get(),  # the request's id: an extension member, as RFC 9457, 3.2 has it
         }
         if self.errors:
             document["errors"] = self.errors

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import posixpath
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from imgsearch.settings import SearchSettings
+from imgsearch.sources.uri import parse
 from imgsearch.stores import Hit, Pointer
 from searcher.search.requests import Search
 from searcher.search.responses import Result
@@ -95,7 +93,7 @@ def enough(groups: Sequence[Group], hits: Sequence[Hit], search: Search, *, end:
 def page(groups: Sequence[Group], search: Search, *, offset: int, pointer: Pointer) -> tuple[list[Result], int | None]:
     """The results of the page at `offset`, and the offset of the next page."""
     end = offset + search.k
-    prefix = location(pointer.source)
+    prefix = parse(pointer.source).image_prefix
     # With the run, a URL always shows the same image, so clients may cache it.
     parameters = f"?index={quote(pointer.index, safe='')}&run={quote(pointer.run, safe='')}"
     results = [_result(group, search, prefix=prefix, parameters=parameters) for group in groups[offset:end]]
@@ -126,16 +124,3 @@ def _result(group: Group, search: Search, *, prefix: str, parameters: str) -> Re
 def _public(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata of the source, without the fields that imgsearch added."""
     return {name: value for name, value in metadata.items() if not name.startswith("_")}
-
-
-def location(source: str) -> str:
-    """The part of an image's URI before its key: the URI of the source without options or pattern, and a slash."""
-    if source.startswith("hf://"):
-        folder = source.partition("?")[0]
-    elif parquet := re.fullmatch(r"(.+\.parquet)(?:\?.*)?", source):
-        folder = posixpath.dirname(parquet[1])
-        while glob.has_magic(folder):
-            folder = posixpath.dirname(folder)
-    else:
-        folder = source
-    return f"{folder.rstrip('/')}/"

@@ -84,7 +84,7 @@ def test_draft_decoding_hardly_moves_a_vector(encoder: Encoder, coco128: Path) -
     [
         ("ViT-B-33/openai", "did you mean ViT-B-32"),
         ("ViT-B-32/no-such-tag", "laion2b_s34b_b79k"),
-        ("local-dir:/no/such/folder", "no OpenCLIP model folder"),
+        ("local-dir:/no/such/folder", "/no/such/folder.* open_clip_config.json"),
     ],
 )
 def test_a_model_that_does_not_exist_is_named_with_what_does(model: str, sentence: str) -> None:
@@ -96,7 +96,7 @@ def test_a_damaged_model_folder_is_an_error_of_one_sentence(demo_model: str, tmp
     source = Path(demo_model.removeprefix("local-dir:"))
     (tmp_path / "open_clip_config.json").write_bytes((source / "open_clip_config.json").read_bytes())
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"cut")
-    with pytest.raises(PermanentError, match="can't be loaded"):
+    with pytest.raises(PermanentError, match=str(tmp_path)):
         load_encoder(f"local-dir:{tmp_path}")
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from imgsearch.errors import BadImage, PermanentError, UsageError
 from imgsearch.sources import Item, open_source
-from imgsearch.sources.folder import open_folder
 from tests.sources import keys, refusal
 
 
@@ -55,7 +54,7 @@ def huge(path: Path) -> None:
 class TestListing:
     def test_follows_no_link_to_a_folder(self, photos: Path) -> None:
         (photos / "again").symlink_to(photos, target_is_directory=True)
-        source = open_folder(str(photos))
+        source = open_source(str(photos))
         assert keys(source) == ["one.png"]
         assert source.skipped == {"links to folders": 1}
 
@@ -93,12 +92,12 @@ class TestUnusable:
     def test_is_an_item_whose_load_says_why(self, photos: Path, make: Callable[[Path], object], reason: str) -> None:
         draw(photos.parent / "photos2.png")
         make(photos / "odd.png")
-        source = open_folder(str(photos))
+        source = open_source(str(photos))
         assert keys(source) == ["odd.png", "one.png"]
         assert reason in refusal(source, "odd.png")
 
     def test_a_file_that_may_not_be_read_says_so(self, closed: Path) -> None:
-        assert "permissions" in refusal(open_folder(str(closed)), "one.png")
+        assert "permissions" in refusal(open_source(str(closed)), "one.png")
 
     def test_a_name_that_is_not_utf8_is_printable_and_asks_for_another(self, photos: Path) -> None:
         for path in (b"caf\xe9.png", b"\xe9t\xe9/one.png"):
@@ -106,61 +105,61 @@ class TestUnusable:
             os.makedirs(os.path.dirname(full), exist_ok=True)
             with open(full, "wb") as file:
                 file.write(b"x")
-        source = open_folder(str(photos))
+        source = open_source(str(photos))
         assert keys(source) == ["\\udce9t\\udce9/one.png", "caf\\udce9.png", "one.png"]
         for key in keys(source)[:2]:
             assert refusal(source, key) == "its name is not UTF-8: rename it"
 
     def test_a_link_to_a_file_inside_is_an_image(self, photos: Path) -> None:
         (photos / "same.png").symlink_to("one.png")
-        [image] = open_folder(str(photos)).images([Item("same.png", size=1, etag="listed")])
+        [image] = open_source(str(photos)).images([Item("same.png", size=1, etag="listed")])
         assert image.load() == (photos / "one.png").read_bytes()
 
     def test_a_folder_that_is_itself_a_link_is_read(self, photos: Path) -> None:
         link = photos.parent / "link"
         link.symlink_to(photos, target_is_directory=True)
-        assert open_folder(str(link)).read("one.png") == (photos / "one.png").read_bytes()
+        assert open_source(str(link)).read("one.png") == (photos / "one.png").read_bytes()
 
     def test_the_whole_folder_gone_is_no_fault_of_its_images(self, tmp_path: Path) -> None:
-        with pytest.raises(PermanentError, match="volume mounted"):
-            next(open_folder(str(tmp_path / "gone")).images([Item("one.png", size=1)]))
+        with pytest.raises(PermanentError, match=str(tmp_path / "gone")):
+            next(open_source(str(tmp_path / "gone")).images([Item("one.png", size=1)]))
 
     def test_a_sub_folder_that_may_not_be_listed_ends_the_listing(self, closed: Path) -> None:
-        with pytest.raises(PermanentError, match=r"sub may not be listed.*permissions"):
-            keys(open_folder(str(closed)))
+        with pytest.raises(PermanentError, match=r"sub.*permissions"):
+            keys(open_source(str(closed)))
 
 
 class TestNothing:
     def test_no_folder_is_a_usage_error(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="is not there"):
-            keys(open_folder(str(tmp_path / "nowhere")))
+        with pytest.raises(UsageError, match="/nowhere does not exist"):
+            keys(open_source(str(tmp_path / "nowhere")))
 
     def test_a_file_is_a_usage_error(self, photos: Path) -> None:
-        with pytest.raises(UsageError, match="is a file: name the folder"):
-            keys(open_folder(str(photos / "one.png")))
+        with pytest.raises(UsageError, match=r"one\.png is a file"):
+            keys(open_source(str(photos / "one.png")))
 
     @pytest.mark.parametrize("uri", ["", "ftp://example.org/photos", "https://example.org/photos"])
     def test_an_unknown_kind_of_source_is_a_usage_error(self, uri: str) -> None:
-        with pytest.raises(UsageError, match="no source understands"):
+        with pytest.raises(UsageError, match=repr(uri)):
             open_source(uri)
 
 
 class TestMetadata:
     def test_a_file_that_cannot_be_read_is_a_usage_error(self, photos: Path) -> None:
         (photos / "metadata.csv").symlink_to("nowhere")
-        source = open_folder(str(photos))
+        source = open_source(str(photos))
         assert keys(source) == ["one.png"]
-        with pytest.raises(UsageError, match=r"metadata\.csv is no file"):
+        with pytest.raises(UsageError, match=r"metadata\.csv"):
             list(source.metadata())
 
 
 class TestReadByKey:
     def test_finds_no_name_that_is_too_long(self, photos: Path) -> None:
         with pytest.raises(BadImage, match="too long"):
-            open_folder(str(photos)).read("a" * 5000 + ".png")
+            open_source(str(photos)).read("a" * 5000 + ".png")
 
     def test_follows_no_folder_link_out(self, photos: Path) -> None:
         draw(photos.parent / "outside" / "secret.png")
         (photos / "out").symlink_to("../outside", target_is_directory=True)
         with pytest.raises(BadImage, match="out of the folder"):
-            open_folder(str(photos)).read("out/secret.png")
+            open_source(str(photos)).read("out/secret.png")

@@ -16,7 +16,8 @@ import pytest
 
 from imgsearch.errors import BadImage, NotFound, PermanentError, TemporaryError, UsageError
 from imgsearch.sources import Item, SourceImage, open_source
-from imgsearch.sources.parquet import DataFile, LocalFiles, ParquetSource
+from imgsearch.sources.folder import LocalFiles
+from imgsearch.sources.parquet import DataFile, ParquetSource
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -88,7 +89,7 @@ class TestListing:
         path = write(tmp_path / "a.parquet")
         about = path.stat()
         items = list(open_source(str(path)).items())
-        assert [(item.key, item.row_group, item.first_row, item.images) for item in items] == [
+        assert [(item.key, item.unit, item.first, item.images) for item in items] == [
             ("a.parquet", 0, 0, 2),
             ("a.parquet", 1, 2, 2),
             ("a.parquet", 2, 4, 1),
@@ -135,10 +136,10 @@ class TestListing:
     @pytest.mark.parametrize(
         ("uri", "wrong"),
         [
-            ("none.parquet", r"no file matches .*none\.parquet$"),
-            ("*.parquet", r"no file matches"),
-            ("folder.parquet", r"name the files in it as '.*folder\.parquet/\*\.parquet'"),
-            ("a.parquet?colour=red", r"unknown option 'colour'; known are column"),
+            ("none.parquet", r"/none\.parquet$"),
+            ("*.parquet", r"/\*\.parquet"),
+            ("folder.parquet", r"folder\.parquet/\*\.parquet"),
+            ("a.parquet?colour=red", r"'colour'.* column"),
         ],
     )
     def test_what_matches_nothing_is_a_usage_error(self, tmp_path: Path, uri: str, wrong: str) -> None:
@@ -147,14 +148,14 @@ class TestListing:
             list(open_source(f"{tmp_path}/{uri}").items())
 
     def test_files_without_rows_are_a_usage_error(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="have no rows"):
+        with pytest.raises(UsageError, match="no rows"):
             list(open_source(str(write(tmp_path / "a.parquet", rows=0))).items())
 
     @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PAR1" + b"\xff" * 100 + b"PAR1"])
     def test_a_file_that_is_not_parquet_ends_the_listing(self, tmp_path: Path, content: bytes) -> None:
         write(tmp_path / "a.parquet")
         (tmp_path / "b.parquet").write_bytes(content)
-        with pytest.raises(PermanentError, match=r"b\.parquet cannot be read as Parquet"):
+        with pytest.raises(PermanentError, match=r"b\.parquet"):
             list(open_source(f"{tmp_path}/*.parquet").items())
 
     def test_a_broken_link_ends_the_listing(self, tmp_path: Path) -> None:
@@ -184,16 +185,16 @@ class TestImageColumn:
 
     def test_has_to_be_named_where_there_are_two(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.parquet", rows=1, mask=pa.array([{"bytes": b"m", "path": None}], IMAGE))
-        with pytest.raises(UsageError, match=r"several columns.*one of image, mask with \?column="):
+        with pytest.raises(UsageError, match=r"image, mask .*\?column="):
             list(open_source(str(path)).items())
         assert [image.load() for image in all_images(open_source(f"{path}?column=mask"))] == [b"m"]
 
     def test_that_is_none_is_a_usage_error_that_names_the_columns(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
         pq.write_table(pa.table({"url": ["https://…"], "label": [1]}), path)
-        with pytest.raises(UsageError, match="holds image bytes; it has url, label"):
+        with pytest.raises(UsageError, match=r"a\.parquet.* url, label"):
             list(open_source(str(path)).items())
-        with pytest.raises(UsageError, match="no images in a column 'url'; it has url, label"):
+        with pytest.raises(UsageError, match=r"'url'.* url, label"):
             list(open_source(f"{path}?column=url").items())
 
 
@@ -319,7 +320,7 @@ class TestReading:
         assert [image.key for image in images] == [f"a.parquet#{n}" for n in range(6)]
         for number, image in enumerate(images):
             if number in (2, 3):
-                assert "its row group cannot be read" in refusal(image)
+                assert "row group" in refusal(image)
             else:
                 assert image.load() == cells[number]["bytes"]
         assert [image.key for image in source.images(items, 3)] == [f"a.parquet#{n}" for n in (3, 4, 5)]
@@ -347,7 +348,7 @@ class TestReading:
         source = ParquetSource("fake", files)
         items = list(source.items())
         files.fails_after = files.read_bytes
-        with pytest.raises(TemporaryError, match="the hub did not answer"):
+        with pytest.raises(TemporaryError, match=r"^the hub did not answer$"):
             list(source.images(items))
 
 
@@ -405,4 +406,4 @@ def test_local_files_say_what_an_update_compares(tmp_path: Path) -> None:
 
 def test_an_item_without_images_left_to_read_opens_no_file() -> None:
     source = open_source("/nowhere/*.parquet")
-    assert list(source.images([Item("a.parquet", 1, images=3, row_group=0)], skip=3)) == []
+    assert list(source.images([Item("a.parquet", 1, images=3)], skip=3)) == []

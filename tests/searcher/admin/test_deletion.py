@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imgsearch.runs.layout import Plan, RunFolder, collection_name
+from imgsearch.runs.documents import Plan
+from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.settings import RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Record, open_store

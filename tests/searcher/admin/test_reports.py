@@ -15,7 +15,8 @@ import pytest
 
 from imgsearch import stage
 from imgsearch.errors import UsageError
-from imgsearch.runs.layout import Report, RunFolder
+from imgsearch.runs.documents import Report
+from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from searcher.admin import reports
 from tests.programs import program_env

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from imgsearch.errors import PermanentError, UsageError
-from imgsearch.runs import tables
-from imgsearch.runs.layout import Plan, RunFolder, ShardDone, image_id
+from imgsearch.runs import parts, tables
+from imgsearch.runs.documents import Plan, ShardDone
+from imgsearch.runs.layout import RunFolder, image_id
+from imgsearch.runs.parts import Header, PartRow
 from imgsearch.settings import EvaluateSettings
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
@@ -60,7 +62,7 @@ class World:
         """Fills a collection, in which the images in `moved` lie where they do not belong."""
         self.store.create(index, dim=2)
         records = [
-            record(row, at(moved[key]) if key in moved else row["embedding"], run="r1", shard=0, part=0)
+            record({**row, "embedding": at(moved[key])} if key in moved else row, run="r1", shard=0, part=0)
             for key, row in self.rows.items()
             if key != GONE
         ]
@@ -77,17 +79,24 @@ class World:
             stopping=self.stopping,
         ).of(pointer)
 
-    def _row(self, key: str, angle: float, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        columns = {"width": 4, "height": 3, "thumb_offset": 0, "thumb_length": 1, "etag": ""}
-        text = tables.encode_metadata(metadata)
-        return {"id": image_id(key), "key": key, "embedding": at(angle), "metadata": text, **columns}
+    def _row(self, key: str, angle: float, metadata: Mapping[str, Any]) -> PartRow:
+        return {
+            "id": image_id(key),
+            "key": key,
+            "etag": "",
+            "embedding": at(angle),
+            "width": 4,
+            "height": 3,
+            "thumb_offset": 0,
+            "thumb_length": 1,
+            "metadata": tables.encode_metadata(metadata),
+        }
 
     def _embed(self, run: str, keys: Sequence[str], *, base: str | None) -> None:
         folder = RunFolder(run)
         for number, key in enumerate(keys):
-            header = {"fingerprint": "f", "dim": "2", "images": "1"}
-            table = tables.table(tables.embeddings(2), [self.rows[key]])
-            self.storage.put(folder.part(0, number), tables.to_bytes(table, header))
+            header = Header("m", "f", "", 2, images=1, bad=0)
+            self.storage.put(folder.part(0, number), parts.to_bytes([self.rows[key]], header))
         self.storage.put(folder.done(0), ShardDone(0, len(keys), 0, len(keys), "m", "f", 2, 1, 1.0).to_json())
         plan = Plan(run, "i", "/x", "m", shards=1, images=len(keys), bytes=1, part_images=1, base=base)
         self.storage.put(folder.plan, plan.to_json())

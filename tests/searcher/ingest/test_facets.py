@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imgsearch.runs.layout import Facet
+from imgsearch.runs.documents import Facet
 from searcher.ingest.facets import DISTINCT, FIELDS, MAX_CHARS, VALUES, FacetCounts
 
 

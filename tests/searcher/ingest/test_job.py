@@ -21,8 +21,10 @@ from PIL import Image
 
 from imgsearch.errors import PermanentError
 from imgsearch.metrics import exposed
-from imgsearch.runs import tables
-from imgsearch.runs.layout import Facet, Facets, Map, Plan, Report, RunFolder, ShardDone, image_id
+from imgsearch.runs import parts, tables
+from imgsearch.runs.documents import Facet, Facets, Map, Plan, Report, ShardDone
+from imgsearch.runs.layout import RunFolder, image_id
+from imgsearch.runs.parts import BadRow, Header, PartRow
 from imgsearch.settings import MetricsSettings, RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
@@ -107,7 +109,7 @@ class World:
         bad: Sequence[str],
         fingerprint: str = "f1",
     ) -> None:
-        rows = [
+        rows: list[PartRow] = [
             {
                 "id": image_id(key),
                 "key": key,
@@ -121,16 +123,10 @@ class World:
             }
             for key in keys
         ]
-        about = {
-            "model": "m",
-            "fingerprint": fingerprint,
-            "dim": str(DIM),
-            "images": str(len(rows)),
-            "bad": str(len(bad)),
-        }
-        self.storage.put(folder.part(shard, number), tables.to_bytes(tables.table(tables.embeddings(DIM), rows), about))
-        lost = [{"key": key, "stage": "decode", "reason": "truncated", "etag": ""} for key in bad]
-        self.storage.put(folder.bad(shard, number), tables.to_bytes(tables.table(tables.BAD, lost)))
+        header = Header("m", fingerprint, "", DIM, images=len(rows), bad=len(bad))
+        self.storage.put(folder.part(shard, number), parts.to_bytes(rows, header))
+        lost: list[BadRow] = [{"key": key, "stage": "decode", "reason": "truncated", "etag": ""} for key in bad]
+        self.storage.put(folder.bad(shard, number), parts.bad_to_bytes(lost))
 
     def thumbnails(self, folder: RunFolder, shards: int = 2) -> None:
         """Writes what the rows of a run say where their thumbnails are."""
@@ -374,9 +370,9 @@ class TestRefused:
 
 def test_identical_images_may_find_each_other(world: World) -> None:
     folder = world.embedded("r1", A, shards=1, part=20)
-    table, about = tables.from_bytes(world.storage.get(folder.part(0, 0)), "part")
-    rows = [{**row, "embedding": vector("twin")} for row in table.to_pylist()]
-    world.storage.put(folder.part(0, 0), tables.to_bytes(tables.table(tables.embeddings(DIM), rows), about))
+    table, header = parts.from_bytes(world.storage.get(folder.part(0, 0)), "part")
+    rows: list[PartRow] = [{**row, "embedding": vector("twin")} for row in parts.rows(table)]
+    world.storage.put(folder.part(0, 0), parts.to_bytes(rows, header))
     report = world.ingest("r1")
     assert report.images == 20
     assert report.verified["found_itself"] < 20
@@ -460,7 +456,7 @@ def test_an_error_of_the_map_does_not_prevent_the_publication(world: World, capl
     assert world.storage.exists(folder.report)
     assert not world.storage.exists(folder.map)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert re.fullmatch(r"run r1 has no map: .*thumbs-0000\d\.tar is not there", warning)
+    assert re.fullmatch(r"run r1 .*map.*thumbs-0000\d\.tar.*", warning)
     world.thumbnails(folder)
     world.ingest("r1")
     assert world.storage.exists(folder.map), "the missing map was not written"

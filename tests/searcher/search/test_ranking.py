@@ -135,17 +135,3 @@ def test_folding_is_the_same_however_much_comes_after() -> None:
                 expected[leader].append(str(n))
         groups = ranking.folded(found[:size], 0.9)
         assert [(one.best.id, one.duplicates) for one in groups] == [(str(n), rest) for n, rest in expected.items()]
-
-
-@pytest.mark.parametrize(
-    ("source", "key", "place"),
-    [
-        ("/data/photos", "a/b.jpg", "/data/photos/a/b.jpg"),
-        ("s3://bucket/prefix/", "b.jpg", "s3://bucket/prefix/b.jpg"),
-        ("hf://datasets/beans?split=train", "train.parquet#7", "hf://datasets/beans/train.parquet#7"),
-        ("/data/one.parquet", "one.parquet#7", "/data/one.parquet#7"),
-        ("/data/*/*.parquet?column=photo", "x/one.parquet#7", "/data/x/one.parquet#7"),
-    ],
-)
-def test_the_location_is_the_source_and_the_key(source: str, key: str, place: str) -> None:
-    assert ranking.location(source) + key == place

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from imgsearch.sources.uri import parse
 from searcher.content.images import Images
 from searcher.http import openapi
 from searcher.http.compat import TAG, Lenient, fields_named
@@ -17,7 +18,6 @@ from searcher.http.files import CACHE_5_MINUTES, RequestConditions, file_respons
 from searcher.http.parameters import IndexName
 from searcher.search.catalog import Catalog
 from searcher.search.engine import SearchEngine
-from searcher.search.ranking import location
 from searcher.search.requests import Search, Text
 
 N_RESULTS = 5
@@ -55,7 +55,7 @@ def router(catalog: Catalog, engine: SearchEngine, images: Images) -> APIRouter:
             response = await engine.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
         # The source of the run that was searched: a newer run may have another one.
         searched = await catalog.find(response.index, response.run)
-        prefix = location(searched.pointer.source)
+        prefix = parse(searched.pointer.source).image_prefix
         return [
             ExampleResult(image_path=result["uri"].removeprefix(prefix), similarity=result["score"])
             for result in response.results

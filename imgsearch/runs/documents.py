@@ -1,0 +1,169 @@
+"""The JSON documents of a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Literal, Self, TypedDict
+
+from imgsearch.errors import PermanentError
+
+
+class Document:
+    """A JSON document of the run folder. Unknown or missing fields are an error."""
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False).encode() + b"\n"  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, data: bytes, name: str) -> Self:
+        """Raises PermanentError, with the name of the object, if `data` is not such a document."""
+        try:
+            return cls(**json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise PermanentError(
+                f"{name} is not a {cls.__name__} of this version of imgsearch ({error}); index again under a new --run"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Plan(Document):
+    """`plan.json`: the work of the run. It never changes."""
+
+    run: str
+    index: str
+    source: str
+    model: str
+    shards: int
+    images: int
+    """Of all shards together; ingest must account for each."""
+    bytes: int
+    part_images: int
+    base: str | None = None
+    """For an update: the run whose rows are kept for unchanged images."""
+    removed: int = 0
+    """For an update: how many images of the base are gone from the source."""
+    kept: int = 0
+    """For an update: how many images of the base are unchanged."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """How many files the listing skipped, by reason: other file extensions, links to folders."""
+
+
+@dataclass(frozen=True)
+class ShardDone(Document):
+    """`done.json` of a shard: its counts and its model."""
+
+    shard: int
+    images: int
+    """Vectors written, all parts together."""
+    bad: int
+    parts: int
+    model: str
+    fingerprint: str
+    """Of the weights; see Encoder.fingerprint."""
+    dim: int
+    bytes: int
+    """Bytes read from the source."""
+    seconds: float
+    """Wall-clock seconds of the process that finished it, without earlier ones that were killed."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of work by stage (read, decode, encode, write), summed over threads, likewise."""
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Report(Document):
+    """`report.json`: the outcome for every image of the run."""
+
+    run: str
+    index: str
+    source: str
+    model: str
+    fingerprint: str
+    dim: int
+    collection: str
+    published: str
+    """UTC, ISO 8601."""
+    shards: int
+    images: int
+    """Searchable, including those kept from the base."""
+    bad: int
+    kept: int
+    removed: int
+    skipped: dict[str, int]
+    bad_reasons: dict[str, int]
+    """The most frequent ones, with their number of images."""
+    bad_examples: list[dict[str, str]]
+    embed_seconds: float
+    """The sum over all shards."""
+    embed_stages: dict[str, float]
+    """Seconds of work by stage, summed over all threads of all shards."""
+    embed_bytes: int
+    """Bytes read from the source."""
+    ingest_seconds: float
+    ingest_stages: dict[str, float]
+    """Seconds of work of the last ingest by stage (read, store, verify, publish, facets, map). The first two overlap;
+    facets are counted between them."""
+    vectors_added: int
+    """By the last ingest; fewer than `images` if an earlier one was interrupted."""
+    verified: dict[str, int]
+
+
+class FacetValue(TypedDict):
+    """One value of a field, or of the lists in it."""
+
+    value: str | bool | int | float
+    count: int
+    """How many images have it."""
+
+
+class Facet(TypedDict):
+    """The values of one field of the source's metadata, over all images."""
+
+    field: str
+    type: Literal["text", "number", "bool", "list"]
+    images: int
+    """How many images have the field."""
+    distinct: int | None
+    """How many different values there are; None: too many to count."""
+    values: list[FacetValue]
+    """The most frequent first."""
+    min: float | None
+    max: float | None
+    """Of numbers; None for other types."""
+
+
+@dataclass(frozen=True)
+class Facets(Document):
+    """`facets.json`: the fields and values for filters."""
+
+    run: str
+    index: str
+    images: int
+    fields: list[Facet]
+    """By name."""
+
+
+class Point(TypedDict):
+    """The point of an image on the map: `x` from the left, `y` from the top, both in 0…1."""
+
+    id: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Map(Document):
+    """`map.json`: a fair sample of the images, similar ones near each other. Written after its sprite, `map.webp`."""
+
+    run: str
+    index: str
+    images: int
+    """Of the whole run."""
+    tile: int
+    """Width and height of a tile of the sprite, in pixels."""
+    columns: int
+    """Tile i is in column i % columns, row i // columns."""
+    points: list[Point]
+    """In the order of the tiles."""

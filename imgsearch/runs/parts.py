@@ -1,0 +1,172 @@
+"""The format of a part of a shard, which the embedder writes and ingest reads.
+
+A part is three objects: `thumbs-*.tar` with the thumbnails, `bad-*.parquet` with a row for each image that could not be
+used, and, written last, `part-*.parquet` with a row for each vector and a header.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypedDict
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from imgsearch.errors import PermanentError
+from imgsearch.runs import tables
+
+Vectors = NDArray[np.float32]
+"""(rows, dim)."""
+
+
+class PartRow(TypedDict):
+    """One image that has become a vector."""
+
+    id: str
+    key: str
+    etag: str
+    embedding: NDArray[Any]
+    """(dim,). Stored as float16, which keeps cosine similarity to about 1e-3 in half the bytes."""
+    width: int
+    """Of the original, in pixels."""
+    height: int
+    thumb_offset: int
+    """Of the thumbnail's bytes in the tar."""
+    thumb_length: int
+    metadata: str
+    """A JSON object."""
+
+
+class BadRow(TypedDict):
+    """One image that could not be used."""
+
+    key: str
+    stage: str
+    reason: str
+    etag: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """The key-value metadata of `part-*.parquet`."""
+
+    model: str
+    fingerprint: str
+    """Of the weights; see Encoder.fingerprint."""
+    preprocessing: str
+    dim: int
+    images: int
+    """How many rows the part has."""
+    bad: int
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, str], name: str) -> Self:
+        """Raises PermanentError, with the name of the object, for another metadata."""
+        try:
+            fields = {field.name: metadata[field.name] for field in dataclasses.fields(cls)}
+            return cls(**{**fields, **{field: int(fields[field]) for field in ("dim", "images", "bad")}})  # type: ignore[arg-type]
+        except (KeyError, ValueError) as error:
+            raise _other_version(name) from error
+
+    def metadata(self) -> dict[str, str]:
+        return {name: str(value) for name, value in dataclasses.asdict(self).items()}
+
+
+BAD = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+    ]
+)
+"""The columns of BadRow."""
+
+
+def schema(dim: int) -> pa.Schema:
+    """The columns of PartRow."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("etag", pa.string(), nullable=False),
+            pa.field("embedding", pa.list_(pa.float16(), dim), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("thumb_offset", pa.int64(), nullable=False),
+            pa.field("thumb_length", pa.int32(), nullable=False),
+            pa.field("metadata", pa.string(), nullable=False),
+        ]
+    )
+
+
+def to_bytes(rows: Sequence[PartRow], header: Header) -> bytes:
+    """A `part-*.parquet`."""
+    columns = []
+    for field in schema(header.dim):
+        values = [row[field.name] for row in rows]  # type: ignore[literal-required]
+        if field.name == "embedding":
+            flat = np.asarray(values, dtype=np.float16).reshape(len(rows) * header.dim)
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), header.dim))
+        else:
+            columns.append(pa.array(values, field.type))
+    return tables.to_bytes(pa.Table.from_arrays(columns, schema=schema(header.dim)), header.metadata())
+
+
+def from_bytes(data: bytes, name: str) -> tuple[pa.Table, Header]:
+    """The rows and the header; raises PermanentError, with the name of the object, if they are damaged or do not
+    belong together."""
+    table, metadata = tables.from_bytes(data, name)
+    header = Header.parse(metadata, name)
+    if table.schema.remove_metadata() != schema(header.dim) or len(table) != header.images:
+        raise _other_version(name)
+    return table, header
+
+
+def bad_to_bytes(rows: Sequence[BadRow]) -> bytes:
+    """A `bad-*.parquet`."""
+    return tables.to_bytes(tables.table(BAD, rows))
+
+
+def vectors(table: pa.Table) -> Vectors:
+    """The vectors of a part."""
+    column = table.column("embedding").combine_chunks()
+    dim = column.type.list_size
+    return np.asarray(column.flatten().to_numpy(), dtype=np.float32).reshape(len(column), dim)
+
+
+def rows(table: pa.Table) -> Iterator[PartRow]:
+    """The rows of a part; each embedding is a view of one block of float32."""
+    for row, vector in zip(table.drop_columns(["embedding"]).to_pylist(), vectors(table), strict=True):
+        row["embedding"] = vector
+        yield row
+
+
+class ThumbnailArchive:
+    """A `thumbs-*.tar` in memory. A reader fetches single thumbnails by their offset."""
+
+    def __init__(self) -> None:
+        self._sink = io.BytesIO()
+        self._tar = tarfile.open(fileobj=self._sink, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def add(self, id: str, thumbnail: bytes) -> int:
+        """Adds the thumbnail of the image `id`; returns the offset of its bytes."""
+        member = tarfile.TarInfo(f"{id}.webp")
+        member.size = len(thumbnail)
+        self._tar.addfile(member, io.BytesIO(thumbnail))
+        blocks = -(-member.size // tarfile.BLOCKSIZE)
+        return self._tar.offset - blocks * tarfile.BLOCKSIZE
+
+    def finish(self) -> memoryview:
+        """The bytes of the archive; nothing can be added afterwards."""
+        self._tar.close()
+        return self._sink.getbuffer()
+
+
+def _other_version(name: str) -> PermanentError:
+    return PermanentError(f"{name} is not a part of this version of imgsearch: index again under a new --run")

@@ -1,0 +1,44 @@
+"""Metadata values that every plan and every store can hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Metadata = Mapping[str, Any]
+"""Values are str, int, float, bool or a list of one of those; any other value becomes a str."""
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Any values as Metadata. Leaves out None, NaN, bytes and empty lists."""
+    return {printable(name): value for name, raw in values.items() if (value := _plain(raw)) is not None}
+
+
+def printable(text: str) -> str:
+    """`text` as valid Unicode. Escapes the rest, such as a byte of a file name that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(item, str | int | float | None) for item in value):
+        flat = [scalar for item in value if (scalar := _scalar(item)) is not None]
+        kinds = {type(scalar) for scalar in flat}
+        if len(kinds) < 2:
+            return flat or None
+        if kinds == {int, float}:
+            return [float(scalar) for scalar in flat]
+    if isinstance(value, list | dict):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str | int | float | bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else _scalar(float(str(value)))  # stores hold 64 bits
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None if isinstance(value, bytes) else printable(str(value))

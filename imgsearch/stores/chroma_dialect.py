@@ -1,0 +1,75 @@
+"""Metadata and filters in Chroma's dialect. No I/O.
+
+It differs from ours in two ways: Chroma reserves names that begin with `chroma:`, and it compares a whole number with a
+fraction as if the fraction were truncated, so that 4 passes `$gte 4.5`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from imgsearch.stores import Filter
+
+RESERVED = "chroma:"
+ESCAPE = "\\"
+
+
+def to_chroma(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as Chroma stores it."""
+    return {_escaped(name): value for name, value in metadata.items()}
+
+
+def from_chroma(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The metadata that was given to `to_chroma`."""
+    return {name.removeprefix(ESCAPE): value for name, value in (metadata or {}).items()}
+
+
+def where(condition: Filter) -> dict[str, Any]:
+    """A filter as Chroma reads it. Raises ValueError for a filter with more than one condition at a place."""
+    ((field, operation),) = condition.items()
+    if field in ("$and", "$or"):
+        return {field: [where(part) for part in operation]}
+    if not isinstance(operation, Mapping):
+        operation = {"$eq": operation}
+    ((operator, operand),) = operation.items()
+    if operator in ("$in", "$nin"):
+        return _membership(_escaped(field), operator, operand)
+    return _comparison(_escaped(field), operator, operand) if _is_fraction(operand) else {_escaped(field): operation}
+
+
+def _membership(name: str, operator: str, values: list[Any]) -> dict[str, Any]:
+    single, joint = ("$eq", "$or") if operator == "$in" else ("$ne", "$and")
+    parts = [_comparison(name, single, value) for value in values if _is_fraction(value)]
+    if others := [value for value in values if not _is_fraction(value)]:
+        parts.append({name: {operator: others}})
+    return parts[0] if len(parts) == 1 else {joint: parts}
+
+
+def _comparison(name: str, operator: str, fraction: float) -> dict[str, Any]:
+    """A condition that is also right for whole numbers. Towards zero, Chroma's truncation adds or removes one of them;
+    a bound that excludes the fraction itself instead of including it, or the reverse, compensates for that."""
+    below, above = math.nextafter(fraction, -math.inf), math.nextafter(fraction, math.inf)
+    match operator:
+        case "$eq":
+            return {"$and": [{name: {"$gt": below}}, {name: {"$lt": above}}]}
+        case "$ne":
+            return {"$or": [{name: {"$ne": fraction}}, {name: {"$eq": int(fraction)}}]}
+        case "$gte" if fraction > 0:
+            return {name: {"$gt": below}}
+        case "$lt" if fraction > 0:
+            return {name: {"$lte": below}}
+        case "$gt" if fraction < 0:
+            return {name: {"$gte": above}}
+        case "$lte" if fraction < 0:
+            return {name: {"$lt": above}}
+    return {name: {operator: fraction}}
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, float) and not value.is_integer()
+
+
+def _escaped(name: str) -> str:
+    return ESCAPE + name if name.startswith((RESERVED, ESCAPE)) else name
