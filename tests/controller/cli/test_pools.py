@@ -20,4 +20,5 @@ def test_pools_lists_gpus_and_how_many_are_free(cli: Cli, server: ApiServer) -> 
     server.trouble("list", "nodes", refusing(403, "nodes is forbidden"))
     refused = cli("pools")
     assert refused.returncode == 3
-    assert "may not list nodes" in refused.stderr
+    assert "list nodes" in refused.stderr
+    assert "ClusterRole" in refused.stderr
