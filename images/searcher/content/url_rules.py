@@ -144,10 +144,6 @@ class UrlRules:
     def __init__(self, limits: SearchSettings) -> None:
         """Raises UsageError for invalid settings."""
         self._schemes = _entries(limits.url_schemes)
-        if unknown := set(self._schemes) - PORTS.keys():
-            raise UsageError(
-                f"IMGSEARCH_SEARCH_URL_SCHEMES: invalid scheme {', '.join(sorted(unknown))}; write https or http"
-            )
         self._allow = [HostPattern.parse(entry, "IMGSEARCH_SEARCH_URL_ALLOW") for entry in _entries(limits.url_allow)]
         self._deny = [HostPattern.parse(entry, "IMGSEARCH_SEARCH_URL_DENY") for entry in _entries(limits.url_deny)]
 
