@@ -87,8 +87,7 @@ def answers(url: str, path: str, text: str) -> None:
 
 def refuses(url: str) -> None:
     """Returns once no connection is taken any more."""
-    while True:
-        try:
+    with suppress(httpx.TransportError):
+        while True:
             httpx.get(url + "/healthz")
-        except httpx.TransportError:
-            return
+            time.sleep(PAUSE_SECONDS)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from searcher.server.socket import listen
 from searcher.server.supervisor import worker_count
 from tests.conftest import DEMO_MODEL
 from tests.fakes import COLOURS
-from tests.programs import ChromaServer, free_port, program_env
+from tests.programs import PAUSE_SECONDS, ChromaServer, free_port, program_env
 from tests.searcher.library import hashed
 from tests.searcher.process import answers, refuses
 
@@ -83,6 +84,7 @@ class Searcher:
         """Its two workers, once each of them answers so."""
         while len(workers := self.workers()) < 2:
             assert self.process.poll() is None
+            time.sleep(PAUSE_SECONDS)
         for worker in workers:
             with self.only(worker):
                 answers(self.url, path, text)
@@ -116,7 +118,7 @@ class Searcher:
     def counted(self, searches: int) -> None:
         """Returns once so many are: each is when its answer has been sent, and a stopped worker counts none."""
         while self.samples().get("imgsearch_request_seconds_count{/v1/search}") != searches:
-            pass
+            time.sleep(PAUSE_SECONDS)
 
 
 @contextmanager
