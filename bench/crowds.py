@@ -1,4 +1,4 @@
-"""How the searcher stands many clients at once: beside what the cores allow, and beside what people run today."""
+"""Speed of the searcher with many clients, compared with the limit of the cores and with other servers."""
 
 from __future__ import annotations
 

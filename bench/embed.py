@@ -1,4 +1,4 @@
-"""How fast images become vectors: beside what the cores allow, and beside what people run today."""
+"""Speed of the embedder, compared with the limit of the cores and with other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How busy the embedder keeps a GPU: beside the bare model on data that is there already."""
+"""Speed of the embedder on a GPU, compared with the bare model on data in the GPU's memory."""
 
 from __future__ import annotations
 

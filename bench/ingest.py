@@ -1,4 +1,4 @@
-"""How fast vectors come into the store: beside a bare loop over Chroma's own `add`."""
+"""Speed of ingest, compared with a bare loop over Chroma's own `add`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the embedder's memory is flat: the same process over few images and over many."""
+"""Memory of the embedder: the same process over few images and over many."""
 
 from __future__ import annotations
 

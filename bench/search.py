@@ -1,4 +1,4 @@
-"""How fast the searcher answers, and where the time goes: the model, the store, and what is ours."""
+"""Response time of the searcher, and its parts: the model, the store and the searcher itself."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What two or more of the programs must agree on, and nothing else."""
+"""Code that two or more of the programs share."""

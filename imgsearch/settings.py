@@ -137,7 +137,7 @@ class SearchSettings:
     drain_seconds: Seconds = setting(20.0, "Seconds in which running requests may finish after `linger_seconds`.")
     api_keys: str | None = setting(
         None,
-        "API keys, as `NAME:SHA256HEX`, one a line or separated by commas (docs/kubernetes.md shows how to make one). "
+        "API keys, as `NAME:SHA256HEX`, one a line or separated by commas (docs/api-keys.md shows how to make one). "
         "Requests must send one of the keys as `Authorization: Bearer …`. Several keys are valid at a time, and two "
         "may have one name. Not set: no key is needed. Empty is an error.",
         secret=True,

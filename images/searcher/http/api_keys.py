@@ -1,6 +1,6 @@
 """Authentication with API keys (401). Clients send a key as a bearer token or a password; the page sends a cookie.
 
-The server has only the SHA-256 of each key. That is enough for random keys, as docs/kubernetes.md makes them: nobody
+The server has only the SHA-256 of each key. That is enough for random keys, as docs/api-keys.md makes them: nobody
 can try them all."""
 
 from __future__ import annotations
