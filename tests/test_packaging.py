@@ -43,6 +43,10 @@ NOT_IMPORTED = {
     "python-multipart": "FastAPI imports it for forms",
 }
 
+OPENING = {"imgsearch.sources.open_source": "imgsearch.sources", "imgsearch.stores.open_store": "imgsearch.stores"}
+"""The functions that load modules of a package by their names: the package of each."""
+OPENER = re.compile(r"(imgsearch(?:\.\w+)+):\w+")
+
 Sources = dict[str, Path]
 distributions = functools.cache(metadata.packages_distributions)
 
@@ -63,15 +67,29 @@ def modules() -> Sources:
     return found
 
 
+@functools.cache
+def syntax(file: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(file.read_text())))
+
+
 def imported(file: Path) -> Iterator[str]:
     """The modules that a file imports, anywhere in it. `from a import b` may mean a module a.b, so it gives both."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in syntax(file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.module, f"{file} has a relative import"
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def opened(package: str, sources: Sources) -> Iterator[str]:
+    """The modules that a package loads by a name such as `imgsearch.sources.hub:open_dataset`."""
+    for name, file in sources.items():
+        if name.startswith(package):
+            constants = (node.value for node in syntax(file) if isinstance(node, ast.Constant))
+            names = (OPENER.fullmatch(value) for value in constants if isinstance(value, str))
+            yield from (match[1] for match in names if match)
 
 
 def third_parties(program: str, sources: Sources) -> set[str]:
@@ -89,6 +107,7 @@ def third_parties(program: str, sources: Sources) -> set[str]:
             if top not in FOLDERS:
                 others.add(top)
             else:
+                waiting += opened(OPENING[target], sources) if target in OPENING else []
                 packages = [target.rsplit(".", up)[0] for up in range(target.count(".") + 1)]
                 waiting += [package for package in packages if package in sources]
     owners = distributions()
@@ -121,6 +140,13 @@ def test_an_undeclared_import_is_found(tmp_path: Path) -> None:
     planted.write_text("def draw() -> None:\n    import skimage.draw\n")
     sources["imgsearch.errors"] = planted
     assert "scikit-image" in third_parties("embedder", sources)
+
+
+def test_modules_that_are_loaded_by_name_count() -> None:
+    sources = modules()
+    assert {"imgsearch.sources.hub", "imgsearch.sources.folder"} <= set(opened("imgsearch.sources", sources))
+    assert "imgsearch.stores.chroma" in set(opened("imgsearch.stores", sources))
+    assert OPENING.keys() <= {target for file in sources.values() for target in imported(file)}
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
