@@ -12,9 +12,9 @@ from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from imgsearch.runs.documents import Facets
 from imgsearch.runs.layout import RunFolder
 from tests.programs import free_port
+from tests.scripted_server import Response, ScriptedServer
 from tests.searcher.library import picture
 from tests.searcher.process import SearcherProcess, answers
-from tests.told import Answer, Told
 
 FACETS = Facets(
     run="r1",
@@ -99,13 +99,13 @@ def test_pages_follow_each_other_to_the_last(client: Client) -> None:
 
 
 def test_in_a_batch_each_search_has_its_answer_or_its_error(client: Client) -> None:
-    told = client.batch([{"text": "red", "k": 1}, {"id": "no-such"}, {"image": picture("blue"), "k": 1}])
-    assert isinstance(told[0], Page)
-    assert colours(told[0]) == ["red"]
-    assert isinstance(told[1], UsageError)
-    assert "no image with the id 'no-such'" in str(told[1])
-    assert isinstance(told[2], Page)
-    assert colours(told[2]) == ["blue"]
+    pages = client.batch([{"text": "red", "k": 1}, {"id": "no-such"}, {"image": picture("blue"), "k": 1}])
+    assert isinstance(pages[0], Page)
+    assert colours(pages[0]) == ["red"]
+    assert isinstance(pages[1], UsageError)
+    assert "no image with the id 'no-such'" in str(pages[1])
+    assert isinstance(pages[2], Page)
+    assert colours(pages[2]) == ["blue"]
 
 
 def test_more_than_one_call_takes_are_several_calls(client: Client) -> None:
@@ -143,8 +143,8 @@ BUSY = {"detail": "too many searches wait"}
 
 def test_one_that_is_busy_is_asked_again_when_it_says() -> None:
     slept: list[float] = []
-    told = Told((429, {"Retry-After": "7"}, BUSY), (503, {}, BUSY), (200, {}, ANSWER))
-    with told.serving() as url, Client(url, sleep=slept.append) as client:
+    server = ScriptedServer((429, {"Retry-After": "7"}, BUSY), (503, {}, BUSY), (200, {}, ANSWER))
+    with server.serving() as url, Client(url, sleep=slept.append) as client:
         page = client.search("red")
     assert page.results == [Result("x", 0.5, "/x", "/i", "/t")]
     assert slept == [7.0, 2.0]
@@ -152,19 +152,19 @@ def test_one_that_is_busy_is_asked_again_when_it_says() -> None:
 
 def test_but_not_for_ever() -> None:
     slept: list[float] = []
-    told = Told((429, {"Retry-After": "1"}, BUSY))
+    server = ScriptedServer((429, {"Retry-After": "1"}, BUSY))
     with (
-        told.serving() as url,
+        server.serving() as url,
         Client(url, sleep=slept.append) as client,
         pytest.raises(TemporaryError, match="too many searches wait"),
     ):
         client.search("red")
     assert slept == [1.0] * 4
-    assert told.asked == 5
+    assert server.requests == 5
 
 
 @pytest.mark.parametrize(
-    ("told", "kind", "sentence"),
+    ("response", "kind", "sentence"),
     [
         ((429, {"Retry-After": "3600"}, BUSY), TemporaryError, "too many searches wait"),
         ((502, {}, b"<html>"), TemporaryError, "unexpected response 502 from"),
@@ -174,12 +174,14 @@ def test_but_not_for_ever() -> None:
         ((401, {}, BUSY), KeyRefused, "API key is required"),
     ],
 )
-def test_what_no_other_try_can_mend_is_told_at_once(told: Answer, kind: type[Exception], sentence: str) -> None:
-    server = Told(told)
+def test_an_error_that_no_retry_changes_is_raised_at_once(
+    response: Response, kind: type[Exception], sentence: str
+) -> None:
+    server = ScriptedServer(response)
     with (
         server.serving() as url,
         Client(url, sleep=pytest.fail) as client,
         pytest.raises(kind, match=sentence.replace("?", r"\?")),
     ):
         client.search("red")
-    assert server.asked == 1
+    assert server.requests == 1

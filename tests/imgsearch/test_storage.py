@@ -10,7 +10,7 @@ import pytest
 
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
 from imgsearch.storage import Storage
-from tests.told import Told
+from tests.scripted_server import ScriptedServer
 
 CALLS: dict[str, Callable[[Storage], object]] = {
     "get": lambda storage: storage.get("a"),
@@ -154,7 +154,7 @@ def test_a_refusal_says_what_to_do(
     sentence: str,
 ) -> None:
     document = f"<Error><Code>{code}</Code><Message>Why &amp; how</Message></Error>"
-    with Told((status, {}, f'<?xml version="1.0"?>\n{document}'.encode())).serving() as url:
+    with ScriptedServer((status, {}, f'<?xml version="1.0"?>\n{document}'.encode())).serving() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(error, match=sentence) as caught:
             call(Storage("s3://photos/holiday"))
@@ -173,7 +173,7 @@ def test_a_refusal_says_what_to_do(
 def test_a_refusal_without_a_body_says_what_it_may_be(
     monkeypatch: pytest.MonkeyPatch, s3_keys: None, status: int, error: type[ImgsearchError], sentence: str
 ) -> None:
-    with Told((status, {}, b"")).serving() as url:
+    with ScriptedServer((status, {}, b"")).serving() as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(error, match=sentence) as caught:
             Storage("s3://photos/holiday").entry("a")
@@ -198,7 +198,7 @@ def test_without_credentials_it_says_which_variables_have_them(
             monkeypatch.delenv(name)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "photos")
     monkeypatch.setenv("HOME", str(tmp_path))
-    with Told((404, {}, b"")).serving() as url:
+    with ScriptedServer((404, {}, b"")).serving() as url:
         for name in ("http_proxy", "HTTP_PROXY"):
             monkeypatch.setenv(name, url)
         with pytest.raises(UsageError, match=f"no credentials for {uri}: set .*{variable}"):

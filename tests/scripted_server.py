@@ -1,4 +1,4 @@
-"""A server that answers as it is told, whatever it is asked. The real client makes of it what it can."""
+"""An HTTP server with scripted responses, whatever the requests are. Tests call it with real clients."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-Answer = tuple[int, Mapping[str, str], object]
-"""Status, headers and body: bytes, or what becomes JSON."""
+Response = tuple[int, Mapping[str, str], object]
+"""Status, headers and body. A body that is not bytes is sent as JSON."""
 
 
-class Told:
-    """It gives one answer after the other, and then the last again and again."""
+class ScriptedServer:
+    """Sends the responses in their order, then repeats the last one. Counts the requests."""
 
-    def __init__(self, *answers: Answer) -> None:
-        self._answers = answers
-        self.asked = 0
+    def __init__(self, *responses: Response) -> None:
+        self._responses = responses
+        self.requests = 0
 
     @contextmanager
     def serving(self) -> Iterator[str]:
-        """Its URL."""
-        told = self
+        """Yields the URL of the running server."""
+        script = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                status, headers, body = told._answers[min(told.asked, len(told._answers) - 1)]
-                told.asked += 1
+                status, headers, body = script._responses[min(script.requests, len(script._responses) - 1)]
+                script.requests += 1
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(data))}.items():
