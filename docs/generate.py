@@ -19,8 +19,9 @@ SETTINGS = """# Settings
 
 The programs (`python -m embedder`, `python -m searcher`) read their settings once, from environment variables. An
 unknown variable that begins with `IMGSEARCH_` is an error, so a misspelt name is noticed. An empty value means None if
-the setting allows None. `controller` sets these variables from its command line and does not pass on those of its own
-environment. You need them only to run a program without `controller`.
+the setting allows None. `controller` sets these variables from its command line. With `--local` and in a cluster it
+ignores the variables of its own environment; with `--backend sky` it reads them. Else you need them only to run a
+program without `controller`.
 
 """
 

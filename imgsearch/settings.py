@@ -21,6 +21,8 @@ from pydantic.dataclasses import dataclass
 from imgsearch.errors import UsageError
 
 PREFIX = "IMGSEARCH"
+API_KEY_VARIABLE = f"{PREFIX}_API_KEY"
+"""The key of a client (`controller search`). No setting: a shell may have it where a program starts."""
 
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=16)]
@@ -69,7 +71,7 @@ class StorageSettings:
 class StoreSettings:
     """The vector store."""
 
-    url: str = setting("", "`chroma+file:///folder` (embedded) or `chroma+http://host:8000`.")
+    url: str = setting("", "`chroma+file:///folder` (embedded), `chroma+http://host:8000` or `chroma+https://host`.")
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,8 @@ class SearchSettings:
     url_seconds: Interval = setting(10.0, "Timeout of an `image_url` with all its redirects, in seconds.")
     linger_seconds: Seconds = setting(
         0.0,
-        "Seconds in which new requests are still accepted after SIGTERM, while /readyz answers 503 and each response "
-        "closes its connection. Set the time that load balancers need to stop sending requests.",
+        "Seconds after SIGTERM in which the server accepts new requests. In this time /readyz returns 503, and "
+        "each response closes its connection. Set the time that load balancers need to stop sending requests.",
     )
     drain_seconds: Seconds = setting(20.0, "Seconds in which running requests may finish after `linger_seconds`.")
     api_keys: str | None = setting(
@@ -187,7 +189,7 @@ class JobSettings:
     )
     capacity_seconds: WholeSeconds | None = setting(
         None,
-        "The longest time in which no node has room for an embed Job, in seconds. Then the run fails. None: no limit.",
+        "The longest time that an embed Job waits for a node, in seconds. Then the run fails. None: no limit.",
     )
     queue: str | None = setting(None, "The Kueue LocalQueue that admits the embed Job. None: it starts at once.")
     gpu_hour_price: Price | None = setting(
@@ -236,7 +238,8 @@ class Settings:
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Reads `env`; raises UsageError for an invalid value, or a variable that no field has."""
         paths = {setting.variable: setting.path for setting in _SETTINGS}
-        unknown = sorted(name for name in env if name.startswith(f"{PREFIX}_") and name not in paths)
+        known = {*paths, API_KEY_VARIABLE}
+        unknown = sorted(name for name in env if name.startswith(f"{PREFIX}_") and name not in known)
         if unknown:
             raise UsageError(f"unknown setting {', '.join(unknown)}; docs/settings.md lists all settings")
         return cls().with_values({paths[name]: text for name, text in env.items() if name in paths})

@@ -125,7 +125,10 @@ class RunOptions:
         choices=("sky",),
     )
     overflow_after: float = option(
-        "How long a shard waits before that. Default: 600 s", default=600.0, parse=float, metavar="SECONDS"
+        "Seconds that a shard waits for a node before it overflows. Default: 600 s",
+        default=600.0,
+        parse=float,
+        metavar="SECONDS",
     )
     spot: Spot | None = option(
         "Prefer spot nodes, use only them, or never. Default: the release's choice",
@@ -141,7 +144,7 @@ class RunOptions:
         one_of="parallelism",
     )
     max_parallelism: int | None = option(
-        "With --accelerator: as many shards at a time as there are free GPUs for, but at most N",
+        "The most shards at a time. The number follows the free GPUs. Needs --accelerator",
         default=None,
         parse=positive,
         metavar="N",

@@ -62,9 +62,9 @@ def _create(name: str, file: Path | None, kubeconfig: str | None, terminal: Term
 
 def _delete(name: str, kubeconfig: str | None, terminal: Terminal, *, confirmed: bool) -> int:
     if not confirmed and not terminal.confirmed(DOWN.format(name)):
-        raise UsageError("Nothing was changed. Use --yes where nobody can answer")
+        raise UsageError("Not confirmed: nothing is changed. Add --yes to skip the question")
     remove_pool(name, kubeconfig=kubeconfig, tell=terminal.note)
-    terminal.say(f"pool {name} is gone")
+    terminal.say(f"deleted pool {name}")
     return ExitCode.DONE
 
 

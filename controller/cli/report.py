@@ -54,7 +54,7 @@ def _bad_images(target: Target, run: str) -> str:
     answer = target.call("bad", RunSettings(id=run))
     if not answer.is_complete(answer.text):
         raise PermanentError(
-            f"The list has {answer.result['bytes']:,} bytes, more than the log of a pod keeps: read "
+            f"The list has {answer.result['bytes']:,} bytes, which is too large for the log of a pod: read "
             f"{RunFolder(run).bad_list} in {target.settings.storage.uri}"
         )
     return answer.text

@@ -13,9 +13,9 @@ from typing import Any
 from controller.cli.console import Terminal, add_output
 from imgsearch.client import URL, Client, KeyRefused, Options, Term
 from imgsearch.errors import ExitCode, UsageError
+from imgsearch.settings import API_KEY_VARIABLE
 
 HELP = "Search with a text, an image file, or both."
-KEY_VARIABLE = "IMGSEARCH_API_KEY"
 """The variable with the searcher's API key. It is not an option, because other users of the machine can read those."""
 
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    key = env.get(KEY_VARIABLE)
+    key = env.get(API_KEY_VARIABLE)
     options: Options = {
         "k": args.k,
         "filter": None if args.filter is None else _filter(args.filter),
@@ -50,9 +50,9 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
             response = client.search(**options)
         except KeyRefused as error:
             raise UsageError(
-                f"{args.url} rejects the API key in {KEY_VARIABLE} (401): ask its operator for a valid key"
+                f"{args.url} rejects the API key in {API_KEY_VARIABLE} (401): ask its operator for a valid key"
                 if key
-                else f"{args.url} needs an API key (401): set {KEY_VARIABLE}"
+                else f"{args.url} needs an API key (401): set {API_KEY_VARIABLE}"
             ) from error
     if args.output == "json":
         terminal.json(dataclasses.asdict(response))

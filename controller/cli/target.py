@@ -197,8 +197,8 @@ class ReleaseTarget(Target):
         patience = settings.jobs.capacity_seconds
         if patience is not None and patience <= options.overflow_after:
             raise UsageError(
-                f"No shard would overflow: the release stops waiting for a node after {patience} s, before "
-                f"--overflow-after {options.overflow_after:g} s. Make that shorter, or jobs.capacity_seconds longer"
+                f"Invalid --overflow-after {options.overflow_after:g} s: use less than jobs.capacity_seconds "
+                f"({patience} s) of the release, or increase that setting"
             )
         return overflow.OverflowBackend(
             self._kubernetes,

@@ -21,7 +21,8 @@ DISRUPTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"
 
 
 class Placement(Protocol):
-    """The GPUs and the nodes or machines on which a run embeds, as a value."""
+    """The GPUs and the nodes or machines on which a run embeds, as a value: NodePlacement
+    (controller/gpus/affinity.py) or MachinePlacement (controller/backends/skypilot/placement.py)."""
 
     def applied(self, template: Mapping[str, Any]) -> Mapping[str, Any]:
         """The PodTemplateSpec of pods that ask for them; `template` stays as it was."""

@@ -77,7 +77,7 @@ def test_a_pool_of_machines_is_made_runs_a_pipeline_and_is_taken_down(
     assert "k3s-server" in machine.says("ps", "-eo", "comm=")
     down = desk.controller("pools", "down", "garage", "--yes")
     assert down.returncode == 0, down.stderr
-    assert down.stdout.strip() == "pool garage is gone"
+    assert down.stdout.strip() == "deleted pool garage"
     assert read(config) == before
     assert not listens(tunnel.port)
     assert "k3s-server" not in machine.says("ps", "-eo", "comm=")

@@ -49,7 +49,7 @@ def test_a_gpu_that_no_node_has_is_told(world: World, values: dict[str, Any]) ->
             until(lambda: says(world, "node affinity", "no-gpu"), "status says why the pods wait")
         refused = world.controller("cleanup", "no-gpu")
         assert refused.returncode == 2
-        assert "is at work" in refused.stderr
+        assert "is active" in refused.stderr
     finally:
         world.kubectl("delete", "jobs", "--selector", "imgsearch.dev/run=no-gpu")
         world.install(values)

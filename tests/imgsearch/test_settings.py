@@ -102,6 +102,10 @@ def test_an_unknown_variable_and_an_unknown_path_are_refused() -> None:
         Settings().with_values({"search.prot": "80"})
 
 
+def test_the_key_of_a_client_is_no_setting() -> None:
+    assert Settings.from_env({"IMGSEARCH_API_KEY": "hunter2"}) == Settings()
+
+
 def test_values_are_changed_and_the_others_kept() -> None:
     settings = Settings(run=RunSettings(id="r1", index="photos"))
     changed = settings.with_values({"run.index": "cats", "search.port": 81})

@@ -22,5 +22,5 @@ def test_cleanup_removes_the_jobs_of_runs_that_are_over(cli: Cli, server: ApiSer
     assert left == {"between", "working"}
     busy = cli("cleanup", "working")
     assert busy.returncode == 2
-    assert "working is at work (embed)" in busy.stderr
+    assert "working is active (stage embed)" in busy.stderr
     assert cli("cleanup", "between").returncode == 0
