@@ -65,8 +65,10 @@ test: install install-clients ## Run every test that needs no cluster
 	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-cluster: install install-sky ## Run the tests that need a Kubernetes (tests/cluster/README.md says what they need)
-	@$(BIN)/python -m pytest --no-skips -m alone tests/cluster
-	@$(BIN)/python -m pytest --no-skips -m 'not alone' --numprocesses 2 --durations 30 tests/cluster
+	@status=0; \
+	$(BIN)/python -m pytest --no-skips -m alone tests/cluster || status=$$?; \
+	$(BIN)/python -m pytest --no-skips -m 'not alone' --numprocesses 2 --durations 30 tests/cluster || status=$$?; \
+	exit $$status
 
 test-sky: install-sky ## Run the tests that need SkyPilot
 	@$(SKY_VENV)/bin/python -m pytest tests/skypilot

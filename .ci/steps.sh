@@ -1,4 +1,4 @@
-# For `.ci/run`: its steps with their minutes, and what a step would else repeat.
+# For `.ci/run`: its steps with their minutes, and functions that several steps use.
 
 steps=() begun=()
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from imgsearch.errors import UsageError
@@ -24,15 +24,23 @@ PREFIX = "IMGSEARCH"
 API_KEY_VARIABLE = f"{PREFIX}_API_KEY"
 """The key of a client (`controller search`). No setting: a shell may have it where a program starts."""
 
+
+def _normalized(schemes: Any) -> Any:
+    """`https, HTTP` → `https,http`."""
+    if not isinstance(schemes, str):
+        return schemes
+    return ",".join(scheme.strip().lower() for scheme in schemes.split(",") if scheme.strip())
+
+
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=16)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
 Amount = Annotated[int, Field(ge=0)]
 Interval = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 WholeSeconds = Annotated[int, Field(ge=1)]
-Schemes = Literal["", "https", "http", "https,http", "http,https"]
+Schemes = Annotated[Literal["", "https", "http", "https,http", "http,https"], BeforeValidator(_normalized)]
 Autoscaler = Literal["gke", "karpenter", "coreweave", "nebius", "generic"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
@@ -92,7 +100,7 @@ class SearchSettings:
     """The search service and its limits."""
 
     host: str = setting("127.0.0.1", "Address to listen on.")
-    port: Port = setting(8000, "Port to listen on.")
+    port: Port = setting(8000, "Port to listen on. 0: a free port.")
     max_body_bytes: Count = setting(20_000_000, "The largest request body, in bytes. A larger one gets 413.")
     max_pixels: Count = setting(50_000_000, "The most pixels of a query image. A larger one gets 422.")
     max_k: Count = setting(200, "The most results of one search.")
@@ -237,7 +245,7 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Reads `env`; raises UsageError for an invalid value, or a variable that no field has."""
-        paths = {setting.variable: setting.path for setting in _SETTINGS}
+        paths = {entry.variable: entry.path for entry in _SETTINGS}
         known = {*paths, API_KEY_VARIABLE}
         unknown = sorted(name for name in env if name.startswith(f"{PREFIX}_") and name not in known)
         if unknown:
@@ -248,12 +256,12 @@ class Settings:
         """A copy with other values, by path (`embed.batch_images`). A text is read as in an environment variable.
 
         Raises UsageError for an invalid value, or a path that no field has."""
-        settings = {setting.path: setting for setting in _SETTINGS}
+        by_path = {entry.path: entry for entry in _SETTINGS}
         groups: dict[str, dict[str, Any]] = {}
         for path, value in values.items():
-            if path not in settings:
+            if path not in by_path:
                 raise UsageError(f"unknown setting {path}; docs/settings.md lists all settings")
-            known = settings[path]
+            known = by_path[path]
             if known.secret and value == "":
                 raise UsageError(f"{known.name} is empty: set a value, or remove the setting")
             groups.setdefault(known.group, {})[known.spec.name] = None if known.optional and value == "" else value
@@ -262,10 +270,10 @@ class Settings:
     def to_env(self) -> dict[str, str]:
         """The variables that differ from the defaults; `from_env` of them equals this object."""
         env = {}
-        for setting in _SETTINGS:
-            value = getattr(getattr(self, setting.group), setting.spec.name)
-            if value != setting.spec.default:
-                env[setting.variable] = "" if value is None else str(value)
+        for entry in _SETTINGS:
+            value = getattr(getattr(self, entry.group), entry.spec.name)
+            if value != entry.spec.default:
+                env[entry.variable] = "" if value is None else str(value)
         return env
 
     def _group(self, group: str, values: Mapping[str, Any]) -> Any:
@@ -273,7 +281,7 @@ class Settings:
             return dataclasses.replace(getattr(self, group), **values)
         except ValidationError as error:
             first = error.errors()[0]
-            wrong = next(setting for setting in _SETTINGS if setting.path == f"{group}.{first['loc'][0]}")
+            wrong = next(entry for entry in _SETTINGS if entry.path == f"{group}.{first['loc'][0]}")
             value = "" if wrong.secret else f" {first['input']!r}"
             raise UsageError(f"invalid value{value} for {wrong.name}: {_lower(first['msg'])}") from None
 
@@ -335,7 +343,7 @@ _SETTINGS = _all()
 def _bounds(hint: Any) -> typing.Iterator[str]:
     """ ", from 1", ", above 0", ", to 65535": the bounds of an Annotated number."""
     for constraint in getattr(hint, "__metadata__", ()):
-        for bound in constraint.metadata:
+        for bound in getattr(constraint, "metadata", ()):
             for attribute, word in (("ge", "from"), ("gt", "above"), ("le", "to")):
                 if (value := getattr(bound, attribute, None)) is not None:
                     yield f", {word} {value}"
@@ -348,7 +356,7 @@ def _lower(sentence: str) -> str:
 def documentation() -> str:
     """The Markdown table of docs/settings.md."""
     lines = ["| variable | values | default | meaning |", "| --- | --- | --- | --- |"]
-    for setting in _SETTINGS:
-        default = "" if setting.spec.default in ("", None) else f"`{setting.spec.default}`"
-        lines.append(f"| `{setting.variable}` | {setting.values()} | {default} | {setting.spec.metadata['doc']} |")
+    for entry in _SETTINGS:
+        default = "" if entry.spec.default in ("", None) else f"`{entry.spec.default}`"
+        lines.append(f"| `{entry.variable}` | {entry.values()} | {default} | {entry.spec.metadata['doc']} |")
     return "\n".join(lines) + "\n"

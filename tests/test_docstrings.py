@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.programs import ROOT
 
 CODE = ("imgsearch", "controller", "images", "bench", "demo", "docs")
-QUESTIONS = ("What", "Which", "Whose", "Who")
+QUESTIONS = ("What", "Which", "Whose", "Who", "Where")
 
 
 def test_every_file_says_what_it_is_for() -> None:

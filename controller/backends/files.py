@@ -15,13 +15,14 @@ from imgsearch import labels
 from imgsearch.errors import UsageError
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Replaces a file, or nothing where that fails. Only its owner may read it: it may contain credentials."""
+def write_atomically(file: Path, text: str, *, mode: int = 0o644) -> None:
+    """Replaces a file, or nothing where that fails."""
     target = file.resolve()  # a symbolic link stays one
     with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as partial:
         try:
             partial.write(text)
             partial.close()
+            os.chmod(partial.name, mode)
             os.replace(partial.name, target)
         except BaseException:
             os.unlink(partial.name)
@@ -44,8 +45,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def write_yaml(file: Path, content: Mapping[str, Any]) -> None:
+    """Only the owner may read the file: it may contain credentials."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, yaml.safe_dump(dict(content), sort_keys=False))
+    write_atomically(file, yaml.safe_dump(dict(content), sort_keys=False), mode=0o600)
 
 
 def runs_below(jobs: Path) -> list[str]:

@@ -29,14 +29,14 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     target = open_target(read_options(TargetOptions, args), env)
     known = target.backend.runs()
     if args.data and not args.run:
-        raise UsageError("--data deletes a run for ever: name the RUN")
+        raise UsageError("--data needs a RUN: it deletes the run permanently")
     if args.run and not args.data and args.run not in known:
-        raise UsageError(f"Run {args.run!r} does not exist: `controller runs{target.flags}` lists the runs")
+        raise UsageError(f"run {args.run!r} does not exist: `controller runs{target.flags}` lists the runs")
     for run in [args.run] if args.run else known:
         jobs = target.backend.jobs(run)
         active = [job.stage for job in jobs.values() if job.phase in (Phase.ACTIVE, Phase.SUSPENDED)]
         if args.run and active:
-            raise UsageError(f"Run {run} is active (stage {active[0]}): stop it before you delete it")
+            raise UsageError(f"run {run} is active (stage {active[0]}): stop it before you delete it")
         if not args.run and not over(jobs):
             continue
         if args.data:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
     if args.other == args.index:
-        raise UsageError(f"Name another index to compare {args.index} with")
+        raise UsageError(f"name another index to compare {args.index} with")
     if args.plot:
         plot.check_plot(args.plot)
     target = open_target(read_options(TargetOptions, args), env)
@@ -64,7 +64,7 @@ def _evaluation(target: Target, run: RunSettings, wanted: EvaluateSettings) -> d
     answer = target.call("evaluate", run, wanted)
     document = answer.text.rstrip("\n").rpartition("\n")[2]  # a library may print warnings before it
     if not answer.is_complete(document):
-        raise TemporaryError("The answer is incomplete: try again")
+        raise TemporaryError("the answer is incomplete: try again")
     evaluation: dict[str, Any] = json.loads(document)
     return evaluation
 

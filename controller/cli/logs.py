@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="Id of the run")
     parser.add_argument("shard", metavar="SHARD", type=int, help="Number of the shard. The first is 0")
     parser.add_argument(
-        "--stage", type=Stage, choices=[*Stage], default=Stage.EMBED, help="Stage of the run. Default: embed"
+        "--stage", choices=[*map(str, Stage)], default=str(Stage.EMBED), help="Stage of the run. Default: embed"
     )
     add_options(parser.add_argument_group("target"), TargetOptions)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
     target = open_target(read_options(TargetOptions, args), env)
-    terminal.text(target.backend.log(args.run, args.stage, args.shard))
+    terminal.text(target.backend.log(args.run, Stage(args.stage), args.shard))
     return ExitCode.DONE

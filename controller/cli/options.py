@@ -81,7 +81,7 @@ class TargetOptions:
         choices=BACKENDS,
     )
     sky_tasks: Path | None = option(
-        "Folder with the task files of SkyPilot. Default: sky/ of the repository",
+        "Folder with the task files of SkyPilot. Default: the task files of this package",
         default=None,
         parse=Path,
         metavar="DIR",

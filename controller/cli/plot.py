@@ -20,9 +20,9 @@ PLOTS = (".svg", ".png")
 def check_plot(file: Path) -> None:
     """Raises UsageError where no plot can be written to this file."""
     if file.suffix not in PLOTS:
-        raise UsageError(f"Invalid --plot {file}: the name must end with {' or '.join(PLOTS)}")
+        raise UsageError(f"invalid --plot {file}: the name must end with {' or '.join(PLOTS)}")
     if not file.absolute().parent.is_dir():
-        raise UsageError(f"Invalid --plot {file}: folder {file.parent} does not exist")
+        raise UsageError(f"invalid --plot {file}: folder {file.parent} does not exist")
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError(f"--plot needs matplotlib: {distribution.install('plot')}")
 

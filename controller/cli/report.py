@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
 def _latest(target: Target) -> str:
     done = target.query("runs")["runs"]
     if not done:
-        raise UsageError(f"No run is finished yet: `controller status{target.flags}` shows the progress")
+        raise UsageError(f"no run is finished yet: `controller status{target.flags}` shows the progress")
     return str(done[0]["run"])
 
 
@@ -54,7 +54,7 @@ def _bad_images(target: Target, run: str) -> str:
     answer = target.call("bad", RunSettings(id=run))
     if not answer.is_complete(answer.text):
         raise PermanentError(
-            f"The list has {answer.result['bytes']:,} bytes, which is too large for the log of a pod: read "
+            f"the list has {answer.result['bytes']:,} bytes, which is too large for the log of a pod: read "
             f"{RunFolder(run).bad_list} in {target.settings.storage.uri}"
         )
     return answer.text

@@ -68,7 +68,7 @@ def _term(word: str) -> Term:
     if file.is_file():
         return {"image": file}
     if re.match(r"~|\.{0,2}/", word):
-        raise UsageError(f"File {word} does not exist")
+        raise UsageError(f"file {word} does not exist")
     return {"text": word}
 
 
@@ -78,5 +78,5 @@ def _filter(text: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise UsageError(f"Invalid --filter {text}: use a JSON object, for example '{{\"year\": 2020}}'")
+        raise UsageError(f"invalid --filter {text}: use a JSON object, for example '{{\"year\": 2020}}'")
     return value

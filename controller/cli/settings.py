@@ -41,7 +41,7 @@ def with_run(
 
     Raises UsageError for an invalid name."""
     if not INDEX_NAME.fullmatch(index):
-        raise UsageError(f"Invalid index name {index!r}: use lower-case letters, digits, dots, dashes and underscores")
+        raise UsageError(f"invalid index name {index!r}: use lower-case letters, digits, dots, dashes and underscores")
     release = settings.run
     changed = settings.with_values(
         {
@@ -64,7 +64,7 @@ def overridden(settings: Settings, overrides: Sequence[str]) -> Settings:
         path, mark, value = override.partition("=")
         if not mark or path.count(".") != 1:
             raise UsageError(
-                f"Invalid --set {override}: use PATH=VALUE, for example embed.batch_images=64 (see docs/settings.md)"
+                f"invalid --set {override}: use PATH=VALUE, for example embed.batch_images=64 (see docs/settings.md)"
             )
         values[path] = value
     return settings.with_values(values)
@@ -104,7 +104,7 @@ def pod_source(source: str) -> str:
     path = parse(source).path
     if path and not path.startswith("/"):
         raise UsageError(
-            f"Source {source!r} is a path on this machine. In a cluster, use the path in its pods (/sources/NAME; see "
+            f"source {source!r} is a path on this machine. In a cluster, use the path in its pods (/sources/NAME; see "
             "`sources` in the chart's values) or a bucket. To work on this machine, add --local"
         )
     return source
@@ -114,7 +114,7 @@ def pod_model(model: str | None) -> str | None:
     """A model that pods can read. Raises UsageError for a folder that exists only on this machine."""
     if model and model.startswith("local-dir:") and not model.startswith("local-dir:/"):
         raise UsageError(
-            f"Model {model!r} is a folder on this machine. In a cluster, use its path in the pods (/models/NAME)"
+            f"model {model!r} is a folder on this machine. In a cluster, use its path in the pods (/models/NAME)"
         )
     return model
 
@@ -122,12 +122,12 @@ def pod_model(model: str | None) -> str | None:
 def _check_exists(kind: str, path: str) -> None:
     full = os.path.expanduser(path)
     if not os.path.exists(full) and not glob.glob(full):
-        raise UsageError(f"The {kind} {path} does not exist: check the path")
+        raise UsageError(f"the {kind} {path} does not exist: check the path")
 
 
 def _model(model: str) -> str:
     if model.startswith("local-dir:"):
         return "local-dir:" + os.path.abspath(os.path.expanduser(model.removeprefix("local-dir:")))
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", model):
-        raise UsageError(f"Invalid model {model!r}: use ARCH/TAG, for example {MODEL}, or local-dir:PATH")
+        raise UsageError(f"invalid model {model!r}: use ARCH/TAG, for example {MODEL}, or local-dir:PATH")
     return model

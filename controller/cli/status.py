@@ -33,13 +33,13 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     for trouble in target.backend.troubles():
         terminal.warn(trouble)
     if run is None:
-        raise UsageError(f"No runs yet: start one with `controller run-pipeline SOURCE{target.flags}`")
+        raise UsageError(f"no runs yet: start one with `controller run-pipeline SOURCE{target.flags}`")
     price = target.settings.jobs.gpu_hour_price
     window = Rate(time.monotonic)
     while True:
         jobs = target.backend.jobs(run)
         if not jobs:
-            raise UsageError(f"Run {run!r} does not exist: `controller runs{target.flags}` lists the runs")
+            raise UsageError(f"run {run!r} does not exist: `controller runs{target.flags}` lists the runs")
         rate = None
         if embed := jobs.get(Stage.EMBED):
             rate = window.update(embed.images_done) or average(embed, datetime.now(UTC))

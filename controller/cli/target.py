@@ -37,7 +37,7 @@ class Target(ABC):
     """The backend of a command, and the settings of its storage and store."""
 
     events: EventRecorder | None = None
-    """None: nobody looks for events of Jobs."""
+    """None: this target has no events."""
 
     def __init__(self, backend: Backend, settings: Settings, *, release: str, options: TargetOptions) -> None:
         """`options` are those that select the same target again."""
@@ -131,7 +131,7 @@ class LocalTarget(Target):
     def require_programs(self) -> None:
         missing = [package for package in ("torch", "chromadb") if importlib.util.find_spec(package) is None]
         if missing:
-            raise UsageError(f"Work on this machine needs {' and '.join(missing)}: {distribution.install('all')}")
+            raise UsageError(f"work on this machine needs {' and '.join(missing)}: {distribution.install('all')}")
 
     def resources(self, options: RunOptions, settings: Settings) -> tuple[Capacity, Placement | None]:
         if options.accelerators or options.spot or options.max_parallelism:
@@ -197,7 +197,7 @@ class ReleaseTarget(Target):
         patience = settings.jobs.capacity_seconds
         if patience is not None and patience <= options.overflow_after:
             raise UsageError(
-                f"Invalid --overflow-after {options.overflow_after:g} s: use less than jobs.capacity_seconds "
+                f"invalid --overflow-after {options.overflow_after:g} s: use less than jobs.capacity_seconds "
                 f"({patience} s) of the release, or increase that setting"
             )
         return overflow.OverflowBackend(
@@ -230,7 +230,7 @@ class ReleaseTarget(Target):
         self._kubernetes.start_controller(job)
 
     def serve(self, host: str, port: int) -> int:
-        raise UsageError("The chart serves in a cluster. To serve on this machine, add --local")
+        raise UsageError("the chart serves in a cluster. To serve on this machine, add --local")
 
     def interrupted(self, run: str) -> str:
         return (
@@ -266,7 +266,7 @@ class SkyTarget(Target):
         self._sky.check(job)
 
     def serve(self, host: str, port: int) -> int:
-        raise UsageError("With SkyPilot, `sky serve up sky/serve.yaml` serves (sky/README.md)")
+        raise UsageError("with SkyPilot, `sky serve up sky/serve.yaml` serves (sky/README.md)")
 
     def interrupted(self, run: str) -> str:
         return "The machines of the run continue and then end. The same command resumes the run"

@@ -80,27 +80,27 @@ def job(
     }
 
 
-def errand_pod(verb: str) -> str:
-    """The component whose PodTemplate an errand uses. The pod of ingest may reach the store; the pod of an evaluation
+def query_pod(verb: str) -> str:
+    """The component whose PodTemplate a query job uses. The pod of ingest may reach the store; the pod of an evaluation
     may load the model as well."""
     return EVALUATE if verb == EVALUATE else str(Stage.INGEST)
 
 
-def errand(
+def query_job(
     program: str, verb: str, settings: Settings, template: Mapping[str, Any], *, release: str, name: str
 ) -> dict[str, Any]:
-    """A Job that answers one query: `python -m PROGRAM VERB` in a pod of the component that errand_pod names."""
-    errand_job = job(Stage.INGEST, settings, template, release=release, completions=1, parallelism=1)
-    errand_job["metadata"]["name"] = name
-    errand_job["spec"]["ttlSecondsAfterFinished"] = 600
-    pod = errand_job["spec"]["template"]
+    """A Job that answers one query: `python -m PROGRAM VERB` in a pod of the component that query_pod names."""
+    query = job(Stage.INGEST, settings, template, release=release, completions=1, parallelism=1)
+    query["metadata"]["name"] = name
+    query["spec"]["ttlSecondsAfterFinished"] = 600
+    pod = query["spec"]["template"]
     pod["spec"]["containers"][0]["command"] = ["python", "-m", program, verb]
-    pod["metadata"]["labels"][labels.COMPONENT] = errand_pod(verb)  # NetworkPolicies select by it
-    for labelled in (errand_job, pod):
+    pod["metadata"]["labels"][labels.COMPONENT] = query_pod(verb)  # NetworkPolicies select by it
+    for labelled in (query, pod):
         names = labelled["metadata"]["labels"]
         del names[labels.RUN], names[labels.INDEX]  # it does not belong to the run that it reads
-        names[labels.ERRAND] = name
-    return errand_job
+        names[labels.QUERY] = name
+    return query
 
 
 def detached(

@@ -145,7 +145,7 @@ def job_state(
     pod_annotations = job["spec"].get("template", {}).get("metadata", {}).get("annotations") or {}
     status = job.get("status", {})
     conditions = _conditions(status)
-    overflow = Overflow.from_json(json.loads(annotations.get(labels.ELSEWHERE, "{}")))
+    overflow = Overflow.from_json(json.loads(annotations.get(labels.OVERFLOW, "{}")))
     record = JobRecord.from_json(json.loads(annotations.get(labels.RECORD, "{}")))
     completed = frozenset(parse_indexes(status.get("completedIndexes", "")))
     broken = frozenset(parse_indexes(status.get("failedIndexes", "")))

@@ -126,7 +126,7 @@ class ImageFiles:
 
     def _load(self, item: Item) -> bytes:
         if not item.etag:  # no listing had it
-            wrong = "there is no such file" if extension(item.key) in IMAGES else "its name has no image's ending"
+            wrong = "the file does not exist" if extension(item.key) in IMAGES else "its name has no image extension"
             raise BadImage("read", f"named in the metadata, but {wrong}")
         try:
             return self.read(item.key)

@@ -83,20 +83,20 @@ class Folder:
             return self._bytes(path)
         except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
             if os.path.lexists(path):
-                raise BadImage("read", "it is a link to a file that is not there") from error
+                raise BadImage("read", "the file is a broken link") from error
             raise NotFound(f"{self.uri} has no image {key!r}") from error
         except PermissionError as error:
-            raise BadImage("read", "it may not be read: change its permissions") from error
+            raise BadImage("read", "no permission to read the file: change its permissions") from error
         except OSError as error:
-            raise BadImage("read", f"the system says: {error.strerror}") from error
+            raise BadImage("read", f"reading failed: {error.strerror}") from error
 
     def _bytes(self, path: str) -> bytes:
         real = os.path.realpath(path, strict=True)
         if not real.startswith(os.path.join(os.path.realpath(self.uri), "")):
             raise BadImage("read", "it is a link that leads out of the folder")
         status = os.stat(real)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise BadImage("read", "it is no regular file")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe blocks
+            raise BadImage("read", "not a regular file")
         if status.st_size > MAX_BYTES:
             raise BadImage("read", f"the file has more than {MAX_BYTES} bytes")
         with open(real, "rb") as file:

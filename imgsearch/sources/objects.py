@@ -6,6 +6,7 @@ import glob
 import io
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -143,8 +144,10 @@ class Reader(io.RawIOBase):
 
 
 def matches(key: str, pattern: str) -> bool:
-    """As in a shell: `*` stays within one folder, `**` is any number of folders, and neither matches hidden files."""
-    return bool(globmatch(key, pattern.replace("\\", r"\\"), flags=GLOBSTAR))  # no shell escapes
+    """As on a disk: `*` stays within one folder, `**` is any number of folders, and neither matches hidden files."""
+    # wcmatch has more syntax than Python's glob: escapes, `[^…]` and `[[:…:]]`.
+    plain = re.sub(r"\[(!?)([\^\[])", r"[\1\\\2", pattern.replace("\\", r"\\"))
+    return bool(globmatch(key, plain, flags=GLOBSTAR))
 
 
 def _measure(entry: Entry) -> tuple[int, str]:

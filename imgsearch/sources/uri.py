@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Self
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, unquote
 
 from imgsearch.errors import UsageError
 
@@ -48,8 +48,8 @@ class SourceUri(ABC):
         return None
 
     def with_path(self, path: str) -> str:
-        """The same URI with another path; only where there is a `path`."""
-        raise NotImplementedError
+        """The same URI with another path; the same URI if the user gave no path."""
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Parquet(SourceUri):
         return folder_before_wildcard(self.pattern)
 
     def with_path(self, path: str) -> str:
-        return f"{path}?column={quote(self.column)}" if self.column else path
+        return path + self.text.removeprefix(self.pattern)
 
 
 @dataclass(frozen=True)

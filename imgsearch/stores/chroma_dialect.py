@@ -14,6 +14,8 @@ from imgsearch.stores import Filter
 
 RESERVED = "chroma:"
 ESCAPE = "\\"
+MAX_OPERANDS = 100
+"""Operands of one $and or $or. Chroma chains them, and SQLite limits the depth of an expression to 1000."""
 
 
 def to_chroma(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def where(condition: Filter) -> dict[str, Any]:
     """A filter as Chroma reads it. Raises ValueError for a filter with more than one condition at a place."""
     ((field, operation),) = condition.items()
     if field in ("$and", "$or"):
-        return {field: [where(part) for part in operation]}
+        return _joined(field, [where(part) for part in operation])
     if not isinstance(operation, Mapping):
         operation = {"$eq": operation}
     ((operator, operand),) = operation.items()
@@ -44,7 +46,15 @@ def _membership(name: str, operator: str, values: list[Any]) -> dict[str, Any]:
     parts = [_comparison(name, single, value) for value in values if _is_fraction(value)]
     if others := [value for value in values if not _is_fraction(value)]:
         parts.append({name: {operator: others}})
-    return parts[0] if len(parts) == 1 else {joint: parts}
+    return _joined(joint, parts)
+
+
+def _joined(operator: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One condition of all parts, nested where there are many."""
+    while len(parts) > MAX_OPERANDS:
+        chunks = [parts[start : start + MAX_OPERANDS] for start in range(0, len(parts), MAX_OPERANDS)]
+        parts = [chunk[0] if len(chunk) == 1 else {operator: chunk} for chunk in chunks]
+    return parts[0] if len(parts) == 1 else {operator: parts}
 
 
 def _comparison(name: str, operator: str, fraction: float) -> dict[str, Any]:

@@ -101,10 +101,10 @@ def test_each_program_that_opens_a_port_is_scraped_at_it(monitored: Objects) -> 
     assert endpoint["interval"] == "30s"
 
 
-def test_an_errand_is_not_scraped(monitored: Objects) -> None:
+def test_a_query_job_is_not_scraped(monitored: Objects) -> None:
     """Its pod is made of ingest's template, but opens no port: it would be a target that is down."""
-    template = monitored.named("PodTemplate", manifests.errand_pod("runs"))["template"]
-    job = manifests.errand("searcher", "runs", Settings(), template, release=RELEASE, name="errand")
+    template = monitored.named("PodTemplate", manifests.query_pod("runs"))["template"]
+    job = manifests.query_job("searcher", "runs", Settings(), template, release=RELEASE, name="query")
     selector = monitored.named("PodMonitor", "pipeline")["spec"]["selector"]
     assert not selects(selector, job["spec"]["template"]["metadata"]["labels"])
 

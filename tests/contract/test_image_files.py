@@ -201,10 +201,10 @@ class TestImages:
     @pytest.mark.parametrize(
         ("key", "reason"),
         [
-            ("gone.png", "named in the metadata, but there is no such file"),
-            ("../../etc/passwd.png", "named in the metadata, but there is no such file"),
-            ("a" * 5000 + ".png", "named in the metadata, but there is no such file"),
-            ("notes.txt", "named in the metadata, but its name has no image's ending"),
+            ("gone.png", "named in the metadata, but the file does not exist"),
+            ("../../etc/passwd.png", "named in the metadata, but the file does not exist"),
+            ("a" * 5000 + ".png", "named in the metadata, but the file does not exist"),
+            ("notes.txt", "named in the metadata, but its name has no image extension"),
         ],
     )
     def test_that_only_the_metadata_names_say_so(self, tree: Place, key: str, reason: str) -> None:

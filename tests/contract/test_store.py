@@ -121,6 +121,22 @@ def test_filters_keep_what_matches(filled: VectorStore, where: dict[str, object]
     assert {hit.id for hit in hits} == found
 
 
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ({"n": {"$in": [number + 0.5 for number in range(1000)]}}, {"half"}),
+        ({"n": {"$nin": [number + 0.5 for number in range(1000)]}}, {"whole"}),
+        ({"$or": [{"n": number} for number in range(1000)]}, {"whole"}),
+    ],
+)
+def test_a_filter_may_have_a_thousand_values(store: VectorStore, where: dict[str, object], found: set[str]) -> None:
+    store.create("numbers", dim=4)
+    records = [Record("whole", {"n": 7}, _vector(1, 0, 0, 0)), Record("half", {"n": 7.5}, _vector(1, 0, 0, 0))]
+    store.add("numbers", records)
+    (hits,) = store.search("numbers", _vector(1, 0, 0, 0)[None], k=10, where=where)
+    assert {hit.id for hit in hits} == found
+
+
 @pytest.mark.parametrize("bound", [-4.5, -3.999, -0.5, 0.5, 3.999, 4.5, 4, 4.0, math.nextafter(4, 5)])
 def test_whole_numbers_and_fractions_are_compared_by_their_value(store: VectorStore, bound: float) -> None:
     numbers = [-5, -4.5, -4, -1, -0.5, 0, 0.5, 1, 4, 4.0, 4.25, 4.5, 5, math.nextafter(4, 5)]

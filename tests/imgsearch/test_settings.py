@@ -42,7 +42,7 @@ def test_an_empty_value_means_none_where_none_is_allowed() -> None:
     ("name", "value"),
     [
         ("SEARCH_PORT", "http"),
-        ("SEARCH_PORT", "0"),
+        ("SEARCH_PORT", "-1"),
         ("SEARCH_PORT", "65536"),
         ("SEARCH_WORKERS", "0"),
         ("SEARCH_REFRESH_SECONDS", "0"),
@@ -79,7 +79,9 @@ def test_an_invalid_value_is_refused_with_its_path_its_variable_and_itself(name:
 @pytest.mark.parametrize(
     ("name", "value", "read"),
     [
+        ("SEARCH_PORT", "0", 0),
         ("SEARCH_PORT", "65535", 65535),
+        ("SEARCH_URL_SCHEMES", "https, HTTP", "https,http"),
         ("EMBED_THUMBNAIL_PX", "16", 16),
         ("SEARCH_DRAIN_SECONDS", "0", 0.0),
         ("SEARCH_CACHE_VECTORS", "0", 0),
@@ -114,7 +116,7 @@ def test_values_are_changed_and_the_others_kept() -> None:
 
 def test_the_documentation_shows_the_range() -> None:
     table = documentation()
-    assert "| `IMGSEARCH_SEARCH_PORT` | int, from 1, to 65535 | `8000` |" in table
+    assert "| `IMGSEARCH_SEARCH_PORT` | int, from 0, to 65535 | `8000` |" in table
     assert "| `IMGSEARCH_JOBS_DEADLINE_SECONDS` | int, from 1; or None | |" in table.replace("|  |", "| |")
     assert "`DEBUG`, `INFO`, `WARNING`, `ERROR`, `CRITICAL`" in table
 

@@ -316,7 +316,7 @@ def test_import_sky_is_skypilot_beside_the_folder(tmp_path: Path) -> None:
 
 
 def test_without_skypilot_its_name_is_importable_all_the_same(tmp_path: Path) -> None:
-    """So controller/skypilot asks importlib.metadata."""
+    """controller.backends.skypilot therefore uses importlib.metadata."""
     code = "import sky; print(list(sky.__path__)); import importlib.metadata as m; m.version('skypilot')"
     with pytest.raises(subprocess.CalledProcessError) as failed:
         python(WHOLE, code, home=tmp_path)

@@ -198,8 +198,10 @@ class Api:
         begun = self._clock()
 
         def is_last(attempt: RetryCallState) -> bool:
-            limit = self._patience if self._has_answered else FIRST_CONTACT_SECONDS
-            return self._clock() + attempt.upcoming_sleep > begun + (limit if patience is None else patience)
+            nonlocal patience
+            if patience is None:  # decided at the first failure
+                patience = self._patience if self._has_answered else FIRST_CONTACT_SECONDS
+            return self._clock() + attempt.upcoming_sleep > begun + patience
 
         retrying = Retrying(
             retry=retry_if_exception_type(Unavailable),

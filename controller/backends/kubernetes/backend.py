@@ -14,9 +14,9 @@ from typing import Any
 
 from controller.backends.kubernetes import pods
 from controller.backends.kubernetes.api import AlreadyExists, Api, Object
-from controller.backends.kubernetes.errands import run_errand
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.progress import JOBS, PODS, RunProgress
+from controller.backends.kubernetes.query_jobs import run_query_job
 from controller.jobs import manifests
 from controller.jobs.annotations import Overflow
 from controller.jobs.results import Answer
@@ -98,7 +98,7 @@ class KubernetesBackend:
     def annotate(self, job: JobState, overflow: Overflow) -> None:
         """Stores the results of rented machines on a Job. A Job that these finish is suspended: its pods that still
         wait would make an autoscaler add nodes."""
-        changes: Object = {"metadata": {"annotations": {labels.ELSEWHERE: json.dumps(overflow.to_json())}}}
+        changes: Object = {"metadata": {"annotations": {labels.OVERFLOW: json.dumps(overflow.to_json())}}}
         if overflow.finished:
             changes["spec"] = {"suspend": True}
         self._put(self._api.patch(*JOBS, job.name, changes))
@@ -122,9 +122,9 @@ class KubernetesBackend:
     def call(self, program: str, verb: str, settings: Settings) -> Answer:
         quiet = replace(settings, log=LogSettings(level="CRITICAL"))  # a pod's log contains both of its streams
         name = f"{self._release}-{verb}-{uuid.uuid4().hex[:6]}"
-        template = self._template(manifests.errand_pod(verb))
-        job = manifests.errand(program, verb, quiet, template, release=self._release, name=name)
-        return run_errand(self._api, job, f"{program} {verb}", self._progress, clock=self._clock)
+        template = self._template(manifests.query_pod(verb))
+        job = manifests.query_job(program, verb, quiet, template, release=self._release, name=name)
+        return run_query_job(self._api, job, f"{program} {verb}", self._progress, clock=self._clock)
 
     def log(self, run: str, stage: Stage, index: int) -> str:
         name = manifests.job_name(self._release, run, stage)
@@ -136,7 +136,7 @@ class KubernetesBackend:
 
     def troubles(self) -> list[str]:
         """Pods of the release itself that are not ready, with the reasons."""
-        listed, _ = self._api.select(*PODS, labels=f"{labels.INSTANCE}={self._release},!{labels.RUN},!{labels.ERRAND}")
+        listed, _ = self._api.select(*PODS, labels=f"{labels.INSTANCE}={self._release},!{labels.RUN},!{labels.QUERY}")
         return [trouble for pod in listed if (trouble := pods.trouble(pod))]
 
     def parallelism(self) -> int:

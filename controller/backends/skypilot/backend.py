@@ -52,7 +52,7 @@ SECRETS = (
 """Variables that a machine needs to read sources, to write the storage and to pull its image (sky/README.md)."""
 CHECK_SECONDS = 15.0
 """Time between two checks of the tasks. A check itself takes seconds, since it calls clouds."""
-ERRAND_SECONDS = 1800.0
+QUERY_SECONDS = 1800.0
 """Time for a short command to end: its machine boots for minutes."""
 PARALLELISM = 4
 """The GPU quota of a new cloud account is usually enough for these."""
@@ -198,7 +198,7 @@ class SkyBackend:
         }
         try:
             self._tasks.submit(name, task)
-            exit = attempts.parse_exit(self._errand_log(name))
+            exit = attempts.parse_exit(self._query_log(name))
             if exit is None:
                 raise TemporaryError(f"{program} {verb} exited without a result on its machine: try again")
             if exit.code != ExitCode.DONE:
@@ -260,9 +260,9 @@ class SkyBackend:
         """Time since the last check, by any controller."""
         return self._now() - folder.checked_at()
 
-    def _errand_log(self, name: str) -> str:
+    def _query_log(self, name: str) -> str:
         """The log of a short command, once it has ended."""
-        deadline = self._now() + timedelta(seconds=ERRAND_SECONDS)
+        deadline = self._now() + timedelta(seconds=QUERY_SECONDS)
         while True:
             task = self._tasks.states([name])[name]
             if task.status is TaskStatus.ENDED:
@@ -273,7 +273,7 @@ class SkyBackend:
                 raise TemporaryError(task.reason or f"the machine of {name} was taken away: try again")
             if self._now() >= deadline:
                 reason = task.reason or task.status
-                raise TemporaryError(f"{name} has not ended in {ERRAND_SECONDS:.0f} s: {reason}")
+                raise TemporaryError(f"{name} has not ended in {QUERY_SECONDS:.0f} s: {reason}")
             self._sleep(CHECK_SECONDS)
 
     def _folder(self, run: str, stage: Stage) -> JobFolder:

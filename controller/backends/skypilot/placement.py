@@ -39,7 +39,7 @@ def pod_template(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
     gpus, spot = _gpus(task["resources"])
     annotations = {TASK: json.dumps(task)}
     if len(gpus) == 1:
-        annotations |= {labels.ACCELERATOR: next(iter(gpus)), labels.SPOT: spot}
+        annotations |= {labels.ACCELERATOR: next(iter(gpus)), labels.SPOT: str(spot)}
     container = {
         "name": name,
         "image": str(task["resources"].get("image_id", "")).removeprefix("docker:"),

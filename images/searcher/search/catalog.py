@@ -103,7 +103,7 @@ class Catalog:
         names = sorted({*self.listed(), *self.problems})
         if not names:
             raise Problem(
-                404, "there is no index yet; make one: controller run-pipeline SOURCE (on one machine: --local)"
+                404, "no index yet; create one with: controller run-pipeline SOURCE (on one machine: --local)"
             )
         if name is None:
             if len(names) > 1:
@@ -113,7 +113,7 @@ class Catalog:
             return self.indexes[name]
         if name in self.problems:
             raise TemporaryError(f'index "{name}" is not served: {self.problems[name]}')
-        raise Problem(404, f'there is no index "{name}"; the indexes are: {", ".join(names)}')
+        raise Problem(404, f'index "{name}" does not exist; available: {", ".join(names)}')
 
     async def find(self, name: str | None, run: str | None) -> ServedIndex:
         """The index at this run, which may be the previous one; None: the current run. Raises Problem 410 where the run
@@ -255,9 +255,7 @@ class Catalog:
 
 
 def _gone(name: str, run: str) -> Problem:
-    return Problem(
-        410, f'run "{run}" of index "{name}" is no longer available; search again without the cursor or run='
-    )
+    return Problem(410, f'run "{run}" of index "{name}" was deleted; search again without `cursor` and `run`')
 
 
 def _model_key(pointer: Pointer) -> tuple[str, str]:

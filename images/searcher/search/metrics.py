@@ -44,10 +44,10 @@ class _Served(Collector):
 class Metrics:
     """The metrics of one app, in a registry of its own, so that two apps in one process do not share values.
 
-    With `counts`, a folder, they are the metrics of all processes that use this folder. PROMETHEUS_MULTIPROC_DIR must
+    With `metrics_folder`, they are the metrics of all processes that use this folder. PROMETHEUS_MULTIPROC_DIR must
     name it before prometheus_client is imported."""
 
-    def __init__(self, counts: Path | None = None) -> None:
+    def __init__(self, metrics_folder: Path | None = None) -> None:
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
             "imgsearch_requests", "Requests that got a response.", ["route", "method", "status"], registry=registry
@@ -102,9 +102,9 @@ class Metrics:
             registry=registry,
         )
         self._served = _Served()
-        if counts:
+        if metrics_folder:
             self._registry = CollectorRegistry()
-            MultiProcessCollector(self._registry, path=str(counts))  # type: ignore[no-untyped-call]
+            MultiProcessCollector(self._registry, path=str(metrics_folder))  # type: ignore[no-untyped-call]
         self._registry.register(self._served)
 
     def serving(self, pointers: Iterable[Pointer]) -> None:

@@ -9,12 +9,12 @@ from controller.backends.files import read_yaml, write_atomically, write_json, w
 from imgsearch.errors import UsageError
 
 
-def test_a_file_is_replaced_as_a_whole_for_its_owner_only(tmp_path: Path) -> None:
+def test_a_file_is_replaced_as_a_whole_and_others_may_read_it(tmp_path: Path) -> None:
     file = tmp_path / "job.json"
     write_json(file, {"a": 1})
     write_json(file, {"a": 2})
     assert json.loads(file.read_text()) == {"a": 2}
-    assert file.stat().st_mode & 0o077 == 0
+    assert file.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [file]
 
 

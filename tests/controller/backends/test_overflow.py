@@ -493,7 +493,7 @@ def test_a_job_that_a_queue_has_suspended_overflows_since_it_was_made(
     assert machines.names == []
     time.time += timedelta(seconds=1)
     assert until(cluster, over).phase is Phase.COMPLETE
-    assert server.get("jobs", JOB)["metadata"]["annotations"][labels.ELSEWHERE]
+    assert server.get("jobs", JOB)["metadata"]["annotations"][labels.OVERFLOW]
 
 
 def test_a_run_is_not_given_up_while_rented_machines_are_at_work_on_it(

@@ -22,7 +22,7 @@ DONE = {"completedIndexes": "0", "conditions": [condition("Complete")]}
 
 
 def play(command: list[str], index: int) -> Said | Stays:
-    """The stages end well, and errands answer."""
+    """The stages end well, and query jobs answer."""
     answers: dict[str, dict[str, Any]] = {
         "indexes": {"indexes": [{"index": "photos", "run": "r0", "images": 30}]},
         "runs": {"runs": [{**REPORT, "source": SOURCE, "published": "2026-01-01"}], "left_out": 4},

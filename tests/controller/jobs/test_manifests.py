@@ -207,13 +207,13 @@ def test_a_pod_keeps_the_values_of_the_release_except_those_that_a_job_needs() -
     assert ids == ["r1"]
 
 
-def test_an_errand_does_not_belong_to_the_run_that_it_reads() -> None:
-    manifest = manifests.errand("searcher", "report", SETTINGS, TEMPLATE, release="team", name="team-report-1")
+def test_a_query_job_does_not_belong_to_the_run_that_it_reads() -> None:
+    manifest = manifests.query_job("searcher", "report", SETTINGS, TEMPLATE, release="team", name="team-report-1")
     assert manifest["metadata"]["name"] == "team-report-1"
     pod = manifest["spec"]["template"]
     assert pod["spec"]["containers"][0]["command"] == ["python", "-m", "searcher", "report"]
     for labelled in (manifest, pod):
-        assert labelled["metadata"]["labels"][labels.ERRAND] == "team-report-1"
+        assert labelled["metadata"]["labels"][labels.QUERY] == "team-report-1"
         assert labelled["metadata"]["labels"][labels.COMPONENT] == "ingest", "it may go where ingest may"
         assert not {labels.RUN, labels.INDEX} & labelled["metadata"]["labels"].keys()
     assert manifest["spec"]["ttlSecondsAfterFinished"] == 600
@@ -222,8 +222,8 @@ def test_an_errand_does_not_belong_to_the_run_that_it_reads() -> None:
 
 
 def test_an_evaluation_has_a_pod_of_its_own_which_may_load_models() -> None:
-    assert manifests.errand_pod("evaluate") == "evaluate"
-    manifest = manifests.errand("searcher", "evaluate", SETTINGS, TEMPLATE, release="team", name="team-evaluate-1")
+    assert manifests.query_pod("evaluate") == "evaluate"
+    manifest = manifests.query_job("searcher", "evaluate", SETTINGS, TEMPLATE, release="team", name="team-evaluate-1")
     pod = manifest["spec"]["template"]
     assert pod["metadata"]["labels"][labels.COMPONENT] == "evaluate", "it may go where that may"
 

@@ -71,7 +71,7 @@ def test_images_are_those_of_finished_indexes_and_what_running_ones_report() -> 
 def elsewhere(status: dict[str, Any], told: Overflow) -> dict[str, Any]:
     """A Job of four that says this of machines elsewhere."""
     made = job(status)
-    made["metadata"]["annotations"][labels.ELSEWHERE] = json.dumps(told.to_json())
+    made["metadata"]["annotations"][labels.OVERFLOW] = json.dumps(told.to_json())
     return made
 
 

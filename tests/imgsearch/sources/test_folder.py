@@ -80,12 +80,12 @@ class TestUnusable:
         ("make", "reason"),
         [
             pytest.param(lambda path: path.touch(), "empty", id="an empty file"),
-            pytest.param(lambda path: path.symlink_to("nowhere.png"), "not there", id="a broken link"),
+            pytest.param(lambda path: path.symlink_to("nowhere.png"), "broken link", id="a broken link"),
             pytest.param(lambda path: path.symlink_to(path.name), "symbolic links", id="a link to itself"),
             pytest.param(lambda path: path.symlink_to("/etc/hostname"), "out of the folder", id="a link out"),
             pytest.param(lambda path: path.symlink_to("../photos2.png"), "out of the folder", id="to a sibling"),
             pytest.param(lambda path: path.symlink_to("/dev/zero"), "out of the folder", id="an endless file"),
-            pytest.param(os.mkfifo, "no regular file", id="a pipe"),
+            pytest.param(os.mkfifo, "not a regular file", id="a pipe"),
             pytest.param(huge, "more than", id="2 GiB"),
         ],
     )

@@ -69,7 +69,8 @@ def test_only_a_path_of_the_shell_is_a_path(text: str, path: str | None) -> None
 
 
 def test_a_uri_with_another_path_keeps_its_options() -> None:
-    assert parse("a/*.parquet?column=a%2Bb+%26c").with_path("/x/*.parquet") == "/x/*.parquet?column=a%2Bb%20%26c"
+    assert parse("a/*.parquet?column=a%2Bb+%26c").with_path("/x/*.parquet") == "/x/*.parquet?column=a%2Bb+%26c"
+    assert parse("a.parquet?column=é").with_path("/x/a.parquet") == "/x/a.parquet?column=é"
     assert parse("a/*.parquet").with_path("/x/*.parquet") == "/x/*.parquet"
     assert parse("photos").with_path("/photos") == "/photos"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from imgsearch.stores import filters
@@ -13,3 +15,23 @@ def test_every_name_can_be_used_in_a_filter(name: str) -> None:
     (kept,) = filterable({name: 1})
     assert not kept.startswith("_")
     filters.check({kept: 1})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kept"),
+    [
+        ({"a": None, "b": []}, {}),
+        ({"n": float("nan")}, {}),
+        ({"labels": ["cat", None, "dog"]}, {"labels": ["cat", "dog"]}),
+        ({"mixed": [1, "a", True]}, {"mixed": ["1", "a", "True"]}),
+        ({"numbers": [1, 2.5]}, {"numbers": [1.0, 2.5]}),
+        ({"box": {"x": 1}}, {"box": '{"x": 1}'}),
+        ({"boxes": [{"x": 1}]}, {"boxes": ['{"x": 1}']}),
+        ({"huge": 2**70}, {"huge": str(2**70)}),
+        ({"_key": "theirs"}, {"key": "theirs"}),
+        ({"$price": 1}, {"price": 1}),
+        ({"yes": True, "n": 3, "x": 0.5, "s": "ü"}, {"yes": True, "n": 3, "x": 0.5, "s": "ü"}),
+    ],
+)
+def test_metadata_becomes_what_a_store_can_filter(metadata: dict[str, Any], kept: dict[str, Any]) -> None:
+    assert filterable(metadata) == kept

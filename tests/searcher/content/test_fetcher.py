@@ -248,7 +248,7 @@ async def test_a_picture_may_come_in_chunks_or_until_the_server_leaves(web: Web)
 async def test_plain_http_is_fetched_where_the_settings_say_so(web: Web) -> None:
     async with web.serving(saying(OK), scheme="http") as site:
         url = f"http://{HOST}:{site.port}/"
-        assert await web.fetcher(site, url_schemes="https,http").read(url) == PICTURE
+        assert await web.fetcher(site, url_schemes="https, HTTP").read(url) == PICTURE
         assert await reason(web.fetcher(site).read(url)) is Reason.SCHEME
         assert await reason(web.fetcher(site, url_schemes="").read(url)) is Reason.DISABLED
 

@@ -29,7 +29,6 @@ from imgsearch.settings import MetricsSettings, RunSettings, Settings, StorageSe
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Record
-from imgsearch.stores.records import filterable
 from searcher.ingest.job import Ingest
 from searcher.ingest.metrics import IngestMetrics
 from tests.fakes import InMemoryStore
@@ -489,25 +488,6 @@ def test_an_ingest_interrupted_at_the_map_writes_it_later(world: World) -> None:
     world.ingest("r1")
     assert world.storage.exists(folder.map)
     assert world.storage.exists(folder.report)
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        ({"a": None, "b": []}, {}),
-        ({"n": float("nan")}, {}),
-        ({"labels": ["cat", None, "dog"]}, {"labels": ["cat", "dog"]}),
-        ({"mixed": [1, "a", True]}, {"mixed": ["1", "a", "True"]}),
-        ({"numbers": [1, 2.5]}, {"numbers": [1.0, 2.5]}),
-        ({"box": {"x": 1}}, {"box": '{"x": 1}'}),
-        ({"boxes": [{"x": 1}]}, {"boxes": ['{"x": 1}']}),
-        ({"huge": 2**70}, {"huge": str(2**70)}),
-        ({"_key": "theirs"}, {"key": "theirs"}),
-        ({"yes": True, "n": 3, "x": 0.5, "s": "ü"}, {"yes": True, "n": 3, "x": 0.5, "s": "ü"}),
-    ],
-)
-def test_metadata_becomes_what_a_store_can_filter(given: dict[str, Any], kept: dict[str, Any]) -> None:
-    assert filterable(given) == kept
 
 
 def test_an_empty_collection_is_not_probed(world: World) -> None:

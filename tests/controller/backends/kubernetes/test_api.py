@@ -183,6 +183,25 @@ def test_a_server_that_has_never_answered_is_given_up_soon(clock: Clock) -> None
     assert 1 < clock.now <= FIRST_CONTACT_SECONDS
 
 
+def test_the_patience_is_decided_at_the_first_failure(clock: Clock) -> None:
+    """Refused once, then 503: a wrong address may lead to a proxy, which is no reason to wait for minutes."""
+    refused = False
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal refused
+        if not refused:
+            refused = True
+            raise httpx.ConnectError("refused", request=request)
+        return httpx.Response(503)
+
+    with (
+        httpx.Client(base_url="http://cluster", transport=httpx.MockTransport(answer)) as http,
+        pytest.raises(TemporaryError),
+    ):
+        Api(http, NAMESPACE, address="http://cluster", sleep=clock.sleep, clock=clock).get(*JOBS, "a")
+    assert 1 < clock.now <= FIRST_CONTACT_SECONDS
+
+
 def test_one_that_has_answered_before_is_waited_for(api: Api, server: ApiServer, clock: Clock) -> None:
     server.put("jobs", named("a"))
     api.get(*JOBS, "a")

@@ -12,9 +12,9 @@ import pytest
 
 from controller.backends.kubernetes.api import PAGE, Api
 from controller.backends.kubernetes.backend import KubernetesBackend
-from controller.backends.kubernetes.errands import START_SECONDS
 from controller.backends.kubernetes.events import Events
 from controller.backends.kubernetes.progress import LOG_SECONDS, LOGS
+from controller.backends.kubernetes.query_jobs import START_SECONDS
 from controller.jobs.annotations import JobRecord
 from controller.jobs.state import JobState, Phase, Stage
 from controller.jobs.usage import Gpu
@@ -296,7 +296,7 @@ def test_what_cannot_be_told_does_not_fail_the_run(
     assert [message for message in caplog.messages if "team-r1-ingest" in message and "events is forbidden" in message]
 
 
-def test_an_errand_answers_and_leaves_nothing(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_a_query_job_answers_and_leaves_nothing(cluster: KubernetesBackend, server: ApiServer) -> None:
     def play(command: list[str], index: int) -> Said | Stays:
         assert command == ["python", "-m", "searcher", "bad"]
         return Said({"run": "r1", "bytes": 24}, printed="key,stage,reason\na.jpg,decode,[x] is no image\n")
@@ -313,7 +313,7 @@ def test_an_errand_answers_and_leaves_nothing(cluster: KubernetesBackend, server
 
 
 @pytest.mark.parametrize(("code", "kind"), [(2, UsageError), (3, TemporaryError), (4, PermanentError)])
-def test_an_errand_fails_with_the_programs_sentence(
+def test_a_query_job_fails_with_the_programs_sentence(
     cluster: KubernetesBackend, server: ApiServer, code: int, kind: type[ImgsearchError]
 ) -> None:
     with (
@@ -324,14 +324,14 @@ def test_an_errand_fails_with_the_programs_sentence(
     assert server.all("jobs") == []
 
 
-def test_an_errand_whose_create_was_lost_answers_all_the_same(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_a_query_job_whose_create_was_lost_answers_all_the_same(cluster: KubernetesBackend, server: ApiServer) -> None:
     server.trouble("create", "jobs", losing)
     with Workers(server, lambda command, index: Said({"indexes": []})):
         assert cluster.call("searcher", "indexes", settings(cluster)).result == {"indexes": []}
     assert server.all("jobs") == []
 
 
-def test_an_errand_that_says_nothing_usable_is_an_error(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_a_query_job_that_says_nothing_usable_is_an_error(cluster: KubernetesBackend, server: ApiServer) -> None:
     server.trouble("log", "pods", saying(200, "no JSON\n"))
     with (
         Workers(server, lambda command, index: Said({})),
@@ -341,7 +341,7 @@ def test_an_errand_that_says_nothing_usable_is_an_error(cluster: KubernetesBacke
     assert server.all("jobs") == []
 
 
-def test_an_errand_that_does_not_begin_ends_with_the_schedulers_reason(connected: Made, server: ApiServer) -> None:
+def test_a_query_job_that_does_not_begin_ends_with_the_schedulers_reason(connected: Made, server: ApiServer) -> None:
     told = "0/3 nodes are available: 3 Insufficient memory."
 
     def later() -> float:
@@ -359,7 +359,7 @@ def test_an_errand_that_does_not_begin_ends_with_the_schedulers_reason(connected
     assert server.all("jobs") == []
 
 
-def test_an_errand_that_runs_may_take_longer_but_not_for_ever(
+def test_a_query_job_that_runs_may_take_longer_but_not_for_ever(
     installed: ApiServer, connected: Made, clock: Clock
 ) -> None:
     def later() -> float:
@@ -369,7 +369,7 @@ def test_an_errand_that_runs_may_take_longer_but_not_for_ever(
     cluster = connected(clock=later)
     with (
         Workers(installed, lambda command, index: Stays()),
-        pytest.raises(TemporaryError, match=" 3600 s: "),
+        pytest.raises(TemporaryError, match=" 3600 s: it still runs"),
     ):
         cluster.call("searcher", "evaluate", settings(cluster))
 

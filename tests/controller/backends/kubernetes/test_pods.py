@@ -242,20 +242,20 @@ def test_gpus_are_counted_by_resource_over_all_containers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"),
+    ("status", "state", "reason"),
     [
-        ({}, STILL_STARTING),
-        ({"phase": "Pending", "conditions": [UNSCHEDULED]}, UNSCHEDULED["message"]),
-        ({"phase": "Failed", "reason": "Evicted"}, "code 1; see its log"),
-        ({"phase": "Failed", "message": {"interrupted": True}}, "interrupted"),
+        ({}, "is not ready", STILL_STARTING),
+        ({"phase": "Pending", "conditions": [UNSCHEDULED]}, "is not ready", UNSCHEDULED["message"]),
+        ({"phase": "Failed", "reason": "Evicted"}, "failed", "code 1; see its log"),
+        ({"phase": "Failed", "message": {"interrupted": True}}, "failed", "interrupted"),
     ],
 )
-def test_a_pod_that_should_serve_and_does_not_has_a_reason(status: dict[str, Any], reason: str) -> None:
+def test_a_pod_that_should_serve_and_does_not_has_a_reason(status: dict[str, Any], state: str, reason: str) -> None:
     if status.get("phase") == "Failed":
         status = {"ended": {"exitCode": 1}, **status}
     sentence = trouble(pod(name="p", **status))
     assert sentence is not None
-    assert sentence.startswith("pod p ")
+    assert sentence.startswith(f"pod p {state}")
     assert sentence.endswith(reason)
 
 
@@ -268,6 +268,6 @@ def test_a_pod_that_ends_again_and_again_says_what_it_ended_with() -> None:
     made = pod(name="p", waiting={"reason": "CrashLoopBackOff", "message": "back-off 5m0s"})
     made["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 2, "message": "no store answers"}}
     sentence = str(trouble(made))
-    assert sentence.startswith("pod p ")
+    assert sentence.startswith("pod p is not ready")
     assert "CrashLoopBackOff: back-off 5m0s" in sentence
     assert sentence.endswith("no store answers")

@@ -145,6 +145,7 @@ def test_gpus_and_spot_machines_may_be_chosen_for_embedding_alone(cluster: SkyBa
     limits = pods[Stage.EMBED]["spec"]["containers"][0]["resources"]["limits"]
     assert limits == {"nvidia.com/gpu": "2"}
     assert pods[Stage.PLAN]["spec"]["containers"][0]["resources"] == {}
+    assert yaml.safe_load(yaml.safe_dump(pods[Stage.EMBED])) == pods[Stage.EMBED], "--dry-run prints it"
 
 
 @pytest.mark.parametrize(("spot", "told"), [(Spot.ONLY, "only"), (Spot.NEVER, "never"), (Spot.PREFER, "prefer")])

@@ -15,13 +15,13 @@ from imgsearch import labels
 from imgsearch.errors import TemporaryError
 
 START_SECONDS = 300.0
-"""Time for an errand to start."""
+"""Time for a query job to start."""
 RUN_SECONDS = 3600.0
-"""Time for an errand that runs to end: an evaluation reads every vector."""
+"""Time for a query job that runs to end: an evaluation reads every vector."""
 POLL_SECONDS = 1.0
 
 
-def run_errand(
+def run_query_job(
     api: Api,
     job: Object,
     command: str,
@@ -37,7 +37,7 @@ def run_errand(
         with suppress(AlreadyExists):  # created by an attempt whose response was lost
             api.create(*JOBS, job)
         changed = threading.Event()
-        with closing(follow(f"{labels.ERRAND}={name}", changed)) as progress:
+        with closing(follow(f"{labels.QUERY}={name}", changed)) as progress:
             pod = _wait(name, progress, changed, clock)
         return answer(api.log(pod))
     except ValueError as error:
