@@ -27,7 +27,7 @@ PLANTED = [
     # a backend imports another
     ("controller/backends/local.py", "controller.backends.kubernetes.backend"),
     # a program imports another, and the library a program
-    ("images/embedder/plan.py", "searcher.ingest.parts"),
+    ("images/embedder/plan.py", "searcher.ingest.run_reader"),
     ("imgsearch/stage.py", "controller.jobs.state"),
     # a third party without its door
     ("images/searcher/evaluation/job.py", "fastapi"),

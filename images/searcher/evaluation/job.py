@@ -24,7 +24,7 @@ from searcher.evaluation.figures import CUTOFFS, Evaluated
 from searcher.evaluation.queries import EvaluationQuery, Survey, image_queries, text_queries
 from searcher.evaluation.relevance import Relevance
 from searcher.evaluation.scores import ExactSearch
-from searcher.ingest.parts import RunReader
+from searcher.ingest.run_reader import RunReader
 
 LABELS = ("label", "labels", "class", "category", "categories", "tags")
 CAPTIONS = ("caption", "captions", "text", "description", "title")

@@ -18,7 +18,7 @@ from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import record
 from searcher.ingest.facets import FacetCounts
 from searcher.ingest.metrics import IngestMetrics
-from searcher.ingest.parts import RunReader, Shard
+from searcher.ingest.run_reader import RunReader, Shard
 from searcher.ingest.samples import Samples
 
 log = logging.getLogger(__name__)

@@ -16,14 +16,14 @@ from imgsearch.runs.documents import Facets, Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, VectorStore
-from searcher.ingest import map
+from searcher.ingest import projection
 from searcher.ingest.facets import FacetCounts
 from searcher.ingest.fill import Filler
 from searcher.ingest.map_files import MapWriter
 from searcher.ingest.metrics import IngestMetrics
-from searcher.ingest.parts import RunReader, Shard, same_model
 from searcher.ingest.publish import publish
 from searcher.ingest.report import Result, bad_csv, report
+from searcher.ingest.run_reader import RunReader, Shard, same_model
 from searcher.ingest.samples import Samples
 from searcher.ingest.verify import SAMPLES, verify
 
@@ -65,7 +65,7 @@ class Ingest:
         self._metrics.planned.set(plan.images + plan.kept - len(bad))
         collection = collection_name(plan.index, plan.run)
         self._store.create(collection, dim=model.dim)
-        sample, map_sample, facets = Samples(plan.run, SAMPLES), Samples(plan.run, map.IMAGES), FacetCounts()
+        sample, map_sample, facets = Samples(plan.run, SAMPLES), Samples(plan.run, projection.IMAGES), FacetCounts()
         rows, added = self._filler.fill(collection, shards, [sample, map_sample], facets)
         _check_counts(plan, rows=rows, bad=len(bad))
         self._storage.put(self._folder.bad_list, bad_csv(bad))

@@ -14,7 +14,7 @@ from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
 from imgsearch.stores.records import thumbnail
-from searcher.ingest import map
+from searcher.ingest import projection
 from searcher.ingest.samples import Samples
 
 log = logging.getLogger(__name__)
@@ -41,15 +41,15 @@ class MapWriter:
             with ThreadPoolExecutor(THUMBNAIL_THREADS, "thumbnail") as pool:
                 tiles = list(pool.map(self._tile, sample.records))
             self._check()
-            positions = map.positions(sample.vectors())
+            positions = projection.positions(sample.vectors())
             self._check()
-            self._storage.put(folder.sprite, map.sprite(tiles))
+            self._storage.put(folder.sprite, projection.sprite(tiles))
             document = Map(
                 run=plan.run,
                 index=plan.index,
                 images=rows,
-                tile=map.TILE,
-                columns=map.columns(len(tiles)),
+                tile=projection.TILE,
+                columns=projection.columns(len(tiles)),
                 points=[
                     {"id": record.id, "x": round(float(x), 4), "y": round(float(y), 4)}
                     for record, (x, y) in zip(sample.records, positions, strict=True)
@@ -63,7 +63,7 @@ class MapWriter:
 
     def _tile(self, record: Record) -> Image.Image:
         self._check()
-        return map.tile(self._storage.get_range(*thumbnail(record)))
+        return projection.tile(self._storage.get_range(*thumbnail(record)))
 
     def _check(self) -> None:
         if self._stopping.is_set():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from imgsearch.runs.documents import Plan, Report
 from imgsearch.stores import Pointer
-from searcher.ingest.parts import Shard, same_model
+from searcher.ingest.run_reader import Shard, same_model
 
 BAD_EXAMPLES = 20
 """Examples of bad images in a report, and reasons."""

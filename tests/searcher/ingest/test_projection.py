@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from imgsearch.stores import Vectors
-from searcher.ingest import map
-from searcher.ingest.map import TILE
+from searcher.ingest import projection
+from searcher.ingest.projection import TILE
 
 
 def vectors(count: int, *, groups: int = 1, dim: int = 16) -> Vectors:
@@ -22,7 +22,7 @@ def vectors(count: int, *, groups: int = 1, dim: int = 16) -> Vectors:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 11, 100])
 def test_any_number_of_images_fills_the_plane(count: int) -> None:
-    made = map.positions(vectors(count))
+    made = projection.positions(vectors(count))
     assert made.shape == (count, 2)
     assert made.min() >= 0
     assert made.max() <= 1
@@ -31,19 +31,19 @@ def test_any_number_of_images_fills_the_plane(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_images_that_are_all_one_lie_in_the_middle(count: int) -> None:
-    assert map.positions(np.repeat(vectors(1), count, axis=0)) == pytest.approx(0.5, abs=1e-3)
+    assert projection.positions(np.repeat(vectors(1), count, axis=0)) == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize("distinct", [2, 12])
 def test_many_copies_of_few_images_are_no_trouble(distinct: int) -> None:
-    made = map.positions(np.tile(vectors(distinct), (20, 1)))
+    made = projection.positions(np.tile(vectors(distinct), (20, 1)))
     assert np.isfinite(made).all()
     assert np.ptp(made, axis=0).max() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("count", [8, 90])
 def test_like_lies_beside_like(count: int) -> None:
-    made = map.positions(vectors(count, groups=2))
+    made = projection.positions(vectors(count, groups=2))
     first, second = made[0::2], made[1::2]
     apart = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
     for group in (first, second):
@@ -51,14 +51,14 @@ def test_like_lies_beside_like(count: int) -> None:
 
 
 def test_the_same_images_give_the_same_map() -> None:
-    assert np.array_equal(map.positions(vectors(60)), map.positions(vectors(60)))
+    assert np.array_equal(projection.positions(vectors(60)), projection.positions(vectors(60)))
 
 
 def test_both_directions_have_one_scale() -> None:
     line = np.zeros((5, 4), np.float32)
     line[:, 0] = np.arange(5)
     line[0, 1] = 0.4
-    made = map.positions(line)
+    made = projection.positions(line)
     assert np.ptp(made[:, 1]) < 0.2
     assert made[:, 1].max() + made[:, 1].min() == pytest.approx(1)
 
@@ -74,17 +74,17 @@ def test_a_tile_is_the_middle_of_a_thumbnail() -> None:
     wide.paste("blue", (24, 0, 72, 48))
     sink = io.BytesIO()
     wide.save(sink, "WEBP", lossless=True)
-    assert map.tile(sink.getvalue()).getcolors() == [(TILE * TILE, (0, 0, 255))]
+    assert projection.tile(sink.getvalue()).getcolors() == [(TILE * TILE, (0, 0, 255))]
 
 
 @pytest.mark.parametrize("size", [(8, 6), (256, 3)])
 def test_a_thumbnail_of_any_size_makes_a_tile(size: tuple[int, int]) -> None:
-    assert map.tile(plain("red", size)).size == (TILE, TILE)
+    assert projection.tile(plain("red", size)).size == (TILE, TILE)
 
 
 def test_tiles_are_in_rows_of_a_square() -> None:
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 255, 255)]
-    data = map.sprite([Image.new("RGB", (TILE, TILE), colour) for colour in colours])
+    data = projection.sprite([Image.new("RGB", (TILE, TILE), colour) for colour in colours])
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == "WEBP"
         assert image.size == (3 * TILE, 2 * TILE)
@@ -94,5 +94,5 @@ def test_tiles_are_in_rows_of_a_square() -> None:
 
 
 def test_the_largest_map_is_a_webp_that_can_be() -> None:
-    assert map.columns(map.IMAGES) == 55
-    assert map.columns(map.IMAGES) * TILE <= 16_383
+    assert projection.columns(projection.IMAGES) == 55
+    assert projection.columns(projection.IMAGES) * TILE <= 16_383
