@@ -173,8 +173,12 @@ class EvaluateSettings:
 
     against: str | None = setting(None, "The index to compare with. None: one index is measured.")
     queries: Count = setting(500, "The most queries of each kind: images, captions, labels.")
-    labels: str | None = setting(None, "The metadata field with the labels. None: a field with such a name.")
-    captions: str | None = setting(None, "The metadata field with the captions. None: a field with such a name.")
+    labels: str | None = setting(
+        None, "The metadata field with the labels. None: the first of label, labels, class, category, categories, tags."
+    )
+    captions: str | None = setting(
+        None, "The metadata field with the captions. None: the first of caption, captions, text, description, title."
+    )
 
 
 @dataclass(frozen=True)

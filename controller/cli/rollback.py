@@ -11,7 +11,7 @@ from controller.cli.target import open_target
 from imgsearch.errors import ExitCode
 from imgsearch.settings import RunSettings
 
-HELP = "Let an index serve the run that was published before."
+HELP = "Publish the previous run of an index again."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         # Closes the connection, because the client is still sending the rest of the body.
-        too_large = Problem(413, f"the body is larger than {self._limit:,} bytes", headers={"Connection": "close"})
+        too_large = Problem(
+            413, f"the body is larger than {self._limit:,} bytes; send a smaller one", headers={"Connection": "close"}
+        )
         if _content_length(scope) > self._limit:
             await problems.response(too_large)(scope, receive, send)
             return

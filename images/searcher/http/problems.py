@@ -42,9 +42,9 @@ async def handle(request: Request, error: Exception) -> Response:
 def _detail(error: HTTPException, request: Request) -> str:
     """A helpful sentence instead of the framework's one or two words."""
     if isinstance(error.__cause__, UnicodeDecodeError):
-        return "the body is not UTF-8"
+        return "the body is not UTF-8; encode it as UTF-8"
     if isinstance(error.__cause__, RecursionError):
-        return "the JSON of the body is nested too deeply"
+        return "the JSON of the body is nested too deeply; send a flatter object"
     if error.status_code == HTTPStatus.NOT_FOUND:
         return "this path does not exist; see /docs"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

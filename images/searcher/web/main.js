@@ -200,7 +200,7 @@ async function bring(make) {
   status("Reading the image…");
   try {
     const part = await make();
-    // A new image is a new search; what was said before is said anew with "more like this".
+    // A new image starts a new search; "more like this" keeps the text.
     go({ text: "", weight: 1, parts: [{ ...part, weight: 1 }], view: "search", open: "" });
     $("text").value = "";
   } catch (error) {
