@@ -210,7 +210,7 @@ def test_near_duplicates_are_folded_with_a_count_and_can_be_opened_or_shown(page
     badge.scroll_into_view_if_needed()
     expect(badge).to_have_text("+1")
     own = page.locator(f"{TILES}:has(.twins) .open").first
-    expect(own).to_have_attribute("aria-label", re.compile(r"\d, and 1 nearly the same$"))
+    expect(own).to_have_attribute("aria-label", re.compile(r"\d, near-duplicates: 1$"))
     badge.click()
     expect(page.locator(".twins-of h3")).to_contain_text("Near-duplicates")
     page.locator(".twins-of button").click()

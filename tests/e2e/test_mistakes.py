@@ -91,7 +91,7 @@ def test_a_setting_that_does_not_exist(home: Path, folder: Path) -> None:
     mistake(
         *("run-pipeline", folder, "--home", home, "--set", "embed.batch=64"),
         code=2,
-        sentence="no setting is called IMGSEARCH_EMBED_BATCH",
+        sentence="unknown setting embed.batch;",
     )
 
 
