@@ -157,7 +157,7 @@ def test_a_run_that_has_failed_is_told_of_although_its_controller_is_gone(world:
     until(lambda: ended(world, "failing"), "the run has ended", seconds=300)
     until(lambda: not seen.now('imgsearch_run_state{run="failing"}'), "its series have ended", seconds=400)
     alert = until(lambda: told(seen, "ImgsearchRunFailed"), "an alert")
-    assert alert["annotations"]["summary"] == "Run failing has failed in plan."
+    assert alert["annotations"]["summary"] == "Run failing failed in plan."
     assert f"controller status failing --release {world.release}" in alert["annotations"]["description"]
 
 
