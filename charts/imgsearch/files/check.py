@@ -1,7 +1,7 @@
-"""The check of `helm test`: it asks the search server from inside the cluster if it is ready, and lists its indexes.
+"""The program of `helm test`: checks in the cluster that the search server is ready, and lists its indexes.
 
-It runs in the searcher's image with the standard library only. SEARCHER_URL is the server's address. If the server
-needs an API key, the check sees only that it is ready, because this program has no key.
+It runs in the searcher's image and uses only the standard library. SEARCHER_URL is the URL of the server. If the server
+requires an API key, the program checks only that it is ready, because the program has no key.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ PATIENCE_SECONDS = 60
 
 
 def ask(path: str) -> tuple[int, Any]:
-    """Status and JSON of the answer. Raises OSError without an answer."""
+    """Status and JSON of the response. Raises OSError without a response."""
     try:
-        with urllib.request.urlopen(os.environ["SEARCHER_URL"] + path, timeout=10) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as refusal:
-        return refusal.code, json.load(refusal)
+        with urllib.request.urlopen(os.environ["SEARCHER_URL"] + path, timeout=10) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
 
 
 def wait_until_ready() -> Any:
-    """The answer of /readyz when it is 200. Ends the program if that takes too long."""
+    """Returns the body of /readyz when its status is 200. Exits after PATIENCE_SECONDS."""
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            status, said = ask("/readyz")
+            status, body = ask("/readyz")
             if status == 200:
-                return said
-            reason = f"it answers {status}: {said.get('detail', said)}"
+                return body
+            reason = f"status {status}: {body.get('detail', body)}"
         except (OSError, ValueError) as error:
-            reason = f"it does not answer: {error}"
+            reason = f"no response: {error}"
         if time.monotonic() > end:
             sys.exit(f"the search server at {os.environ['SEARCHER_URL']} is not ready: {reason}")
         time.sleep(1)
@@ -45,14 +45,14 @@ def wait_until_ready() -> Any:
 
 def main() -> None:
     print("ready:", json.dumps(wait_until_ready()))
-    status, said = ask("/v1/indexes")
+    status, body = ask("/v1/indexes")
     if status == 401:
         print("the search server needs an API key; its indexes are not checked")
         return
     if status != 200:
-        sys.exit(f"/v1/indexes answers {status}: {said}")
-    print("indexes:", json.dumps(said))
-    for index in said["indexes"]:
+        sys.exit(f"/v1/indexes returned {status}: {body}")
+    print("indexes:", json.dumps(body))
+    for index in body["indexes"]:
         print(f"index {index['index']}: run {index['run']}, {index['images']} images")
 
 

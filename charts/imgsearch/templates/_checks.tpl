@@ -1,4 +1,4 @@
-{{- /* Checks that the schema cannot make: combinations of values. Each error is one sentence. */}}
+{{- /* Checks of combinations of values, which the schema cannot check. Each error is one sentence. */}}
 {{- define "imgsearch.checks" -}}
 {{- $values := .Values }}
 

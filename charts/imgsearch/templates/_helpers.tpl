@@ -1,6 +1,6 @@
 {{- /*
-Common parts of the objects. Every object has the name RELEASE-SOMETHING. Every named template below takes the root context
-or `(list ROOT …)`, as its comment shows.
+Parts that several objects share. The name of each object begins with the name of the release. The argument of each named
+template is in its comment: the root context (ROOT), a list, or none.
 */}}
 
 {{- /* Name, namespace and labels of an object: (list ROOT NAME). NAME is the part of its name after the release. */}}
@@ -21,16 +21,16 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{ include "imgsearch.selectorLabels" . }}
 {{- end }}
 
-{{- /* Labels of pods, and selectors of pods: (list ROOT COMPONENT). Without the version, because an upgrade must not restart
-unchanged pods. */}}
+{{- /* Labels of pods, and selectors of pods: (list ROOT COMPONENT). They have no version, because an upgrade must not
+restart unchanged pods. */}}
 {{- define "imgsearch.selectorLabels" -}}
 app.kubernetes.io/name: imgsearch
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{- /* A number of the values as an environment variable's value, "" for null: (VALUE). toJson, because Helm reads
-20000000 as a float and would print 2e+07. */}}
+{{- /* A number of the values as the value of an environment variable, "" for null: (VALUE). It uses toJson, because Helm
+reads 20000000 as a float and would print 2e+07. */}}
 {{- define "imgsearch.number" -}}
 {{- if kindIs "string" . }}{{ . | quote }}{{ else }}{{ kindIs "invalid" . | ternary "" (toJson .) | quote }}{{ end }}
 {{- end }}
@@ -53,9 +53,9 @@ labels:
 {{- end }}
 {{- end }}
 
-{{- /* The head of a pod's spec: (list ROOT VALUES ACCOUNT). VALUES has its node rules, ACCOUNT is the ServiceAccount.
-With the containers' part below it passes Pod Security `restricted`. No service links: they would set
-variables such as IMGSEARCH_SEARCHER_PORT for a release named imgsearch, which are not settings. */}}
+{{- /* The first fields of a pod's spec: (list ROOT VALUES ACCOUNT). VALUES has its node rules, ACCOUNT is the ServiceAccount.
+Together with `imgsearch.container`, the pod passes Pod Security `restricted`. Service links are off: for a release named
+imgsearch, they would set variables such as IMGSEARCH_SEARCHER_PORT, which is not a setting. */}}
 {{- define "imgsearch.pod" -}}
 {{- $root := index . 0 -}}
 {{- $values := index . 1 -}}
@@ -94,7 +94,7 @@ affinity:
 {{- end }}
 {{- end }}
 
-{{- /* Image and security context of a container: (list ROOT IMAGE), IMAGE is a key of `images`. */}}
+{{- /* Image and security context of a container: (list ROOT IMAGE). IMAGE is a key of `images`. */}}
 {{- define "imgsearch.container" -}}
 {{- $root := index . 0 -}}
 {{- with index $root.Values.images (index . 1) -}}
@@ -120,25 +120,25 @@ securityContext:
   value: /tmp
 {{- end }}
 
-{{- /* The variable by which a program that ends by itself is scraped; no argument. */}}
+{{- /* The variable with the metrics port of the programs in Jobs; no argument. */}}
 {{- define "imgsearch.metrics.env" -}}
 - name: IMGSEARCH_METRICS_PORT
   value: "9090"
 {{- end }}
 
-{{- /* Its port; no argument. */}}
+{{- /* The metrics port of the container; no argument. */}}
 {{- define "imgsearch.metrics.ports" -}}
 ports:
   - name: metrics
     containerPort: 9090
 {{- end }}
 
-{{- /* Where runs are: (ROOT). */}}
+{{- /* URI of the storage of runs: (ROOT). */}}
 {{- define "imgsearch.storageUri" -}}
 {{- .Values.storage.uri | default "file:///storage" }}
 {{- end }}
 
-{{- /* Where vectors are: (ROOT). */}}
+{{- /* URL of the vector store: (ROOT). */}}
 {{- define "imgsearch.storeUrl" -}}
 {{- .Values.store.url | default (printf "chroma+http://%s-chroma:8000" .Release.Name) }}
 {{- end }}
@@ -152,7 +152,7 @@ ports:
 {{- end }}
 {{- end }}
 
-{{- /* The storage's Secret as variables: (ROOT). Empty if there is none. */}}
+{{- /* The keys of the storage's Secret as variables: (ROOT). Empty without a Secret. */}}
 {{- define "imgsearch.worker.envFrom" -}}
 {{- with .Values.storage.existingSecret -}}
 envFrom:
@@ -161,7 +161,7 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{- /* Mounts of a container that works on runs: (list ROOT WRITES). WRITES is true if it writes to them. */}}
+{{- /* Mounts of a container that works on runs: (list ROOT WRITES). WRITES is true if the container writes to them. */}}
 {{- define "imgsearch.worker.mounts" -}}
 - name: tmp
   mountPath: /tmp
@@ -223,7 +223,7 @@ envFrom:
 - name: source-{{ .name }}
   persistentVolumeClaim:
     claimName: {{ .existingClaim }}
-    {{- /* Of the volume too, not of the mount alone: else fsGroup would change the owner of somebody's files. */}}
+    {{- /* The volume must be read-only too, not only the mount: otherwise fsGroup would change the owner of its files. */}}
     readOnly: true
 {{- end }}
 {{- end }}
@@ -233,8 +233,8 @@ envFrom:
 {{- (index . 2).existingClaim | default (printf "%s-%s" (index . 0).Release.Name (index . 1)) }}
 {{- end }}
 
-{{- /* A claim that stays after an uninstallation: (list ROOT NAME CLAIM). Its labels and annotations stay too, so Helm uses it
-when a release of the same name is installed again. */}}
+{{- /* A claim that `helm uninstall` keeps: (list ROOT NAME CLAIM). Its labels and annotations are kept too, so that a new
+release of the same name can use it. */}}
 {{- define "imgsearch.claim" -}}
 {{- with index . 2 -}}
 apiVersion: v1

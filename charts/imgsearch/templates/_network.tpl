@@ -1,6 +1,6 @@
-{{- /* Rules of several NetworkPolicies. A rule without peers allows all, because a policy cannot name hosts. */}}
+{{- /* Rules of several NetworkPolicies. Rules for the internet have no peers, because a policy cannot name hosts. */}}
 
-{{- /* The pods of a policy: (list ROOT COMPONENT). It covers both directions and refuses all other traffic. */}}
+{{- /* The pods of a policy: (list ROOT COMPONENT). The policy covers both directions and refuses all other traffic. */}}
 {{- define "imgsearch.network.subject" -}}
 podSelector:
   matchLabels:
@@ -15,7 +15,7 @@ policyTypes: [Ingress, Egress]
       {{- include "imgsearch.selectorLabels" . | nindent 6 }}
 {{- end }}
 
-{{- /* To the cluster's DNS: (ROOT). To any address, because a node's DNS cache is not a pod. */}}
+{{- /* To the cluster's DNS: (ROOT). It allows any address, because the DNS cache of a node is not a pod. */}}
 {{- define "imgsearch.network.toDns" -}}
 - ports:
     {{- range .Values.networkPolicy.dnsPorts }}
@@ -60,7 +60,7 @@ policyTypes: [Ingress, Egress]
 {{- end }}
 {{- end }}
 
-{{- /* From the scraper of metrics to the metrics port of Jobs: (ROOT). */}}
+{{- /* From Prometheus to the metrics port of Jobs: (ROOT). */}}
 {{- define "imgsearch.network.fromScraper" -}}
 - from:
     {{- .Values.networkPolicy.metricsFrom | default (list (dict "namespaceSelector" dict)) | toYaml | nindent 4 }}

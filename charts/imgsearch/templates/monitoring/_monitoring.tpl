@@ -1,6 +1,6 @@
-{{- /* Common parts of the monitoring objects. */}}
+{{- /* Parts that several monitoring objects share. */}}
 
-{{- /* Metadata of an object that another program selects by more labels: (list ROOT NAME LABELS). */}}
+{{- /* Metadata of an object with additional labels, by which another program selects it: (list ROOT NAME LABELS). */}}
 {{- define "imgsearch.monitoring.metadata" -}}
 {{- include "imgsearch.metadata" . }}
 {{- with index . 2 }}

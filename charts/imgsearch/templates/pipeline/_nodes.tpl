@@ -1,4 +1,4 @@
-{{- /* The nodes of embed pods: GPUs, their names, spot or not. */}}
+{{- /* The node rules of embed pods: number and names of GPUs, use of spot nodes. */}}
 
 {{- /* The values of `embed`, with `gpu` and `spot` put into resources, tolerations and affinity: (ROOT). */}}
 {{- define "imgsearch.embed.values" -}}
@@ -19,7 +19,8 @@
 {{- $accelerators = list (dict "key" $gpu.acceleratorLabel "operator" "In" "values" .) }}
 {{- end }}
 
-{{- /* Terms are alternatives; all expressions of a term must match. A spot node has one of the labels, other nodes none. */}}
+{{- /* Terms are alternatives; all expressions of a term must match. A spot node has one of the labels, another node has
+none of them. */}}
 {{- $others := $accelerators }}
 {{- range include "imgsearch.spotNodes" . | fromYamlArray }}
 {{- $spot := dict "key" .key "operator" "In" "values" (list .value) }}

@@ -1,4 +1,4 @@
-{{- /* Pods and parts of pods that two objects share. */}}
+{{- /* Specs of pods and containers that two objects share. */}}
 
 {{- /* The spec of a pod that runs `controller`: (list ROOT ARGS). */}}
 {{- define "imgsearch.controller.podSpec" -}}
