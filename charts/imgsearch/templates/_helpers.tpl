@@ -29,8 +29,8 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{- /* A number of the values as the value of an environment variable, "" for null: (VALUE). It uses toJson, because Helm
-reads 20000000 as a float and would print 2e+07. */}}
+{{- /* A number of the values as the value of an environment variable, "" for null: (VALUE). It uses toJson,
+because Helm reads 20000000 as a float and would print 2e+07. */}}
 {{- define "imgsearch.number" -}}
 {{- if kindIs "string" . }}{{ . | quote }}{{ else }}{{ kindIs "invalid" . | ternary "" (toJson .) | quote }}{{ end }}
 {{- end }}
@@ -53,9 +53,10 @@ labels:
 {{- end }}
 {{- end }}
 
-{{- /* The first fields of a pod's spec: (list ROOT VALUES ACCOUNT). VALUES has its node rules, ACCOUNT is the ServiceAccount.
-Together with `imgsearch.container`, the pod passes Pod Security `restricted`. Service links are off: for a release named
-imgsearch, they would set variables such as IMGSEARCH_SEARCHER_PORT, which is not a setting. */}}
+{{- /* The first fields of a pod's spec: (list ROOT VALUES ACCOUNT). VALUES has its node rules, ACCOUNT is the
+ServiceAccount. Together with `imgsearch.container`, the pod passes Pod Security `restricted`. Service links are
+off: for a release named imgsearch, they would set variables such as IMGSEARCH_SEARCHER_PORT, which is not a
+setting. */}}
 {{- define "imgsearch.pod" -}}
 {{- $root := index . 0 -}}
 {{- $values := index . 1 -}}
@@ -161,7 +162,8 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{- /* Mounts of a container that works on runs: (list ROOT WRITES). WRITES is true if the container writes to them. */}}
+{{- /* Mounts of a container that works on runs: (list ROOT WRITES). WRITES is true if the container writes to
+them. */}}
 {{- define "imgsearch.worker.mounts" -}}
 - name: tmp
   mountPath: /tmp
@@ -223,7 +225,8 @@ envFrom:
 - name: source-{{ .name }}
   persistentVolumeClaim:
     claimName: {{ .existingClaim }}
-    {{- /* The volume must be read-only too, not only the mount: otherwise fsGroup would change the owner of its files. */}}
+    {{- /* The volume must be read-only too, not only the mount: otherwise fsGroup would change the owner of its
+    files. */}}
     readOnly: true
 {{- end }}
 {{- end }}
@@ -233,8 +236,8 @@ envFrom:
 {{- (index . 2).existingClaim | default (printf "%s-%s" (index . 0).Release.Name (index . 1)) }}
 {{- end }}
 
-{{- /* A claim that `helm uninstall` keeps: (list ROOT NAME CLAIM). Its labels and annotations are kept too, so that a new
-release of the same name can use it. */}}
+{{- /* A claim that `helm uninstall` keeps: (list ROOT NAME CLAIM). Its labels and annotations are kept too, so
+that a new release of the same name can use it. */}}
 {{- define "imgsearch.claim" -}}
 {{- with index . 2 -}}
 apiVersion: v1

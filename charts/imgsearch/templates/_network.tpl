@@ -1,6 +1,7 @@
 {{- /* Rules of several NetworkPolicies. Rules for the internet have no peers, because a policy cannot name hosts. */}}
 
-{{- /* The pods of a policy: (list ROOT COMPONENT). The policy covers both directions and refuses all other traffic. */}}
+{{- /* The pods of a policy: (list ROOT COMPONENT). The policy covers both directions and refuses all other
+traffic. */}}
 {{- define "imgsearch.network.subject" -}}
 podSelector:
   matchLabels:
