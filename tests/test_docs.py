@@ -17,25 +17,15 @@ from docs import generate, site
 from embedder.metrics import EmbedMetrics
 from searcher.ingest.metrics import IngestMetrics
 from searcher.search.metrics import Metrics
+from tests.pages import PAGES, name_of
+from tests.programs import ROOT
 from tests.searcher.library import Library
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *(page for folder in ("charts", "demo", "docs", "sky") for page in (ROOT / folder).rglob("*.md")),
-        ROOT / "tests" / "cluster" / "README.md",
-    ]
-)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 OWN = re.compile(
     r"https://(?:github\.com/imgsearch/imgsearch/blob/main|raw\.githubusercontent\.com/imgsearch/imgsearch/main)/"
 )
-
-
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
 
 
 @pytest.mark.parametrize("page", sorted(generate.pages()), ids=name_of)
@@ -48,6 +38,8 @@ def test_every_command_of_the_controller_has_its_arguments_in_the_docs() -> None
     assert "## controller run-pipeline SOURCE" in page
     for option in ("--update", "--parallelism N", "-k N", "--bad", "-o, --output table\\|json"):
         assert f"| `{option}` |" in page
+    for option in ("--local", "--home DIR", "--release R", "-n, --namespace N"):
+        assert page.split("## Target options")[1].count(f"| `{option}` |") == 1
 
 
 def test_the_metrics_page_names_the_metrics_that_exist_and_no_other() -> None:
@@ -114,25 +106,10 @@ def test_every_decision_is_in_the_architecture_page() -> None:
         assert f"(adr/{decision.name})" in architecture
 
 
-def test_the_architecture_page_names_folders_and_files_that_exist() -> None:
-    architecture = (ROOT / "docs" / "architecture.md").read_text()
-    paths = re.findall(r"`((?:controller|images|imgsearch|charts|sky|tests)/[\w./-]+)`", architecture)
-    assert paths
-    assert [path for path in paths if not (ROOT / path).exists()] == []
-
-
 def test_the_glossary_has_at_most_twenty_words() -> None:
     architecture = (ROOT / "docs" / "architecture.md").read_text()
     glossary = architecture.split("## Glossary\n")[1].split("\n## ")[0]
     assert 10 < len(re.findall(r"^\| (?!word|---)", glossary, re.MULTILINE)) <= 20
-
-
-def test_the_commands_of_the_readme_are_targets_of_the_makefile() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for page in ("README.md", "CONTRIBUTING.md", "docs/getting-started.md"):
-        commands = re.findall(r"^ *make ([a-z-]+)|`make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE)
-        assert {first or second for first, second in commands} - {"images"} <= targets
-    assert {"demo", "test"} <= targets
 
 
 def test_the_site_builds_and_a_broken_link_fails(tmp_path: Path) -> None:
