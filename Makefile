@@ -60,7 +60,7 @@ $(CLIENTS_VENV)/.installed: pyproject.toml constraints-clients.txt | install
 	$(BIN)/uv pip install --quiet --python $(CLIENTS_VENV)/bin/python --constraint constraints-clients.txt --group clients
 	@touch $@
 
-demo: install ## Index the demo photos and serve the search page (for your photos: SOURCE=~/Pictures MODEL=ViT-B-32/laion2b_s34b_b79k)
+demo: install ## Index the demo photos and serve the page (own photos: SOURCE=~/Pictures MODEL=ViT-B-32/laion2b_s34b_b79k)
 	@$(BIN)/python -m demo --port $(PORT) $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)')
 
 test: install install-clients ## Run all tests that need no cluster
