@@ -20,6 +20,7 @@ from torchvision import transforms
 
 from imgsearch import machine
 from imgsearch.encoder import LOCAL, Encoder, Pixels, Vectors
+from imgsearch.encoder.geometry import Geometry
 from imgsearch.encoder.packed import pack
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
@@ -90,7 +91,7 @@ class OpenClipEncoder:
         self._tokenizer = tokenizer
         # Pillow scales and crops, with bytes as result. The device does the remaining arithmetic on a whole batch, so
         # the images in the queues need a quarter of the memory.
-        self._geometry = [t for t in preprocess.transforms if not _is_arithmetic(t)]
+        self._geometry = Geometry(preprocess)
         self._dtype = dtype
         self._threads = threads
         # (x / 255 - mean) / std as one multiplication and one addition
@@ -115,9 +116,7 @@ class OpenClipEncoder:
         return 0 if self.device == "cpu" else torch.cuda.max_memory_allocated()
 
     def prepare(self, image: Image.Image) -> Pixels:
-        for step in self._geometry:
-            image = step(image)
-        return np.asarray(image)
+        return self._geometry.prepare(image)
 
     def encode_images(self, batch: Sequence[Pixels]) -> Vectors:
         vectors: list[Vectors] = []
@@ -172,13 +171,6 @@ class OpenClipEncoder:
 
 def _normalized(features: Tensor) -> Vectors:
     return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
-
-
-def _is_arithmetic(transform: Any) -> bool:
-    return isinstance(transform, transforms.Normalize) or type(transform).__name__ in (
-        "ToTensor",
-        "MaybeToTensor",
-    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:

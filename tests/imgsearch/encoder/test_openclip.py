@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
-from imgsearch import pictures
 from imgsearch.encoder import Encoder
 from imgsearch.encoder.openclip import OpenClipEncoder, load_encoder
 from imgsearch.encoder.packed import PackedAttention, PackedLinear, pack
 from imgsearch.errors import PermanentError, UsageError
+from imgsearch.pictures import Decoder
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_draft_decoding_hardly_moves_a_vector(encoder: Encoder, coco128: Path) -
     files = sorted(coco128.glob("*.jpg"))[:16]
     vectors = []
     for target in (None, encoder.size):
-        decoded = [pictures.decode(file.read_bytes(), max_pixels=10**8, target=target).image for file in files]
+        decoded = [Decoder(10**8).decode(file.read_bytes(), target=target).image for file in files]
         vectors.append(encoder.encode_images([encoder.prepare(image) for image in decoded]))
     assert (vectors[0] * vectors[1]).sum(axis=1).min() > 0.98
 
