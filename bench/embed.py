@@ -224,23 +224,24 @@ def ours(model: str) -> Callable[[str, int, Path], Run]:
 def stages(model: str) -> Callable[[Sequence[Path]], Alone]:
     """The product's stages, one at a time, a thread on each core."""
     machine.tune_for_throughput()
-    from imgsearch import pictures
     from imgsearch.encoder.openclip import load_encoder
+    from imgsearch.pictures import Decoder, thumbnail
     from imgsearch.settings import EmbedSettings
 
     encoder = load_encoder(model, threads=1)
     settings = EmbedSettings()
+    decoder = Decoder(settings.max_pixels)
 
     def run(files: Sequence[Path]) -> Alone:
         data = [file.read_bytes() for file in files]
 
         def decode(item: bytes) -> Any:
-            picture = pictures.decode(item, max_pixels=settings.max_pixels, target=encoder.size).image
+            picture = decoder.decode(item, target=encoder.size).image
             return picture, encoder.prepare(picture)
 
         with ThreadPoolExecutor(machine.cpus()) as pool:
             decoded, decoding = _timed(pool, decode, data)
-            _, shrinking = _timed(pool, lambda item: pictures.thumbnail(item[0], settings.thumbnail_px), decoded)
+            _, shrinking = _timed(pool, lambda item: thumbnail(item[0], settings.thumbnail_px), decoded)
             pixels = iter([item[1] for item in decoded])
             batches = list(iter(lambda: list(islice(pixels, encoder.batch)), []))
             _, encoding = _timed(pool, encoder.encode_images, batches)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from imgsearch import machine, stage
-from imgsearch.encoder import LOCAL
 from imgsearch.metrics import exposed
 from imgsearch.runs.documents import Plan
 from imgsearch.runs.layout import RunFolder
@@ -23,16 +22,13 @@ log = logging.getLogger(__name__)
 
 
 def model(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
-    """Downloads the model into the hub's cache, so that the processes of all shards do not download it at once."""
-    name = settings.run.model
-    start = time.monotonic()
-    if name.startswith(LOCAL):
-        log.info("%s is a folder: there is nothing to download", name)
-    else:
-        from imgsearch.encoder.openclip import download
+    """Downloads the model into the hub's cache and loads it once, so that the processes of all shards neither download
+    it at once nor fail one by one."""
+    from imgsearch.encoder.openclip import download
 
-        download(name)
-    return {"model": name, "seconds": round(time.monotonic() - start, 3)}
+    start = time.monotonic()
+    download(settings.run.model)
+    return {"model": settings.run.model, "seconds": round(time.monotonic() - start, 3)}
 
 
 def plan(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:

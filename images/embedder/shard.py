@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from embedder.metrics import EmbedMetrics
 from embedder.overlap import batched, ordered_map
 from embedder.parts import Bad, Draft, Parts, Progress, Row
-from imgsearch import machine, pictures
+from imgsearch import machine
 from imgsearch.encoder import Encoder, Pixels
 from imgsearch.errors import BadImage
+from imgsearch.pictures import Decoder, thumbnail
 from imgsearch.runs import tables
 from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
@@ -82,6 +83,7 @@ class ShardEmbedder:
         self._metrics = metrics
         self._stopping = stopping
         self._clock = clock
+        self._decoder = Decoder(settings.max_pixels)
 
     def embed(self, shard: int) -> ShardDone:
         """Embeds the rest of `shard` and writes its done.json.
@@ -180,14 +182,14 @@ class ShardEmbedder:
             if isinstance(read.data, BadImage):
                 raise read.data
             with self._metrics.timed("decode"):
-                picture = pictures.decode(read.data, max_pixels=self._settings.max_pixels, target=encoder.size)
+                picture = self._decoder.decode(read.data, target=encoder.size)
                 pixels = encoder.prepare(picture.image)
-                thumbnail = pictures.thumbnail(picture.image, self._settings.thumbnail_px)
+                small = thumbnail(picture.image, self._settings.thumbnail_px)
         except BadImage as bad:
             self._metrics.bad(bad.stage, bad.reason)
             return Bad(read.source.key, read.source.etag, bad.stage, bad.reason)
         self._metrics.decoded.inc()
-        return Prepared(read.source, pixels, picture.width, picture.height, thumbnail)
+        return Prepared(read.source, pixels, picture.width, picture.height, small)
 
     def _encode(self, batch: list[Prepared | Bad], encoder: Encoder) -> list[Row | Bad]:
         pixels = [image.pixels for image in batch if isinstance(image, Prepared)]

@@ -56,7 +56,7 @@ class Encoder(Protocol):
         """The peak memory of the GPU so far, in bytes; 0 on a CPU."""
 
     def prepare(self, image: Image.Image) -> Pixels:
-        """Turns an RGB image of any size into the model's input, not yet normalised."""
+        """Turns an RGB image of any size and shape into the model's input, not yet normalised. Raises BadImage."""
 
     def encode_images(self, batch: Sequence[Pixels]) -> Vectors: ...
 

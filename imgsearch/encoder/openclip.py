@@ -20,6 +20,7 @@ from torchvision import transforms
 
 from imgsearch import machine
 from imgsearch.encoder import LOCAL, Encoder, Pixels, Vectors
+from imgsearch.encoder.geometry import Geometry
 from imgsearch.encoder.packed import pack
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
@@ -29,6 +30,8 @@ CPU_BATCH = 16
 """The matrices of a smaller batch are too small for a core, and the activations of a larger one do not fit its cache:
 of 8, 16 and 32, 16 was fastest for a ViT-B-32 and for an EfficientNet."""
 GPU_BATCH = 256
+WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
+"""Files in which OpenCLIP looks for the weights of a folder."""
 
 
 def load_encoder(model: str, *, batch: int | None = None, threads: int | None = None) -> Encoder:
@@ -63,8 +66,8 @@ def load_encoder(model: str, *, batch: int | None = None, threads: int | None = 
 
 
 def download(model: str) -> None:
-    """Downloads the weights of `ARCH/TAG` into the hub's cache, unless they are cached, and loads them on the CPU. Many
-    processes with one cache may call it at once. Raises the errors of `load_encoder`."""
+    """Downloads the weights of `ARCH/TAG` into the hub's cache, unless they are cached, and loads them, or those of a
+    folder, on the CPU. Many processes with one cache may call it at once. Raises the errors of `load_encoder`."""
     _create(model)
 
 
@@ -90,7 +93,7 @@ class OpenClipEncoder:
         self._tokenizer = tokenizer
         # Pillow scales and crops, with bytes as result. The device does the remaining arithmetic on a whole batch, so
         # the images in the queues need a quarter of the memory.
-        self._geometry = [t for t in preprocess.transforms if not _is_arithmetic(t)]
+        self._geometry = Geometry(preprocess)
         self._dtype = dtype
         self._threads = threads
         # (x / 255 - mean) / std as one multiplication and one addition
@@ -115,9 +118,7 @@ class OpenClipEncoder:
         return 0 if self.device == "cpu" else torch.cuda.max_memory_allocated()
 
     def prepare(self, image: Image.Image) -> Pixels:
-        for step in self._geometry:
-            image = step(image)
-        return np.asarray(image)
+        return self._geometry.prepare(image)
 
     def encode_images(self, batch: Sequence[Pixels]) -> Vectors:
         vectors: list[Vectors] = []
@@ -174,13 +175,6 @@ def _normalized(features: Tensor) -> Vectors:
     return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
 
 
-def _is_arithmetic(transform: Any) -> bool:
-    return isinstance(transform, transforms.Normalize) or type(transform).__name__ in (
-        "ToTensor",
-        "MaybeToTensor",
-    )
-
-
 def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
@@ -191,19 +185,34 @@ def _name(model: str) -> str:
 
 def _create(model: str) -> tuple[Any, transforms.Compose, Any]:
     """The network, its preprocessing and its tokenizer; for some models the tokenizer is downloaded too."""
+    tag = None
     if model.startswith(LOCAL):
-        tag = None
-        folder = Path(model.removeprefix(LOCAL))
-        if not (folder / "open_clip_config.json").is_file():
-            raise UsageError(f"invalid model folder {folder}: it has no open_clip_config.json")
+        _check_folder(Path(model.removeprefix(LOCAL)))
     else:
         tag = _checked_tag(model)
     try:
-        network, _, preprocess = open_clip.create_model_and_transforms(_name(model), pretrained=tag)
+        network, _, preprocess = open_clip.create_model_and_transforms(
+            _name(model), pretrained=tag, force_quick_gelu=needs_quick_gelu(model)
+        )
         tokenizer = open_clip.get_tokenizer(_name(model))
     except Exception as error:  # open_clip, the hub and safetensors raise errors of many classes
         raise _load_failure(model, error) from error
     return network, preprocess, tokenizer
+
+
+def needs_quick_gelu(model: str) -> bool:
+    """Whether the weights of `ARCH/TAG` were trained with QuickGELU, an activation that ARCH may not have by itself:
+    OpenAI's were, for example. The configuration of a folder names its own activation."""
+    arch, _, tag = model.partition("/")
+    return not model.startswith(LOCAL) and bool(open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu"))
+
+
+def _check_folder(folder: Path) -> None:
+    """OpenCLIP makes random weights for a folder without any."""
+    if not (folder / "open_clip_config.json").is_file():
+        raise UsageError(f"invalid model folder {folder}: it has no open_clip_config.json")
+    if not any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
+        raise PermanentError(f"invalid model folder {folder}: it has no weights ({', '.join(WEIGHTS)})")
 
 
 def _checked_tag(model: str) -> str:
@@ -229,11 +238,16 @@ def _similar(name: str, known: Sequence[str]) -> str:
 
 
 def _load_failure(model: str, error: Exception) -> ImgsearchError:
-    reason = str(error).strip().split("\n", 1)[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0].startswith("Error(s) in loading state_dict") and len(lines) > 1:
+        # torch lists the missing, the unexpected and the misshapen weights, some hundreds of them
+        return PermanentError(f"the weights of {model} are those of another architecture: {lines[1][:300]}")
     if model.startswith(LOCAL):
-        return PermanentError(f"cannot load the model in {model.removeprefix(LOCAL)}: {reason}")
+        return PermanentError(f"cannot load the model in {model.removeprefix(LOCAL)}: {lines[0]}")
+    if isinstance(error, ImportError):
+        return PermanentError(f"{model} needs a package that is not installed: {lines[0]}")
     return TemporaryError(
-        f"cannot load the weights of {model} ({reason}): check the network, or HF_HOME if they should be cached"
+        f"cannot load the weights of {model} ({lines[0]}): check the network, or HF_HOME if they should be cached"
     )
 
 

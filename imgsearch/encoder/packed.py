@@ -31,14 +31,15 @@ def pack(model: nn.Module) -> nn.Module:
     return model
 
 
-class PackedLinear(nn.Module):
-    """`nn.Linear` whose weight is in oneDNN's own layout."""
+class PackedLinear(nn.Linear):
+    """`nn.Linear` whose weight is in oneDNN's own layout. OpenCLIP asks whether a projection is an `nn.Linear`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # not that of nn.Linear, which makes weights of its own
+        self.out_features, self.in_features = weight.shape
         self.weight = weight  # some models read the dtype of a layer's weight
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
-        self.bias = None if bias is None else bias.detach()
+        self.bias = None if bias is None else bias.detach()  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")  # type: ignore[no-any-return]

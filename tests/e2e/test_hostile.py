@@ -1,4 +1,4 @@
-"""200 files, 20 of them hostile: each is searchable, or in the list of bad images with a reason."""
+"""200 files, 23 of them hostile: each is searchable, or in the list of bad images with a reason."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.pngs import hollow_png
 from tests.programs import controller, serving
 
 COUNT = 200
+HOSTILE = 23
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ def plain(number: int) -> Image.Image:
     rng = np.random.default_rng(number)
     coarse = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
     return coarse.resize((320, 240), Image.Resampling.BICUBIC)
+
+
+def icon(side: int, content: bytes) -> bytes:
+    """An icon file whose directory promises one image of `side` × `side` pixels, and which holds `content`."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, side, side, 0, 0, 1, 32, len(content), 22) + content
 
 
 def hostile(folder: Path) -> dict[str, str]:
@@ -80,7 +87,10 @@ def hostile(folder: Path) -> dict[str, str]:
     made["h-broken.jpg"] = "."
     os.mkfifo(folder / "h-pipe.jpg")  # root reads any file, but nobody an image from a pipe
     made["h-pipe.jpg"] = "."
-    assert len(made) == 20
+    image("h-narrow.png", Image.new("RGB", (1, 40_000), "red"))
+    image("h-wide.png", Image.new("RGB", (8000, 1), "red"))
+    file("h-bomb.ico", icon(16, hollow_png(16_000, 16_000)), "decompression bomb")
+    assert len(made) == HOSTILE
     return made
 
 
@@ -88,7 +98,7 @@ def hostile(folder: Path) -> dict[str, str]:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     folder = tmp_path_factory.mktemp("hostile") / "photos"
     (folder / "deep" / "er").mkdir(parents=True)
-    for number in range(COUNT - 20):
+    for number in range(COUNT - HOSTILE):
         inside = folder / ("deep/er" if number % 3 == 0 else "")
         plain(number).save(inside / f"photo-{number:03d}.jpg", quality=88)
     made = hostile(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,14 @@ def test_a_damaged_file_is_noticed_here_and_not_in_each_pod(hub: Hub, cache: Cac
 
 def test_a_folder_needs_no_download(hub: Hub, cache: Cache, demo_model: str) -> None:
     code, result, log = cache.fill(demo_model)
-    assert (code, result["model"]) == (0, demo_model)
-    assert "there is nothing to download" in log
+    assert (code, result["model"]) == (0, demo_model), log
     assert hub.requests == []
+
+
+def test_a_folder_without_weights_is_refused_before_any_shard(cache: Cache, demo_model: str, tmp_path: Path) -> None:
+    shutil.copytree(
+        demo_model.removeprefix("local-dir:"), tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    code, result, _ = cache.fill(f"local-dir:{tmp_path / 'm'}")
+    assert code == 4
+    assert "it has no weights" in str(result["error"])

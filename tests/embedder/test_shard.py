@@ -270,7 +270,7 @@ def test_metrics_count_what_happened(tmp_path: Path, photos: Callable[[int], Pat
     assert value("imgsearch_embed_decoded_total") == 4
     assert value("imgsearch_embed_encoded_total") == 4
     assert value("imgsearch_embed_written_total") == 5
-    reason = {"stage": "decode", "reason": "not an image in a format that Pillow reads"}
+    reason = {"stage": "decode", "reason": "not an image in a supported format"}
     assert value("imgsearch_embed_bad_total", reason) == 1
     assert value("imgsearch_embed_queue", {"stage": "decode"}) == 0
     assert set(bench.metrics.stage_seconds()) == {"read", "decode", "encode", "write"}

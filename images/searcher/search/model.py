@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from imgsearch.encoder import Encoder, Pixels
-from imgsearch.pictures import decode
+from imgsearch.pictures import Decoder
 from imgsearch.settings import SearchSettings
 from searcher.search.admission import Admission
 from searcher.search.batcher import BatchQueue
@@ -46,7 +46,7 @@ class Model:
         self._threads = threads
         self._cache = cache
         self._admission = admission
-        self._limits = limits
+        self._decoder = Decoder(limits.max_pixels)
         self._metrics = metrics
         self._texts = BatchQueue(threads.model, self._encode_texts, max_batch=limits.batch_texts)
         self._images = BatchQueue(threads.model, self._encode_images, max_batch=limits.batch_images)
@@ -99,5 +99,5 @@ class Model:
         self._admission.observe(queries, seconds)
 
     def _pixels(self, data: bytes) -> Pixels:
-        picture = decode(data, max_pixels=self._limits.max_pixels, target=self._encoder.size)
+        picture = self._decoder.decode(data, target=self._encoder.size)
         return self._encoder.prepare(picture.image)

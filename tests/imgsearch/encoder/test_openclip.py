@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision import transforms
 
-from imgsearch import pictures
 from imgsearch.encoder import Encoder
-from imgsearch.encoder.openclip import OpenClipEncoder, load_encoder
+from imgsearch.encoder.openclip import OpenClipEncoder, download, load_encoder, needs_quick_gelu
 from imgsearch.encoder.packed import PackedAttention, PackedLinear, pack
 from imgsearch.errors import PermanentError, UsageError
+from imgsearch.pictures import Decoder
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_draft_decoding_hardly_moves_a_vector(encoder: Encoder, coco128: Path) -
     files = sorted(coco128.glob("*.jpg"))[:16]
     vectors = []
     for target in (None, encoder.size):
-        decoded = [pictures.decode(file.read_bytes(), max_pixels=10**8, target=target).image for file in files]
+        decoded = [Decoder(10**8).decode(file.read_bytes(), target=target).image for file in files]
         vectors.append(encoder.encode_images([encoder.prepare(image) for image in decoded]))
     assert (vectors[0] * vectors[1]).sum(axis=1).min() > 0.98
 
@@ -208,3 +210,58 @@ class TestPacking:
             assert torch.allclose(packed.encode_image(pixels), image, atol=1e-3)
             assert torch.allclose(packed.encode_text(tokens), text, atol=1e-3)
         assert any(isinstance(module, PackedLinear) for module in packed.modules())
+
+    @pytest.mark.parametrize("network", [open_clip.CLIP, open_clip.CustomTextCLIP])
+    def test_a_projection_with_a_bias_is_packed(self, network: type[nn.Module]) -> None:
+        """SigLIP's text towers have one, and OpenCLIP asks whether it is an `nn.Linear`."""
+        torch.manual_seed(0)
+        vision = {"layers": 1, "width": 64, "head_width": 32, "patch_size": 16, "image_size": 32}
+        text = {"layers": 1, "width": 64, "heads": 2, "vocab_size": 100, "context_length": 8, "proj_bias": True}
+        model: Any = network(embed_dim=32, vision_cfg=vision, text_cfg=text).eval()
+        tokens = torch.arange(16).view(2, 8)
+        with torch.inference_mode():
+            expected = model.encode_text(tokens)
+            assert torch.allclose(pack(model).encode_text(tokens), expected, atol=1e-5)
+        assert isinstance(getattr(model, "text", model).text_projection, PackedLinear)
+
+
+@pytest.fixture
+def model_folder(demo_model: str, tmp_path: Path) -> Path:
+    """A copy of the demo's model."""
+    return Path(shutil.copytree(demo_model.removeprefix("local-dir:"), tmp_path / "model"))
+
+
+def test_a_folder_without_weights_is_refused(model_folder: Path) -> None:
+    """OpenCLIP would make random ones."""
+    for file in model_folder.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(PermanentError, match=r"model: it has no weights \(\*\.safetensors, \*\.bin, \*\.pth\)"):
+        download(f"local-dir:{model_folder}")
+
+
+@pytest.mark.parametrize(("change", "name"), [("missing", "logit_scale"), ("misshapen", "token_embedding.weight")])
+def test_weights_of_another_architecture_are_refused(model_folder: Path, change: str, name: str) -> None:
+    (file,) = model_folder.glob("*.safetensors")
+    weights = load_file(file)
+    if change == "missing":
+        del weights[name]
+    else:
+        weights[name] = torch.zeros(3, 3)
+    save_file(weights, file)
+    with pytest.raises(PermanentError, match=f"those of another architecture: .*{name}"):
+        download(f"local-dir:{model_folder}")
+
+
+def test_weights_that_are_cut_are_refused(model_folder: Path) -> None:
+    (file,) = model_folder.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(PermanentError, match=f"cannot load the model in {model_folder}"):
+        download(f"local-dir:{model_folder}")
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("ViT-B-32/openai", True), ("ViT-B-32/laion2b_s34b_b79k", False), ("local-dir:/some/folder", False)],
+)
+def test_the_activation_is_that_of_the_training(model: str, expected: bool) -> None:
+    assert needs_quick_gelu(model) is expected
