@@ -5,20 +5,21 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from tests.browser.test_gestures import opened
+from tests.browser.page import open_page
 
 WIDTHS = range(320, 1921, 20)
 LONG_NAMES = ["photographs-of-the-town-archive-1890-to-1975", "products.2026-11.with-every-variant"]
 FAULTS = """() => {
   const width = document.documentElement.clientWidth;
-  const controls = [...document.querySelectorAll("header :is(a, form, input:not([type=file]), select, button, label, kbd)")];
-  const boxes = controls
+  const controls = "header :is(a, form, input:not([type=file]), select, button, label, kbd)";
+  const boxes = [...document.querySelectorAll(controls)]
     .filter((control) => control.checkVisibility({ visibilityProperty: true }))
     .map((control) => ({ control, box: control.getBoundingClientRect(), name: control.outerHTML.split(">")[0] + ">" }));
   const faults = [];
   for (const [i, { control, box, name }] of boxes.entries()) {
     if (box.left < 0 || box.right > width || !box.width) faults.push(`${name} is at ${box.left} to ${box.right}`);
-    if (control.matches("a, form, button, label") && control.scrollWidth > control.clientWidth) faults.push(`${name} is cut`);
+    const isCut = control.matches("a, form, button, label") && control.scrollWidth > control.clientWidth;
+    if (isCut) faults.push(`${name} is cut`);
     for (const other of boxes.slice(i + 1)) {
       if (control.contains(other.control)) continue;
       const across = Math.min(box.right, other.box.right) - Math.max(box.left, other.box.left);
@@ -42,7 +43,7 @@ def test_no_control_of_the_header_overlaps_another_or_leaves_the_window(
     context = browser.new_context(base_url=url, has_touch=touch, reduced_motion="reduce")
     page = context.new_page()
     page.route("**/v1/indexes", indexes)
-    opened(page, "/?index=photos")
+    open_page(page, "/?index=photos")
     expect(page.locator("#index")).to_be_visible(visible=bool(names))
     faults = {}
     for width in WIDTHS:
