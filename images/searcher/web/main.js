@@ -41,7 +41,7 @@ const results = new Results({
   failed,
   pageFailed,
 });
-const searchBox = new SearchBox(router, { status, failed, focusResults: () => results.focus() });
+const searchBox = new SearchBox(router, { status, failed, focusResults: () => results.keys.focus() });
 const chips = new Chips({ change: (change) => router.go(change, { replace: true }) });
 const filters = new Filters({ change: (change) => router.go(change), save: saveResults });
 const map = new ImageMap({
@@ -157,7 +157,7 @@ function searchLike(id, weight, changes = {}) {
 function closeImage() {
   const { openId, view } = router.state;
   router.closeImage();
-  if (view === "search") results.focus(openId);
+  if (view === "search") results.keys.focus(openId);
 }
 
 /** @param {import("./export.js").Format} format */

@@ -1,7 +1,8 @@
 // The results of a search: rows of images. The next page loads before the user scrolls to it.
 
 import * as api from "./api.js";
-import { $, all, closest, element, fileName, first, icon, imageCount } from "./dom.js";
+import { $, all, element, fileName, icon, imageCount } from "./dom.js";
+import { GridKeys } from "./grid-keys.js";
 import { request } from "./state.js";
 
 const PAGE_SIZE = 40;
@@ -37,8 +38,7 @@ export class Results {
     /** @type {string | null} */
     this.cursor = null;
     this.loading = false;
-    this.grid.addEventListener("keydown", (event) => this.key(event));
-    this.grid.addEventListener("focusin", (event) => this.setTabStop(closest(event, ".tile")));
+    this.keys = new GridKeys(this.grid, { searchLike: handlers.searchLike, atEnd: () => this.loadMore() });
     // The next page loads far before the end is visible: visible images must not move.
     new IntersectionObserver(([entry]) => entry.isIntersecting && this.loadMore(), { rootMargin: "1400px" }).observe($("sentinel"));
   }
@@ -116,7 +116,7 @@ export class Results {
     this.cursor = page.next_cursor;
     this.grid.append(...page.results.map((result, i) => this.tile(result, this.list.length + i)));
     this.list.push(...page.results);
-    if (!this.grid.querySelector('.open[tabindex="0"]')) this.setTabStop(this.grid.firstElementChild);
+    this.keys.ensureTabStop();
     this.hideIncompleteRow();
     if (this.cursor) this.loadIfEndIsNear();
   }
@@ -196,72 +196,5 @@ export class Results {
   likeButton(id, iconName, label, weight) {
     const properties = { tabIndex: -1, title: label, ariaLabel: label, on: { click: () => this.handlers.searchLike(id, weight) } };
     return element("button", properties, icon(iconName));
-  }
-
-  /**
-   * Makes one tile the only tab stop of the grid. Arrow keys move from there.
-   *
-   * @param {Element | null} tile
-   */
-  setTabStop(tile) {
-    if (!tile) return;
-    for (const other of all(this.grid, '.open[tabindex="0"]')) other.tabIndex = -1;
-    first(tile, ".open").tabIndex = 0;
-  }
-
-  /** @param {string} [id] default: the first image */
-  focus(id) {
-    const tile = id ? this.grid.querySelector(`[data-id="${CSS.escape(id)}"]`) : this.grid.firstElementChild;
-    if (!tile) return false;
-    first(tile, ".open").focus({ preventScroll: !id });
-    tile.scrollIntoView({ block: "nearest" });
-    return true;
-  }
-
-  /** @param {KeyboardEvent} event */
-  key(event) {
-    const tile = closest(event, ".tile");
-    if (!tile || event.ctrlKey || event.metaKey || event.altKey) return;
-    /** @type {Record<string, () => Element | null>} */
-    const moves = {
-      ArrowRight: () => tile.nextElementSibling,
-      ArrowLeft: () => tile.previousElementSibling,
-      ArrowDown: () => this.nearestInNextRow(tile, 1),
-      ArrowUp: () => this.nearestInNextRow(tile, -1) || $("text"),
-      Home: () => this.grid.firstElementChild,
-      End: () => this.grid.lastElementChild,
-    };
-    const id = tile.dataset.id ?? "";
-    if (Object.hasOwn(moves, event.key)) {
-      const next = moves[event.key]();
-      const target = next?.matches(".tile") ? first(next, ".open") : next;
-      if (target instanceof HTMLElement) target.focus({ preventScroll: true });
-      target?.scrollIntoView({ block: "nearest" });
-      if (!next) this.loadMore();
-      event.preventDefault();
-    } else if (event.key === "+" || event.key === "=") this.handlers.searchLike(id, 1);
-    else if (event.key === "-") this.handlers.searchLike(id, -1);
-  }
-
-  /**
-   * The nearest tile of the next row (`direction` 1) or of the previous row (-1).
-   *
-   * @param {HTMLElement} tile
-   * @param {1 | -1} direction
-   */
-  nearestInNextRow(tile, direction) {
-    const middle = tile.offsetLeft + tile.offsetWidth / 2;
-    const sibling = direction > 0 ? "nextElementSibling" : "previousElementSibling";
-    let nearest = null;
-    let leastDistance = Infinity;
-    let top = null;
-    for (let other = tile[sibling]; other instanceof HTMLElement; other = other[sibling]) {
-      if (other.offsetTop === tile.offsetTop) continue;
-      top ??= other.offsetTop;
-      if (other.offsetTop !== top) break;
-      const distance = Math.abs(other.offsetLeft + other.offsetWidth / 2 - middle);
-      if (distance < leastDistance) [nearest, leastDistance] = [other, distance];
-    }
-    return nearest;
   }
 }
