@@ -37,7 +37,8 @@ function showNoIndex(problems, retry) {
     const reasons = problems.map(([index, reason]) => `${index}: ${reason}`).join(" ");
     notice.show("No index is available", reasons, [["Try again", retry]]);
   } else {
-    const command = element("pre", {}, "controller run-pipeline ~/Pictures --local");
+    const option = element("span", {}, "--local"); // a browser would break the line after a hyphen
+    const command = element("pre", {}, "controller run-pipeline ~/Pictures ", option);
     notice.show("No index yet", "Create one with this command:", [["Check again", retry]], command);
   }
 }

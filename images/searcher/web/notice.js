@@ -60,7 +60,7 @@ export function showProblem(error, retry) {
 function countDown(seconds, retry) {
   const label = element("span", { className: "muted" });
   $("notice").lastElementChild?.append(label);
-  const update = () => (label.textContent = ` retry in ${seconds} s`);
+  const update = () => (label.textContent = ` Retry in ${seconds} s`);
   update();
   countdown = setInterval(() => {
     seconds -= 1;
