@@ -1,10 +1,12 @@
-"""A real browser on a real searcher: photos with metadata in an embedded Chroma, the demo model, Debian's Chromium."""
+"""Fixtures of a real browser and a real searcher: photos with metadata in an embedded Chroma, the demo model."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,29 +15,30 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from tests.conftest import DEMO_MODEL
-from tests.programs import controller, serving
+from tests.programs import ROOT, program_env, serving
 
 SCREENSHOTS = os.environ.get("IMGSEARCH_TEST_SCREENSHOTS", "")
-"""A folder in which screenshots are kept; without it they are in pytest's own."""
+"""The folder for screenshots. Default: pytest's temporary folder."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-TWINS = 8
-"""Photos that are there a second time, smaller."""
-REFUSED = "Failed to load resource"
-"""How a browser's console tells of a status that is an error."""
+DUPLICATES = 8
+"""The number of photos with a second, smaller copy."""
+HTTP_ERROR = "Failed to load resource"
+"""The start of the browser's message about a response with an error status."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(900))  # the first waits for two runs: minutes, on a busy machine
+            item.add_marker(
+                pytest.mark.timeout(900)
+            )  # the first test waits for the indexes: minutes, on a busy machine
 
 
-# Of this package, not of the session: while it runs, its thread has an event loop, which tests elsewhere have not.
+# For this package, not for the session: Playwright runs an event loop in this thread, and other tests need their own.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
-        pytest.skip("no Chromium is there to drive; on Debian and Ubuntu: apt-get install chromium")
+        pytest.skip("Chromium is missing; on Debian and Ubuntu: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -43,15 +46,15 @@ def browser() -> Iterator[Browser]:
 
 
 def photos(coco128: Path, folder: Path) -> None:
-    """COCO128 with fields of every type, and some photos twice."""
+    """Copies COCO128 to a folder, with fields of every type and some near-duplicates."""
     folder.mkdir()
     rows = []
-    for number, line in enumerate((coco128 / "metadata.jsonl").read_text().splitlines()):
-        row = json.loads(line) | {"year": 2004 + number % 18, "rating": number % 41 / 10 + 1, "indoor": number % 3 == 0}
+    for i, line in enumerate((coco128 / "metadata.jsonl").read_text().splitlines()):
+        row = json.loads(line) | {"year": 2004 + i % 18, "rating": i % 41 / 10 + 1, "indoor": i % 3 == 0}
         name = row["file_name"]
         shutil.copy(coco128 / name, folder)
         rows.append(row)
-        if number % (128 // TWINS) == 0:
+        if i % (128 // DUPLICATES) == 0:
             with Image.open(coco128 / name) as image:
                 image.resize((image.width // 2, image.height // 2)).save(folder / f"again-{name}")
             rows.append(row | {"file_name": f"again-{name}"})
@@ -60,7 +63,7 @@ def photos(coco128: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="package")
 def home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """Two indexes: `few` of twelve photos, and `photos`."""
+    """The home of two indexes: `few` has twelve photos, `photos` has all."""
 
     def fill(folder: Path) -> None:
         photos(coco128, folder / "photos")
@@ -68,10 +71,16 @@ def home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> 
         few.mkdir()
         for file in sorted((folder / "photos").glob("0*.jpg"))[:12]:
             shutil.copy(file, few)
-        for source in (few, folder / "photos"):
-            words = ("run-pipeline", source, "--index", source.name, "--local", "--home", folder / "home")
-            done = controller(*words, "--model", DEMO_MODEL)
-            assert done.returncode == 0, done.stderr
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "tests.browser.index",
+            folder / "home",
+            few,
+            folder / "photos",
+        ]
+        done = subprocess.run(command, cwd=ROOT, env=program_env({}), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
     return once("page", fill) / "home"
 
@@ -88,18 +97,19 @@ def url(searcher: httpx.Client) -> str:
 
 
 class Console:
-    """What the browser complained about."""
+    """The errors and warnings in the browser's console."""
 
     def __init__(self, context: BrowserContext) -> None:
-        self.complaints: list[str] = []
-        self.refusals = False
-        """Whether answers that are errors are part of the test."""
-        context.on("console", self._said)
-        context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+        self.errors: list[str] = []
+        self.allows_http_errors = False
+        """Whether the test expects responses with an error status."""
+        context.on("console", self._record)
+        context.on("weberror", lambda error: self.errors.append(str(error.error)))
 
-    def _said(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not (self.refusals and message.text.startswith(REFUSED)):
-            self.complaints.append(message.text)
+    def _record(self, message: ConsoleMessage) -> None:
+        is_allowed = self.allows_http_errors and message.text.startswith(HTTP_ERROR)
+        if message.type in ("error", "warning") and not is_allowed:
+            self.errors.append(message.text)
 
 
 @pytest.fixture
@@ -116,12 +126,12 @@ def context(browser: Browser, url: str) -> Iterator[BrowserContext]:
 def console(context: BrowserContext) -> Iterator[Console]:
     console = Console(context)
     yield console
-    assert console.complaints == []
+    assert console.errors == []
 
 
 @pytest.fixture
 def page(context: BrowserContext, console: Console) -> Page:
-    """An empty page at the searcher's address, whose console must stay silent."""
+    """An empty page. The test fails if the browser's console has an error."""
     return context.new_page()
 
 

@@ -4,32 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
-
-from searcher.server.socket import listen
 from tests.chart.helm import CHART
-from tests.searcher.library import Library, hashed
-
-
-@contextmanager
-def searcher(folder: Path, **limits: str) -> Iterator[str]:
-    """The address of one that serves a small index."""
-    library = Library(folder)
-    library.publish()
-    server = uvicorn.Server(uvicorn.Config(library.app(**limits), log_config=None))
-    with listen("127.0.0.1", 0) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
+from tests.searcher.fake_searcher import searcher
+from tests.searcher.library import hashed
 
 
 def check(url: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-// The search API, and a sentence for each way in which a request fails.
+// The client of the search API. A request that fails throws a Problem, whose message the page can show.
 
 /** @typedef {string | number | boolean} Value A value of a field of the metadata. */
 /** @typedef {{ id: string, score: number, uri: string, image: string, thumbnail: string, width: number, height: number,
@@ -7,22 +7,22 @@
 /** @typedef {{ field: string, type: "text" | "number" | "bool" | "list", images: number, distinct: number | null,
  *   values: { value: Value, count: number }[], min: number | null, max: number | null }} Facet */
 /** @typedef {{ id: string, x: number, y: number }} Point */
-/** @typedef {{ images: number, points: Point[], tile: number, columns: number, sprite: string }} Plane The map of an index. */
+/** @typedef {{ images: number, points: Point[], tile: number, columns: number, sprite: string }} MapData The map of an index. */
 /** @typedef {{ index: string, images: number }} Index */
 /** @typedef {Record<string, unknown> & { index?: string }} Search The body of POST /v1/search. */
 
-/** An error of the searcher. `retry`: seconds after which the request may be sent again, or 0. */
+/** A request that failed. `retryAfter`: seconds after which it can be sent again. 0: do not send it again. */
 export class Problem extends Error {
   /**
-   * @param {number | undefined} status undefined: an error of this page or of the browser
-   * @param {string} sentence
-   * @param {number} retry
+   * @param {number | undefined} status undefined: an error of this page or the browser; OFFLINE: no response
+   * @param {string} message
+   * @param {number} retryAfter
    * @param {ErrorOptions} options
    */
-  constructor(status, sentence, retry = 0, options = {}) {
-    super(sentence, options);
+  constructor(status, message, retryAfter = 0, options = {}) {
+    super(message, options);
     this.status = status;
-    this.retry = retry;
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -34,7 +34,7 @@ const TEMPORARY = [429, 502, 503, 504];
 export const isAbort = (error) => error instanceof DOMException && error.name === "AbortError";
 
 /**
- * Whatever was thrown, as a Problem.
+ * Any thrown value as a Problem.
  *
  * @param {unknown} error
  */
@@ -45,7 +45,7 @@ export function problemOf(error) {
 
 /**
  * @param {string} path
- * @param {object} [body] sent with POST
+ * @param {object} [body] the body of a POST request
  * @param {AbortSignal} [signal]
  * @returns {Promise<any>}
  */
@@ -64,21 +64,21 @@ async function call(path, body, signal) {
   }
   const document = await response.json().catch(() => ({}));
   if (response.ok) return document;
-  const wait = TEMPORARY.includes(response.status) ? Number(response.headers.get("Retry-After")) || RETRY_SECONDS : 0;
-  throw new Problem(response.status, document.detail || `The searcher responded with status ${response.status}.`, wait);
+  const retryAfter = TEMPORARY.includes(response.status) ? Number(response.headers.get("Retry-After")) || RETRY_SECONDS : 0;
+  throw new Problem(response.status, document.detail || `The searcher responded with status ${response.status}.`, retryAfter);
 }
 
 /** @param {string} index */
-const of = (index) => `index=${encodeURIComponent(index)}`;
+const indexQuery = (index) => `index=${encodeURIComponent(index)}`;
 
 /** @returns {Promise<{ indexes: Index[], problems: Record<string, string> }>} */
 export const indexes = () => call("v1/indexes");
 
 /** @type {(index: string) => Promise<{ fields: Facet[] }>} */
-export const facets = (index) => call(`v1/facets?${of(index)}`);
+export const facets = (index) => call(`v1/facets?${indexQuery(index)}`);
 
-/** @type {(index: string) => Promise<Plane>} */
-export const map = (index) => call(`v1/map?${of(index)}`);
+/** @type {(index: string) => Promise<MapData>} */
+export const map = (index) => call(`v1/map?${indexQuery(index)}`);
 
 /** @type {(body: Search, signal?: AbortSignal) => Promise<Page>} */
 export const search = (body, signal) => call("v1/search", body, signal);
@@ -89,13 +89,13 @@ export const embed = (image, index) => call("v1/embed", { image: [image], ...(in
 /** @type {(key: string) => Promise<unknown>} */
 export const logIn = (key) => call("v1/login", { key });
 
-// Paths of the server, below wherever the page is.
+// Paths of the server, relative to the page: a proxy may serve both below a prefix.
 
 /** @type {(id: string, index: string) => string} */
-export const thumbnail = (id, index) => `v1/images/${encodeURIComponent(id)}/thumbnail?${of(index)}`;
+export const thumbnail = (id, index) => `v1/images/${encodeURIComponent(id)}/thumbnail?${indexQuery(index)}`;
 
 /** @type {(id: string, index: string) => string} */
-export const original = (id, index) => `v1/images/${encodeURIComponent(id)}?${of(index)}`;
+export const original = (id, index) => `v1/images/${encodeURIComponent(id)}?${indexQuery(index)}`;
 
 /** @param {string} path */
-export const below = (path) => path.replace(/^\//, "");
+export const relative = (path) => path.replace(/^\//, "");

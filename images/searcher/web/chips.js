@@ -1,8 +1,8 @@
-// The images that are looked for, each with how much, to change and to take away; and the words, beside images.
+// The chips: the parts of a search, each with a slider for its weight and a button that removes it.
 
 import * as api from "./api.js";
-import { $, after, el, icon } from "./dom.js";
-import { picture } from "./upload.js";
+import { $, debounce, element, icon } from "./dom.js";
+import { preview } from "./upload.js";
 
 const STEP = 0.1;
 
@@ -11,18 +11,18 @@ const STEP = 0.1;
 /** @typedef {Partial<State>} Change */
 
 export class Chips {
-  /** @param {{ change: (change: Change) => void }} acts `change` searches again */
-  constructor(acts) {
-    this.acts = acts;
+  /** @param {{ change: (change: Change) => void }} handlers `change` starts a search */
+  constructor(handlers) {
+    this.handlers = handlers;
     this.list = $("chips");
-    this.shown = "";
+    this.renderedKey = "";
     /** @type {Part[]} */
     this.parts = [];
-    this.changed = after(200, (/** @type {Change} */ change) => acts.change(change));
+    this.changeSoon = debounce(200, (/** @type {Change} */ change) => handlers.change(change));
   }
 
   /**
-   * Made anew only for other things, not for other weights: a slider must not go while it is moved.
+   * Creates new chips for new parts only, not for new weights: a slider must stay while the user moves it.
    *
    * @param {State} state
    */
@@ -30,32 +30,32 @@ export class Chips {
     this.parts = state.parts;
     const parts = state.parts.map(({ kind, value }) => [kind, value]);
     const key = JSON.stringify([state.index, parts, parts.length ? state.text : ""]);
-    if (key === this.shown) return;
-    this.shown = key;
+    if (key === this.renderedKey) return;
+    this.renderedKey = key;
     const focused = [...this.list.children].findIndex((chip) => chip.contains(document.activeElement));
-    const chips = state.parts.map((part, place) => this.ofPart(state, part, place));
-    if (state.text && state.parts.length) chips.unshift(this.ofText(state));
+    const chips = state.parts.map((part, i) => this.partChip(state, part, i));
+    if (state.text && state.parts.length) chips.unshift(this.textChip(state));
     this.list.replaceChildren(...chips);
     if (focused >= 0) (chips[Math.min(focused, chips.length - 1)]?.querySelector("input") || $("text")).focus();
   }
 
   /** @param {State} state */
-  ofText(state) {
-    return this.chip(null, `“${state.text}”`, state.weight, {
-      weigh: (weight) => ({ weight }),
-      remove: () => ({ text: "", weight: 1 }),
+  textChip(state) {
+    return this.chip(null, `“${state.text}”`, state.textWeight, {
+      withWeight: (textWeight) => ({ textWeight }),
+      remove: () => ({ text: "", textWeight: 1 }),
     });
   }
 
   /**
    * @param {State} state
    * @param {Part} part
-   * @param {number} place
+   * @param {number} i the index of the part
    */
-  ofPart(state, part, place) {
-    return this.chip(face(part, state.index), words(part), part.weight, {
-      weigh: (weight) => ({ parts: this.parts.map((other, at) => (at === place ? { ...other, weight } : other)) }),
-      remove: () => ({ parts: this.parts.filter((_, at) => at !== place) }),
+  partChip(state, part, i) {
+    return this.chip(partImage(part, state.index), partName(part), part.weight, {
+      withWeight: (weight) => ({ parts: this.parts.map((other, j) => (j === i ? { ...other, weight } : other)) }),
+      remove: () => ({ parts: this.parts.filter((_, j) => j !== i) }),
     });
   }
 
@@ -63,19 +63,19 @@ export class Chips {
    * @param {Element | null} image
    * @param {string} name
    * @param {number} weight
-   * @param {{ weigh: (weight: number) => Change, remove: () => Change }} changes
+   * @param {{ withWeight: (weight: number) => Change, remove: () => Change }} changes
    */
-  chip(image, name, weight, { weigh, remove }) {
+  chip(image, name, weight, { withWeight, remove }) {
     /** @param {number} value */
-    const side = (value) => (value < 0 ? "Less" : "More");
-    const label = el("span", { className: "what" }, image ? `${side(weight)} like ${name}` : name);
-    const amount = el("output", {}, signed(weight));
-    const chip = el(
+    const direction = (value) => (value < 0 ? "Less" : "More");
+    const label = element("span", { className: "label" }, image ? `${direction(weight)} like ${name}` : name);
+    const output = element("output", {}, formatWeight(weight));
+    const chip = element(
       "li",
       { className: "chip" },
       image,
       label,
-      el("input", {
+      element("input", {
         type: "range",
         min: -2,
         max: 2,
@@ -84,17 +84,17 @@ export class Chips {
         ariaLabel: `Weight of ${name}`,
         on: {
           input: ({ currentTarget: { valueAsNumber: value } }) => {
-            amount.textContent = signed(value);
-            if (image) label.textContent = `${side(value)} like ${name}`;
-            chip.classList.toggle("less", value < 0);
-            this.changed(weigh(value));
+            output.textContent = formatWeight(value);
+            if (image) label.textContent = `${direction(value)} like ${name}`;
+            chip.classList.toggle("negative", value < 0);
+            this.changeSoon(withWeight(value));
           },
         },
       }),
-      amount,
-      el("button", { ariaLabel: `Remove ${name}`, title: "Remove", on: { click: () => this.acts.change(remove()) } }, icon("close")),
+      output,
+      element("button", { ariaLabel: `Remove ${name}`, title: "Remove", on: { click: () => this.handlers.change(remove()) } }, icon("close")),
     );
-    chip.classList.toggle("less", weight < 0);
+    chip.classList.toggle("negative", weight < 0);
     return chip;
   }
 }
@@ -103,13 +103,13 @@ export class Chips {
  * @param {Part} part
  * @param {string} index
  */
-function face(part, index) {
-  const source = { id: () => api.thumbnail(part.value, index), vector: () => picture(part.value), url: () => "" }[part.kind]();
-  return source ? el("img", { src: source, alt: "" }) : icon("image");
+function partImage(part, index) {
+  const url = { id: () => api.thumbnail(part.value, index), vector: () => preview(part.value), url: () => "" }[part.kind]();
+  return url ? element("img", { src: url, alt: "" }) : icon("image");
 }
 
 /** @param {Part} part */
-function words(part) {
+function partName(part) {
   if (part.kind === "id") return "this";
   if (part.kind === "vector") return "your image";
   try {
@@ -121,4 +121,4 @@ function words(part) {
 }
 
 /** @param {number} weight */
-const signed = (weight) => `${weight < 0 ? "−" : ""}${Math.abs(weight).toFixed(1)}`;
+const formatWeight = (weight) => `${weight < 0 ? "−" : ""}${Math.abs(weight).toFixed(1)}`;

@@ -1,14 +1,14 @@
-// Elements: the page's own by their id, and new ones made in one call each.
+// Elements of the page: finds those of index.html, and creates new ones.
 
 /**
- * The elements of index.html that scripts use, and those of the filters (filters.js), which come later.
+ * The elements of index.html that scripts use, and those that filters.js creates later.
  *
  * @typedef {{
  *   search: HTMLFormElement, text: HTMLInputElement, file: HTMLInputElement, index: HTMLSelectElement,
- *   "to-search": HTMLAnchorElement, "to-map": HTMLAnchorElement, chips: HTMLElement, tools: HTMLElement,
- *   status: HTMLElement, hints: HTMLElement, notice: HTMLElement, results: HTMLElement, end: HTMLElement,
- *   more: HTMLElement, map: HTMLElement, detail: HTMLDialogElement, dropping: HTMLElement,
- *   fold: HTMLInputElement | null, reset: HTMLButtonElement | null,
+ *   "to-search": HTMLAnchorElement, "to-map": HTMLAnchorElement, chips: HTMLElement, filters: HTMLElement,
+ *   status: HTMLElement, examples: HTMLElement, notice: HTMLElement, results: HTMLElement, end: HTMLElement,
+ *   sentinel: HTMLElement, map: HTMLElement, detail: HTMLDialogElement, "drop-zone": HTMLElement,
+ *   "group-duplicates": HTMLInputElement | null, reset: HTMLButtonElement | null,
  * }} Elements
  */
 
@@ -16,7 +16,7 @@
 export const $ = (id) => /** @type {any} */ (document.getElementById(id));
 
 /**
- * The first element that a selector finds. Throws where there is none: the caller has made it.
+ * The first element that matches a selector. Throws an error if none does: the caller has created it.
  *
  * @param {ParentNode} parent
  * @param {string} selector
@@ -29,7 +29,7 @@ export function first(parent, selector) {
 }
 
 /**
- * All elements that a selector finds.
+ * All elements that match a selector.
  *
  * @param {ParentNode} parent
  * @param {string} selector
@@ -55,7 +55,7 @@ export const closest = ({ target }, selector) => (target instanceof Element ? ta
  */
 
 /**
- * Properties of an element. A browser makes a text of a number where it needs one.
+ * Properties of an element. The browser converts a number to text where it needs text.
  *
  * @template {keyof HTMLElementTagNameMap} Name
  * @typedef {{ [Key in keyof HTMLElementTagNameMap[Name]]?:
@@ -63,24 +63,24 @@ export const closest = ({ target }, selector) => (target instanceof Element ? ta
  */
 
 /**
- * An element with properties, listeners in `on`, and children.
+ * Creates an element with properties, event listeners in `on`, and children.
  *
  * @template {keyof HTMLElementTagNameMap} Name
  * @param {Name} name
- * @param {Properties<Name> & { on?: Listeners<Name> }} props
+ * @param {Properties<Name> & { on?: Listeners<Name> }} properties
  * @param {...Child} children
  * @returns {HTMLElementTagNameMap[Name]}
  */
-export function el(name, { on = {}, ...props } = {}, ...children) {
+export function element(name, { on = {}, ...properties } = {}, ...children) {
   const node = document.createElement(name);
-  Object.assign(node, props);
-  for (const [type, act] of Object.entries(on)) node.addEventListener(type, /** @type {EventListener} */ (act));
+  Object.assign(node, properties);
+  for (const [type, listener] of Object.entries(on)) node.addEventListener(type, /** @type {EventListener} */ (listener));
   node.append(...children.filter((child) => child != null && child !== false));
   return node;
 }
 
 /**
- * A drawing of index.html. A screen reader skips it: the element around it has the words.
+ * An icon of index.html. Screen readers skip it: the element around it has a label.
  *
  * @param {string} name
  */
@@ -91,29 +91,29 @@ export function icon(name) {
 }
 
 /**
- * Calls `act` once nothing has called this for so many milliseconds.
+ * Returns a function that calls `callback` after this many milliseconds without another call.
  *
  * @template {unknown[]} Parameters
  * @param {number} milliseconds
- * @param {(...parameters: Parameters) => void} act
+ * @param {(...parameters: Parameters) => void} callback
  */
-export function after(milliseconds, act) {
+export function debounce(milliseconds, callback) {
   /** @type {number | undefined} */
   let timer;
   /** @param {Parameters} parameters */
-  const later = (...parameters) => {
+  const debounced = (...parameters) => {
     clearTimeout(timer);
-    timer = setTimeout(() => act(...parameters), milliseconds);
+    timer = setTimeout(() => callback(...parameters), milliseconds);
   };
-  later.cancel = () => clearTimeout(timer);
-  return later;
+  debounced.cancel = () => clearTimeout(timer);
+  return debounced;
 }
 
 /** @param {number} value */
-export const number = (value) => value.toLocaleString("en");
+export const formatNumber = (value) => value.toLocaleString("en");
 
 /** @param {number} count */
-export const images = (count) => (count === 1 ? "1 image" : `${number(count)} images`);
+export const imageCount = (count) => (count === 1 ? "1 image" : `${formatNumber(count)} images`);
 
 /** @param {string} uri */
 export const fileName = (uri) => uri.split(/[/#]/).pop() || uri;

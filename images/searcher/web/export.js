@@ -1,10 +1,10 @@
-// What was found, as a file to keep.
+// Results of a search as a JSON or CSV file.
 
 import * as api from "./api.js";
 
-/** A spreadsheet takes no more, and a person asks for no more. */
-const MOST = 1_000;
-const PAGE = 200;
+/** More rows make a spreadsheet slow. */
+export const MAX_RESULTS = 1_000;
+const PAGE_SIZE = 200;
 
 /** @typedef {import("./api.js").Result} Result */
 /** @typedef {import("./api.js").Search} Search */
@@ -15,19 +15,19 @@ const PAGE = 200;
  *
  * @param {Search} body
  */
-async function all(body) {
+async function allResults(body) {
   /** @type {Result[]} */
-  const found = [];
+  const results = [];
   /** @type {string | null} */
   let cursor = null;
   do {
-    const k = Math.min(PAGE, MOST - found.length);
+    const k = Math.min(PAGE_SIZE, MAX_RESULTS - results.length);
     /** @type {api.Page} */
     const page = await api.search({ ...body, k, ...(cursor && { cursor }) });
-    found.push(...page.results);
+    results.push(...page.results);
     cursor = page.next_cursor;
-  } while (cursor && found.length < MOST);
-  return found;
+  } while (cursor && results.length < MAX_RESULTS);
+  return results;
 }
 
 /**
@@ -37,22 +37,22 @@ async function all(body) {
  * @param {Format} format
  */
 export async function save(body, format) {
-  const found = await all(body);
-  const text = format === "csv" ? csv(found) : JSON.stringify({ search: body, results: found }, null, 2);
-  const address = URL.createObjectURL(new Blob([text], { type: format === "csv" ? "text/csv" : "application/json" }));
+  const results = await allResults(body);
+  const text = format === "csv" ? csv(results) : JSON.stringify({ search: body, results }, null, 2);
+  const url = URL.createObjectURL(new Blob([text], { type: format === "csv" ? "text/csv" : "application/json" }));
   const link = document.createElement("a");
-  link.href = address;
+  link.href = url;
   link.download = `${body.index || "images"}.${format}`;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
-  return found.length;
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  return results.length;
 }
 
-/** @param {Result[]} found */
-function csv(found) {
-  const fields = [...new Set(found.flatMap((result) => Object.keys(result.metadata)))].sort();
-  const head = ["id", "score", "uri", "width", "height", "duplicates", ...fields];
-  const rows = found.map((result) => [
+/** @param {Result[]} results */
+function csv(results) {
+  const fields = [...new Set(results.flatMap((result) => Object.keys(result.metadata)))].sort();
+  const header = ["id", "score", "uri", "width", "height", "duplicates", ...fields];
+  const rows = results.map((result) => [
     result.id,
     result.score,
     result.uri,
@@ -61,11 +61,11 @@ function csv(found) {
     (result.duplicates || []).join(" "),
     ...fields.map((field) => [result.metadata[field] ?? ""].flat().join("; ")),
   ]);
-  return [head, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+  return [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
 /**
- * A cell by RFC 4180. A text that a spreadsheet would take for a formula gets an apostrophe before it.
+ * A cell as in RFC 4180. A text that a spreadsheet reads as a formula gets an apostrophe before it.
  *
  * @param {string | number} value
  */

@@ -1,102 +1,91 @@
-// One page over the search API: the state, which is the address, and the parts that show it.
+// The page: creates its components, connects them, and shows each state in all of them.
 
 import * as api from "./api.js";
 import { Chips } from "./chips.js";
 import { Detail } from "./detail.js";
-import { $, after, closest, el, first, images, number } from "./dom.js";
+import { $, element, first, imageCount } from "./dom.js";
 import { save } from "./export.js";
 import { Filters } from "./filters.js";
+import { exampleSearches, fillList, loadFacets, loadIndexes } from "./indexes.js";
 import { ImageMap } from "./map.js";
 import * as notice from "./notice.js";
 import { Results } from "./results.js";
-import { asks, EMPTY, filtered, question, read, request, write } from "./state.js";
-import * as upload from "./upload.js";
+import { Router } from "./router.js";
+import { SearchBox } from "./search-box.js";
+import { EMPTY, hasFilter, hasQuery, request, searchKey } from "./state.js";
 
-/** After the last keystroke. */
-const PAUSE = 220;
-const LOADING_SECONDS = 2;
-const HINTS = 4;
-/** Beside words or other images, an image weighs less: images are far more like each other than any is like words. */
-const BESIDE = 0.5;
+/** Next to a text or other images, an image weighs less: images are far more similar to images than to texts. */
+const COMBINED_WEIGHT = 0.5;
+/** Statuses of a search that fails because of the URL of an image. */
+const URL_ERRORS = [400, 403, 404, 415, 422];
 
 /** @typedef {import("./state.js").State} State */
 /** @typedef {import("./api.js").Problem} Problem */
-/** @typedef {{ replace?: boolean }} How `replace`: the address takes the place of the one before. */
 
-let state = read(location.search);
 /** @type {import("./api.js").Index[]} */
-let served = [];
+let indexes = [];
 /** @type {import("./api.js").Facet[]} */
 let facets = [];
-let searched = "";
+/** The index of the facets. */
+let facetsIndex = "";
+/** The key of the search whose results are shown. */
+let shownSearch = "";
 
+const router = new Router(render);
 const results = new Results({
-  open: (id) => go({ open: id }),
-  like,
+  open: (openId) => router.go({ openId }),
+  searchLike,
   status,
   found,
-  grown: () => asks(state) && status(results.sentence()),
+  appended: () => hasQuery(router.state) && status(results.summary()),
   failed,
-  ended,
+  pageFailed,
 });
-const chips = new Chips({ change: (change) => go(change, { replace: true }) });
-const filters = new Filters({ change: (change) => go(change), save: keep });
+const searchBox = new SearchBox(router, { status, failed, focusResults: () => results.keys.focus() });
+const chips = new Chips({ change: (change) => router.go(change, { replace: true }) });
+const filters = new Filters({ change: (change) => router.go(change), save: saveResults });
 const map = new ImageMap({
-  open: (id) => go({ open: id }),
-  moved: (at) => state.view === "map" && go({ at }, { replace: true }),
-  problem: (error, again) => state.view === "map" && failed(error, again),
+  open: (openId) => router.go({ openId }),
+  viewed: (mapView) => router.state.view === "map" && router.go({ mapView }, { replace: true }),
+  failed: (problem, retry) => router.state.view === "map" && failed(problem, retry),
   status,
 });
 const detail = new Detail({
-  open: (id) => go({ open: id }, { replace: Boolean(state.open) }),
-  close: closed,
-  like: (id, weight) => {
-    like(id, weight, { open: "" });
-  },
+  open: (openId) => router.go({ openId }, { replace: Boolean(router.state.openId) }),
+  close: closeImage,
+  searchLike: (id, weight) => searchLike(id, weight, { openId: "" }),
   filter: (facet, value) => {
-    const wanted = facet.type === "list" ? { has: [value] } : typeof value === "boolean" ? { is: value } : { any: [value] };
-    go({ where: { ...state.where, [facet.field]: wanted }, open: "", view: "search" });
+    const condition = facet.type === "list" ? { has: [value] } : typeof value === "boolean" ? { is: value } : { any: [value] };
+    router.go({ conditions: { ...router.state.conditions, [facet.field]: condition }, openId: "", view: "search" });
   },
-  list: () => (state.view === "map" ? [] : results.list),
+  results: () => (router.state.view === "map" ? [] : results.list),
   facet: (field) => facets.find((facet) => facet.field === field && facet.values.length),
 });
 
-/**
- * The one way in which anything changes: a new state, a new address, and the page shows them.
- *
- * @param {Partial<State>} changes
- * @param {How} how
- */
-function go(changes, { replace = false } = {}) {
-  const opens = changes.open && !state.open;
-  state = { ...state, ...changes };
-  const address = `${location.pathname}${write(state)}`;
-  if (replace) history.replaceState(history.state, "", address);
-  else if (address !== location.pathname + location.search) history.pushState({ opened: Boolean(opens) }, "", address);
-  render();
-}
-
-function render() {
-  if (document.activeElement !== $("text") || $("text").value.trim() !== state.text) $("text").value = state.text;
+/** @param {State} state */
+function render(state) {
+  const isMap = state.view === "map";
   document.title = state.text ? `${state.text} – imgsearch` : "imgsearch";
-  document.body.classList.toggle("mapped", state.view === "map");
-  $("to-search").href = `./${write({ ...state, view: "search", open: "" })}`;
-  $("to-map").href = `./${write({ ...state, view: "map", open: "" })}`;
-  $("to-search").ariaCurrent = state.view === "search" ? "page" : null;
-  $("to-map").ariaCurrent = state.view === "map" ? "page" : null;
+  document.body.classList.toggle("map-view", isMap);
+  $("to-search").href = router.link({ view: "search", openId: "" });
+  $("to-map").href = router.link({ view: "map", openId: "" });
+  $("to-search").ariaCurrent = isMap ? null : "page";
+  $("to-map").ariaCurrent = isMap ? "page" : null;
   $("index").value = state.index;
-  $("results").hidden = state.view !== "search";
+  $("results").hidden = isMap;
+  searchBox.render(state);
   chips.render(state);
   filters.render(state);
-  if (!served.length) return;
+  if (!indexes.length) return;
   map.render(state);
   detail.render(state);
-  if (question(state) !== searched) {
-    searched = question(state);
+  if (searchKey(state) !== shownSearch) {
+    shownSearch = searchKey(state);
     notice.clear();
     $("end").hidden = true;
-    if (state.view === "search") results.find(state);
+    if (!isMap) results.search(state);
   }
+  if (state.index !== facetsIndex) showFields(state);
 }
 
 /**
@@ -104,234 +93,149 @@ function render() {
  * @param {import("./api.js").Result[]} list
  */
 function found(page, list) {
+  const { state } = router;
   notice.clear();
   $("end").hidden = true;
-  filters.found(list, state);
-  $("hints").hidden = asks(state);
-  if (!list.length) return nothing();
-  const all = served.find(({ index }) => index === state.index)?.images ?? 0;
-  if (!asks(state)) status(`${images(all)} in ${state.index}`);
-  else status(`${results.sentence()} · ${Math.max(1, Math.round(page.took_ms.total))} ms`);
+  filters.limitScore(list, state);
+  $("examples").hidden = hasQuery(state);
+  const index = indexes.find(({ index }) => index === state.index);
+  if (!list.length) showNoResults();
+  else if (hasQuery(state)) status(`${results.summary()} · ${Math.max(1, Math.round(page.took_ms.total))} ms`);
+  else status(`${imageCount(index?.images ?? 0)} in ${state.index}`);
 }
 
-function nothing() {
+function showNoResults() {
   status("No results");
-  const drop = { where: {}, score: null };
-  if (filtered(state)) notice.say("No image matches", "Change or clear the filters.", [["Clear all filters", () => go(drop)]]);
-  else notice.say("Empty index", "This index has no images.");
+  const clear = () => router.go({ conditions: {}, minScore: null });
+  if (hasFilter(router.state)) notice.show("No image matches", "Change or clear the filters.", [["Clear all filters", clear]]);
+  else notice.show("Empty index", "This index has no images.");
 }
 
 /**
  * @param {Problem} problem
- * @param {() => void} again
+ * @param {() => void} retry
  */
-function failed(problem, again) {
-  status(problem.status === 401 ? "API key required" : "");
-  if (problem.status === 401) again = start;
-  $("hints").hidden = true;
-  const parts = state.parts.filter((part) => part.kind !== "url");
-  notice.problem(problem, again);
-  // An address that gives no image is in the way of everything else.
-  if (parts.length < state.parts.length && problem.status && [400, 403, 404, 415, 422].includes(problem.status)) {
-    notice.say("Image not available", problem.message, [["Remove it", () => go({ parts })]]);
-  }
+function failed(problem, retry) {
+  const needsKey = problem.status === 401;
+  status(needsKey ? "API key required" : "");
+  $("examples").hidden = true;
+  const parts = router.state.parts.filter((part) => part.kind !== "url");
+  // While the search has a URL without an image, every search fails.
+  if (parts.length < router.state.parts.length && problem.status && URL_ERRORS.includes(problem.status)) {
+    notice.show("Image not available", problem.message, [["Remove it", () => router.go({ parts })]]);
+  } else notice.showProblem(problem, needsKey ? start : retry);
 }
 
 /**
- * The next page has failed. The images stay.
+ * The next page of the results has failed. The images before it stay.
  *
  * @param {Problem} problem
  */
-function ended(problem) {
-  const again = el("button", { className: "act", on: { click: () => results.find(state) } }, "Search again");
-  $("end").replaceChildren(problem.status === 410 ? "A newer version of this index was published. " : `${problem.message} `, again);
+function pageFailed(problem) {
+  const searchAgain = element("button", { className: "button", on: { click: () => results.search(router.state) } }, "Search again");
+  $("end").replaceChildren(problem.status === 410 ? "A newer version of this index was published. " : `${problem.message} `, searchAgain);
   $("end").hidden = false;
 }
 
-/** @param {string} sentence */
-function status(sentence) {
-  $("status").textContent = sentence;
+/** @param {string} message */
+function status(message) {
+  $("status").textContent = message;
 }
 
 /**
  * @param {string} id
  * @param {number} weight
- * @param {Partial<State>} more
+ * @param {Partial<State>} changes
  */
-function like(id, weight, more = {}) {
-  const others = state.parts.filter((part) => part.kind !== "id" || part.value !== id);
-  const size = others.length || state.text ? BESIDE : 1;
-  go({ parts: [...others, { kind: "id", value: id, weight: weight * size }], view: "search", ...more });
+function searchLike(id, weight, changes = {}) {
+  const { parts, text } = router.state;
+  const others = parts.filter((part) => part.kind !== "id" || part.value !== id);
+  const scale = others.length || text ? COMBINED_WEIGHT : 1;
+  router.go({ parts: [...others, { kind: "id", value: id, weight: weight * scale }], view: "search", ...changes });
 }
 
-function closed() {
-  const id = state.open;
-  if (history.state?.opened) history.back();
-  else go({ open: "" }, { replace: true });
-  if (state.view === "search") results.focus(id);
+function closeImage() {
+  const { openId, view } = router.state;
+  router.closeImage();
+  if (view === "search") results.keys.focus(openId);
 }
 
 /** @param {import("./export.js").Format} format */
-async function keep(format) {
+async function saveResults(format) {
   status("Saving…");
   try {
-    status(`Saved ${images(await save(request(state), format))}`);
+    status(`Saved ${imageCount(await save(request(router.state), format))}`);
   } catch (error) {
     status(api.problemOf(error).message);
   }
 }
 
-const typed = after(PAUSE, () => words($("text").value, { replace: true }));
-
 /**
- * @param {string} text
- * @param {How} [how]
- */
-function words(text, how) {
-  typed.cancel();
-  text = text.trim();
-  if (upload.isAddress(text)) return;
-  if (text !== state.text) go({ text, view: "search", open: "", ...(text ? {} : { weight: 1 }) }, how);
-}
-
-/** @param {() => upload.Unweighted | Promise<upload.Unweighted>} make */
-async function bring(make) {
-  typed.cancel();
-  status("Reading the image…");
-  try {
-    const part = await make();
-    // A new image starts a new search; "more like this" keeps the text.
-    go({ text: "", weight: 1, parts: [{ ...part, weight: 1 }], view: "search", open: "" });
-    $("text").value = "";
-  } catch (error) {
-    failed(api.problemOf(error), () => bring(make));
-  }
-}
-
-function listen() {
-  $("text").addEventListener("input", () => typed());
-  $("search").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const text = $("text").value;
-    if (upload.isAddress(text)) bring(() => upload.ofAddress(text));
-    else words(text);
-  });
-  $("text").addEventListener("keydown", (event) => {
-    if (event.key === "ArrowDown" && results.focus()) event.preventDefault();
-    if (event.key === "Escape" && !$("text").value) $("text").blur();
-  });
-  document.addEventListener("keydown", (event) => {
-    if (event.key !== "/" || event.ctrlKey || event.metaKey || closest(event, "input, select, dialog")) return;
-    event.preventDefault();
-    $("text").focus();
-    $("text").select();
-  });
-  $("index").addEventListener("change", async () => {
-    // An id or a vector means nothing in another index.
-    const parts = state.parts.filter((part) => part.kind === "url");
-    go({ index: $("index").value, parts, where: {}, score: null, at: null, open: "" });
-    await describe();
-  });
-  follow($("to-search"), () => go({ view: "search", open: "" }));
-  follow($("to-map"), () => go({ view: "map", open: "" }));
-  follow(first(document, ".brand"), () => go({ ...EMPTY, index: state.index }));
-  addEventListener("popstate", () => {
-    const index = state.index;
-    state = { ...read(location.search) };
-    state.index ||= served[0]?.index || "";
-    render();
-    if (state.index !== index) describe();
-  });
-  addEventListener("online", () => {
-    searched = "";
-    if (served.length) render();
-    else start();
-  });
-  upload.listen({
-    file: (file) => bring(() => upload.ofFile(file, state.index)),
-    address: (text) => bring(() => upload.ofAddress(text)),
-  });
-}
-
-/**
- * A click on a link does `act`; one that opens a new tab or window is left to the browser.
+ * Shows the filters of the index and examples of searches.
  *
- * @param {HTMLElement} link
- * @param {() => void} act
+ * @param {State} state
  */
-function follow(link, act) {
-  link.addEventListener("click", (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    act();
-  });
-}
-
-/** The fields of this index, and words to begin with. */
-async function describe() {
-  const index = state.index;
-  try {
-    const { fields } = await api.facets(index);
-    if (index !== state.index) return;
-    facets = fields;
-  } catch (error) {
-    const problem = api.problemOf(error);
-    if (problem.status !== 404) console.info(problem.message);
-    facets = [];
-  }
-  filters.make(facets, state);
-  hint();
-}
-
-function hint() {
-  const most = facets
-    .filter((facet) => facet.type === "list" && facet.values.every(({ value }) => typeof value === "string"))
-    .flatMap((facet) => facet.values.slice(0, 40).map(({ value }) => String(value)));
-  const own = most.filter((value) => value.length < 24).slice(2, 2 + HINTS);
-  const hints = own.length === HINTS ? own : ["a dog on a beach", "red flowers", "a street at night", "people at a table"];
-  /** @param {string} text */
-  const button = (text) => el("button", { className: "plain", on: { click: () => go({ text }) } }, text);
-  $("hints").replaceChildren("Try ", ...hints.flatMap((text, place) => (place ? [", ", button(text)] : [button(text)])));
+async function showFields({ index }) {
+  facetsIndex = index;
+  const loaded = await loadFacets(index);
+  if (index !== router.state.index) return;
+  facets = loaded;
+  filters.create(facets, router.state);
+  const buttons = exampleSearches(facets).map((text) => element("button", { className: "link", on: { click: () => router.go({ text }) } }, text));
+  $("examples").replaceChildren("Try ", ...buttons.flatMap((button, i) => (i ? [", ", button] : [button])));
 }
 
 async function start() {
   notice.clear();
-  let list;
+  status("");
+  shownSearch = "";
   try {
-    list = await api.indexes();
+    indexes = await loadIndexes(start);
   } catch (error) {
     return failed(api.problemOf(error), start);
   }
-  served = list.indexes;
-  const wrong = Object.entries(list.problems);
-  if (!served.length) return none(wrong);
-  if (!served.some(({ index }) => index === state.index)) {
-    const missing = state.index;
-    state = { ...state, index: served[0].index };
-    if (missing) console.info(`Index ${missing} does not exist; showing ${state.index}.`);
-  }
-  $("index").replaceChildren(...served.map(({ index, images: count }) => el("option", { value: index }, `${index} · ${number(count)}`)));
-  $("index").hidden = served.length < 2;
-  await Promise.all([describe(), render()]);
+  if (!indexes.length) return;
+  fillList(indexes);
+  router.defaultIndex = indexes[0].index;
+  const { state } = router;
+  const exists = indexes.some(({ index }) => index === state.index);
+  if (state.index && !exists) console.info(`Index ${state.index} does not exist; showing ${router.defaultIndex}.`);
+  router.show(exists ? state : { ...state, index: router.defaultIndex });
 }
 
-/** @param {[index: string, reason: string][]} wrong */
-function none(wrong) {
-  status("");
-  const loading = wrong.length && wrong.every(([, reason]) => reason.includes("is being loaded"));
-  if (loading) {
-    notice.say("Loading the model", "The search starts when the model is loaded.");
-    setTimeout(start, LOADING_SECONDS * 1000);
-  } else if (wrong.length) {
-    notice.say("No index is available", wrong.map(([index, reason]) => `${index}: ${reason}`).join(" "), [["Try again", start]]);
-  } else {
-    const how = el("pre", {}, "controller run-pipeline ~/Pictures --local");
-    notice.say("No index yet", "Create one with this command:", [["Check again", start]], how);
-  }
+/**
+ * A click on the link changes the state. The browser opens the link if a key asks for a new tab or window.
+ *
+ * @param {HTMLElement} link
+ * @param {() => Partial<State>} changes
+ */
+function follow(link, changes) {
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    router.go(changes());
+  });
+}
+
+function listen() {
+  $("index").addEventListener("change", () => {
+    // Ids and vectors belong to one index.
+    const parts = router.state.parts.filter((part) => part.kind === "url");
+    router.go({ index: $("index").value, parts, conditions: {}, minScore: null, mapView: null, openId: "" });
+  });
+  follow($("to-search"), () => ({ view: "search", openId: "" }));
+  follow($("to-map"), () => ({ view: "map", openId: "" }));
+  follow(first(document, ".brand"), () => ({ ...EMPTY, index: router.state.index }));
+  addEventListener("online", () => {
+    shownSearch = "";
+    if (indexes.length) render(router.state);
+    else start();
+  });
 }
 
 listen();
-filters.make([], state);
-render();
-if (!matchMedia("(pointer: coarse)").matches && !state.open && state.view === "search") $("text").focus();
+filters.create([], router.state);
+render(router.state);
+const hasTouch = matchMedia("(pointer: coarse)").matches;
+if (!hasTouch && !router.state.openId && router.state.view === "search") $("text").focus();
 await start();

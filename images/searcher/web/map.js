@@ -1,68 +1,50 @@
-// The map of an index: like beside like, from one image of small tiles; nearer, with real thumbnails.
+// The map of an index: similar images near each other. The user moves, zooms, and opens images.
 
 import * as api from "./api.js";
-import { $, after, el, icon, images } from "./dom.js";
+import { $, debounce, element, icon, imageCount } from "./dom.js";
+import { listenForGestures } from "./gestures.js";
+import { MapDrawing } from "./map-drawing.js";
+import { Viewport } from "./viewport.js";
 
-const FARTHEST = 0.5;
-const NEAREST = 60;
-/** Pixels of a tile on the screen from which on its thumbnail is worth a request. */
-const REAL = 56;
-const LARGEST = 240;
-const LOADING = 8;
-const KEPT = 400;
-const MARGIN = 48;
-const STRETCH = 1.8;
+const BUTTON_ZOOM = 1.6;
+const KEY_ZOOM = 1.4;
 
 /** @typedef {import("./state.js").State} State */
-/** @typedef {[x: number, y: number]} Spot A place on the canvas, in pixels. */
-/** @typedef {[x: number, y: number, zoom: number]} View The middle of what is shown, and how large it is. */
-/** @typedef {{ open: (id: string) => void, moved: (at: View) => void, status: (sentence: string) => void,
- *   problem: (problem: api.Problem, again: () => void) => void }} Acts */
+/** @typedef {import("./state.js").View} View */
+/** @typedef {import("./viewport.js").Position} Position */
+/** @typedef {{ open: (id: string) => void, viewed: (view: View) => void, status: (message: string) => void,
+ *   failed: (problem: api.Problem, retry: () => void) => void }} Handlers `viewed`: the user has chosen another view */
 
 export class ImageMap {
-  /** @param {Acts} acts */
-  constructor(acts) {
-    this.acts = acts;
-    this.canvas = el("canvas", {
+  /** @param {Handlers} handlers */
+  constructor(handlers) {
+    this.handlers = handlers;
+    this.canvas = element("canvas", {
       tabIndex: 0,
       role: "application",
       ariaLabel: "Map of the images. Arrow keys move, plus and minus zoom, Enter opens the image in the middle, 0 shows all.",
     });
-    this.name = el("p", { className: "hint faint" }, "Scroll or pinch to zoom, drag to move, click an image to open it");
-    /** @type {(drawing: string, words: string, act: () => void) => HTMLElement} */
-    const button = (drawing, words, act) => el("button", { className: "round", ariaLabel: words, title: words, on: { click: act } }, icon(drawing));
-    const buttons = el(
+    /** @type {(iconName: string, label: string, click: () => void) => HTMLElement} */
+    const button = (iconName, label, click) => element("button", { className: "icon-button", ariaLabel: label, title: label, on: { click } }, icon(iconName));
+    const buttons = element(
       "div",
       { className: "zoom" },
-      button("plus", "Zoom in", () => this.zoom(1.6)),
-      button("minus", "Zoom out", () => this.zoom(1 / 1.6)),
-      button("fit", "Show all", () => this.fit()),
+      button("plus", "Zoom in", () => this.zoom(BUTTON_ZOOM)),
+      button("minus", "Zoom out", () => this.zoom(1 / BUTTON_ZOOM)),
+      button("fit", "Show all", () => this.showAll()),
     );
-    $("map").append(this.canvas, buttons, this.name);
-    this.pen = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d"));
-    this.view = { x: 0.5, y: 0.5, z: 1 };
+    const help = element("p", { className: "help muted" }, "Scroll or pinch to zoom, drag to move, click an image to open it");
+    $("map").append(this.canvas, buttons, help);
+    this.drawing = new MapDrawing(this.canvas, () => this.draw());
+    this.viewport = new Viewport();
     /** @type {string | null} */
     this.index = null;
-    /** @type {api.Point[]} */
-    this.points = [];
-    /** @type {HTMLImageElement | null} */
-    this.sprite = null;
-    this.tile = 0;
-    this.columns = 1;
-    this.wide = 0;
-    this.high = 0;
-    /** @type {Map<string, HTMLImageElement>} */
-    this.thumbs = new Map();
-    this.loading = 0;
-    /** @type {Map<number, Spot>} */
-    this.pointers = new Map();
-    /** @type {Spot} */
-    this.start = [0, 0];
-    this.moved = false;
-    this.keys = false;
+    /** @type {import("./map-drawing.js").Content | null} */
+    this.content = null;
+    this.usesKeys = false;
     this.hovered = -1;
-    this.due = 0;
-    this.tell = after(300, () => this.acts.moved([this.view.x, this.view.y, this.view.z]));
+    this.frame = 0;
+    this.reportSoon = debounce(300, () => this.handlers.viewed(this.viewport.view));
     this.listen();
     new ResizeObserver(() => this.resize()).observe($("map"));
   }
@@ -72,293 +54,158 @@ export class ImageMap {
     $("map").hidden = state.view !== "map";
     if ($("map").hidden) return;
     if (state.index !== this.index) return this.load(state);
-    const { x, y, z } = this.view;
-    if (state.at && state.at.some((value, place) => Math.abs(value - [x, y, z][place]) > 1e-3)) this.go(state.at);
+    if (state.mapView && this.viewport.differsFrom(state.mapView)) this.show(this.viewport.at(state.mapView));
   }
 
   /** @param {State} state */
   async load(state) {
     this.index = state.index;
-    this.points = [];
-    this.thumbs.clear();
-    this.acts.status("Loading the map…");
+    this.content = null;
+    this.drawing.clear();
+    this.handlers.status("Loading the map…");
     try {
-      const map = await api.map(state.index);
+      const { points, images, tile, columns, sprite: path } = await api.map(state.index);
       const sprite = new Image();
-      sprite.src = api.below(map.sprite);
+      sprite.src = api.relative(path);
       await sprite.decode();
       if (this.index !== state.index) return;
-      Object.assign(this, { points: map.points, sprite, tile: map.tile, columns: map.columns });
-      const sample = map.points.length < map.images ? `A sample of ${images(map.points.length)} of ${images(map.images)}` : images(map.images);
-      this.acts.status(`${sample}, similar images near each other`);
+      this.content = { index: state.index, points, sprite, tile, columns };
+      const sample = points.length < images ? `A sample of ${imageCount(points.length)} of ${imageCount(images)}` : imageCount(images);
+      this.handlers.status(`${sample}, similar images near each other`);
       this.resize();
-      if (state.at) this.go(state.at);
-      else this.fit();
+      if (state.mapView) this.show(this.viewport.at(state.mapView));
+      else this.showAll();
     } catch (error) {
       this.index = null;
-      this.acts.problem(api.problemOf(error), () => this.load(state));
+      this.handlers.failed(api.problemOf(error), () => this.load(state));
     }
+  }
+
+  get points() {
+    return this.content?.points ?? [];
   }
 
   resize() {
     const { clientWidth, clientHeight } = this.canvas;
     if (!clientWidth) return;
-    this.wide = clientWidth;
-    this.high = clientHeight;
-    const dense = Math.min(2, devicePixelRatio || 1);
-    this.canvas.width = Math.round(clientWidth * dense);
-    this.canvas.height = Math.round(clientHeight * dense);
-    this.pen.setTransform(dense, 0, 0, dense, 0, 0);
+    this.drawing.resize(clientWidth, clientHeight);
+    this.show(this.viewport.resized(clientWidth, clientHeight));
+  }
+
+  /** @param {Viewport} viewport */
+  show(viewport) {
+    this.viewport = viewport;
     this.draw();
   }
 
-  /** The map's width and height in pixels. It is stretched to the screen, but not out of recognition. */
-  get size() {
-    const [wide, high] = [Math.max(100, this.wide - 2 * MARGIN), Math.max(100, this.high - 2 * MARGIN)];
-    return [Math.min(wide, high * STRETCH) * this.view.z, Math.min(high, wide * STRETCH) * this.view.z];
+  /** Draws the map in the browser's next frame, once. */
+  draw() {
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      if (this.content && this.viewport.width) this.drawing.draw(this.content, this.viewport, this.highlighted());
+    });
   }
 
-  /** Of a tile: they touch where images lie evenly. */
-  get side() {
-    const [wide, high] = this.size;
-    return Math.min(LARGEST, Math.max(10, Math.sqrt((wide * high) / (this.points.length || 1)) * 0.75));
-  }
-
-  fit() {
-    this.go([0.5, 0.5, 1]);
-    this.tell();
-  }
-
-  /** @param {View} view */
-  go([x, y, z]) {
-    this.view = { x: clamp(x, 0, 1), y: clamp(y, 0, 1), z: clamp(z, FARTHEST, NEAREST) };
-    this.draw();
+  /** The index of the point under the pointer, or of the point that the Enter key opens. -1: none. */
+  highlighted() {
+    const hasKeyboard = this.usesKeys && document.activeElement === this.canvas;
+    return hasKeyboard && this.hovered < 0 ? this.viewport.nearest(this.points, this.viewport.center) : this.hovered;
   }
 
   /**
-   * @param {number} across in pixels
+   * Shows a view that the user has chosen.
+   *
+   * @param {Viewport} viewport
+   */
+  choose(viewport) {
+    this.show(viewport);
+    this.reportSoon();
+  }
+
+  showAll() {
+    this.choose(this.viewport.at([0.5, 0.5, 1]));
+  }
+
+  /**
+   * @param {number} factor
+   * @param {Position} [position] default: the center of the canvas
+   */
+  zoom(factor, position) {
+    this.choose(this.viewport.zoomed(factor, position));
+  }
+
+  /**
+   * @param {number} right in pixels
    * @param {number} down in pixels
    */
-  move(across, down) {
-    const [wide, high] = this.size;
-    this.go([this.view.x - across / wide, this.view.y - down / high, this.view.z]);
-    this.tell();
+  pan(right, down) {
+    this.choose(this.viewport.panned(right, down));
   }
 
   /**
-   * The place of the map at (x, y) of the canvas stays there.
+   * The index of the point whose tile is at this position, or -1.
    *
-   * @param {number} factor
+   * @param {Position} position
    */
-  zoom(factor, x = this.wide / 2, y = this.high / 2) {
-    const [wide, high] = this.size;
-    const z = clamp(this.view.z * factor, FARTHEST, NEAREST);
-    const kept = 1 - this.view.z / z;
-    const across = ((x - this.wide / 2) / wide) * kept;
-    const down = ((y - this.high / 2) / high) * kept;
-    this.go([this.view.x + across, this.view.y + down, z]);
-    this.tell();
-  }
-
-  draw() {
-    if (this.due) return;
-    this.due = requestAnimationFrame(() => {
-      this.due = 0;
-      this.paint();
-    });
-  }
-
-  /**
-   * @param {api.Point} point
-   * @returns {Spot}
-   */
-  screen(point) {
-    const [wide, high] = this.size;
-    return [(point.x - this.view.x) * wide + this.wide / 2, (point.y - this.view.y) * high + this.high / 2];
-  }
-
-  paint() {
-    const { pen, side, sprite, tile } = this;
-    if (!sprite || !this.wide) return;
-    pen.clearRect(0, 0, this.wide, this.high);
-    pen.imageSmoothingQuality = "high";
-    /** @type {[far: number, id: string][]} */
-    const wanted = [];
-    const marked = this.marked();
-    /** @param {number} place */
-    const paintPoint = (place) => {
-      const point = this.points[place];
-      const [x, y] = this.screen(point);
-      if (x < -side || y < -side || x > this.wide + side || y > this.high + side) return;
-      const thumb = side >= REAL ? this.thumbs.get(point.id) : undefined;
-      if (side >= REAL && !this.thumbs.has(point.id)) wanted.push([Math.hypot(x - this.wide / 2, y - this.high / 2), point.id]);
-      if (thumb?.naturalWidth) {
-        const scale = side / Math.max(thumb.naturalWidth, thumb.naturalHeight);
-        const [width, height] = [thumb.naturalWidth * scale, thumb.naturalHeight * scale];
-        pen.drawImage(thumb, x - width / 2, y - height / 2, width, height);
-        if (place === marked) this.mark(x, y, width, height);
-      } else {
-        pen.drawImage(sprite, (place % this.columns) * tile, Math.floor(place / this.columns) * tile, tile, tile, x - side / 2, y - side / 2, side, side);
-        if (place === marked) this.mark(x, y, side, side);
-      }
-    };
-    for (let place = 0; place < this.points.length; place++) if (place !== marked) paintPoint(place);
-    if (marked >= 0) paintPoint(marked);
-    wanted.sort(([near], [far]) => near - far);
-    for (const [, id] of wanted.slice(0, LOADING - this.loading)) this.fetch(id);
-  }
-
-  /** The image under the pointer, or the one that Enter would open. */
-  marked() {
-    const keys = this.keys && document.activeElement === this.canvas;
-    return keys && this.hovered < 0 ? this.nearest(this.wide / 2, this.high / 2) : this.hovered;
-  }
-
-  /**
-   * @param {number} x
-   * @param {number} y
-   * @param {number} width
-   * @param {number} height
-   */
-  mark(x, y, width, height) {
-    this.pen.lineWidth = 3;
-    this.pen.strokeStyle = getComputedStyle(this.canvas).getPropertyValue("--accent") || "#36f";
-    this.pen.strokeRect(x - width / 2, y - height / 2, width, height);
-  }
-
-  /** @param {string} id */
-  fetch(id) {
-    const thumb = new Image();
-    this.loading += 1;
-    this.thumbs.set(id, thumb);
-    const [oldest] = this.thumbs.keys();
-    if (this.thumbs.size > KEPT) this.thumbs.delete(oldest);
-    thumb.onload = thumb.onerror = () => {
-      this.loading -= 1;
-      this.draw();
-    };
-    thumb.src = api.thumbnail(id, this.index ?? "");
-  }
-
-  /**
-   * The point whose tile is under (x, y), the one on top first; without `within`, whichever is nearest. -1: none.
-   *
-   * @param {number} x
-   * @param {number} y
-   */
-  nearest(x, y, within = Infinity) {
-    let best = -1;
-    let least = within;
-    this.points.forEach((point, place) => {
-      const [px, py] = this.screen(point);
-      const far = Math.max(Math.abs(px - x), Math.abs(py - y));
-      if (far <= least) [best, least] = [place, far];
-    });
-    return best;
+  pointAt(position) {
+    return this.viewport.nearest(this.points, position, this.viewport.tileSize(this.points.length) / 2);
   }
 
   listen() {
-    const { canvas } = this;
-    /** @type {(event: MouseEvent) => Spot} */
-    const spot = (event) => {
-      const { left, top } = canvas.getBoundingClientRect();
-      return [event.clientX - left, event.clientY - top];
-    };
-    canvas.addEventListener(
-      "wheel",
-      (event) => {
-        event.preventDefault();
-        const pixels = event.deltaY * (event.deltaMode === 1 ? 16 : 1);
-        this.zoom(Math.exp(-clamp(pixels, -240, 240) * (event.ctrlKey ? 0.01 : 0.0025)), ...spot(event));
-      },
-      { passive: false },
-    );
-    canvas.addEventListener("pointerdown", (event) => {
-      this.pointers.set(event.pointerId, spot(event));
-      this.moved = this.pointers.size > 1;
-      this.start = spot(event);
-      canvas.setPointerCapture(event.pointerId);
-      this.keys = false;
+    listenForGestures(this.canvas, {
+      pan: (right, down) => this.pan(right, down),
+      zoom: (factor, position) => this.zoom(factor, position),
+      press: () => (this.usesKeys = false),
+      click: (position) => this.open(this.pointAt(position)),
+      hover: (position) => this.hover(position ? this.pointAt(position) : -1),
     });
-    canvas.addEventListener("pointermove", (event) => {
-      const now = spot(event);
-      const before = this.pointers.get(event.pointerId);
-      if (!before) return this.hover(now);
-      if (Math.hypot(now[0] - this.start[0], now[1] - this.start[1]) > 4) this.moved = true;
-      if (!this.moved) return;
-      const others = [...this.pointers].filter(([id]) => id !== event.pointerId);
-      if (others.length === 1) {
-        const [[, other]] = others;
-        /** @param {Spot} at */
-        const apart = (at) => Math.hypot(at[0] - other[0], at[1] - other[1]) || 1;
-        this.move((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
-        this.zoom(apart(now) / apart(before), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
-      } else if (!others.length) this.move(now[0] - before[0], now[1] - before[1]);
-      this.pointers.set(event.pointerId, now);
-    });
-    /** @param {PointerEvent} event */
-    const end = (event) => this.pointers.delete(event.pointerId);
-    canvas.addEventListener("pointerup", end);
-    canvas.addEventListener("pointercancel", end);
-    // Not before the click: after a tap it would go to what has opened under the finger.
-    canvas.addEventListener("click", (event) => {
-      const place = this.moved ? -1 : this.nearest(...spot(event), this.side / 2);
-      if (place >= 0) this.open(place);
-    });
-    canvas.addEventListener("pointerleave", () => this.hover(null));
-    canvas.addEventListener("keydown", (event) => this.key(event));
-    canvas.addEventListener("blur", () => this.draw());
-    canvas.addEventListener("focus", () => this.draw());
+    this.canvas.addEventListener("keydown", (event) => this.key(event));
+    this.canvas.addEventListener("blur", () => this.draw());
+    this.canvas.addEventListener("focus", () => this.draw());
     document.documentElement.addEventListener("themechange", () => this.draw());
   }
 
   /**
-   * The address gets the place on the map first: the way back leads there.
+   * Opens the image of a point. The address gets the view first: the browser's back button returns to it.
    *
-   * @param {number} place
+   * @param {number} i the index of the point; -1: none
    */
-  open(place) {
-    this.tell.cancel();
-    this.acts.moved([this.view.x, this.view.y, this.view.z]);
-    this.acts.open(this.points[place].id);
+  open(i) {
+    if (i < 0) return;
+    this.reportSoon.cancel();
+    this.handlers.viewed(this.viewport.view);
+    this.handlers.open(this.points[i].id);
   }
 
-  /** @param {Spot | null} at */
-  hover(at) {
-    const place = at ? this.nearest(...at, this.side / 2) : -1;
-    if (place === this.hovered) return;
-    this.hovered = place;
-    this.canvas.classList.toggle("over", place >= 0);
+  /** @param {number} i the index of the point; -1: none */
+  hover(i) {
+    if (i === this.hovered) return;
+    this.hovered = i;
+    this.canvas.classList.toggle("hovering", i >= 0);
     this.draw();
   }
 
   /** @param {KeyboardEvent} event */
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const step = Math.min(this.wide, this.high) / 6;
+    const step = Math.min(this.viewport.width, this.viewport.height) / 6;
     /** @type {Record<string, () => void>} */
-    const acts = {
-      ArrowLeft: () => this.move(step, 0),
-      ArrowRight: () => this.move(-step, 0),
-      ArrowUp: () => this.move(0, step),
-      ArrowDown: () => this.move(0, -step),
-      "+": () => this.zoom(1.4),
-      "=": () => this.zoom(1.4),
-      "-": () => this.zoom(1 / 1.4),
-      0: () => this.fit(),
-      Enter: () => {
-        const place = this.nearest(this.wide / 2, this.high / 2);
-        if (place >= 0) this.open(place);
-      },
+    const actions = {
+      ArrowLeft: () => this.pan(step, 0),
+      ArrowRight: () => this.pan(-step, 0),
+      ArrowUp: () => this.pan(0, step),
+      ArrowDown: () => this.pan(0, -step),
+      "+": () => this.zoom(KEY_ZOOM),
+      "=": () => this.zoom(KEY_ZOOM),
+      "-": () => this.zoom(1 / KEY_ZOOM),
+      0: () => this.showAll(),
+      Enter: () => this.open(this.viewport.nearest(this.points, this.viewport.center)),
     };
-    if (!Object.hasOwn(acts, event.key)) return;
-    this.keys = true;
+    if (!Object.hasOwn(actions, event.key)) return;
+    this.usesKeys = true;
     this.hovered = -1;
-    acts[event.key]();
+    actions[event.key]();
     this.draw();
     event.preventDefault();
   }
 }
-
-/** @type {(value: number, low: number, high: number) => number} */
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));

@@ -1,29 +1,29 @@
-// A message for each state in which there are no images to see, and what to do about it.
+// The notice in place of images: an error or an empty state, and buttons to go on.
 
 import { logIn, OFFLINE, problemOf } from "./api.js";
-import { $, el } from "./dom.js";
+import { $, element } from "./dom.js";
 
-/** @typedef {[words: string, act: () => void]} Act A button. */
+/** @typedef {[label: string, onClick: () => void]} Action A button. */
 
 /** @type {number | undefined} */
-let waiting;
+let countdown;
 
 export function clear() {
-  clearInterval(waiting);
+  clearInterval(countdown);
   $("notice").hidden = true;
   $("notice").replaceChildren();
 }
 
 /**
  * @param {string} headline
- * @param {string} sentence
- * @param {Act[]} acts what the person can do
- * @param {Element | null} extra
+ * @param {string} message
+ * @param {Action[]} actions
+ * @param {Element | null} content shown between the message and the buttons
  */
-export function say(headline, sentence, acts = [], extra = null) {
+export function show(headline, message, actions = [], content = null) {
   clear();
-  const buttons = acts.map(([words, act]) => el("button", { type: "button", className: "act", on: { click: act } }, words));
-  $("notice").append(el("h2", {}, headline), el("p", {}, sentence), ...(extra ? [extra] : []), el("p", {}, ...buttons));
+  const buttons = actions.map(([label, click]) => element("button", { type: "button", className: "button", on: { click } }, label));
+  $("notice").append(element("h2", {}, headline), element("p", {}, message), ...(content ? [content] : []), element("p", {}, ...buttons));
   $("notice").hidden = false;
 }
 
@@ -38,42 +38,42 @@ const HEADLINES = {
 };
 
 /**
- * Shows an error. A temporary one is tried again by itself.
+ * Shows an error. If it is temporary, calls `retry` when its `retryAfter` has passed.
  *
  * @param {import("./api.js").Problem} error
- * @param {() => void} again
+ * @param {() => void} retry
  */
-export function problem(error, again) {
-  if (error.status === 401) return ask(again);
+export function showProblem(error, retry) {
+  if (error.status === 401) return askForKey(retry);
   if (error.status === undefined) console.error(error.cause ?? error);
   const offline = error.status === OFFLINE && !navigator.onLine;
-  const sentence = offline ? "This device is offline. The search continues when it is online again." : error.message;
+  const message = offline ? "This device is offline. The search continues when it is online again." : error.message;
   const headline = error.status === undefined ? undefined : HEADLINES[error.status];
-  say(headline || "Request failed", sentence, [["Try again", again]]);
-  if (error.retry) count(Math.max(1, Math.round(error.retry)), again);
+  show(headline || "Request failed", message, [["Try again", retry]]);
+  if (error.retryAfter) countDown(Math.max(1, Math.round(error.retryAfter)), retry);
 }
 
 /**
  * @param {number} seconds
- * @param {() => void} again
+ * @param {() => void} retry
  */
-function count(seconds, again) {
-  const note = el("span", { className: "faint" });
-  $("notice").lastElementChild?.append(note);
-  const tell = () => (note.textContent = ` retry in ${seconds} s`);
-  tell();
-  waiting = setInterval(() => {
+function countDown(seconds, retry) {
+  const label = element("span", { className: "muted" });
+  $("notice").lastElementChild?.append(label);
+  const update = () => (label.textContent = ` Retry in ${seconds} s`);
+  update();
+  countdown = setInterval(() => {
     seconds -= 1;
-    if (seconds > 0) return tell();
-    clearInterval(waiting);
-    again();
+    if (seconds > 0) return update();
+    clearInterval(countdown);
+    retry();
   }, 1000);
 }
 
-/** @param {() => void} again */
-function ask(again) {
-  const wrong = el("p", { className: "wrong", role: "alert" });
-  const key = el("input", {
+/** @param {() => void} retry */
+function askForKey(retry) {
+  const error = element("p", { className: "error", role: "alert" });
+  const key = element("input", {
     type: "password",
     name: "key",
     required: true,
@@ -81,7 +81,7 @@ function ask(again) {
     placeholder: "API key",
     ariaLabel: "API key",
   });
-  const form = el(
+  const form = element(
     "form",
     {
       className: "login",
@@ -91,17 +91,17 @@ function ask(again) {
           try {
             await logIn(key.value);
             clear();
-            again();
-          } catch (error) {
-            wrong.textContent = problemOf(error).message;
+            retry();
+          } catch (failure) {
+            error.textContent = problemOf(failure).message;
             key.select();
           }
         },
       },
     },
     key,
-    el("button", { className: "act" }, "Log in"),
+    element("button", { className: "button" }, "Log in"),
   );
-  say("API key required", "Enter an API key to see the images.", [], el("div", {}, form, wrong));
+  show("API key required", "Enter an API key to see the images.", [], element("div", {}, form, error));
   key.focus();
 }

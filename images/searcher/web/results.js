@@ -1,11 +1,12 @@
-// The images that were found, in rows, with as many pages as are scrolled to.
+// The results of a search: rows of images. The next page loads before the user scrolls to it.
 
 import * as api from "./api.js";
-import { $, all, closest, el, fileName, first, icon, images } from "./dom.js";
+import { $, all, element, fileName, icon, imageCount } from "./dom.js";
+import { GridKeys } from "./grid-keys.js";
 import { request } from "./state.js";
 
-const PAGE = 40;
-/** Wider and narrower ones are shown with their middle. */
+const PAGE_SIZE = 40;
+/** The aspect ratios of tiles. A wider or narrower image is cropped. */
 const WIDEST = 2;
 const NARROWEST = 0.6;
 
@@ -13,21 +14,21 @@ const NARROWEST = 0.6;
 /** @typedef {import("./api.js").Page} Page */
 /** @typedef {import("./api.js").Problem} Problem */
 /** @typedef {import("./state.js").State} State */
-/** @typedef {{ open: (id: string) => void, like: (id: string, weight: number) => void, status: (sentence: string) => void,
- *   found: (page: Page, list: Result[]) => void, grown: () => void, ended: (problem: Problem) => void,
- *   failed: (problem: Problem, again: () => void) => void }} Acts */
+/** @typedef {{ open: (id: string) => void, searchLike: (id: string, weight: number) => void, status: (message: string) => void,
+ *   found: (page: Page, list: Result[]) => void, appended: () => void, pageFailed: (problem: Problem) => void,
+ *   failed: (problem: Problem, retry: () => void) => void }} Handlers */
 
 /**
- * Width by height, as a tile has it.
+ * The aspect ratio of a tile: width by height.
  *
  * @param {Result} result
  */
-const shape = (result) => Math.min(WIDEST, Math.max(NARROWEST, result.width / result.height || 1));
+const aspect = (result) => Math.min(WIDEST, Math.max(NARROWEST, result.width / result.height || 1));
 
 export class Results {
-  /** @param {Acts} acts */
-  constructor(acts) {
-    this.acts = acts;
+  /** @param {Handlers} handlers */
+  constructor(handlers) {
+    this.handlers = handlers;
     /** @type {Result[]} */
     this.list = [];
     /** @type {import("./api.js").Search} */
@@ -35,70 +36,69 @@ export class Results {
     this.grid = $("results");
     this.abort = new AbortController();
     /** @type {string | null} */
-    this.next = null;
-    this.busy = false;
-    this.grid.addEventListener("keydown", (event) => this.key(event));
-    this.grid.addEventListener("focusin", (event) => this.rove(closest(event, ".tile")));
-    // Far before the end is seen, so that what is added moves nothing that is.
-    new IntersectionObserver(([end]) => end.isIntersecting && this.more(), { rootMargin: "1400px" }).observe($("more"));
+    this.cursor = null;
+    this.loading = false;
+    this.keys = new GridKeys(this.grid, { searchLike: handlers.searchLike, atEnd: () => this.loadMore() });
+    // The next page loads far before the end is visible: visible images must not move.
+    new IntersectionObserver(([entry]) => entry.isIntersecting && this.loadMore(), { rootMargin: "1400px" }).observe($("sentinel"));
   }
 
   /**
-   * Starts the search of a state. A search that runs is given up.
+   * Starts the search of a state, and cancels the search before it.
    *
    * @param {State} state
    */
-  async find(state) {
+  async search(state) {
     this.abort.abort();
     this.abort = new AbortController();
     this.body = request(state);
-    this.next = null;
-    this.busy = true;
+    this.cursor = null;
+    this.loading = true;
     this.grid.classList.add("stale");
-    this.acts.status("Searching…");
+    this.handlers.status("Searching…");
     try {
-      const page = await api.search({ ...this.body, k: PAGE }, this.abort.signal);
-      this.busy = false;
+      const page = await api.search({ ...this.body, k: PAGE_SIZE }, this.abort.signal);
+      this.loading = false;
       this.replace();
-      this.take(page);
-      this.acts.found(page, this.list);
+      this.append(page);
+      this.handlers.found(page, this.list);
     } catch (error) {
       if (api.isAbort(error)) return;
-      this.busy = false;
+      this.loading = false;
       this.clear();
-      this.acts.failed(api.problemOf(error), () => this.find(state));
+      this.handlers.failed(api.problemOf(error), () => this.search(state));
     }
   }
 
-  async more() {
-    if (!this.next || this.busy || this.grid.hidden) return;
-    this.busy = true;
+  async loadMore() {
+    if (!this.cursor || this.loading || this.grid.hidden) return;
+    this.loading = true;
     const { signal } = this.abort;
     try {
-      const page = await api.search({ ...this.body, k: PAGE, cursor: this.next }, signal);
+      const page = await api.search({ ...this.body, k: PAGE_SIZE, cursor: this.cursor }, signal);
       if (signal.aborted) return;
-      this.busy = false;
-      this.take(page);
-      this.acts.grown();
+      this.loading = false;
+      this.append(page);
+      this.handlers.appended();
     } catch (error) {
       if (api.isAbort(error)) return;
       const problem = api.problemOf(error);
-      this.busy = false;
-      if (problem.retry) setTimeout(() => !signal.aborted && this.more(), problem.retry * 1000);
+      this.loading = false;
+      if (problem.retryAfter) setTimeout(() => !signal.aborted && this.loadMore(), problem.retryAfter * 1000);
       else {
-        this.next = null;
-        this.hold();
-        this.acts.ended(problem);
+        this.cursor = null;
+        this.hideIncompleteRow();
+        this.handlers.pageFailed(problem);
       }
     }
   }
 
-  /** An observer says nothing where the end was in sight before and still is. */
-  reach() {
-    requestAnimationFrame(() => $("more").getBoundingClientRect().top < innerHeight + 1400 && this.more());
+  /** An observer does not report an element that stays visible. */
+  loadIfEndIsNear() {
+    requestAnimationFrame(() => $("sentinel").getBoundingClientRect().top < innerHeight + 1400 && this.loadMore());
   }
 
-  /** Old images stay until the new ones have come: nothing flickers while a person types. */
+  /** Old images stay until new ones arrive: nothing flickers while the user types. */
   replace() {
     this.clear();
     if (scrollY > 0) scrollTo({ top: 0 });
@@ -106,162 +106,95 @@ export class Results {
 
   clear() {
     this.list = [];
-    this.next = null;
+    this.cursor = null;
     this.grid.replaceChildren();
     this.grid.classList.remove("stale");
   }
 
   /** @param {Page} page */
-  take(page) {
-    this.next = page.next_cursor;
-    this.grid.append(...page.results.map((result, place) => this.tile(result, this.list.length + place)));
+  append(page) {
+    this.cursor = page.next_cursor;
+    this.grid.append(...page.results.map((result, i) => this.tile(result, this.list.length + i)));
     this.list.push(...page.results);
-    if (!this.grid.querySelector('.open[tabindex="0"]')) this.rove(this.grid.firstElementChild);
-    this.hold();
-    if (this.next) this.reach();
+    this.keys.ensureTabStop();
+    this.hideIncompleteRow();
+    if (this.cursor) this.loadIfEndIsNear();
   }
 
-  /** A last row that is not full is not shown before the next page fills it: its images would move. */
-  hold() {
-    for (const tile of all(this.grid, ".held")) tile.classList.remove("held");
+  /** Hides an incomplete last row until the next page completes it: its images would move. */
+  hideIncompleteRow() {
+    for (const tile of all(this.grid, ".incomplete")) tile.classList.remove("incomplete");
     const [, ...tiles] = all(this.grid, ".tile");
-    const top = this.next && tiles.at(-1)?.offsetTop;
+    const top = this.cursor && tiles.at(-1)?.offsetTop;
     if (!top) return;
     for (const tile of tiles.reverse()) {
       if (tile.offsetTop !== top) return;
-      tile.classList.add("held");
+      tile.classList.add("incomplete");
     }
   }
 
-  sentence() {
-    const some = this.next ? "First " : "";
-    return `${some}${images(this.list.length)}, best first`;
+  summary() {
+    const prefix = this.cursor ? "First " : "";
+    return `${prefix}${imageCount(this.list.length)}, best first`;
   }
 
   /**
    * @param {Result} result
-   * @param {number} place
+   * @param {number} rank from 0
    */
-  tile(result, place) {
+  tile(result, rank) {
     const name = fileName(result.uri);
-    const twins = result.duplicates?.length || 0;
-    const open = () => this.acts.open(result.id);
-    const tile = el(
+    const duplicates = result.duplicates?.length || 0;
+    const open = () => this.handlers.open(result.id);
+    const tile = element(
       "li",
       { className: "tile" },
-      el(
+      element(
         "button",
         {
           className: "open",
           tabIndex: -1,
-          ariaLabel: `${name}, score ${result.score.toFixed(2)}${twins ? `, near-duplicates: ${twins}` : ""}`,
+          ariaLabel: `${name}, score ${result.score.toFixed(2)}${duplicates ? `, near-duplicates: ${duplicates}` : ""}`,
           on: { click: open },
         },
-        el("img", {
-          src: api.below(result.thumbnail),
+        element("img", {
+          src: api.relative(result.thumbnail),
           alt: "",
           width: result.width,
           height: result.height,
-          loading: place < PAGE ? "eager" : "lazy",
+          loading: rank < PAGE_SIZE ? "eager" : "lazy",
           decoding: "async",
-          on: { load: ({ currentTarget }) => currentTarget.classList.add("there") },
+          on: { load: ({ currentTarget }) => currentTarget.classList.add("loaded") },
         }),
       ),
-      twins > 0 &&
-        el(
+      duplicates > 0 &&
+        element(
           "button",
-          { className: "twins", tabIndex: -1, title: `Near-duplicates: ${twins}`, on: { click: open } },
+          { className: "duplicates", tabIndex: -1, title: `Near-duplicates: ${duplicates}`, on: { click: open } },
           icon("layers"),
-          `+${twins}`,
+          `+${duplicates}`,
         ),
-      el("span", { className: "score", ariaHidden: "true" }, result.score.toFixed(2)),
-      el(
+      element("span", { className: "score", ariaHidden: "true" }, result.score.toFixed(2)),
+      element(
         "span",
-        { className: "acts" },
-        this.act(result.id, "plus", "More like this", 1),
-        this.act(result.id, "minus", "Less like this", -1),
+        { className: "actions" },
+        this.likeButton(result.id, "plus", "More like this", 1),
+        this.likeButton(result.id, "minus", "Less like this", -1),
       ),
     );
-    tile.style.setProperty("--shape", shape(result).toFixed(4));
+    tile.style.setProperty("--aspect", aspect(result).toFixed(4));
     tile.dataset.id = result.id;
     return tile;
   }
 
   /**
    * @param {string} id
-   * @param {string} drawing
-   * @param {string} words
+   * @param {string} iconName
+   * @param {string} label
    * @param {number} weight
    */
-  act(id, drawing, words, weight) {
-    const props = { tabIndex: -1, title: words, ariaLabel: words, on: { click: () => this.acts.like(id, weight) } };
-    return el("button", props, icon(drawing));
-  }
-
-  /**
-   * One image at a time is a stop of the tab key; arrows go on from there.
-   *
-   * @param {Element | null} tile
-   */
-  rove(tile) {
-    if (!tile) return;
-    for (const other of all(this.grid, '.open[tabindex="0"]')) other.tabIndex = -1;
-    first(tile, ".open").tabIndex = 0;
-  }
-
-  /** @param {string} [id] that of the first image, if none is given */
-  focus(id) {
-    const tile = id ? this.grid.querySelector(`[data-id="${CSS.escape(id)}"]`) : this.grid.firstElementChild;
-    if (!tile) return false;
-    first(tile, ".open").focus({ preventScroll: !id });
-    tile.scrollIntoView({ block: "nearest" });
-    return true;
-  }
-
-  /** @param {KeyboardEvent} event */
-  key(event) {
-    const tile = closest(event, ".tile");
-    if (!tile || event.ctrlKey || event.metaKey || event.altKey) return;
-    /** @type {Record<string, () => Element | null>} */
-    const moves = {
-      ArrowRight: () => tile.nextElementSibling,
-      ArrowLeft: () => tile.previousElementSibling,
-      ArrowDown: () => this.row(tile, 1),
-      ArrowUp: () => this.row(tile, -1) || $("text"),
-      Home: () => this.grid.firstElementChild,
-      End: () => this.grid.lastElementChild,
-    };
-    const id = tile.dataset.id ?? "";
-    if (Object.hasOwn(moves, event.key)) {
-      const next = moves[event.key]();
-      const target = next?.matches(".tile") ? first(next, ".open") : next;
-      if (target instanceof HTMLElement) target.focus({ preventScroll: true });
-      target?.scrollIntoView({ block: "nearest" });
-      if (!next) this.more();
-      event.preventDefault();
-    } else if (event.key === "+" || event.key === "=") this.acts.like(id, 1);
-    else if (event.key === "-") this.acts.like(id, -1);
-  }
-
-  /**
-   * The tile of the next row (`way` 1) or of the one before (-1) that lies nearest under or above this one.
-   *
-   * @param {HTMLElement} tile
-   * @param {1 | -1} way
-   */
-  row(tile, way) {
-    const middle = tile.offsetLeft + tile.offsetWidth / 2;
-    const step = way > 0 ? "nextElementSibling" : "previousElementSibling";
-    let best = null;
-    let least = Infinity;
-    let top = null;
-    for (let other = tile[step]; other instanceof HTMLElement; other = other[step]) {
-      if (other.offsetTop === tile.offsetTop) continue;
-      top ??= other.offsetTop;
-      if (other.offsetTop !== top) break;
-      const far = Math.abs(other.offsetLeft + other.offsetWidth / 2 - middle);
-      if (far < least) [best, least] = [other, far];
-    }
-    return best;
+  likeButton(id, iconName, label, weight) {
+    const properties = { tabIndex: -1, title: label, ariaLabel: label, on: { click: () => this.handlers.searchLike(id, weight) } };
+    return element("button", properties, icon(iconName));
   }
 }

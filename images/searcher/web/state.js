@@ -1,89 +1,98 @@
-// The search as a value, and its form in the address: a link shows what its sender saw. Nothing here touches the page.
+// The state of a search, its form in the address, and its form in a request. Nothing here touches the page.
 
 /** @typedef {import("./api.js").Value} Value */
-/** @typedef {{ kind: "id" | "url" | "vector", value: string, weight: number }} Part An image that is searched for. */
-/** @typedef {{ any?: Value[], has?: Value[], min?: number | null, max?: number | null, is?: boolean }} Wanted
+/** @typedef {{ kind: "id" | "url" | "vector", value: string, weight: number }} Part An image that is part of the query. */
+/** @typedef {{ any?: Value[], has?: Value[], min?: number | null, max?: number | null, is?: boolean }} Condition
  *   The filter of a field: `any` for a text, `has` for a list, `min` and `max` for a number, `is` for true and false. */
-/** @typedef {{ index: string, view: "search" | "map", text: string, weight: number, parts: Part[],
- *   where: Record<string, Wanted>, score: number | null, fold: boolean, open: string,
- *   at: [x: number, y: number, zoom: number] | null }} State */
+/** @typedef {[x: number, y: number, zoom: number]} View The point in the middle of the map's canvas, and the zoom. */
+/** @typedef {{ index: string, view: "search" | "map", text: string, textWeight: number, parts: Part[],
+ *   conditions: Record<string, Condition>, minScore: number | null, groupDuplicates: boolean, openId: string,
+ *   mapView: View | null }} State `conditions`: by field; `groupDuplicates`: show near-duplicates as one image;
+ *   `openId`: the image in the detail view, or "" */
 
 /** @type {State} */
 export const EMPTY = {
   index: "",
   view: "search",
   text: "",
-  weight: 1,
+  textWeight: 1,
   parts: [],
-  where: {},
-  score: null,
-  fold: true,
-  open: "",
-  at: null,
+  conditions: {},
+  minScore: null,
+  groupDuplicates: true,
+  openId: "",
+  mapView: null,
 };
 
-/** Cosine from which on two images are shown as one. */
-export const ALIKE = 0.95;
-/** What is looked for where nothing is asked: every photo is one. */
-const ANYTHING = "a photo";
+/** Images with this cosine similarity, or more, are near-duplicates. */
+export const DUPLICATE_SIMILARITY = 0.95;
+/** The query of an empty search. It is about equally similar to all photos. */
+const DEFAULT_TEXT = "a photo";
 
 /**
- * @param {string} address the query part of an address
+ * @param {string} query the query part of an address
  * @returns {State}
  */
-export function read(address) {
-  const query = new URLSearchParams(address);
-  const score = Number.parseFloat(query.get("score") ?? "");
-  const [x, y, zoom, ...more] = (query.get("at") || "").split(",").map(Number);
-  const place = [x, y, zoom].every(Number.isFinite) && zoom > 0 && !more.length;
+export function fromAddress(query) {
+  const parameters = new URLSearchParams(query);
+  const minScore = Number.parseFloat(parameters.get("score") ?? "");
   return {
-    index: query.get("index") || "",
-    view: query.get("view") === "map" ? "map" : "search",
-    text: query.get("q") || "",
-    weight: weightOf(query.get("weight") ?? "1"),
-    parts: query.getAll("part").flatMap((text) => part(text) ?? []),
-    where: object(query.get("where")),
-    score: Number.isFinite(score) ? Math.min(1, Math.max(-1, score)) : null,
-    fold: query.get("alike") !== "all",
-    open: query.get("open") || "",
-    at: place ? [x, y, zoom] : null,
+    index: parameters.get("index") || "",
+    view: parameters.get("view") === "map" ? "map" : "search",
+    text: parameters.get("q") || "",
+    textWeight: parseWeight(parameters.get("weight") ?? "1"),
+    parts: parameters.getAll("part").flatMap((text) => parsePart(text) ?? []),
+    conditions: parseObject(parameters.get("where")),
+    minScore: Number.isFinite(minScore) ? Math.min(1, Math.max(-1, minScore)) : null,
+    groupDuplicates: parameters.get("alike") !== "all",
+    openId: parameters.get("open") || "",
+    mapView: parseView(parameters.get("at") || ""),
   };
 }
 
 /** @param {State} state */
-export function write(state) {
-  const address = new URLSearchParams();
-  if (state.text) address.set("q", state.text);
-  if (state.weight !== 1) address.set("weight", String(state.weight));
-  for (const { kind, weight, value } of state.parts) address.append("part", `${kind}:${weight}:${value}`);
-  if (Object.keys(state.where).length) address.set("where", JSON.stringify(state.where));
-  if (state.score !== null) address.set("score", String(state.score));
-  if (!state.fold) address.set("alike", "all");
-  if (state.index) address.set("index", state.index);
-  if (state.view === "map") address.set("view", "map");
-  if (state.view === "map" && state.at) address.set("at", state.at.map((one) => +one.toFixed(4)).join(","));
-  if (state.open) address.set("open", state.open);
-  const text = address.toString();
-  return text ? `?${text}` : "";
+export function toAddress(state) {
+  const parameters = new URLSearchParams();
+  if (state.text) parameters.set("q", state.text);
+  if (state.textWeight !== 1) parameters.set("weight", String(state.textWeight));
+  for (const { kind, weight, value } of state.parts) parameters.append("part", `${kind}:${weight}:${value}`);
+  if (Object.keys(state.conditions).length) parameters.set("where", JSON.stringify(state.conditions));
+  if (state.minScore !== null) parameters.set("score", String(state.minScore));
+  if (!state.groupDuplicates) parameters.set("alike", "all");
+  if (state.index) parameters.set("index", state.index);
+  if (state.view === "map") parameters.set("view", "map");
+  if (state.view === "map" && state.mapView) parameters.set("at", state.mapView.map((value) => +value.toFixed(4)).join(","));
+  if (state.openId) parameters.set("open", state.openId);
+  const query = parameters.toString();
+  return query ? `?${query}` : "";
 }
 
 /**
  * @param {string} text
  * @returns {Part | null}
  */
-function part(text) {
+function parsePart(text) {
   const [, kind, weight, value] = /^(\w+):([^:]*):(.+)$/s.exec(text) || [];
-  return kind === "id" || kind === "url" || kind === "vector" ? { kind, value, weight: weightOf(weight) } : null;
+  return kind === "id" || kind === "url" || kind === "vector" ? { kind, value, weight: parseWeight(weight) } : null;
 }
 
 /** @param {string} text */
-function weightOf(text) {
+function parseWeight(text) {
   const weight = Number.parseFloat(text);
   return Number.isFinite(weight) ? Math.min(2, Math.max(-2, weight)) : 1;
 }
 
+/**
+ * @param {string} text
+ * @returns {View | null}
+ */
+function parseView(text) {
+  const [x, y, zoom, ...rest] = text.split(",").map(Number);
+  return [x, y, zoom].every(Number.isFinite) && zoom > 0 && !rest.length ? [x, y, zoom] : null;
+}
+
 /** @param {string | null} text */
-function object(text) {
+function parseObject(text) {
   try {
     const value = JSON.parse(text || "{}");
     return value && typeof value === "object" && !Array.isArray(value) ? value : {};
@@ -93,21 +102,21 @@ function object(text) {
 }
 
 /**
- * Whether the search has words, images or filters.
+ * Whether the search has a text, images or filters.
  *
  * @param {State} state
  */
-export const asks = (state) => Boolean(state.text || state.parts.length || filtered(state));
+export const hasQuery = (state) => Boolean(state.text || state.parts.length || hasFilter(state));
 
-/** @param {State} state */
-export const filtered = (state) => Object.keys(state.where).length > 0 || state.score !== null;
+/** @param {Pick<State, "conditions" | "minScore">} state */
+export const hasFilter = (state) => Object.keys(state.conditions).length > 0 || state.minScore !== null;
 
 /**
- * Equal for states that find the same.
+ * Equal for states that have the same results.
  *
  * @param {State} state
  */
-export const question = (state) => JSON.stringify([request(state), state.view]);
+export const searchKey = (state) => JSON.stringify([request(state), state.view]);
 
 /**
  * The body of POST /v1/search.
@@ -117,64 +126,64 @@ export const question = (state) => JSON.stringify([request(state), state.view]);
  */
 export function request(state) {
   /** @type {object[]} */
-  const parts = state.parts.map(term);
-  if (state.text) parts.unshift({ text: state.text, weight: state.weight });
-  if (!parts.length) parts.push({ text: ANYTHING });
-  const filter = conditions(state.where);
+  const parts = state.parts.map(requestPart);
+  if (state.text) parts.unshift({ text: state.text, weight: state.textWeight });
+  if (!parts.length) parts.push({ text: DEFAULT_TEXT });
+  const filter = requestFilter(state.conditions);
   return {
     parts,
     ...(state.index && { index: state.index }),
     ...(filter && { filter }),
-    ...(state.score !== null && { min_score: state.score }),
-    ...(state.fold && { dedupe: ALIKE }),
+    ...(state.minScore !== null && { min_score: state.minScore }),
+    ...(state.groupDuplicates && { dedupe: DUPLICATE_SIMILARITY }),
   };
 }
 
 /** @param {Part} part */
-function term({ kind, value, weight }) {
+function requestPart({ kind, value, weight }) {
   if (kind === "id") return { id: value, weight };
   if (kind === "url") return { image_url: value, weight };
-  return { embedding: unpack(value), weight };
+  return { embedding: unpackVector(value), weight };
 }
 
 /**
- * @param {Record<string, Wanted>} where
+ * @param {Record<string, Condition>} conditions
  * @returns {object | undefined}
  */
-function conditions(where) {
-  const all = Object.entries(where).flatMap(([field, wanted]) => {
-    if (wanted.any) return [{ [field]: { $in: wanted.any } }];
-    if (wanted.has) return [some(wanted.has.map((value) => ({ [field]: { $contains: value } })))];
-    if ("is" in wanted) return [{ [field]: { $eq: wanted.is } }];
+function requestFilter(conditions) {
+  const filters = Object.entries(conditions).flatMap(([field, condition]) => {
+    if (condition.any) return [{ [field]: { $in: condition.any } }];
+    if (condition.has) return [anyOf(condition.has.map((value) => ({ [field]: { $contains: value } })))];
+    if ("is" in condition) return [{ [field]: { $eq: condition.is } }];
     /** @type {object[]} */
     const bounds = [];
-    if (wanted.min != null) bounds.push({ [field]: { $gte: wanted.min } });
-    if (wanted.max != null) bounds.push({ [field]: { $lte: wanted.max } });
+    if (condition.min != null) bounds.push({ [field]: { $gte: condition.min } });
+    if (condition.max != null) bounds.push({ [field]: { $lte: condition.max } });
     return bounds;
   });
-  return all.length > 1 ? { $and: all } : all[0];
+  return filters.length > 1 ? { $and: filters } : filters[0];
 }
 
-/** @param {object[]} list */
-const some = (list) => (list.length > 1 ? { $or: list } : list[0]);
+/** @param {object[]} filters */
+const anyOf = (filters) => (filters.length > 1 ? { $or: filters } : filters[0]);
 
 /**
- * A vector as a text short enough for an address: a byte for each number. The search uses the text, so that the link
- * finds just the same.
+ * Makes a vector short enough for an address: one byte for each number. The search uses the packed vector too, so a
+ * link has the same results as the page that it was copied from.
  *
  * @param {number[]} vector
  */
-export function pack(vector) {
+export function packVector(vector) {
   const peak = Math.max(...vector.map(Math.abs)) || 1;
-  const bytes = Uint8Array.from(vector, (one) => Math.round((one / peak) * 127) + 128);
+  const bytes = Uint8Array.from(vector, (value) => Math.round((value / peak) * 127) + 128);
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 /** @param {string} text */
-function unpack(text) {
+function unpackVector(text) {
   try {
-    return Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0) - 128);
+    return Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (byte) => byte.charCodeAt(0) - 128);
   } catch {
-    return [0]; // which the searcher refuses with a sentence
+    return [0]; // the searcher rejects it with an error message
   }
 }

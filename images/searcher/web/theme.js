@@ -1,14 +1,14 @@
-// Light or dark: as the system has it until a person says otherwise. Runs before anything is painted.
+// The theme, light or dark: the system's, until the user switches. Runs before the browser paints anything.
 (() => {
-  const KEY = "imgsearch-theme";
+  const STORAGE_KEY = "imgsearch-theme";
   const system = matchMedia("(prefers-color-scheme: dark)");
   const root = document.documentElement;
 
-  function kept() {
+  function storedTheme() {
     try {
-      return localStorage.getItem(KEY);
+      return localStorage.getItem(STORAGE_KEY);
     } catch {
-      return null; // a browser may forbid it; the switch then holds until the page is left
+      return null; // the browser forbids storage; the theme is then lost when the page is closed
     }
   }
 
@@ -17,30 +17,30 @@
   }
 
   /** @param {Element} button */
-  function describe(button) {
+  function updateButton(button) {
     button.setAttribute("aria-pressed", String(isDark()));
   }
 
-  const theme = kept();
+  const theme = storedTheme();
   if (theme) root.dataset.theme = theme;
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
     if (!button) return;
-    describe(button);
-    system.addEventListener("change", () => describe(button));
+    updateButton(button);
+    system.addEventListener("change", () => updateButton(button));
     button.addEventListener("click", () => {
       const theme = isDark() ? "light" : "dark";
-      // What the system has needs no keeping: it then follows the system again.
-      const follows = (theme === "dark") === system.matches;
-      if (follows) delete root.dataset.theme;
+      // The system's own theme is not stored: the page follows the system again.
+      const isSystemTheme = (theme === "dark") === system.matches;
+      if (isSystemTheme) delete root.dataset.theme;
       else root.dataset.theme = theme;
       try {
-        if (follows) localStorage.removeItem(KEY);
-        else localStorage.setItem(KEY, theme);
+        if (isSystemTheme) localStorage.removeItem(STORAGE_KEY);
+        else localStorage.setItem(STORAGE_KEY, theme);
       } catch {
-        // As in `kept`.
+        // As in storedTheme.
       }
-      describe(button);
+      updateButton(button);
       root.dispatchEvent(new Event("themechange"));
     });
   });

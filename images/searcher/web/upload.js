@@ -1,26 +1,26 @@
-// Images that a person brings: chosen, dropped or pasted, as a file or by its address.
+// Query images: files and URLs that the user chooses, drops or pastes, as parts of a search.
 
 import * as api from "./api.js";
 import { $, closest } from "./dom.js";
-import { pack } from "./state.js";
+import { packVector } from "./state.js";
 
-/** Sent as it is up to here; a larger one is made smaller first. The model looks at some hundred pixels anyway. */
-const BYTES = 3_000_000;
-const PIXELS = 1_600;
-const FACE = 96;
-const DIRECT = ["image/jpeg", "image/png", "image/webp"];
-const KEPT = "imgsearch-image-";
+/** A larger file is scaled down before it is sent. The model uses a few hundred pixels only. */
+const MAX_BYTES = 3_000_000;
+const MAX_PIXELS = 1_600;
+const PREVIEW_PIXELS = 96;
+const ACCEPTED_TYPES = ["image/jpeg", "image/png", "image/webp"];
+const PREVIEW_KEY = "imgsearch-image-";
 
 /** @typedef {Omit<import("./state.js").Part, "weight">} Unweighted */
 
 /**
- * A small picture of an image that was brought in this tab; a link has only its vector.
+ * The preview of a query image of this tab, or "". A link has only the vector of the image.
  *
  * @param {string} value
  */
-export function picture(value) {
+export function preview(value) {
   try {
-    return sessionStorage.getItem(KEPT + value) || "";
+    return sessionStorage.getItem(PREVIEW_KEY + value) || "";
   } catch {
     return "";
   }
@@ -28,33 +28,33 @@ export function picture(value) {
 
 /**
  * @param {string} value
- * @param {string} small
+ * @param {string} url
  */
-function keep(value, small) {
+function savePreview(value, url) {
   try {
-    sessionStorage.setItem(KEPT + value, small);
+    sessionStorage.setItem(PREVIEW_KEY + value, url);
   } catch {
-    // Full, or forbidden: the chip has a drawing instead.
+    // The storage is full or forbidden: the chip shows an icon.
   }
 }
 
 /**
- * The part of a search that an image file is. Throws api.Problem.
+ * An image file as a part of a search. Throws api.Problem.
  *
  * @param {File} file
  * @param {string} index
  * @returns {Promise<Unweighted>}
  */
-export async function ofFile(file, index) {
+export async function fromFile(file, index) {
   const bitmap = await createImageBitmap(file).catch(() => null);
-  if (!bitmap && !DIRECT.includes(file.type)) {
+  if (!bitmap && !ACCEPTED_TYPES.includes(file.type)) {
     throw new api.Problem(422, `${file.name || "The file"} is not an image that this browser can read.`);
   }
-  const whole = file.size <= BYTES && DIRECT.includes(file.type);
-  const data = whole || !bitmap ? await url(file) : drawn(bitmap, PIXELS, 0.92);
+  const sendAsIs = file.size <= MAX_BYTES && ACCEPTED_TYPES.includes(file.type);
+  const data = sendAsIs || !bitmap ? await dataUrl(file) : jpegUrl(bitmap, MAX_PIXELS, 0.92);
   const { vectors } = await api.embed(data, index);
-  const value = pack(vectors[0]);
-  if (bitmap) keep(value, drawn(bitmap, FACE, 0.8));
+  const value = packVector(vectors[0]);
+  if (bitmap) savePreview(value, jpegUrl(bitmap, PREVIEW_PIXELS, 0.8));
   return { kind: "vector", value };
 }
 
@@ -62,88 +62,88 @@ export async function ofFile(file, index) {
  * @param {File} file
  * @returns {Promise<string>}
  */
-function url(file) {
-  return new Promise((done, failed) => {
+function dataUrl(file) {
+  return new Promise((resolve, reject) => {
     const reader = new FileReader();
-    reader.onload = () => done(`data:application/octet-stream;base64,${String(reader.result).split(",")[1]}`);
-    reader.onerror = () => failed(new api.Problem(422, `${file.name} cannot be read.`));
+    reader.onload = () => resolve(`data:application/octet-stream;base64,${String(reader.result).split(",")[1]}`);
+    reader.onerror = () => reject(new api.Problem(422, `${file.name} cannot be read.`));
     reader.readAsDataURL(file);
   });
 }
 
 /**
  * @param {ImageBitmap} bitmap
- * @param {number} longest in pixels
+ * @param {number} maxPixels of the longer side
  * @param {number} quality from 0 to 1
  */
-function drawn(bitmap, longest, quality) {
-  const scale = Math.min(1, longest / Math.max(bitmap.width, bitmap.height));
+function jpegUrl(bitmap, maxPixels, quality) {
+  const scale = Math.min(1, maxPixels / Math.max(bitmap.width, bitmap.height));
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
   canvas.height = Math.max(1, Math.round(bitmap.height * scale));
-  const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  pen.fillStyle = "#fff"; // under what is transparent, as the index has it
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const drawing = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  drawing.fillStyle = "#fff"; // behind transparent pixels, as in the index
+  drawing.fillRect(0, 0, canvas.width, canvas.height);
+  drawing.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   return canvas.toDataURL("image/jpeg", quality);
 }
 
 /** @param {string} text */
-export const isAddress = (text) => /^https?:\/\/[^\s/]+\S*$/i.test(text.trim());
+export const isUrl = (text) => /^https?:\/\/[^\s/]+\S*$/i.test(text.trim());
 
 /**
- * The part of a search that an address is: an image of the index where it is one of ours.
+ * A URL as a part of a search. The URL of an image of this searcher becomes the id of the image.
  *
  * @param {string} text
  * @returns {Unweighted}
  */
-export function ofAddress(text) {
-  const address = text.trim();
-  const own = new URL("v1/images/", document.baseURI).href;
-  if (address.startsWith(own)) return { kind: "id", value: decodeURIComponent(address.slice(own.length).split(/[/?]/)[0]) };
-  return { kind: "url", value: address };
+export function fromUrl(text) {
+  const url = text.trim();
+  const images = new URL("v1/images/", document.baseURI).href;
+  if (url.startsWith(images)) return { kind: "id", value: decodeURIComponent(url.slice(images.length).split(/[/?]/)[0]) };
+  return { kind: "url", value: url };
 }
 
 /**
- * Calls `acts` with each image that is chosen, dropped or pasted.
+ * Calls a handler for each image that the user chooses, drops or pastes.
  *
- * @param {{ file: (file: File) => void, address: (text: string) => void }} acts
+ * @param {{ file: (file: File) => void, url: (text: string) => void }} handlers
  */
-export function listen(acts) {
+export function listen(handlers) {
   /** @param {DataTransfer | null} data */
-  const bring = (data) => {
+  const receive = (data) => {
     if (!data) return false;
-    const file = [...data.files].find((one) => one.type.startsWith("image/")) || data.files[0];
-    const address = data.getData("text/uri-list").split("\n")[0] || data.getData("text/plain");
-    if (address && isAddress(address) && (!file || ofAddress(address).kind === "id")) acts.address(address);
-    else if (file) acts.file(file);
+    const file = [...data.files].find(({ type }) => type.startsWith("image/")) || data.files[0];
+    const url = data.getData("text/uri-list").split("\n")[0] || data.getData("text/plain");
+    if (url && isUrl(url) && (!file || fromUrl(url).kind === "id")) handlers.url(url);
+    else if (file) handlers.file(file);
     else return false;
     return true;
   };
-  /** @param {boolean} on */
-  const dropping = (on) => ($("dropping").hidden = !on);
+  /** @param {boolean} visible */
+  const showDropZone = (visible) => ($("drop-zone").hidden = !visible);
   /** @param {DragEvent} event */
-  const brings = (event) => ["Files", "text/uri-list"].some((type) => event.dataTransfer?.types.includes(type));
+  const hasImage = (event) => ["Files", "text/uri-list"].some((type) => event.dataTransfer?.types.includes(type));
   $("file").addEventListener("change", () => {
     const [file] = $("file").files ?? [];
-    if (file) acts.file(file);
+    if (file) handlers.file(file);
     $("file").value = "";
   });
   document.addEventListener("dragover", (event) => {
-    if (!brings(event)) return;
+    if (!hasImage(event)) return;
     event.preventDefault();
-    dropping(true);
+    showDropZone(true);
   });
-  document.addEventListener("dragleave", (event) => event.relatedTarget || dropping(false));
+  document.addEventListener("dragleave", (event) => event.relatedTarget || showDropZone(false));
   document.addEventListener("drop", (event) => {
-    dropping(false);
-    if (!brings(event)) return;
+    showDropZone(false);
+    if (!hasImage(event)) return;
     event.preventDefault();
-    bring(event.dataTransfer);
+    receive(event.dataTransfer);
   });
   document.addEventListener("paste", (event) => {
-    const typing = closest(event, "input, textarea");
-    const foreign = typing && typing !== $("text");
-    if (!foreign && bring(event.clipboardData)) event.preventDefault();
+    const field = closest(event, "input, textarea");
+    const otherField = field && field !== $("text");
+    if (!otherField && receive(event.clipboardData)) event.preventDefault();
   });
 }
