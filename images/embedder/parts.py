@@ -20,6 +20,7 @@ from imgsearch.runs import parts, tables
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import BadRow, Header, PartRow, ThumbnailArchive
 from imgsearch.storage import Storage
+from imgsearch.vectors import Vector
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Row:
     key: str
     etag: str
     metadata: Mapping[str, Any]
-    vector: NDArray[np.float32]
+    vector: Vector
     width: int
     height: int
     thumbnail: bytes
@@ -94,7 +95,7 @@ class Draft:
             }
         )
 
-    def _kept(self, vector: NDArray[np.float32]) -> NDArray[np.float16]:
+    def _kept(self, vector: Vector) -> NDArray[np.float16]:
         row = len(self.rows) % VECTOR_BLOCK
         if row == 0:
             self._block = np.empty((VECTOR_BLOCK, len(vector)), np.float16)  # the rows keep the block before alive

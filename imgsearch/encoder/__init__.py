@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from imgsearch.vectors import Vectors
+
 Pixels = NDArray[np.uint8]
 """(size, size, 3), RGB: an image cropped and scaled to the input of the model."""
-Vectors = NDArray[np.float32]
-"""(n, dim), each row of length 1."""
 LOCAL = "local-dir:"
 """Prefix of the name of a model that is a folder, not from the hub."""
 
@@ -58,6 +58,8 @@ class Encoder(Protocol):
     def prepare(self, image: Image.Image) -> Pixels:
         """Turns an RGB image of any size into the model's input, not yet normalised."""
 
-    def encode_images(self, batch: Sequence[Pixels]) -> Vectors: ...
+    def encode_images(self, batch: Sequence[Pixels]) -> Vectors:
+        """The vectors of the images, each of length 1."""
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of the texts, each of length 1."""

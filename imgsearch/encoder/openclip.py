@@ -19,9 +19,10 @@ from torch import Tensor
 from torchvision import transforms
 
 from imgsearch import machine
-from imgsearch.encoder import LOCAL, Encoder, Pixels, Vectors
+from imgsearch.encoder import LOCAL, Encoder, Pixels
 from imgsearch.encoder.packed import pack
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
+from imgsearch.vectors import Vectors
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 
 from imgsearch.errors import PermanentError
 from imgsearch.runs import tables
-
-Vectors = NDArray[np.float32]
-"""(rows, dim)."""
+from imgsearch.vectors import Vectors
 
 
 class PartRow(TypedDict):

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from imgsearch.errors import UsageError
+from imgsearch.vectors import Vector, Vectors
 
-Vectors = NDArray[np.float32]
 Filter = Mapping[str, Any]
 """A condition on the metadata; filters.py has the grammar."""
 
@@ -23,8 +20,8 @@ class Record:
 
     id: str
     metadata: Mapping[str, Any]
-    vector: Vectors | None = None
-    """(dim,), L2-normalised; None if it was not requested."""
+    vector: Vector | None = None
+    """Of length 1; None if it was not requested."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Hit:
     score: float
     """Cosine similarity in [-1, 1]."""
     metadata: Mapping[str, Any]
-    vector: Vectors | None = None
+    vector: Vector | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from chromadb.config import Settings as ChromaSettings
 from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
 
 from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError
-from imgsearch.stores import Filter, Hit, Pointer, Record, Vectors, VectorStore, chroma_dialect
+from imgsearch.stores import Filter, Hit, Pointer, Record, VectorStore, chroma_dialect
+from imgsearch.vectors import Vector, Vectors
 
 POINTER = "pointer."
 TIMEOUT = httpx.Timeout(60, connect=5)
@@ -64,7 +65,7 @@ class ChromaStore:
                     collection,
                     "add",
                     ids=[record.id for record in chunk],
-                    embeddings=np.stack([cast(Vectors, record.vector) for record in chunk]),
+                    embeddings=np.stack([cast(Vector, record.vector) for record in chunk]),
                     metadatas=[chroma_dialect.to_chroma(record.metadata) for record in chunk],
                 )
 
@@ -231,7 +232,7 @@ def _include(vectors: bool) -> list[str]:
     return ["metadatas", "embeddings"] if vectors else ["metadatas"]
 
 
-def _vector(vector: Any) -> Vectors | None:
+def _vector(vector: Any) -> Vector | None:
     return None if vector is None else np.asarray(vector, dtype=np.float32)
 
 

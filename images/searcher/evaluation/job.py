@@ -18,7 +18,8 @@ from imgsearch.runs import parts
 from imgsearch.settings import EvaluateSettings
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
-from imgsearch.stores import Hit, Pointer, Vectors, VectorStore
+from imgsearch.stores import Hit, Pointer, VectorStore
+from imgsearch.vectors import Vectors
 from searcher.evaluation import figures
 from searcher.evaluation.figures import CUTOFFS, Evaluated
 from searcher.evaluation.queries import EvaluationQuery, Survey, image_queries, text_queries

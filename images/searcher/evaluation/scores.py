@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from imgsearch.stores import Vectors
+from imgsearch.vectors import Vectors
 
 TIES = 1e-5
 """Cosines that differ by less are equal: the order of its terms changes a float32 sum by up to this much."""

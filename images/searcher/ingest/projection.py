@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from imgsearch.stores import Vectors
+from imgsearch.vectors import Vectors
 
 IMAGES = 3_000
 """As many as a person can look through, and a browser can draw smoothly."""

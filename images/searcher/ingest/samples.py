@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from imgsearch.stores import Record, Vectors
+from imgsearch.stores import Record
+from imgsearch.vectors import Vector, Vectors
 
 
 class Samples:
@@ -33,7 +34,7 @@ class Samples:
         return np.stack([vector_of(record) for record in self.records])
 
 
-def vector_of(record: Record) -> Vectors:
+def vector_of(record: Record) -> Vector:
     """The vector of a record that comes from a part: all of these have one."""
     assert record.vector is not None
     return record.vector

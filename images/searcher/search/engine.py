@@ -11,6 +11,7 @@ from time import perf_counter
 
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, VectorStore
+from imgsearch.vectors import Vector
 from searcher.search import limits as checks
 from searcher.search import ranking
 from searcher.search.catalog import Catalog, ServedIndex
@@ -22,7 +23,7 @@ from searcher.search.ranking import Group
 from searcher.search.requests import Embed, Search, Term
 from searcher.search.responses import BatchResponse, EmbedResponse, Failure, SearchResponse, Took
 from searcher.search.threads import Threads, gather
-from searcher.search.vectors import Vector, unit_vector, weighted_sum
+from searcher.search.vectors import unit_vector, weighted_sum
 
 logger = logging.getLogger(__name__)
 

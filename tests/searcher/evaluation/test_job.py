@@ -18,8 +18,9 @@ from imgsearch.runs.parts import Header, PartRow
 from imgsearch.settings import EvaluateSettings
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
-from imgsearch.stores import Pointer, Vectors
+from imgsearch.stores import Pointer
 from imgsearch.stores.records import record
+from imgsearch.vectors import Vectors
 from searcher.evaluation.figures import Evaluated, Figure, document
 from searcher.evaluation.job import Evaluation
 from tests.fakes import FakeEncoder, InMemoryStore
