@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Protocol
 
-from imgsearch.sources import uri as uris
+from imgsearch.sources.uri import parse_source
 from imgsearch.sources.values import Metadata
 
 
@@ -76,7 +76,7 @@ class Source(Protocol):
 
 def open_source(uri: str) -> Source:
     """Opens the source with this URI; raises UsageError if the URI is invalid. Nothing is listed or read yet."""
-    parsed = uris.parse(uri)
+    parsed = parse_source(uri)
     # By name: each source needs its own libraries, and a program installs only those that it uses.
     source: Source = resolve_name(parsed.opener)(parsed)
     return source

@@ -170,7 +170,7 @@ KINDS: tuple[type[SourceUri], ...] = (HubDataset, BucketParquet, BucketPrefix, D
 """In the order in which they are tried."""
 
 
-def parse(text: str) -> SourceUri:
+def parse_source(text: str) -> SourceUri:
     """The parsed URI of a source; raises UsageError if it is invalid. Nothing is opened."""
     for kind in KINDS:
         if uri := kind.parse(text):

@@ -12,11 +12,11 @@ from time import perf_counter
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, VectorStore
 from imgsearch.vectors import Vector
-from searcher.search import limits as checks
 from searcher.search import ranking
 from searcher.search.catalog import Catalog, ServedIndex
 from searcher.search.cursors import Cursor
 from searcher.search.errors import Problem, of_error
+from searcher.search.limits import check_cursor, check_embed, check_search
 from searcher.search.metrics import Metrics
 from searcher.search.neighbours import Neighbours
 from searcher.search.ranking import Group
@@ -52,9 +52,9 @@ class SearchEngine:
 
     async def search(self, search: Search) -> SearchResponse:
         """One page of results. Raises Problem, BadImage or ImgsearchError."""
-        checks.check_search(search, self._limits)
+        check_search(search, self._limits)
         cursor = Cursor.of(search)
-        checks.check_cursor(cursor, self._limits)
+        check_cursor(cursor, self._limits)
         return await self._catalog.using(cursor.index, partial(self._search_index, search, cursor), run=cursor.run)
 
     async def batch(self, searches: Sequence[Search | Problem]) -> BatchResponse:
@@ -65,7 +65,7 @@ class SearchEngine:
 
     async def embed(self, embed: Embed) -> EmbedResponse:
         """The vectors of texts or images, in their order."""
-        checks.check_embed(embed, self._limits)
+        check_embed(embed, self._limits)
         model = self._catalog.pick(embed.index).model
         vectors = await model.vectors(embed.text or embed.image or [])
         return EmbedResponse.model_construct(

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from imgsearch.settings import SearchSettings
-from imgsearch.sources.uri import parse
+from imgsearch.sources.uri import parse_source
 from imgsearch.stores import Hit, Pointer
 from searcher.search.requests import Search
 from searcher.search.responses import Result
@@ -93,7 +93,7 @@ def enough(groups: Sequence[Group], hits: Sequence[Hit], search: Search, *, end:
 def page(groups: Sequence[Group], search: Search, *, offset: int, pointer: Pointer) -> tuple[list[Result], int | None]:
     """The results of the page at `offset`, and the offset of the next page."""
     end = offset + search.k
-    prefix = parse(pointer.source).image_prefix
+    prefix = parse_source(pointer.source).image_prefix
     # With the run, a URL always shows the same image, so clients may cache it.
     parameters = f"?index={quote(pointer.index, safe='')}&run={quote(pointer.run, safe='')}"
     results = [_result(group, search, prefix=prefix, parameters=parameters) for group in groups[offset:end]]
