@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from controller.main import parser
-from imgsearch.settings import documentation
+from imgsearch.settings.documentation import documentation
 
 ROOT = Path(__file__).resolve().parent.parent
 
 SETTINGS = """# Settings
 
-`make docs` generates this page from `imgsearch/settings.py`. Change it there.
+`make docs` generates this page from `imgsearch/settings/`. Change it there.
 
 The programs (`python -m embedder`, `python -m searcher`) read their settings once, from environment variables. An
 unknown variable that begins with `IMGSEARCH_` is an error, so a misspelt name is noticed. An empty value means None if
