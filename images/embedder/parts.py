@@ -37,16 +37,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Bad:
-    """One image that could not be used."""
-
-    key: str
-    etag: str
-    stage: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Progress:
     """The counts of the complete parts of a shard."""
 
@@ -57,6 +47,10 @@ class Progress:
     @property
     def done(self) -> int:
         return self.images + self.bad
+
+    def with_part(self, *, images: int, bad: int) -> Progress:
+        """The counts with one more part."""
+        return Progress(self.parts + 1, self.images + images, self.bad + bad)
 
 
 VECTOR_BLOCK = 500
@@ -76,9 +70,9 @@ class Draft:
     def __len__(self) -> int:
         return len(self.rows) + len(self.bad)
 
-    def add(self, image: Row | Bad) -> None:
-        if isinstance(image, Bad):
-            self.bad.append({"key": image.key, "stage": image.stage, "reason": image.reason, "etag": image.etag})
+    def add(self, image: Row | BadRow) -> None:
+        if isinstance(image, BadRow):
+            self.bad.append(image)
             return
         id = image_id(image.key)
         self.rows.append(
@@ -126,7 +120,7 @@ class Parts:
                         f"{name} was made with another model ({field} {before}, now {now}): "
                         "use the same model, or index under a new --run"
                     )
-            progress = Progress(progress.parts + 1, progress.images + header.images, progress.bad + header.bad)
+            progress = progress.with_part(images=header.images, bad=header.bad)
         return progress
 
     def write(self, part: int, draft: Draft) -> None:

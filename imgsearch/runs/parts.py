@@ -40,8 +40,9 @@ class PartRow(TypedDict):
     """A JSON object."""
 
 
-class BadRow(TypedDict):
-    """One image that could not be used."""
+@dataclass(frozen=True)
+class BadRow:
+    """One image that could not be used. See imgsearch.errors.BadImage."""
 
     key: str
     stage: str
@@ -128,7 +129,15 @@ def from_bytes(data: bytes, name: str) -> tuple[pa.Table, Header]:
 
 def bad_to_bytes(rows: Sequence[BadRow]) -> bytes:
     """A `bad-*.parquet`."""
-    return tables.to_bytes(tables.table(BAD, rows))
+    return tables.to_bytes(tables.table(BAD, [vars(row) for row in rows]))
+
+
+def bad_from_bytes(data: bytes, name: str) -> list[BadRow]:
+    """The rows of a `bad-*.parquet`; raises PermanentError, with the name of the object, if it is damaged."""
+    table, _ = tables.from_bytes(data, name)
+    if table.schema.remove_metadata() != BAD:
+        raise _other_version(name)
+    return [BadRow(**row) for row in table.to_pylist()]
 
 
 def vectors(table: pa.Table) -> Vectors:

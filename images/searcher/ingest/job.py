@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from imgsearch.errors import PermanentError
 from imgsearch.runs.documents import Facets, Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, collection_name
+from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, VectorStore
 from searcher.ingest import projection
@@ -101,7 +102,7 @@ class Ingest:
         self._storage.put(self._folder.report, written.to_json())
         return written, pointer
 
-    def _bad(self, shards: Sequence[Shard]) -> list[dict[str, str]]:
+    def _bad(self, shards: Sequence[Shard]) -> list[BadRow]:
         """The bad images of all parts, in the order of the shards."""
         with self._metrics.timed("read"):
             return [

@@ -124,8 +124,8 @@ class World:
         ]
         header = Header("m", fingerprint, "", DIM, images=len(rows), bad=len(bad))
         self.storage.put(folder.part(shard, number), parts.to_bytes(rows, header))
-        lost: list[BadRow] = [{"key": key, "stage": "decode", "reason": "truncated", "etag": ""} for key in bad]
-        self.storage.put(folder.bad(shard, number), parts.bad_to_bytes(lost))
+        bad_rows = [BadRow(key, "decode", "truncated", etag="") for key in bad]
+        self.storage.put(folder.bad(shard, number), parts.bad_to_bytes(bad_rows))
 
     def thumbnails(self, folder: RunFolder, shards: int = 2) -> None:
         """Writes what the rows of a run say where their thumbnails are."""
