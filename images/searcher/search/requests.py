@@ -19,13 +19,10 @@ from pydantic import (
     model_validator,
 )
 
+from imgsearch.api import MAX_EMBEDDED, MAX_SEARCHES
 from imgsearch.stores import filters
 from searcher.search.errors import Problem, of_validation
 
-MAX_EMBEDDED = 64
-"""Texts or images in one /v1/embed."""
-MAX_SEARCHES = 64
-"""Searches in one /v1/search/batch."""
 PIXEL = "UklGRhoAAABXRUJQVlA4TA4AAAAvAAAAAAcQEf0PRET/Aw=="
 """A WebP of one black pixel, in base64."""
 

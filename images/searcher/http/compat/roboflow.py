@@ -15,13 +15,14 @@ import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
+from imgsearch.api import MAX_EMBEDDED
 from searcher.http import openapi
 from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.http.parameters import IndexName
 from searcher.search.catalog import Catalog
 from searcher.search.engine import SearchEngine
 from searcher.search.errors import invalid
-from searcher.search.requests import MAX_EMBEDDED, Embed, Name, Picture, Text, Url
+from searcher.search.requests import Embed, Name, Picture, Text, Url
 
 Kind = Literal["image", "text"]
 
