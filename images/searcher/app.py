@@ -36,7 +36,7 @@ from searcher.http.body_limit import BodyLimit
 from searcher.http.compat import clip_retrieval, roboflow, skypilot
 from searcher.http.connections import ConnectionDraining
 from searcher.http.cors import cors_options
-from searcher.http.files import Asset
+from searcher.http.files import Asset, page_headers
 from searcher.http.head_requests import HeadRequests
 from searcher.http.rate_limit import RateLimit, parse_rate
 from searcher.http.request_id import RequestId
@@ -62,14 +62,7 @@ PAGE = {
 LOGIN = "/v1/login"
 PUBLIC = frozenset({*PAGE, LOGIN, "/healthz", "/readyz", "/metrics", skypilot.HEALTH})
 """Paths that need no API key, because they show none of the team's images."""
-PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+PAGE_HEADERS = page_headers(styles="'self'")
 MIN_COMPRESSED_BYTES = 1024
 """A smaller response is not compressed."""
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imgsearch.errors import PermanentError
+from imgsearch.errors import PermanentError, first_line
 
 ITEMS = pa.schema(
     [
@@ -61,7 +61,7 @@ def from_bytes(data: bytes, name: str) -> tuple[pa.Table, dict[str, str]]:
         value = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError) as error:
         raise PermanentError(
-            f"{name} is damaged ({str(error).splitlines()[0]}): delete its shard's folder and give the same command"
+            f"{name} is damaged ({first_line(error)}): delete its shard's folder and give the same command"
         ) from error
     metadata = {k.decode(): v.decode() for k, v in (value.schema.metadata or {}).items()}
     return value, metadata

@@ -21,8 +21,8 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.hf_file_system import HfFileSystemFile
 from yaml import YAMLError
 
-from imgsearch.errors import PermanentError, TemporaryError, UsageError
-from imgsearch.sources.parquet import DataFile, ParquetSource, first_line
+from imgsearch.errors import PermanentError, TemporaryError, UsageError, first_line
+from imgsearch.sources.parquet import DataFile, ParquetSource
 from imgsearch.sources.uri import HubDataset
 
 CONVERTED = "refs/convert/parquet"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgsearch.errors import BadImage, NotFound, PermanentError, UsageError
+from imgsearch.errors import BadImage, NotFound, PermanentError, UsageError, first_line
 from imgsearch.sources import Item, SourceImage
 from imgsearch.sources.columns import class_names, declared_features, find_columns, rows_metadata
 from imgsearch.sources.values import Metadata
@@ -171,11 +171,6 @@ class ParquetSource:
             pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False) as parquet,
         ):
             yield parquet
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, for a message of one sentence."""
-    return next(filter(None, str(error).splitlines()), type(error).__name__)
 
 
 def _image_key(item: Item, row: int) -> str:

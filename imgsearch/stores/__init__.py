@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
-from imgsearch.errors import UsageError
+from imgsearch.errors import PermanentError, UsageError
 from imgsearch.vectors import Vector, Vectors
 
 Filter = Mapping[str, Any]
@@ -51,6 +51,14 @@ class Pointer:
     """UTC, ISO 8601."""
     previous: Pointer | None = None
     """The run that a rollback publishes again; its own `previous` is None, since two collections are kept."""
+
+    def check_weights(self, fingerprint: str) -> None:
+        """Raises PermanentError if a loaded model has other weights than the model of the run's vectors."""
+        if fingerprint != self.fingerprint:
+            raise PermanentError(
+                f"the weights of {self.model} here ({fingerprint[:12]}) differ from those of run {self.run} "
+                f"({self.fingerprint[:12]}); provide the same weights, or index again"
+            )
 
 
 class VectorStore(Protocol):

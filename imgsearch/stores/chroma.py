@@ -22,7 +22,7 @@ import numpy as np
 from chromadb.config import Settings as ChromaSettings
 from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
 
-from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError
+from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError, first_line
 from imgsearch.stores import Filter, Hit, Pointer, Record, VectorStore, chroma_dialect
 from imgsearch.vectors import Vector, Vectors
 
@@ -182,11 +182,11 @@ class ChromaStore:
             self._handles.pop(collection, None)
             raise NotFound(f"the store has no collection {collection!r}") from error
         except (InvalidArgumentError, ValueError, TypeError) as error:
-            raise UsageError(f"Chroma refused the request for {collection!r}: {_first_line(error)}") from error
+            raise UsageError(f"Chroma refused the request for {collection!r}: {first_line(error)}") from error
         except (httpx.HTTPError, ConnectionError) as error:
-            raise TemporaryError(f"Chroma at {self._url} does not answer: {_first_line(error)}") from error
+            raise TemporaryError(f"Chroma at {self._url} does not answer: {first_line(error)}") from error
         except ChromaError as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             if "disk is full" in reason or "No space left" in reason:
                 raise PermanentError(f"no space left on the disk of {self._url}: free some, then try again") from error
             raise TemporaryError(f"Chroma at {self._url} failed: {reason}") from error
@@ -194,7 +194,7 @@ class ChromaStore:
             if type(error) is not Exception:
                 raise
             # chromadb raises it for a response that is not Chroma's, such as a proxy's 502.
-            reason = _first_line(error.__context__ or error)
+            reason = first_line(error.__context__ or error)
             raise TemporaryError(f"Chroma at {self._url} does not answer: {reason}") from error
 
 
@@ -223,7 +223,7 @@ def _http_client(url: str, host: str, port: int, tls: bool, settings: ChromaSett
     try:
         client = chromadb.HttpClient(address, port, ssl=tls, settings=settings)
     except ValueError as error:  # chromadb raises it if the server does not answer
-        raise TemporaryError(f"Chroma at {url} does not answer: {_first_line(error)}") from error
+        raise TemporaryError(f"Chroma at {url} does not answer: {first_line(error)}") from error
     client._server._session.timeout = TIMEOUT  # chromadb has no setting for it
     return client
 
@@ -239,7 +239,3 @@ def _vector(vector: Any) -> Vector | None:
 def _pointer(document: Mapping[str, Any]) -> Pointer:
     previous = document["previous"]
     return Pointer(**{**document, "previous": _pointer(previous) if previous else None})
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).split("\n", 1)[0]

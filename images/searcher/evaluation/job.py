@@ -16,7 +16,7 @@ from imgsearch.encoder import Encoder
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.runs import parts
 from imgsearch.settings import EvaluateSettings
-from imgsearch.stage import Interrupted
+from imgsearch.stage import check_stopping
 from imgsearch.storage import Storage
 from imgsearch.stores import Hit, Pointer, VectorStore
 from imgsearch.vectors import Vectors
@@ -106,18 +106,14 @@ class Evaluation:
         """Ids, vectors (rows, dim) and metadata (JSON) of all images, part by part."""
         for shard in self._runs.shards(self._runs.plan(run)):
             for number in range(shard.done.parts):
-                self._check()
+                check_stopping(self._stopping)
                 table = self._runs.part(shard, number)
                 if len(table):
                     yield table["id"].to_pylist(), parts.vectors(table), table["metadata"].to_pylist()
 
     def _encoder(self, pointer: Pointer) -> Encoder:
         encoder = self._load_encoder(pointer.model)
-        if encoder.fingerprint != pointer.fingerprint:
-            raise PermanentError(
-                f"the weights of {pointer.model} here ({encoder.fingerprint[:12]}) differ from those of run "
-                f"{pointer.run} ({pointer.fingerprint[:12]}); provide the same weights, or index again"
-            )
+        pointer.check_weights(encoder.fingerprint)
         return encoder
 
     def _search(
@@ -126,17 +122,13 @@ class Evaluation:
         """The first k results of each query, without the image that is the query."""
         results: list[list[Hit]] = []
         for start in range(0, len(queries), MAX_BATCH):
-            self._check()
+            check_stopping(self._stopping)
             batch = slice(start, start + MAX_BATCH)
             found = self._store.search(pointer.collection, vectors[batch], k=k + 1)
             for query, hits in zip(queries[batch], found, strict=True):
                 others = {hit.id: hit for hit in hits if hit.id != query.source_image}
                 results.append([*others.values()][:k])
         return results
-
-    def _check(self) -> None:
-        if self._stopping.is_set():
-            raise Interrupted
 
 
 def _field(name: str | None, usual: Sequence[str], fields: Collection[str], pointer: Pointer) -> str | None:

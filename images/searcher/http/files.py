@@ -97,6 +97,18 @@ def server_timing(milliseconds: Mapping[str, float]) -> str:
     return ", ".join(f"{step};dur={value:g}" for step, value in milliseconds.items())
 
 
+def page_headers(*, styles: str) -> dict[str, str]:
+    """The security headers of a page: it loads nothing from other servers. `styles`: the allowed sources of styles."""
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; script-src 'self'; style-src {styles}; img-src 'self' blob: data:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+
+
 class Asset:
     """A file of the page. Clients revalidate it each time, so that files of two versions are never mixed."""
 

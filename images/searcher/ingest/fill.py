@@ -13,7 +13,7 @@ from functools import partial
 import pyarrow as pa
 
 from imgsearch.runs.parts import rows
-from imgsearch.stage import Interrupted
+from imgsearch.stage import check_stopping
 from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import record
 from searcher.ingest.facets import FacetCounts
@@ -105,8 +105,7 @@ class Filler:
     def _add(self, collection: str, records: Sequence[Record], size: BatchSize) -> None:
         start = 0
         while remaining := len(records) - start:
-            if self._stopping.is_set():
-                raise Interrupted
+            check_stopping(self._stopping)
             batch = records[start : start + size.of(remaining)]
             before = self._clock()
             with self._metrics.timed("store"):

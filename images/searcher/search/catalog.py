@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from imgsearch.encoder import Encoder
-from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError
+from imgsearch.errors import ImgsearchError, NotFound, TemporaryError
 from imgsearch.stores import Pointer, VectorStore
 from searcher.search.errors import Problem
 from searcher.search.metrics import Metrics
@@ -246,11 +246,7 @@ class Catalog:
     async def _load(self, pointer: Pointer) -> Model:
         logger.info("loading the model %s for run %s", pointer.model, pointer.run)
         encoder = await self._threads.load(self._load_encoder, pointer.model)
-        if encoder.fingerprint != pointer.fingerprint:
-            raise PermanentError(
-                f"the weights of {pointer.model} here ({encoder.fingerprint[:12]}) differ from those of run "
-                f"{pointer.run} ({pointer.fingerprint[:12]}); provide the same weights, or index again"
-            )
+        pointer.check_weights(encoder.fingerprint)
         return self._make_model(encoder)
 
 
