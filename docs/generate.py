@@ -1,6 +1,6 @@
 """Generates docs/settings.md from imgsearch.settings, and docs/cli.md from the parser of `controller`: `make docs`.
 
-tests/test_docs.py fails if a generated page is old."""
+tests/test_docs.py fails for a generated page that is out of date."""
 
 from __future__ import annotations
 

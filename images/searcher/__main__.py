@@ -95,7 +95,7 @@ def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
         load_encoder=load_encoder,
         stopping=stopping,
     )
-    line = json.dumps(document([evaluation.of(pointer) for pointer in pointers]), ensure_ascii=False).encode()
+    line = json.dumps(document([evaluation.evaluate(pointer) for pointer in pointers]), ensure_ascii=False).encode()
     sys.stdout.buffer.write(line + b"\n")
     return {"indexes": names, "bytes": len(line)}
 

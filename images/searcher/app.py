@@ -45,7 +45,7 @@ from searcher.http.unhandled_errors import UnhandledErrors
 from searcher.search.admission import Admission
 from searcher.search.catalog import Catalog
 from searcher.search.engine import SearchEngine
-from searcher.search.errors import RETRY_SECONDS, Problem, of_validation
+from searcher.search.errors import RETRY_SECONDS, Problem, problem_of_validation
 from searcher.search.metrics import Metrics
 from searcher.search.model import Model, VectorCache
 from searcher.search.requests import LogIn
@@ -166,7 +166,7 @@ def _protected() -> dict[str, Any]:
 
 async def _handle_validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return problems.response(of_validation(error.errors()))
+    return problems.response(problem_of_validation(error.errors()))
 
 
 def _add_login(app: FastAPI, keys: ApiKeys) -> None:

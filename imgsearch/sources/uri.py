@@ -1,4 +1,4 @@
-"""The grammar of source URIs: one class a kind of source. Light, so that the controller can read a URI too.
+"""The grammar of source URIs: one class for each kind of source. It imports no library, for the controller.
 
 A new source needs a class here, in KINDS, and a module with the function that its `opener` names.
 """
@@ -182,7 +182,7 @@ def parse_source(text: str) -> SourceUri:
 
 
 def folder_before_wildcard(pattern: str) -> str:
-    """The folder that all files which match `pattern` have in common. A file that comes later does not change it."""
+    """The folder that contains all possible matches of `pattern`. It does not depend on the existing files."""
     folder = posixpath.dirname(pattern)
     while glob.has_magic(folder):
         folder = posixpath.dirname(folder)

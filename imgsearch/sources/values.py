@@ -1,4 +1,4 @@
-"""Metadata values that every plan and every store can hold."""
+"""Metadata values that every plan and every store supports."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ MAX_FETCHES = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 
 _UNREACHABLE = (httpcore.NetworkError, httpcore.TimeoutException)
-"""A timeout comes from the system: none of httpcore's own is set."""
+"""Timeouts are those of the system, because httpcore has none here."""
 
 
 async def resolve_host(host: str, port: int) -> list[str]:

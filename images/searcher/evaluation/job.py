@@ -1,8 +1,8 @@
 """Evaluates an index: the recall of its store against exact search, and, where the source has labels or captions, the
 share of relevant results.
 
-The queries are a sample of the index's own images, and texts made of their labels and captions. The store is searched
-as a search does it. Exact scores are computed from the vectors in the run's folder, so they reveal errors of the store.
+The queries are a sample of the index's own images, and texts made of their labels and captions. They are sent to the
+store like those of a search. Exact scores come from the vectors in the run folder, so they reveal errors of the store.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from searcher.ingest.run_reader import RunReader
 
 LABELS = ("label", "labels", "class", "category", "categories", "tags")
 CAPTIONS = ("caption", "captions", "text", "description", "title")
-"""The usual names of these fields in the metadata; the first that exists is used where the settings name none."""
+"""The usual names of these fields in the metadata. The first that exists is used, unless the settings name one."""
 RECALL_CUTOFFS = (1, 10, 100)
 """The numbers of results for which recall@k is measured."""
 MAX_BATCH = 64
@@ -54,11 +54,11 @@ class Evaluation:
         self._load_encoder = load_encoder
         self._stopping = stopping
 
-    def of(self, pointer: Pointer) -> Evaluated:
+    def evaluate(self, pointer: Pointer) -> Evaluated:
         """Evaluates one index.
 
-        Raises UsageError for a field that no image has, and PermanentError where the run's folder or the model's
-        weights differ from those of the index."""
+        Raises UsageError for a field that no image has, and PermanentError if the run folder or the weights of the
+        model differ from those of the index."""
         survey = self._survey(pointer)
         labels = _field(self._settings.labels, LABELS, survey.fields, pointer)
         captions = _field(self._settings.captions, CAPTIONS, survey.fields - {labels}, pointer)
@@ -73,7 +73,7 @@ class Evaluation:
         results = {k: self._search(pointer, queries, vectors, k) for k in {*CUTOFFS, *recall_cutoffs}}
         exact = ExactSearch(
             vectors,
-            own=[query.source_image for query in queries],
+            query_images=[query.source_image for query in queries],
             k=max(recall_cutoffs, default=1),
             results=[{hit.id for hits in results.values() for hit in hits[row]} for row in range(len(queries))],
         )
@@ -124,8 +124,8 @@ class Evaluation:
         for start in range(0, len(queries), MAX_BATCH):
             check_stopping(self._stopping)
             batch = slice(start, start + MAX_BATCH)
-            found = self._store.search(pointer.collection, vectors[batch], k=k + 1)
-            for query, hits in zip(queries[batch], found, strict=True):
+            batch_hits = self._store.search(pointer.collection, vectors[batch], k=k + 1)
+            for query, hits in zip(queries[batch], batch_hits, strict=True):
                 others = {hit.id: hit for hit in hits if hit.id != query.source_image}
                 results.append([*others.values()][:k])
         return results

@@ -22,16 +22,16 @@ def response(problem: Problem) -> Response:
     return Response(to_json(problem.document()), problem.status, problem.headers, MEDIA_TYPE)
 
 
-def of_error(error: Exception) -> Problem:
+def problem_of_error(error: Exception) -> Problem:
     """The problem that a client gets for an exception."""
     if isinstance(error, HTTPException):
         return Problem(error.status_code, error.detail, headers=error.headers)
-    return errors.of_error(error)
+    return errors.problem_of_error(error)
 
 
 async def handle(request: Request, error: Exception) -> Response:
     """The exception handler for all kinds of errors."""
-    problem = of_error(error)
+    problem = problem_of_error(error)
     if isinstance(error, HTTPException):
         problem.detail = _detail(error, request)
     if problem.status == 500:

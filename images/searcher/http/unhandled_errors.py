@@ -32,4 +32,4 @@ class UnhandledErrors:
             if scope["type"] != "http" or started:
                 raise
             logger.exception("%s %s", scope["method"], scope["path"])
-            await problems.response(problems.of_error(error))(scope, receive, send)
+            await problems.response(problems.problem_of_error(error))(scope, receive, send)

@@ -57,7 +57,7 @@ class Ingest:
         """Fills, verifies, publishes and reports. Returns the report, and the pointer that the index has then.
 
         A run that is published already, or was rolled back from, only gets a new report. Raises PermanentError, and
-        publishes nothing, for a shard, a part or a collection that is not as it must be."""
+        publishes nothing, for an invalid shard, part or collection."""
         start = self._clock()
         plan = self._runs.plan(self._folder.run)
         shards = list(self._runs.shards(plan))

@@ -93,7 +93,7 @@ class Catalog:
             await self._refresh()
 
     def listed(self) -> Mapping[str, ServedIndex]:
-        """`indexes`. Raises TemporaryError where they have never been read, which is not the same as none."""
+        """`indexes`. Raises TemporaryError if they have not been read yet."""
         if not self.indexes and self.store_problem:
             raise TemporaryError(f"{self.store_problem}; try again in a moment")
         return self.indexes

@@ -15,7 +15,7 @@ from imgsearch.vectors import Vector
 from searcher.search import ranking
 from searcher.search.catalog import Catalog, ServedIndex
 from searcher.search.cursors import Cursor
-from searcher.search.errors import Problem, of_error
+from searcher.search.errors import Problem, problem_of_error
 from searcher.search.limits import check_cursor, check_embed, check_search
 from searcher.search.metrics import Metrics
 from searcher.search.neighbours import Neighbours
@@ -78,7 +78,7 @@ class SearchEngine:
                 raise search
             return await self.search(search)
         except Exception as error:  # it fails this search, not the others of the batch
-            problem = of_error(error)
+            problem = problem_of_error(error)
             if problem.status == 500:
                 logger.error("a search of a batch failed: %s", problem.detail, exc_info=error)
             return Failure.model_construct(problem=problem.document())
