@@ -19,7 +19,7 @@ class SearchTimes:
     """The times of one search, in milliseconds."""
 
     total: float
-    """At the client."""
+    """The time at the client."""
     encode: float
     store: float
 

@@ -27,14 +27,14 @@ CREDENTIALS = {
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
 METADATA_SERVERS = ("http://169.254.169.254/", "http://metadata.google.internal/")
-"""obstore asks them for credentials if the environment has none."""
+"""obstore requests credentials from these if the environment has none."""
 STATUS = re.compile(r"status code: (\d{3} [\w ]+)")
 ERROR = re.compile(r"<Code>(.+?)</Code>\s*<Message>(.*?)</Message>", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An object without its bytes."""
+    """An object of a listing."""
 
     key: str
     size: int
@@ -43,7 +43,7 @@ class Entry:
 
 
 class Storage:
-    """Objects below one URI. A put is whole or absent, never half. Any thread may call."""
+    """Objects below one URI. A put is atomic. Any thread may call."""
 
     def __init__(self, uri: str) -> None:
         """`uri` is `file:///folder` (created if it does not exist), `s3://bucket/prefix`, `gs://…` or `az://…`.
@@ -82,7 +82,7 @@ class Storage:
         return True
 
     def entry(self, key: str) -> Entry:
-        """The object without its bytes; raises NotFound."""
+        """Size and etag of the object; raises NotFound."""
         with self._translated("read", key):
             return _entry(obstore.head(self._store, key))
 
@@ -131,7 +131,7 @@ class Storage:
             raise self._failure(verb, key, error) from error
 
     def _failure(self, verb: str, key: str, error: Exception) -> ImgsearchError:
-        """Our error for one of obstore. It reads the text, since errors of a listing all have the same class."""
+        """Our error for an error of obstore. It reads the text, because all errors of a listing have the same class."""
         if mistake := _mistake(self.uri, error):
             return UsageError(mistake)
         reason = _reason(error)
@@ -176,7 +176,7 @@ def _mistake(uri: str, error: Exception) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """The error of the service, or only its status, or else the first line of obstore's error."""
+    """The error of the service; else its status; else the first line of obstore's error."""
     text = str(error)
     if error_document := ERROR.search(text):
         return f"{error_document[1]}: {unescape(error_document[2])}"

@@ -45,7 +45,7 @@ class PartWriter:
         self._logged = clock()
         self._seen = progress.done
         self.progress = progress
-        """Of the parts that are written or being written."""
+        """The counts of all parts, with the part that is being written."""
 
     def __enter__(self) -> PartWriter:
         return self

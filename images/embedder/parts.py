@@ -119,7 +119,7 @@ class Parts:
                 if earlier != current:
                     raise PermanentError(
                         f"{name} was made with another model ({field} {earlier}, now {current}): "
-                        "use the same model, or index under a new --run"
+                        "use the same model, or index again with a new --run"
                     )
             progress = progress.with_part(images=header.images, bad=header.bad)
         return progress

@@ -31,10 +31,10 @@ class PartRow(TypedDict):
     embedding: NDArray[Any]
     """(dim,). Stored as float16, which keeps cosine similarity to about 1e-3 in half the bytes."""
     width: int
-    """Of the original, in pixels."""
+    """Width and height of the original, in pixels."""
     height: int
     thumb_offset: int
-    """Of the thumbnail's bytes in the tar."""
+    """Offset and length of the thumbnail in the tar, in bytes."""
     thumb_length: int
     metadata: str
     """A JSON object."""
@@ -56,11 +56,11 @@ class Header:
 
     model: str
     fingerprint: str
-    """Of the weights; see Encoder.fingerprint."""
+    """The fingerprint of the weights; see Encoder.fingerprint."""
     preprocessing: str
     dim: int
     images: int
-    """How many rows the part has."""
+    """The number of rows."""
     bad: int
 
     @classmethod
@@ -155,7 +155,7 @@ def rows(table: pa.Table) -> Iterator[PartRow]:
 
 
 class ThumbnailArchive:
-    """A `thumbs-*.tar` in memory. A reader fetches single thumbnails by their offset."""
+    """A `thumbs-*.tar` in memory. Readers fetch single thumbnails by their offset."""
 
     def __init__(self) -> None:
         self._sink = io.BytesIO()
@@ -176,4 +176,4 @@ class ThumbnailArchive:
 
 
 def _other_version(name: str) -> PermanentError:
-    return PermanentError(f"{name} is not a part of this version of imgsearch: index again under a new --run")
+    return PermanentError(f"{name} is not a part of this version of imgsearch: index again with a new --run")

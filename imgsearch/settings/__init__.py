@@ -104,4 +104,4 @@ class Settings:
 
 
 _SETTINGS = {setting.path: setting for setting in fields_of(Settings)}
-"""By path."""
+"""The settings by path."""

@@ -138,7 +138,7 @@ class ImageFiles:
 
 
 def extension(name: str) -> str:
-    """In lower case, without the dot."""
+    """The extension of a file name, in lower case and without the dot."""
     return os.path.splitext(name)[1].lower().removeprefix(".")
 
 

@@ -30,7 +30,7 @@ CONVERTED = "refs/convert/parquet"
 PATHS = 500
 """The most paths in one request to the hub."""
 MISSING = "dataset {} does not exist or is private: correct its name, or set HF_TOKEN"
-GONE = "the hub has deleted the version of dataset {} that was listed: index it again under a new --run"
+GONE = "the hub has deleted the version of dataset {} that was listed: index it again with a new --run"
 
 
 def open_dataset(uri: HubDataset) -> ParquetSource:

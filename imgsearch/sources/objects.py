@@ -22,7 +22,7 @@ from imgsearch.sources.uri import BucketParquet, BucketPrefix
 from imgsearch.storage import Entry, Storage
 
 LINES_BYTES = 2**20
-"""How many bytes of a metadata file are read at once."""
+"""Bytes of a metadata file that are read at once."""
 
 
 def open_prefix(uri: BucketPrefix) -> ImageFiles:
@@ -144,7 +144,7 @@ class Reader(io.RawIOBase):
 
 
 def matches(key: str, pattern: str) -> bool:
-    """As on a disk: `*` stays within one folder, `**` is any number of folders, and neither matches hidden files."""
+    """Matches as on a disk: `*` stays within one folder, `**` is any number of folders, and both skip hidden files."""
     # wcmatch has more syntax than Python's glob: escapes, `[^…]` and `[[:…:]]`.
     plain = re.sub(r"\[(!?)([\^\[])", r"[\1\\\2", pattern.replace("\\", r"\\"))
     return bool(globmatch(key, plain, flags=GLOBSTAR))

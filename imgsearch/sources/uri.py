@@ -27,7 +27,7 @@ class SourceUri(ABC):
     """A valid URI of one kind of source."""
 
     text: str
-    """The URI as the user gave it."""
+    """The URI of the user."""
 
     opener: ClassVar[str]
     """The function that makes a Source of this URI, as `module:function`."""
@@ -167,7 +167,7 @@ class DiskFolder(SourceUri):
 
 
 KINDS: tuple[type[SourceUri], ...] = (HubDataset, BucketParquet, BucketPrefix, DiskParquet, DiskFolder)
-"""In the order in which they are tried."""
+"""The kinds, in the order in which `parse_source` tries them."""
 
 
 def parse_source(text: str) -> SourceUri:

@@ -98,14 +98,14 @@ class VectorStore(Protocol):
         """The pointer of every index, read without a cache."""
 
     def reopen(self) -> VectorStore:
-        """A new client without this one's caches: it sees what a restarted reader sees."""
+        """A new client without the caches of this one: it sees the same data as a restarted reader."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of store, which the scheme of a URL names."""
+    """A kind of store. The scheme of a URL names it."""
 
     opener: str
     """The function that opens a URL, as `module:function`."""
@@ -121,7 +121,7 @@ KINDS = {
     "chroma+http": Kind("imgsearch.stores.chroma:ChromaStore", "chroma+http://host:8000"),
     "chroma+https": Kind("imgsearch.stores.chroma:ChromaStore", "chroma+https://host:443"),
 }
-"""By scheme. A new store needs a line here, and a module with the function that its `opener` names."""
+"""The kinds, by scheme. A new store needs a line here, and a module with the function that its `opener` names."""
 
 
 def embedded(url: str) -> bool:

@@ -28,12 +28,12 @@ from imgsearch.vectors import Vector, Vectors
 
 POINTER = "pointer."
 TIMEOUT = httpx.Timeout(60, connect=5)
-"""Seconds. A server whose node is gone never answers; a server that replays its log after a start is slow."""
+"""Seconds. A server on a lost node never answers; a server that replays its log after a start is slow."""
 
 
 class ChromaStore:
     """A VectorStore (see imgsearch.stores) in one Chroma. It connects at the first call, so a program may start before
-    its store does."""
+    its store."""
 
     def __init__(self, url: str) -> None:
         """`url` is `chroma+file:///folder` (created if it does not exist) or `chroma+http://host:port`."""
@@ -119,7 +119,7 @@ class ChromaStore:
         metadata = {"pointer": json.dumps(dataclasses.asdict(pointer))}
         name = POINTER + pointer.index
         with self._translated(name):
-            # Created with the pointer in it, so that no reader finds it without; replaced if it existed.
+            # It is created with the pointer, so that no reader finds it without one. An existing one is replaced.
             collection = self._connected().get_or_create_collection(name, metadata=metadata, embedding_function=None)
             if collection.metadata != metadata:
                 collection.modify(metadata=metadata)
@@ -188,7 +188,9 @@ class ChromaStore:
         except ChromaError as error:
             reason = first_line(error)
             if "disk is full" in reason or "No space left" in reason:
-                raise PermanentError(f"no space left on the disk of {self._url}: free some, then try again") from error
+                raise PermanentError(
+                    f"no space left on the disk of {self._url}: free some space and repeat the command"
+                ) from error
             raise TemporaryError(f"Chroma at {self._url} failed: {reason}") from error
         except Exception as error:
             if type(error) is not Exception:

@@ -27,7 +27,7 @@ class Figure:
     name: str
     """recall@k: the store's results against exact search. R@k and precision@k: the relevant results."""
     values: Mapping[str, float]
-    """By query."""
+    """The value of each query, by its name."""
     at_best: float
     """The value of perfect results: a label with 3 images cannot have a precision@10 above 0.3."""
 

@@ -15,7 +15,7 @@ from searcher.content.files import File, content_etag, etag_matches
 from searcher.search.errors import Problem
 
 CACHE_5_MINUTES = "private, max-age=300"
-"""For a file that may change with the next run."""
+"""The header for a file that may change with the next run."""
 IMMUTABLE = "private, max-age=31536000, immutable"
 REVALIDATE = "private, no-cache"
 """The client keeps a copy, and asks each time whether it is current: a 304 until there is another run."""

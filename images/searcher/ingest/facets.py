@@ -49,7 +49,7 @@ class _Field:
         self._images = 0
         self._kinds: set[type] = set()
         self._counts: Counter[tuple[bool, Scalar]] | None = Counter()
-        """By (is it a boolean, value), since True == 1 in Python. None: there are too many values."""
+        """The counts by (whether it is a boolean, value), because True == 1 in Python. None: too many values."""
         self._min: float | None = None
         self._max: float | None = None
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from imgsearch.vectors import Vectors
 
 IMAGES = 3_000
-"""As many as a person can look through, and a browser can draw smoothly."""
+"""Images on a map: a person can look through them, and a browser draws them smoothly."""
 TILE = 48
 """Pixels. 55 × 55 tiles stay far below the 16,383 pixels of a WebP's longest side."""
 MIN_VECTORS = 10

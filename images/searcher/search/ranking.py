@@ -17,7 +17,7 @@ from searcher.search.responses import Result
 
 FOLD_ROWS = 256
 ROUNDING = 1e-6
-"""In float32, the cosine of a vector with itself may be this much less than 1."""
+"""A float32 cosine of a vector with itself may be less than 1 by this much."""
 
 
 def pools(first: int, limits: SearchSettings) -> Iterator[int]:
