@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class Storage:
         """`uri` is `file:///folder` (created if it does not exist), `s3://bucket/prefix`, `gs://…` or `az://…`.
         Credentials come from the environment, or from the machine's role. Raises UsageError for another URI."""
         self.uri = uri.rstrip("/")
-        self._store = _open(uri)
+        self._folder = _local_folder(uri)
+        self._store = _open(uri, self._folder)
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
         """The whole object; raises NotFound, or PermanentError if it has more than `limit` bytes."""
@@ -121,6 +123,9 @@ class Storage:
         with self._translated("delete", folder):
             for start in range(0, len(keys), 1000):
                 obstore.delete(self._store, keys[start : start + 1000])
+        if self._folder is not None:
+            # A process that is killed leaves the file that obstore was writing, which is not in a listing.
+            shutil.rmtree(self._folder / folder, ignore_errors=True)
         return len(keys)
 
     @contextmanager
@@ -184,14 +189,21 @@ def _reason(error: Exception) -> str:
     return status[1] if status else text.split("\n", 1)[0]
 
 
-def _open(uri: str) -> ObjectStore:
+def _local_folder(uri: str) -> Path | None:
+    """The folder of a `file://` URI; None for another URI."""
     parts = urlsplit(uri)
-    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+    is_folder = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
+    return Path(unquote(parts.path)) if is_folder else None
+
+
+def _open(uri: str, folder: Path | None) -> ObjectStore:
+    if folder is not None:
         try:
-            Path(unquote(parts.path)).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"cannot create the folder {unquote(parts.path)}: {error.strerror}") from error
-        return LocalStore(unquote(parts.path), automatic_cleanup=True)  # deletes a folder with its last object
+            raise UsageError(f"cannot create the folder {folder}: {error.strerror}") from error
+        return LocalStore(folder, automatic_cleanup=True)  # deletes a folder with its last object
+    parts = urlsplit(uri)
     if parts.scheme in BUCKETS and parts.netloc:
         bucket, _, prefix = uri.partition("://")[2].partition("/")  # not `parts`: a name may contain ? or #
         try:
