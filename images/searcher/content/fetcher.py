@@ -22,7 +22,7 @@ import httpx
 from imgsearch.settings import SearchSettings
 from searcher.content.url_rules import Address, FetchRefused, Reason, UrlRules, host_of, is_allowed
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host and a port, in the order to try; empty for an unknown name."""
@@ -87,7 +87,7 @@ class Fetcher:
         except TimeoutError:
             raise FetchRefused(Reason.TIMEOUT, seconds=self._seconds) from None
         except (*_UNREACHABLE, httpcore.ProtocolError, OSError) as error:
-            logger.info("image_url: %s: %s", url.host, error)
+            log.info("image_url: %s: %s", url.host, error)
             raise FetchRefused(Reason.CONNECTION) from None
 
     async def _follow(self, url: httpx.URL) -> bytes:
@@ -150,7 +150,7 @@ class _Network(httpcore.AsyncNetworkBackend):
             address for address in addresses if self._rules.denies(address, port) or not self._allowed(address, listed)
         ]
         if refused or not addresses:
-            logger.info("image_url: host %s refused; addresses: %s", host, ", ".join(map(str, addresses)) or "none")
+            log.info("image_url: host %s refused; addresses: %s", host, ", ".join(map(str, addresses)) or "none")
             raise FetchRefused(Reason.ADDRESS, host=host)
         return [str(address) for address in addresses]
 

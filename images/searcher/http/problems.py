@@ -13,7 +13,7 @@ from starlette.responses import Response
 from searcher.search import errors
 from searcher.search.errors import Problem
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -35,7 +35,7 @@ async def handle(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         problem.detail = _detail(error, request)
     if problem.status == 500:
-        logger.error("%s %s: %s", request.method, request.url.path, problem.detail)
+        log.error("%s %s: %s", request.method, request.url.path, problem.detail)
     return response(problem)
 
 

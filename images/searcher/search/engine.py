@@ -25,7 +25,7 @@ from searcher.search.responses import BatchResponse, EmbedResponse, Failure, Sea
 from searcher.search.threads import Threads, gather
 from searcher.search.vectors import unit_vector, weighted_sum
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class SearchEngine:
@@ -80,7 +80,7 @@ class SearchEngine:
         except Exception as error:  # it fails this search, not the others of the batch
             problem = problem_of_error(error)
             if problem.status == 500:
-                logger.error("a search of a batch failed: %s", problem.detail, exc_info=error)
+                log.error("a search of a batch failed: %s", problem.detail, exc_info=error)
             return Failure.model_construct(problem=problem.document())
 
     async def _search_index(self, search: Search, cursor: Cursor, index: ServedIndex) -> SearchResponse:
