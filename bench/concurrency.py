@@ -266,12 +266,14 @@ def _row(server: str, count: int, samples: Sequence[Sample]) -> list[Figure]:
     return [*figures, Figure(case, "/healthz p99 ms", round(_percentile(health, 99), 1))] if health else figures
 
 
-def _ratios(name: str, samples: Samples, more: Sequence[Sample], allowed: float) -> list[Figure]:
+def _ratios(name: str, samples: Samples, other_loads: Sequence[Sample], allowed: float) -> list[Figure]:
     ours = samples[OURS, TARGET_CLIENTS]
     others = [server for server, count in samples if count == TARGET_CLIENTS and server != OURS]
     case = f"{name}, {TARGET_CLIENTS} clients"
     health = [value for sample in ours for value in sample.load.health_milliseconds]
-    all_ours = [sample for (server, _), rounds in samples.items() if server == OURS for sample in rounds] + list(more)
+    all_ours = [sample for (server, _), rounds in samples.items() if server == OURS for sample in rounds] + list(
+        other_loads
+    )
     return [
         Figure.median(
             case,

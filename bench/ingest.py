@@ -36,10 +36,10 @@ def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         runs = f"{Path(scratch).as_uri()}/runs"
         vectors.write(Storage(runs), RUN, count, vectors.Origin())
-        with Worker(bare, runs) as plain, Worker(ours, runs) as product:
-            rates = {batch: probe / plain(batch, probe, scratch) for batch in BATCHES}
+        with Worker(bare, runs) as bare_loop, Worker(ours, runs) as product:
+            rates = {batch: probe / bare_loop(batch, probe, scratch) for batch in BATCHES}
             best = max(rates, key=rates.__getitem__)
-            pairs = [(plain(best, count, scratch), *product(scratch)) for _ in range(rounds)]
+            pairs = [(bare_loop(best, count, scratch), *product(scratch)) for _ in range(rounds)]
     case = f"{count:,} vectors"
     return {
         "": [

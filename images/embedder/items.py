@@ -121,8 +121,8 @@ class Items:
 
     def removed(self) -> int:
         """The number of images of the base that the source has no longer. For a smaller unit, the difference."""
-        lost = "total(max(0, base.images - coalesce(items.images, 0)))"
-        return self._number(f"SELECT {lost} {DROPPED}")
+        removed = "total(max(0, base.images - coalesce(items.images, 0)))"
+        return self._number(f"SELECT {removed} {DROPPED}")
 
     def _number(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])

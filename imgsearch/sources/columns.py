@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from imgsearch.errors import UsageError
-from imgsearch.sources.values import Metadata, plain
+from imgsearch.sources.values import Metadata, to_metadata
 
 
 def find_columns(schema: pa.Schema, *, wanted: str | None, path: str) -> tuple[str, list[str]]:
@@ -60,7 +60,7 @@ def rows_metadata(batch: pa.RecordBatch, labels: Mapping[str, Sequence[str]]) ->
         columns[name] = column.to_pylist()
     for row in range(batch.num_rows):
         values = {name: column[row] for name, column in columns.items()}
-        yield plain({name: _label(value, labels.get(name)) for name, value in values.items()})
+        yield to_metadata({name: _label(value, labels.get(name)) for name, value in values.items()})
 
 
 def _is_binary(kind: pa.DataType) -> bool:

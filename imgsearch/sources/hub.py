@@ -123,10 +123,10 @@ class HubFiles:
         by_config: dict[str, dict[str, list[RepoFile]]] = {}
         for file in tree:
             if isinstance(file, RepoFile) and file.path.endswith(".parquet"):
-                config, split, _ = file.path.split("/", 2)
-                by_config.setdefault(config, {}).setdefault(split, []).append(file)
-        wanted = self._config or ("default" if "default" in by_config else None)
-        splits = by_config[_choose("config", wanted, by_config, name=self._name)]
+                folder, split, _ = file.path.split("/", 2)
+                by_config.setdefault(folder, {}).setdefault(split, []).append(file)
+        config = self._config or ("default" if "default" in by_config else None)
+        splits = by_config[_choose("config", config, by_config, name=self._name)]
         return splits[_choose("split", self._split, splits, name=self._name)]
 
     def _builder(self, commit: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from imgsearch.errors import UsageError
-from imgsearch.sources.values import Metadata, plain
+from imgsearch.sources.values import Metadata, to_metadata
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -29,7 +29,7 @@ def _json_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[str, Metadata]
             continue
         try:
             row = json.loads(line)
-            values = plain(row) if isinstance(row, dict) else None
+            values = to_metadata(row) if isinstance(row, dict) else None
         except (ValueError, RecursionError) as error:
             raise _bad_line(path, number, f"is not JSON ({error})") from error
         if values is None:
@@ -44,7 +44,7 @@ def _csv_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[str, Metadata]]
             if None in row or None in row.values():
                 raise _bad_line(path, reader.line_num, "has more or fewer values than the first line has names")
             name = _file_name(path, reader.line_num, row)
-            yield name, plain({column: _parse(value) for column, value in row.items()})
+            yield name, to_metadata({column: _parse(value) for column, value in row.items()})
     except csv.Error as error:
         raise _bad_line(path, reader.reader.line_num, f"is not CSV ({error})") from error
 

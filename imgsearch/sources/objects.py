@@ -146,8 +146,8 @@ class Reader(io.RawIOBase):
 def matches(key: str, pattern: str) -> bool:
     """Matches as on a disk: `*` stays within one folder, `**` is any number of folders, and both skip hidden files."""
     # wcmatch has more syntax than Python's glob: escapes, `[^…]` and `[[:…:]]`.
-    plain = re.sub(r"\[(!?)([\^\[])", r"[\1\\\2", pattern.replace("\\", r"\\"))
-    return bool(globmatch(key, plain, flags=GLOBSTAR))
+    escaped = re.sub(r"\[(!?)([\^\[])", r"[\1\\\2", pattern.replace("\\", r"\\"))
+    return bool(globmatch(key, escaped, flags=GLOBSTAR))
 
 
 def _measure(entry: Entry) -> tuple[int, str]:

@@ -52,11 +52,11 @@ class ChromaStore:
             )
 
     def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
-        found: set[str] = set()
+        stored: set[str] = set()
         with self._translated(collection):
             for chunk in self._chunks(ids):
-                found.update(self._call(collection, "get", ids=list(chunk), include=[])["ids"])
-        return set(ids) - found
+                stored.update(self._call(collection, "get", ids=list(chunk), include=[])["ids"])
+        return set(ids) - stored
 
     def add(self, collection: str, records: Sequence[Record]) -> None:
         with self._translated(collection):
@@ -77,9 +77,9 @@ class ChromaStore:
         records: dict[str, Record] = {}
         with self._translated(collection):
             for chunk in self._chunks(ids):
-                got = self._call(collection, "get", ids=list(chunk), include=_include(vectors))
-                embeddings = got["embeddings"] if vectors else [None] * len(got["ids"])
-                for id, metadata, vector in zip(got["ids"], got["metadatas"], embeddings, strict=True):
+                response = self._call(collection, "get", ids=list(chunk), include=_include(vectors))
+                embeddings = response["embeddings"] if vectors else [None] * len(response["ids"])
+                for id, metadata, vector in zip(response["ids"], response["metadatas"], embeddings, strict=True):
                     records[id] = Record(id, chroma_dialect.from_chroma(metadata), _vector(vector))
         return [records[id] for id in ids if id in records]
 
@@ -87,7 +87,7 @@ class ChromaStore:
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
     ) -> list[list[Hit]]:
         with self._translated(collection):
-            got = self._call(
+            response = self._call(
                 collection,
                 "query",
                 query_embeddings=queries,
@@ -95,13 +95,13 @@ class ChromaStore:
                 where=chroma_dialect.where(where) if where else None,
                 include=["distances", *_include(vectors)],
             )
-        embeddings = got["embeddings"] if vectors else [[None] * len(ids) for ids in got["ids"]]
+        embeddings = response["embeddings"] if vectors else [[None] * len(ids) for ids in response["ids"]]
         return [
             [
                 Hit(id, 1.0 - distance, chroma_dialect.from_chroma(metadata), _vector(vector))
                 for id, distance, metadata, vector in zip(*row, strict=True)
             ]
-            for row in zip(got["ids"], got["distances"], got["metadatas"], embeddings, strict=True)
+            for row in zip(response["ids"], response["distances"], response["metadatas"], embeddings, strict=True)
         ]
 
     def drop(self, collection: str) -> None:

@@ -46,17 +46,17 @@ def filterable(metadata: Mapping[str, Any]) -> dict[str, Scalar | list[Scalar]]:
     """The source's metadata as every store supports it: text, numbers, booleans, and lists of one of these types.
 
     Leaves out null, which stores do not have. Nested values become JSON text."""
-    kept: dict[str, Scalar | list[Scalar]] = {}
+    result: dict[str, Scalar | list[Scalar]] = {}
     for key, value in metadata.items():
         # Names that begin with `_` are ours, and a filter has no field that begins with `$` or `#`.
-        name = str(key).lstrip("_$#") or f"field_{len(kept)}"
+        name = str(key).lstrip("_$#") or f"field_{len(result)}"
         if isinstance(value, (list, tuple)):
             items = [item for item in map(_scalar, value) if item is not None]
             if items:
-                kept[name] = _alike(items)
+                result[name] = _alike(items)
         elif (scalar := _scalar(value)) is not None:
-            kept[name] = scalar
-    return kept
+            result[name] = scalar
+    return result
 
 
 def _scalar(value: Any) -> Scalar | None:

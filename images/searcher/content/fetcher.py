@@ -145,7 +145,7 @@ class _Network(httpcore.AsyncNetworkBackend):
 
         An unknown name gets the same error, so that clients cannot find out the names of this network."""
         addresses = [ip_address(text) for text in await self._resolve(host, port)]
-        listed = self._rules.lists(host, port)
+        listed = self._rules.allows_exactly(host, port)
         refused = [
             address for address in addresses if self._rules.denies(address, port) or not self._allowed(address, listed)
         ]

@@ -126,8 +126,8 @@ class Evaluation:
             batch = slice(start, start + MAX_BATCH)
             batch_hits = self._store.search(pointer.collection, vectors[batch], k=k + 1)
             for query, hits in zip(queries[batch], batch_hits, strict=True):
-                others = {hit.id: hit for hit in hits if hit.id != query.source_image}
-                results.append([*others.values()][:k])
+                by_id = {hit.id: hit for hit in hits if hit.id != query.source_image}
+                results.append([*by_id.values()][:k])
         return results
 
 

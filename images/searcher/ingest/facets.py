@@ -102,5 +102,5 @@ class _Field:
 
 def _first(counts: Counter[tuple[bool, Scalar]]) -> list[FacetValue]:
     """The most frequent values. Equally frequent ones are ordered by text, so that each ingest writes the same."""
-    kept = heapq.nsmallest(VALUES, counts.items(), key=lambda item: (-item[1], str(item[0][1])))
-    return [FacetValue(value=value, count=count) for (_, value), count in kept]
+    most_frequent = heapq.nsmallest(VALUES, counts.items(), key=lambda item: (-item[1], str(item[0][1])))
+    return [FacetValue(value=value, count=count) for (_, value), count in most_frequent]

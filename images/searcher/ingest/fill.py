@@ -46,7 +46,7 @@ class BatchSize:
     def __init__(self) -> None:
         self.records = FIRST_BATCH
 
-    def of(self, remaining: int) -> int:
+    def for_remaining(self, remaining: int) -> int:
         """The size of the next batch, such that all batches of `remaining` records have about the same size."""
         return -(-remaining // max(1, round(remaining / self.records)))
 
@@ -106,7 +106,7 @@ class Filler:
         added = 0
         while remaining := len(records) - added:
             check_stopping(self._stopping)
-            batch = records[added : added + size.of(remaining)]
+            batch = records[added : added + size.for_remaining(remaining)]
             start = self._clock()
             with self._metrics.timed("store"):
                 self._store.add(collection, batch)

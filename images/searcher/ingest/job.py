@@ -76,7 +76,7 @@ class Ingest:
                 f"{self._folder.bad_list} has the reason for each"
             )
         with self._metrics.timed("verify"):
-            found = verify(self._store, collection, run=plan.run, rows=rows, samples=sample)
+            found_itself = verify(self._store, collection, run=plan.run, rows=rows, samples=sample)
             # Again with a new client, which sees the collection as a restarted searcher would.
             store = self._store.reopen()
             verify(store, collection, run=plan.run, rows=rows, samples=sample)
@@ -94,7 +94,7 @@ class Ingest:
             added=added,
             bad=bad,
             sampled=len(sample.records),
-            found=found,
+            found_itself=found_itself,
             seconds=self._clock() - start,
             stages=self._metrics.stage_seconds(),
         )

@@ -28,7 +28,7 @@ class Result:
     added: int
     bad: list[BadRow]
     sampled: int
-    found: int
+    found_itself: int
     """Samples that were their own nearest neighbour."""
     seconds: float
     stages: dict[str, float]
@@ -37,7 +37,7 @@ class Result:
 def report(plan: Plan, shards: Sequence[Shard], result: Result) -> Report:
     """The report of a run."""
     model = same_model(shards)
-    own = [shard.done for shard in shards if shard.folder.run == plan.run]
+    own_shards = [shard.done for shard in shards if shard.folder.run == plan.run]
     reasons = Counter(f"{row.stage}: {row.reason}" for row in result.bad)
     return Report(
         run=plan.run,
@@ -56,13 +56,13 @@ def report(plan: Plan, shards: Sequence[Shard], result: Result) -> Report:
         skipped=plan.skipped,
         bad_reasons=dict(reasons.most_common(BAD_EXAMPLES)),
         bad_examples=[_entry(row) for row in result.bad[:BAD_EXAMPLES]],
-        embed_seconds=round(sum(done.seconds for done in own), 3),
-        embed_stages=_sum([done.stages for done in own]),
-        embed_bytes=sum(done.bytes for done in own),
+        embed_seconds=round(sum(done.seconds for done in own_shards), 3),
+        embed_stages=_sum([done.stages for done in own_shards]),
+        embed_bytes=sum(done.bytes for done in own_shards),
         ingest_seconds=round(result.seconds, 3),
         ingest_stages=result.stages,
         vectors_added=result.added,
-        verified={"counted": result.rows, "sampled": result.sampled, "found_itself": result.found},
+        verified={"counted": result.rows, "sampled": result.sampled, "found_itself": result.found_itself},
     )
 
 

@@ -96,7 +96,7 @@ class SearchEngine:
             index=index.pointer.index,
             run=index.pointer.run,
             model=index.pointer.model,
-            took_ms=watch.took(),
+            took_ms=watch.times(),
         )
 
     async def _query_vector(self, terms: Sequence[Term], index: ServedIndex, watch: _Stopwatch) -> Vector:
@@ -167,7 +167,7 @@ class _Stopwatch:
         yield
         self._store += perf_counter() - start
 
-    def took(self) -> Took:
+    def times(self) -> Took:
         total = perf_counter() - self._start
         return Took.model_construct(
             encode=_milliseconds(self._encode), store=_milliseconds(self._store), total=_milliseconds(total)

@@ -34,10 +34,10 @@ def pools(first: int, limits: SearchSettings) -> Iterator[int]:
     yield largest
 
 
-def ranked(before: Sequence[Hit], hits: Iterable[Hit]) -> list[Hit]:
-    """`before`, unchanged, then the new ones of `hits`: best first, equal scores by id."""
-    known = {hit.id for hit in before}
-    return [*before, *sorted((hit for hit in hits if hit.id not in known), key=lambda hit: (-hit.score, hit.id))]
+def ranked(earlier: Sequence[Hit], hits: Iterable[Hit]) -> list[Hit]:
+    """`earlier`, unchanged, then the new ones of `hits`: best first, equal scores by id."""
+    known = {hit.id for hit in earlier}
+    return [*earlier, *sorted((hit for hit in hits if hit.id not in known), key=lambda hit: (-hit.score, hit.id))]
 
 
 @dataclass
@@ -71,13 +71,13 @@ def folded(hits: Sequence[Hit], min_cosine: float) -> list[Group]:
         similar = block @ np.concatenate([vectors[leaders], block]).T >= min_cosine - ROUNDING
         group = np.arange(similar.shape[1])  # of each column; -1: the column leads no group
         group[len(leaders) :] = -1
-        own = group[len(leaders) :]
+        block_group = group[len(leaders) :]
         for row, hit in enumerate(hits[start : start + FOLD_ROWS]):
             matching = group[similar[row] & (group >= 0)]
             if matching.size:
                 groups[matching[0]].duplicates.append(hit.id)
             else:
-                own[row] = len(groups)
+                block_group[row] = len(groups)
                 groups.append(Group(hit))
                 leaders.append(start + row)
     return groups

@@ -155,13 +155,15 @@ def router(
         _check("subject", [request.subject], request.subject_type)
         _check("prompt", prompts, request.prompt_type)
         name = _index(catalog, index, request)
-        (subject,), others = await asyncio.gather(
+        (subject_vector,), prompt_vectors = await asyncio.gather(
             vectors([request.subject], name, "subject"), vectors(prompts, name, "prompt")
         )
-        cosines = dict(zip(request.prompt, (np.asarray(others) @ np.asarray(subject)).tolist(), strict=True))
-        named = isinstance(next(iter(cosines)), str)
+        cosines = dict(
+            zip(request.prompt, (np.asarray(prompt_vectors) @ np.asarray(subject_vector)).tolist(), strict=True)
+        )
+        has_names = isinstance(next(iter(cosines)), str)
         return ClipSimilarity.model_construct(
-            similarity=cosines if named else list(cosines.values()), time=perf_counter() - start
+            similarity=cosines if has_names else list(cosines.values()), time=perf_counter() - start
         )
 
     return routes
