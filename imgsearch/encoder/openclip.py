@@ -19,10 +19,11 @@ from torch import Tensor
 from torchvision import transforms
 
 from imgsearch import machine
-from imgsearch.encoder import LOCAL, Encoder, Pixels, Vectors
+from imgsearch.encoder import LOCAL, Encoder, Pixels
 from imgsearch.encoder.geometry import Geometry
 from imgsearch.encoder.packed import pack
-from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
+from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError, first_line
+from imgsearch.vectors import Vectors
 
 log = logging.getLogger(__name__)
 
@@ -238,16 +239,17 @@ def _similar(name: str, known: Sequence[str]) -> str:
 
 
 def _load_failure(model: str, error: Exception) -> ImgsearchError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if lines[0].startswith("Error(s) in loading state_dict") and len(lines) > 1:
+    reason = first_line(error)
+    if reason.startswith("Error(s) in loading state_dict"):
         # torch lists the missing, the unexpected and the misshapen weights, some hundreds of them
-        return PermanentError(f"the weights of {model} are those of another architecture: {lines[1][:300]}")
+        _, _, weights = str(error).partition("\n")
+        return PermanentError(f"the weights of {model} are those of another architecture: {weights.strip()[:300]}")
     if model.startswith(LOCAL):
-        return PermanentError(f"cannot load the model in {model.removeprefix(LOCAL)}: {lines[0]}")
+        return PermanentError(f"cannot load the model in {model.removeprefix(LOCAL)}: {reason}")
     if isinstance(error, ImportError):
-        return PermanentError(f"{model} needs a package that is not installed: {lines[0]}")
+        return PermanentError(f"{model} needs a package that is not installed: {reason}")
     return TemporaryError(
-        f"cannot load the weights of {model} ({lines[0]}): check the network, or HF_HOME if they should be cached"
+        f"cannot load the weights of {model} ({reason}): check the network, or HF_HOME if they should be cached"
     )
 
 

@@ -55,9 +55,9 @@ class Picture:
     """One decoded image, upright, in RGB."""
 
     image: Image.Image
-    """May be smaller than the original; see `Decoder.decode`."""
+    """The pixels; it may be smaller than the original, see `Decoder.decode`."""
     width: int
-    """Of the original, upright, in pixels."""
+    """Width and height of the original, upright, in pixels."""
     height: int
 
 
@@ -73,8 +73,8 @@ class Decoder:
         """Decodes the first frame, turns it upright, converts its colours to sRGB, and puts transparent pixels over
         white. Broken metadata beside the pixels is ignored.
 
-        With `target` (pixels), a JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 1/4, 1/8) whose shorter
-        side is still at least twice `target`. That is much faster, and the final resize still has pixels to average.
+        With `target` (pixels), a JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 1/4, 1/8) at which both
+        sides have at least twice `target`. This is much faster, and leaves enough pixels for the final resize.
         Raises BadImage("decode", …) for everything that is not a usable image.
         """
         if not data:
@@ -134,5 +134,5 @@ def _unknown(data: bytes) -> str:
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
         return "HEIC/HEIF is not supported: convert it to JPEG"
     if not data.strip(b"\0"):
-        return "it holds only zero bytes"
+        return "it contains only zero bytes"
     return "not an image in a supported format"

@@ -124,8 +124,8 @@ class World:
         ]
         header = Header("m", fingerprint, "", DIM, images=len(rows), bad=len(bad))
         self.storage.put(folder.part(shard, number), parts.to_bytes(rows, header))
-        lost: list[BadRow] = [{"key": key, "stage": "decode", "reason": "truncated", "etag": ""} for key in bad]
-        self.storage.put(folder.bad(shard, number), parts.bad_to_bytes(lost))
+        bad_rows = [BadRow(key, "decode", "truncated", etag="") for key in bad]
+        self.storage.put(folder.bad(shard, number), parts.bad_to_bytes(bad_rows))
 
     def thumbnails(self, folder: RunFolder, shards: int = 2) -> None:
         """Writes what the rows of a run say where their thumbnails are."""
@@ -360,7 +360,7 @@ class TestRefused:
         old.embedded("r1", A)
         old.store.create("photos-r1", dim=DIM)
         old.store.add("photos-r1", [Record(image_id("a3"), {}, -vector("a3"))])
-        self.refused(old, f"{image_id('a3')} does not find itself in photos-r1")
+        self.refused(old, f"{image_id('a3')} .*photos-r1")
 
     def test_a_run_without_one_usable_image(self, old: World) -> None:
         old.embedded("r1", [], bad=A, shards=1)
