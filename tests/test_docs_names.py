@@ -17,7 +17,8 @@ from controller.cli.metrics import RunMetrics
 from controller.main import parser
 from embedder.metrics import EmbedMetrics
 from imgsearch import labels
-from imgsearch.settings import API_KEY_VARIABLE, documentation
+from imgsearch.settings import API_KEY_VARIABLE
+from imgsearch.settings.documentation import documentation
 from searcher.app import PUBLIC
 from searcher.ingest.metrics import IngestMetrics
 from searcher.search.metrics import Metrics
