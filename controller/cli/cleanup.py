@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 
 from controller.cli.console import Terminal
-from controller.cli.options import TargetOptions, add_options, read_options
+from controller.cli.options import add_target, read_target
 from controller.cli.target import open_target
 from controller.jobs.manifests import CONTROLLER, job_name
 from controller.jobs.state import Phase, Stage
@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", action="store_true", help="Delete its files and vectors, too. Refused while an index serves the run"
     )
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     known = target.backend.runs()
     if args.data and not args.run:
         raise UsageError("--data needs a RUN: it deletes the run permanently")

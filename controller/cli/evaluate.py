@@ -10,7 +10,7 @@ from typing import Any
 
 from controller.cli import plot
 from controller.cli.console import Terminal, add_output
-from controller.cli.options import TargetOptions, add_options, positive, read_options
+from controller.cli.options import add_target, positive, read_target
 from controller.cli.tables import Evaluation, evaluated_index, evaluation_rows, weakest_labels
 from controller.cli.target import Target, open_target
 from imgsearch.errors import ExitCode, TemporaryError, UsageError
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="Draw a plot as well, as .svg or .png")
     add_output(parser)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         raise UsageError(f"name another index to compare {args.index} with")
     if args.plot:
         plot.check_plot(args.plot)
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     target.require_programs()
     wanted = EvaluateSettings(args.other, args.queries, args.labels, args.captions)
     evaluation = _evaluation(target, RunSettings(index=args.index), wanted)

@@ -194,6 +194,15 @@ def read_options(cls: type[T], args: argparse.Namespace) -> T:
     return cls(**values)
 
 
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that select the target of a command."""
+    add_options(parser.add_argument_group("target"), TargetOptions)
+
+
+def read_target(args: argparse.Namespace) -> TargetOptions:
+    return read_options(TargetOptions, args)
+
+
 def to_arguments(options: Any) -> list[str]:
     """The arguments of a command line that give these options. Options with their default value are left out."""
     written: list[str] = []

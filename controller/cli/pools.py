@@ -11,7 +11,7 @@ from controller.backends import skypilot
 from controller.backends.skypilot.pools import ensure_pool, remove_pool
 from controller.backends.skypilot.prices import prices
 from controller.cli.console import Terminal, add_output
-from controller.cli.options import TargetOptions, add_options, read_options
+from controller.cli.options import add_target, read_target
 from controller.cli.target import connect, finder
 from controller.gpus.nodes import Offer
 from imgsearch.errors import ExitCode, UsageError
@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", type=Path, metavar="YAML", help="File of machines, for `up`")
     parser.add_argument("--yes", action="store_true", help="Do not ask before `down`")
     add_output(parser)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    options = read_options(TargetOptions, args)
+    options = read_target(args)
     if options.local or options.home is not None:
         raise UsageError("a pool belongs to a cluster: remove --local and --home")
     if args.action and not args.name:

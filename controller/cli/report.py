@@ -9,7 +9,7 @@ from typing import Any
 from controller.backends import skypilot
 from controller.backends.skypilot.prices import prices
 from controller.cli.console import Terminal, add_output
-from controller.cli.options import TargetOptions, add_options, read_options
+from controller.cli.options import add_target, read_target
 from controller.cli.tables import report_table
 from controller.cli.target import Target, open_target
 from controller.jobs.cost import cost
@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="Id of the run. Default: the latest finished run")
     parser.add_argument("--bad", action="store_true", help="Print every image that could not be used, as CSV")
     add_output(parser)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     run = args.run or _latest(target)
     if args.bad:
         terminal.text(_bad_images(target, run))

@@ -10,7 +10,7 @@ import yaml
 
 from controller.cli.console import Terminal
 from controller.cli.metrics import RunMetrics
-from controller.cli.options import RunOptions, TargetOptions, add_options, read_options
+from controller.cli.options import RunOptions, add_options, add_target, read_options, read_target
 from controller.cli.progress import RunView
 from controller.cli.settings import metrics_port, overridden, with_run
 from controller.cli.tables import plural
@@ -31,12 +31,12 @@ how it ended."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, RunOptions)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
     options = read_options(RunOptions, args)
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     settings = _settings(options, target)
     if options.detach:
         return _detach(options, target, settings, terminal)
