@@ -26,6 +26,8 @@ PLANTED = [
     ("controller/backends/skypilot/placement.py", "controller.backends.skypilot.reconciler"),
     # a backend imports another
     ("controller/backends/local.py", "controller.backends.kubernetes.backend"),
+    ("controller/backends/skypilot/backend.py", "controller.backends.kubernetes.pods"),
+    ("controller/backends/kubernetes/backend.py", "controller.backends.skypilot.placement"),
     # a program imports another, and the library a program
     ("images/embedder/plan.py", "searcher.ingest.run_reader"),
     ("imgsearch/stage.py", "controller.jobs.state"),

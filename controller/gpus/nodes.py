@@ -22,6 +22,7 @@ from controller.gpus.accelerators import (
     Kind,
     canonical,
 )
+from controller.gpus.pods import ENDED, requested_gpus
 from imgsearch.errors import PermanentError, UsageError
 
 Object = Mapping[str, Any]
@@ -37,7 +38,6 @@ SPOT_LABELS = {
 NVIDIA = "nvidia.com/gpu"
 UNKNOWN = "unknown"
 """The accelerator of GPU nodes without such a label. In lower case, it sorts after the names."""
-ENDED = ("Succeeded", "Failed")
 AUTOSCALER_ADVICE = "set an autoscaler that can add such nodes (pipeline.autoscaler in the chart's values)"
 
 
@@ -185,7 +185,7 @@ def labelled(node: Object) -> tuple[str, bool]:
     node has no label for it."""
     labels = node["metadata"].get("labels", {})
     accelerator = next((canonical(value) for key in ACCELERATOR_LABELS if (value := labels.get(key))), "")
-    return accelerator, _is_spot(labels)
+    return accelerator, is_spot(labels)
 
 
 @dataclass(frozen=True)
@@ -227,10 +227,11 @@ def _gpu_node(node: Object) -> _GpuNode | None:
     if not ready or node.get("spec", {}).get("unschedulable") or not gpus or sliced:
         return None
     resource = max(gpus, key=lambda name: gpus[name])
-    return _GpuNode(node["metadata"]["name"], resource, gpus[resource], naming, _is_spot(labels))
+    return _GpuNode(node["metadata"]["name"], resource, gpus[resource], naming, is_spot(labels))
 
 
-def _is_spot(labels: Object) -> bool:
+def is_spot(labels: Object) -> bool:
+    """Whether a node with these labels is a spot node."""
     return any(labels.get(key) == value for key, value in SPOT_LABELS.items())
 
 
@@ -242,26 +243,9 @@ def _free(nodes: Sequence[_GpuNode], pods: Sequence[Object] | None) -> int | Non
     for pod in pods:
         name = pod["spec"].get("nodeName")
         if name in left and pod.get("status", {}).get("phase") not in ENDED:
-            left[name] -= _requested(pod["spec"], resources[name])
+            left[name] -= requested_gpus(pod["spec"]).get(resources[name], 0)
     # A broken device is not allocatable, but a pod may still hold it.
     return sum(max(0, count) for count in left.values())
-
-
-def _requested(pod: Object, resource: str) -> int:
-    """The request of a pod as the scheduler computes it: init containers run one after the other before the others;
-    sidecars run beside the containers after them
-    (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers)."""
-
-    def requests(container: Object) -> int:
-        resources = container.get("resources", {})
-        return int({**resources.get("limits", {}), **resources.get("requests", {})}.get(resource, 0))
-
-    most = sidecars = 0
-    for container in pod.get("initContainers", []):
-        most = max(most, sidecars + requests(container))
-        if container.get("restartPolicy") == "Always":
-            sidecars += requests(container)
-    return max(most, sidecars + sum(requests(container) for container in pod["containers"]))
 
 
 def _no_such_shape(kind: Kind, gpu_nodes: Sequence[_GpuNode], having: Sequence[_GpuNode]) -> NoSuchShape:

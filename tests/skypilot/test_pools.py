@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.backends.kubernetes.kubeconfig import Kubeconfig
+from controller.backends.kubeconfig import Kubeconfig
 from controller.backends.skypilot.pools import ProvisioningFailed, ensure_pool, remove_pool
 from imgsearch.errors import TemporaryError, UsageError
 from tests.skypilot.cluster import kubeconfig

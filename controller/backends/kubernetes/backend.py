@@ -17,6 +17,7 @@ from controller.backends.kubernetes.api import AlreadyExists, Api, Object
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.progress import JOBS, PODS, RunProgress
 from controller.backends.kubernetes.query_jobs import run_query_job
+from controller.gpus.pods import requested_gpus
 from controller.jobs import manifests
 from controller.jobs.annotations import Overflow
 from controller.jobs.results import Answer
@@ -141,7 +142,7 @@ class KubernetesBackend:
 
     def parallelism(self) -> int:
         """The number of pods for which the cluster has GPUs; at least 1."""
-        requested = pods.gpus(self.template(Stage.EMBED)["spec"])
+        requested = requested_gpus(self.template(Stage.EMBED)["spec"])
         try:
             nodes = self._api.nodes() if requested else []
         except PermanentError:  # this account is not allowed to list nodes

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from controller.gpus.pods import ENDED, requested_gpus
+
 INDEX = "batch.kubernetes.io/job-completion-index"
 JOB = "batch.kubernetes.io/job-name"
 JOB_UID = "batch.kubernetes.io/controller-uid"
-ENDED = ("Succeeded", "Failed")
 NODE_REMOVED = "its node was removed"
 NO_REASON = "its pod failed without a reason"
 OUT_OF_MEMORY = "killed: it needs more memory than its limit"
@@ -56,7 +57,7 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
         phase=phase,
         result=_result(status, terminated) if phase in ENDED else None,
         waits_for=_waits_for(status) if phase == "Pending" else "",
-        gpus=sum(gpus(pod["spec"]).values()),
+        gpus=sum(requested_gpus(pod["spec"]).values()),
         node=pod["spec"].get("nodeName", ""),
         started=status.get("startTime", ""),
         ended=_ended_at(status, terminated) if phase in ENDED else "",
@@ -172,13 +173,3 @@ def trouble(pod: Mapping[str, Any]) -> str | None:
     ]
     last = f"; last exit: {terminated[0].get('message') or terminated[0].get('reason')}" if terminated else ""
     return f"pod {name} is not ready: {_waits_for(status) or STILL_STARTING}{last}"
-
-
-def gpus(pod: Mapping[str, Any]) -> dict[str, int]:
-    """GPUs that a PodSpec requests, by resource name (`nvidia.com/gpu`)."""
-    counts: Counter[str] = Counter()
-    for container in pod["containers"]:
-        for name, count in container.get("resources", {}).get("limits", {}).items():
-            if name.endswith("/gpu"):
-                counts[name] += int(count)
-    return dict(counts)

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from controller.backends.files import runs_below
-from controller.backends.kubernetes import pods
 from controller.backends.skypilot import attempts
 from controller.backends.skypilot.attempts import Index, Step, TaskStatus
 from controller.backends.skypilot.jobfiles import JobFolder, StoredJob
 from controller.backends.skypilot.placement import pod_template
 from controller.backends.skypilot.reconciler import Reconciler, Tasks, task_name
 from controller.backends.skypilot.taskfiles import TASKS, read_task
+from controller.gpus.pods import requested_gpus
 from controller.jobs.manifests import job_name, must_be_same
 from controller.jobs.results import Answer, IndexReport, answer, failure
 from controller.jobs.state import JobState, Stage, job_state
@@ -281,4 +281,4 @@ class SkyBackend:
 
 
 def _gpus_per_machine(job: Mapping[str, Any]) -> int:
-    return sum(pods.gpus(job["spec"]["template"]["spec"]).values())
+    return sum(requested_gpus(job["spec"]["template"]["spec"]).values())

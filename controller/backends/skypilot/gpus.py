@@ -10,7 +10,7 @@ from typing import Any
 
 from controller.backends.skypilot import load, whole_tracebacks
 from controller.gpus.accelerators import Kind
-from controller.gpus.nodes import AUTOSCALER_ADVICE, SPOT_LABELS, UNKNOWN, NodeMatch, NoSuchShape, NotAllowed, Offer
+from controller.gpus.nodes import AUTOSCALER_ADVICE, UNKNOWN, NodeMatch, NoSuchShape, NotAllowed, Offer, is_spot
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
 log = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class _Node:
 
     @property
     def spot(self) -> bool:
-        return any(self.labels.get(key) == value for key, value in SPOT_LABELS.items())
+        return is_spot(self.labels)
 
 
 def _free(nodes: Sequence[_Node]) -> int | None:

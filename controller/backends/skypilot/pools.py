@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.backends.files import read_yaml, write_yaml
-from controller.backends.kubernetes.kubeconfig import Kubeconfig, MissingEntry
+from controller.backends.kubeconfig import Kubeconfig, MissingEntry
 from controller.backends.skypilot import load, whole_tracebacks
 from controller.backends.skypilot.messages import Line, failure, readable
 from imgsearch.errors import TemporaryError, UsageError
