@@ -56,6 +56,13 @@ class Backend(JobBackend, Queries, Protocol):
     """A backend for every command."""
 
 
+class Scaler(Protocol):
+    """Changes the number of pods of a running Job."""
+
+    def widen(self, job: JobState, parallelism: int) -> None:
+        """Lets an active Job have more pods at a time."""
+
+
 class EventRecorder(Protocol):
     """Records events of a Job for people who look at it later."""
 

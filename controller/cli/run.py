@@ -56,6 +56,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         capacity=capacity,
         placement=placement,
         show=show,
+        scaler=target.scaler,
         events=target.events,
     )
     if options.dry_run:

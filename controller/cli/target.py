@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from controller.backends import Backend, EventRecorder, JobBackend
+from controller.backends import Backend, EventRecorder, JobBackend, Scaler
 from controller.backends.kubernetes.gpus import NodeGpuFinder
 from controller.backends.local import RELEASE as LOCAL_RELEASE
 from controller.backends.local import LocalBackend
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 class Target(ABC):
     """The backend of a command, and the settings of its storage and store."""
 
+    scaler: Scaler | None = None
+    """None: a running Job keeps its number of pods."""
     events: EventRecorder | None = None
     """None: this target has no events."""
 
@@ -156,6 +158,7 @@ class ReleaseTarget(Target):
 
         self._api, self._context = connect(options, env)
         self._kubernetes = KubernetesBackend(self._api, options.release)
+        self.scaler = self._kubernetes
         self.events = Events(self._api)
         self._options = options
         self._env = env
@@ -180,7 +183,6 @@ class ReleaseTarget(Target):
             max(1, min(start, most or start)),
             most=most,
             room=lambda: room(find(nodes, options.accelerators)),
-            widen=self._kubernetes.widen,
             patience=jobs.capacity_seconds,
         )
         return capacity, NodePlacement(tuple(matches), options.spot)

@@ -93,7 +93,6 @@ class KubernetesBackend:
         self._await_deletion(name)
 
     def widen(self, job: JobState, parallelism: int) -> None:
-        """Lets an active Job have more pods at a time."""
         self._put(self._api.patch(*JOBS, job.name, {"spec": {"parallelism": parallelism}}))
 
     def annotate(self, job: JobState, overflow: Overflow) -> None:

@@ -76,6 +76,7 @@ def pipeline(
         release=RELEASE,
         capacity=capacity or Capacity(2),
         show=show,
+        scaler=cluster,
         events=Events(cluster._api, now=lambda: NOW),
     )
 
@@ -549,7 +550,7 @@ def test_a_job_gets_more_pods_when_gpus_become_free(
         server.put("jobs", {**there, "status": done if there["spec"]["parallelism"] == 3 else {"active": 1}})
 
     with Workers(server, play):
-        capacity = Capacity(1, most=9, room=room, widen=cluster.widen, clock=clock)
+        capacity = Capacity(1, most=9, room=room, clock=clock)
         end, _ = pipeline(cluster, soon, capacity).run()
     assert end == Finished()
     assert server.count("patch", "jobs") >= 1
