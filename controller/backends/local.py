@@ -21,7 +21,7 @@ from typing import Any
 from controller.backends.files import runs_below
 from controller.backends.processes import INTERRUPTED, Runner, conclude, is_locked, read_job, read_result, tail
 from controller.jobs.manifests import job_name, must_be_same
-from controller.jobs.results import Answer, IndexReport, answer, failure, progress
+from controller.jobs.results import Answer, ErrorResult, IndexReport, answer, failure, progress
 from controller.jobs.state import JobState, Stage, job_state
 from imgsearch.errors import ExitCode, TemporaryError, UsageError
 from imgsearch.settings import Settings
@@ -92,7 +92,7 @@ class LocalBackend:
             raise TemporaryError(f"{program} {verb} exited with code {process.returncode}: {errors}") from None
         if process.returncode == ExitCode.DONE:
             return response
-        raise failure(process.returncode, response.result.get("error", "interrupted"))
+        raise failure(process.returncode, ErrorResult.from_json(response.result).error)
 
     def program(self, program: str, verb: str, settings: Settings) -> int:
         """Runs a program in the foreground, on this terminal, until it ends; returns its exit code."""

@@ -21,7 +21,7 @@ from controller.backends.skypilot.backend import SkyBackend, Taken
 from controller.backends.skypilot.placement import MachinePlacement
 from controller.jobs import manifests
 from controller.jobs.annotations import Overflow
-from controller.jobs.results import EmbedResult, IndexReport
+from controller.jobs.results import EmbedResult, ErrorResult, IndexReport
 from controller.jobs.state import JobState, Stage
 from controller.jobs.usage import added
 from imgsearch import labels
@@ -64,19 +64,18 @@ def collected(job: JobState, taken: Taken) -> Overflow:
     for number, index in sorted(taken.indexes.items()):
         if index.step is not Step.DONE or number in succeeded | failed.keys() | superseded:
             continue
-        result = index.result or {}
         if number in job.succeeded or job.phase.ended:
             if not index.seconds:
                 continue
             superseded.add(number)
         elif index.succeeded:
-            embedded = EmbedResult.from_json(result)
+            embedded = EmbedResult.from_json(index.result or {})
             succeeded.add(number)
             images, bad = images + embedded.processed, bad + embedded.bad
         elif attempts.was_refused(index):
             continue
         else:
-            failed[number] = str(result.get("error", ""))
+            failed[number] = ErrorResult.from_json(index.result).error
         gpu_hours = added(gpu_hours, {taken.gpu: taken.gpus * index.seconds / 3600})
     return replace(
         old,
@@ -216,7 +215,7 @@ class OverflowBackend:
         for number in self._requested & indexes.keys() - job.succeeded:
             if not self._refused and attempts.was_refused(indexes[number]):
                 self._refused = True
-                error = (indexes[number].result or {}).get("error", "")
+                error = ErrorResult.from_json(indexes[number].result).error
                 log.warning("no machine can be rented; waiting shards stay in the cluster: %s", error)
 
     def _manifest(self, job: JobState) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import IO, Any
 from controller.backends.files import write_json
 from controller.jobs.indexes import format_indexes
 from controller.jobs.manifests import final_codes
+from controller.jobs.results import ErrorResult
 from imgsearch.errors import ExitCode
 
 GRACE_SECONDS = 30.0
@@ -108,7 +109,7 @@ class Runner:
             if code == ExitCode.DONE:
                 return index, True
             if read_result(result) is None:
-                result.write_text(json.dumps({"error": _exit_reason(code, self._folder)}))
+                write_json(result, ErrorResult(_exit_reason(code, self._folder)).to_json())
             if code in final_codes(self._spec):
                 return index, False
             self._stopping.wait(2.0**attempt)

@@ -65,6 +65,22 @@ class IngestResult:
 
 
 @dataclass(frozen=True)
+class ErrorResult:
+    """Result of a program that failed. Where it left none, the reason for that."""
+
+    error: str
+
+    @classmethod
+    def from_json(cls, result: Mapping[str, Any] | None) -> ErrorResult:
+        if not result:
+            return cls(UNKNOWN_ERROR)
+        return cls(str(result.get("error") or ("interrupted" if "interrupted" in result else UNKNOWN_ERROR)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"error": self.error}
+
+
+@dataclass(frozen=True)
 class IndexReport:
     """Result and progress of one completion index."""
 
@@ -76,7 +92,8 @@ class IndexReport:
 
     @property
     def error(self) -> str | None:
-        return (self.result or {}).get("error")
+        """The error of a failed index; None where it left no result."""
+        return ErrorResult.from_json(self.result).error if self.result else None
 
     @property
     def embedded(self) -> EmbedResult | None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from controller.gpus.pods import ENDED, requested_gpus
+from controller.jobs.results import ErrorResult
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 JOB = "batch.kubernetes.io/job-name"
@@ -133,9 +134,9 @@ def _ended_at(status: Mapping[str, Any], terminated: Mapping[str, Any] | None) -
 def _result(status: Mapping[str, Any], terminated: Mapping[str, Any] | None) -> Mapping[str, Any]:
     disrupted = any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", []))
     if disrupted and status["phase"] == "Failed":  # a disrupted pod may still succeed
-        return {"error": NODE_REMOVED}
+        return ErrorResult(NODE_REMOVED).to_json()
     if terminated is None:
-        return {"error": status.get("message") or status.get("reason") or NO_REASON}
+        return ErrorResult(status.get("message") or status.get("reason") or NO_REASON).to_json()
     try:
         message = json.loads(terminated.get("message") or "")
         if isinstance(message, dict):
@@ -143,8 +144,8 @@ def _result(status: Mapping[str, Any], terminated: Mapping[str, Any] | None) -> 
     except ValueError:
         pass
     if terminated.get("reason") == "OOMKilled":
-        return {"error": OUT_OF_MEMORY}
-    return {"error": terminated.get("message") or f"exited with code {terminated['exitCode']}; see its log"}
+        return ErrorResult(OUT_OF_MEMORY).to_json()
+    return ErrorResult(terminated.get("message") or f"exited with code {terminated['exitCode']}; see its log").to_json()
 
 
 def _waits_for(status: Mapping[str, Any]) -> str:
@@ -165,7 +166,7 @@ def trouble(pod: Mapping[str, Any]) -> str | None:
     if status.get("phase") == "Succeeded" or conditions.get("Ready", {}).get("status") == "True":
         return None
     if status.get("phase") == "Failed":
-        return f"pod {name} failed: {_result(status, _terminated(status)).get('error', 'interrupted')}"
+        return f"pod {name} failed: {ErrorResult.from_json(_result(status, _terminated(status))).error}"
     terminated = [
         state
         for container in status.get("containerStatuses", [])

@@ -18,7 +18,7 @@ from typing import Any
 
 from controller.jobs.indexes import format_indexes
 from controller.jobs.manifests import final_codes
-from controller.jobs.results import UNKNOWN_ERROR
+from controller.jobs.results import UNKNOWN_ERROR, ErrorResult
 from imgsearch.errors import ExitCode
 
 RETRY_DELAY = timedelta(seconds=60)
@@ -134,7 +134,7 @@ def given_up(index: Index, error: str, now: datetime) -> Index:
     """The index as failed, at any step before it is decided."""
     if index.step is Step.DONE or index.succeeded is not None:
         return index
-    failed = replace(index, succeeded=False, result={"error": error}, since="", reason="")
+    failed = replace(index, succeeded=False, result=ErrorResult(error).to_json(), since="", reason="")
     return replace(failed, step=Step.DONE) if index.step is Step.QUEUED else _stopping(failed, now)
 
 
@@ -253,13 +253,13 @@ def _exited(index: Index, exit: Exit | None, spec: Mapping[str, Any], now: datet
 
 def _result(exit: Exit | None) -> Mapping[str, Any]:
     if exit is None:
-        return {"error": UNKNOWN_ERROR}
+        return ErrorResult(UNKNOWN_ERROR).to_json()
     if exit.result is not None:
         return exit.result
     if exit.code == ExitCode.DONE:
         return {}
     reason = "killed: probably out of memory" if exit.code == KILLED else f"exited with code {exit.code}"
-    return {"error": f"{reason}; see its log"}
+    return ErrorResult(f"{reason}; see its log").to_json()
 
 
 def _stopping(index: Index, now: datetime) -> Index:

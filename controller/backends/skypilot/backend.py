@@ -24,7 +24,7 @@ from controller.backends.skypilot.reconciler import Reconciler, Tasks, task_name
 from controller.backends.skypilot.taskfiles import TASKS, read_task
 from controller.gpus.pods import requested_gpus
 from controller.jobs.manifests import job_name, must_be_same
-from controller.jobs.results import Answer, IndexReport, answer, failure
+from controller.jobs.results import Answer, ErrorResult, IndexReport, answer, failure
 from controller.jobs.state import JobState, Stage, job_state
 from controller.jobs.usage import Gpu
 from imgsearch import labels
@@ -202,7 +202,8 @@ class SkyBackend:
             if exit is None:
                 raise TemporaryError(f"{program} {verb} exited without a result on its machine: try again")
             if exit.code != ExitCode.DONE:
-                raise failure(exit.code, str((exit.result or {}).get("error", f"exited with code {exit.code}")))
+                error = ErrorResult.from_json(exit.result).error if exit.result else f"exited with code {exit.code}"
+                raise failure(exit.code, error)
             return answer(exit.printed)
         except ValueError as error:
             raise TemporaryError(f"invalid output of {program} {verb}: {error}") from error

@@ -1,8 +1,20 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from controller.jobs.results import EmbedResult, IndexReport, IngestResult, PlanResult, answer, failure, progress
+from controller.jobs.results import (
+    UNKNOWN_ERROR,
+    EmbedResult,
+    ErrorResult,
+    IndexReport,
+    IngestResult,
+    PlanResult,
+    answer,
+    failure,
+    progress,
+)
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
 
@@ -52,6 +64,20 @@ def test_results_of_stages_are_documents() -> None:
     assert EmbedResult.from_json({"shard": 0, "images": 9, "bad": 1}).processed == 10
     report = {"index": "photos", "images": 30, "bad": 1, "published": "r1", "seconds": 2.0}
     assert IngestResult.from_json(report) == IngestResult("photos", images=30, bad=1, published="r1")
+
+
+@pytest.mark.parametrize(
+    ("result", "error"),
+    [
+        ({"error": "damaged"}, "damaged"),
+        ({"interrupted": True}, "interrupted"),
+        ({}, UNKNOWN_ERROR),
+        (None, UNKNOWN_ERROR),
+    ],
+)
+def test_a_program_that_failed_has_an_error(result: dict[str, Any] | None, error: str) -> None:
+    assert ErrorResult.from_json(result) == ErrorResult(error)
+    assert ErrorResult.from_json(ErrorResult(error).to_json()) == ErrorResult(error)
 
 
 def test_an_index_has_a_result_an_error_or_neither() -> None:
