@@ -16,7 +16,7 @@ from typing import Any
 
 from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.skypilot import attempts, backend
-from controller.backends.skypilot.attempts import Index, Step
+from controller.backends.skypilot.attempts import IndexState, Step
 from controller.backends.skypilot.backend import SkyBackend, Taken
 from controller.backends.skypilot.placement import MachinePlacement
 from controller.jobs import manifests
@@ -88,7 +88,7 @@ def collected(job: JobState, taken: Taken) -> Overflow:
     )
 
 
-def merged(job: JobState, indexes: Mapping[int, Index]) -> JobState:
+def merged(job: JobState, indexes: Mapping[int, IndexState]) -> JobState:
     """The state of an active Job together with its rented machines."""
     reports = {
         number: IndexReport(None, index.done, index.total)
@@ -201,7 +201,7 @@ class OverflowBackend:
         if taken:
             self._sky.wait(0)
 
-    def _take(self, job: JobState, indexes: Mapping[int, Index]) -> None:
+    def _take(self, job: JobState, indexes: Mapping[int, IndexState]) -> None:
         room = self._sky.parallelism() - sum(index.step is not Step.DONE for index in indexes.values())
         # A machine that was refused to an earlier controller may be available now.
         taken = {number for number, index in indexes.items() if not attempts.was_refused(index)}
@@ -210,7 +210,7 @@ class OverflowBackend:
             self._requested |= {*late}
             self._sky.take(self._manifest(job), late)
 
-    def _check_refusals(self, job: JobState, indexes: Mapping[int, Index]) -> None:
+    def _check_refusals(self, job: JobState, indexes: Mapping[int, IndexState]) -> None:
         """Stops renting after the first refusal: all indexes request the same machine."""
         for number in self._requested & indexes.keys() - job.succeeded:
             if not self._refused and attempts.was_refused(indexes[number]):
@@ -242,7 +242,7 @@ class OverflowBackend:
             self._has_warned = True
 
 
-def _waiting_since(job: JobState, indexes: Mapping[int, Index]) -> str:
+def _waiting_since(job: JobState, indexes: Mapping[int, IndexState]) -> str:
     """The time since which the Job has neither a node nor a rented machine; empty where it has one, or none waits."""
     if not job.waiting_since or any(index.step in (Step.RUNNING, Step.STOPPING) for index in indexes.values()):
         return ""

@@ -80,8 +80,8 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True)
-class Index:
-    """One completion index. Times are ISO 8601."""
+class IndexState:
+    """One completion index at one moment. Times are ISO 8601."""
 
     step: Step = Step.QUEUED
     succeeded: bool | None = None
@@ -103,7 +103,7 @@ class Index:
     result: Mapping[str, Any] | None = None
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Index:
+    def from_json(cls, entry: Mapping[str, Any]) -> IndexState:
         fields = {FIELDS.get(name, name): value for name, value in entry.items()}
         return replace(cls(**fields), step=Step(entry["step"]))
 
@@ -116,12 +116,14 @@ FIELDS = {"why": "reason", "again": "retry_at"}
 """Fields by their names in the files of runs, where these differ."""
 
 
-def submitted(index: Index, now: datetime) -> Index:
+def submitted(index: IndexState, now: datetime) -> IndexState:
     """The index after its task was submitted."""
     return replace(index, step=Step.STARTING, since=index.since or _text(now), retry_at="", result=None)
 
 
-def advanced(index: Index, task: TaskState, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> Index:
+def advanced(
+    index: IndexState, task: TaskState, exit: Exit | None, spec: Mapping[str, Any], now: datetime
+) -> IndexState:
     """The index after its task was observed. `exit` is that of an ENDED task, None where its log has none; `spec` is
     the Job's."""
     if index.step in (Step.STARTING, Step.RUNNING):
@@ -130,7 +132,7 @@ def advanced(index: Index, task: TaskState, exit: Exit | None, spec: Mapping[str
     return _stopped(index) if index.step is Step.STOPPING and gone else index
 
 
-def given_up(index: Index, error: str, now: datetime) -> Index:
+def given_up(index: IndexState, error: str, now: datetime) -> IndexState:
     """The index as failed, at any step before it is decided."""
     if index.step is Step.DONE or index.succeeded is not None:
         return index
@@ -138,12 +140,12 @@ def given_up(index: Index, error: str, now: datetime) -> Index:
     return replace(failed, step=Step.DONE) if index.step is Step.QUEUED else _stopping(failed, now)
 
 
-def was_refused(index: Index) -> bool:
+def was_refused(index: IndexState) -> bool:
     """Whether it was given up before an attempt ended: no machine can be rented."""
     return index.succeeded is False and index.failures == 0
 
 
-def next_attempts(indexes: Mapping[int, Index], parallelism: int, now: datetime) -> list[int]:
+def next_attempts(indexes: Mapping[int, IndexState], parallelism: int, now: datetime) -> list[int]:
     """Indexes that start now: the lowest first, `parallelism` at a time, stopping ones included."""
     room = parallelism - sum(index.step not in (Step.QUEUED, Step.DONE) for index in indexes.values())
     ready = [
@@ -154,7 +156,7 @@ def next_attempts(indexes: Mapping[int, Index], parallelism: int, now: datetime)
     return ready[: max(0, room)]
 
 
-def status(job: Mapping[str, Any], indexes: Mapping[int, Index]) -> dict[str, Any]:
+def status(job: Mapping[str, Any], indexes: Mapping[int, IndexState]) -> dict[str, Any]:
     """The status of a batch/v1 Job with these indexes."""
     succeeded = {number for number, index in indexes.items() if index.succeeded}
     failed = {number for number, index in indexes.items() if index.succeeded is False}
@@ -179,12 +181,12 @@ def status(job: Mapping[str, Any], indexes: Mapping[int, Index]) -> dict[str, An
     return status
 
 
-def waiting(indexes: Mapping[int, Index]) -> dict[str, int]:
+def waiting(indexes: Mapping[int, IndexState]) -> dict[str, int]:
     """Reasons why indexes have no machine, and the number of indexes for each."""
     return dict(Counter(index.reason for index in indexes.values() if index.since and index.reason).most_common())
 
 
-def waiting_since(indexes: Mapping[int, Index]) -> str:
+def waiting_since(indexes: Mapping[int, IndexState]) -> str:
     """The time since which some indexes need a machine and none has one; empty otherwise."""
     times = [index.since for index in indexes.values() if index.since]
     if not times or any(index.step is Step.RUNNING for index in indexes.values()):
@@ -192,7 +194,7 @@ def waiting_since(indexes: Mapping[int, Index]) -> str:
     return max([min(times), *(index.ended for index in indexes.values())])
 
 
-def machine_hours(indexes: Mapping[int, Index], now: datetime) -> float:
+def machine_hours(indexes: Mapping[int, IndexState], now: datetime) -> float:
     """Machine time of all attempts that have started."""
     seconds = 0.0
     for index in indexes.values():
@@ -225,7 +227,9 @@ def parse_exit(log: str) -> Exit | None:
     return Exit(int(last[1]), result if isinstance(result, dict) else None, printed)
 
 
-def _observed(index: Index, task: TaskState, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> Index:
+def _observed(
+    index: IndexState, task: TaskState, exit: Exit | None, spec: Mapping[str, Any], now: datetime
+) -> IndexState:
     match task.status:
         case TaskStatus.WAITING:
             return replace(index, step=Step.STARTING, since=index.since or _text(now), reason=task.reason)
@@ -241,7 +245,7 @@ def _observed(index: Index, task: TaskState, exit: Exit | None, spec: Mapping[st
             return given_up(index, task.reason, now)
 
 
-def _exited(index: Index, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> Index:
+def _exited(index: IndexState, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> IndexState:
     # It may have started and ended between two observations.
     ran = replace(index, started=index.started or _text(now), since="", reason="", result=_result(exit))
     if exit is not None and exit.code == ExitCode.DONE:
@@ -262,17 +266,17 @@ def _result(exit: Exit | None) -> Mapping[str, Any]:
     return ErrorResult(f"{reason}; see its log").to_json()
 
 
-def _stopping(index: Index, now: datetime) -> Index:
+def _stopping(index: IndexState, now: datetime) -> IndexState:
     used = _seconds(index, now) if index.started else 0.0
     ended = _text(now) if index.started or index.succeeded is not None else index.ended
     return replace(index, step=Step.STOPPING, started="", ended=ended, seconds=index.seconds + used)
 
 
-def _stopped(index: Index) -> Index:
+def _stopped(index: IndexState) -> IndexState:
     return replace(index, step=Step.QUEUED if index.succeeded is None else Step.DONE)
 
 
-def _seconds(index: Index, now: datetime) -> float:
+def _seconds(index: IndexState, now: datetime) -> float:
     return max(0.0, (now - datetime.fromisoformat(index.started)).total_seconds())
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from controller.backends.files import runs_below
 from controller.backends.skypilot import attempts
-from controller.backends.skypilot.attempts import Index, Step, TaskStatus
+from controller.backends.skypilot.attempts import IndexState, Step, TaskStatus
 from controller.backends.skypilot.jobfiles import JobFolder, StoredJob
 from controller.backends.skypilot.placement import pod_template
 from controller.backends.skypilot.reconciler import Reconciler, Tasks, task_name
@@ -62,7 +62,7 @@ PARALLELISM = 4
 class Taken:
     """Indexes of a Kubernetes Job that run on rented machines."""
 
-    indexes: Mapping[int, Index]
+    indexes: Mapping[int, IndexState]
     gpus: int
     """GPUs of each machine."""
     gpu: Gpu
@@ -106,7 +106,7 @@ class SkyBackend:
             if stored := folder.read():
                 must_be_same(stored.job, job)
                 return
-            self._start(folder, job, dict.fromkeys(range(job["spec"]["completions"]), Index()))
+            self._start(folder, job, dict.fromkeys(range(job["spec"]["completions"]), IndexState()))
 
     def delete(self, name: str) -> None:
         folder = JobFolder(self._jobs / name)
@@ -155,7 +155,7 @@ class SkyBackend:
         with folder.locked():
             stored = folder.read()
             indexes = stored.indexes if stored else {}
-            new = {i: Index() for i in numbers if i not in indexes or attempts.was_refused(indexes[i])}
+            new = {i: IndexState() for i in numbers if i not in indexes or attempts.was_refused(indexes[i])}
             if new:
                 self._start(folder, stored.job if stored else job, {**indexes, **new})
 
@@ -232,7 +232,7 @@ class SkyBackend:
     def parallelism(self) -> int:
         return PARALLELISM
 
-    def _start(self, folder: JobFolder, job: Mapping[str, Any], indexes: Mapping[int, Index]) -> None:
+    def _start(self, folder: JobFolder, job: Mapping[str, Any], indexes: Mapping[int, IndexState]) -> None:
         """Stores a Job with these indexes and checks it for the first time. Its lock is held."""
         status = {"startTime": self._now().isoformat(timespec="seconds")}
         folder.write_indexes(indexes)

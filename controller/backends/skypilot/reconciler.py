@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from controller.backends.skypilot import attempts
-from controller.backends.skypilot.attempts import Index, Step, TaskState, TaskStatus
+from controller.backends.skypilot.attempts import IndexState, Step, TaskState, TaskStatus
 from controller.backends.skypilot.jobfiles import NEVER, JobFolder
 from controller.backends.skypilot.placement import TASK
 from controller.jobs.results import progress
@@ -67,7 +67,7 @@ class Reconciler:
         finally:
             folder.write_indexes(stored.indexes, self._now())
 
-    def _advance(self, folder: JobFolder, job: Mapping[str, Any], indexes: dict[int, Index]) -> None:
+    def _advance(self, folder: JobFolder, job: Mapping[str, Any], indexes: dict[int, IndexState]) -> None:
         """Changes `indexes` step by step, so that a later error loses nothing."""
         spec = job["spec"]
         self._apply_deadline(job, indexes)
@@ -101,7 +101,7 @@ class Reconciler:
             folder.write_indexes(indexes, now)
             self._tasks.submit(task_name(folder.name, number), self._task(job, number))
 
-    def _apply_deadline(self, job: Mapping[str, Any], indexes: dict[int, Index]) -> None:
+    def _apply_deadline(self, job: Mapping[str, Any], indexes: dict[int, IndexState]) -> None:
         seconds = job["spec"].get("activeDeadlineSeconds")
         if seconds is None:
             return
@@ -110,7 +110,7 @@ class Reconciler:
             for number, index in indexes.items():
                 indexes[number] = attempts.given_up(index, f"deadline exceeded: {seconds} s", now)
 
-    def _read_progress(self, job: str, indexes: dict[int, Index]) -> None:
+    def _read_progress(self, job: str, indexes: dict[int, IndexState]) -> None:
         now = self._now()
         running = [number for number, index in indexes.items() if index.step is Step.RUNNING]
         for number in sorted(running, key=lambda i: self._log_read_at.get(task_name(job, i), NEVER))[:LOGS]:
