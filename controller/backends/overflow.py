@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from controller.backends.kubernetes.backend import KubernetesBackend
-from controller.backends.skypilot import attempts, backend
+from controller.backends.skypilot import attempts
 from controller.backends.skypilot.attempts import IndexState, Step
-from controller.backends.skypilot.backend import SkyBackend, Taken
+from controller.backends.skypilot.backend import SKY_RELEASE, SkyBackend, Taken
 from controller.backends.skypilot.placement import MachinePlacement
 from controller.jobs import manifests
 from controller.jobs.annotations import Overflow
@@ -169,7 +169,7 @@ class OverflowBackend:
         self._kubernetes.delete(name)
         if overflowed:
             with self._tolerant():
-                self._sky.delete(manifests.job_name(backend.RELEASE, self._run, Stage.EMBED))
+                self._sky.delete(manifests.job_name(SKY_RELEASE, self._run, Stage.EMBED))
 
     def wait(self, seconds: float) -> None:
         self._kubernetes.wait(seconds)
@@ -223,7 +223,7 @@ class OverflowBackend:
             Stage.EMBED,
             self._settings,
             self._template,
-            release=backend.RELEASE,
+            release=SKY_RELEASE,
             completions=job.completions,
             parallelism=self._sky.parallelism(),
             placement=self._placement,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from controller.backends.files import write_json
+from controller.jobs import conditions
 from controller.jobs.indexes import format_indexes
 from controller.jobs.manifests import final_codes
 from controller.jobs.results import ErrorResult
@@ -28,7 +29,7 @@ from imgsearch.errors import ExitCode
 GRACE_SECONDS = 30.0
 """Time for a process to write its current part, like terminationGracePeriodSeconds."""
 TAIL_BYTES = 16_384
-INTERRUPTED = "its processes ended with their controller"
+CONTROLLER_ENDED = "its processes ended with their controller"
 
 
 class Runner:
@@ -38,14 +39,14 @@ class Runner:
         self, folder: Path, job: Mapping[str, Any], *, env: Mapping[str, str], changed: threading.Event
     ) -> None:
         self._folder = folder
-        self._job = {**job, "status": {"startTime": _now(), "active": 0}}
+        self._job = {**job, "status": {"startTime": now(), "active": 0}}
         self._spec = job["spec"]
         self._env = env
         self._changed = changed
         self._stopping = threading.Event()
         self._guard = threading.RLock()  # of the processes and of the Job's status
         self._processes: set[subprocess.Popen[bytes]] = set()
-        self.failure = INTERRUPTED
+        self.end_reason = CONTROLLER_ENDED
         """The reason why the Job ends without a condition."""
         self._thread = threading.Thread(target=self._run, name=folder.name)
 
@@ -85,15 +86,11 @@ class Runner:
                     status["failedIndexes"] = format_indexes(failed)
                     self._save()
                 if not self._stopping.is_set():
-                    if failed:
-                        conclude(status, "Failed", "FailedIndexes", f"indexes {format_indexes(failed)} failed")
-                    else:
-                        conclude(status, "Complete", "CompletionsReached", "")
-                        status["completionTime"] = _now()
+                    status |= conditions.end_status(failed, now())
                     self._save()
             except OSError as error:  # a full disk: without a condition the Job counts as interrupted
                 self._stopping.set()
-                self.failure = f"{error.strerror}: {error.filename}"
+                self.end_reason = f"{error.strerror}: {error.filename}"
                 self._changed.set()
 
     def _index(self, index: int) -> tuple[int, bool | None]:
@@ -157,13 +154,6 @@ class Runner:
         self._changed.set()
 
 
-def conclude(status: dict[str, Any], type: str, reason: str, message: str) -> None:
-    """Ends a Job by a condition of its status."""
-    status["conditions"] = [
-        {"type": type, "status": "True", "reason": reason, "message": message, "lastTransitionTime": _now()}
-    ]
-
-
 def is_locked(folder: Path) -> bool:
     """Whether a controller or a process still works on the Job of this folder."""
     try:
@@ -207,5 +197,5 @@ def _exit_reason(code: int, folder: Path) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

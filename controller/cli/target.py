@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from controller.backends import Backend, EventRecorder, JobBackend, Scaler
 from controller.backends.kubernetes.gpus import NodeGpuFinder
-from controller.backends.local import RELEASE as LOCAL_RELEASE
-from controller.backends.local import LocalBackend
+from controller.backends.local import LOCAL_RELEASE, LocalBackend
 from controller.backends.skypilot import INSTALL, installed
 from controller.backends.skypilot.gpus import SkyGpuFinder
 from controller.backends.skypilot.placement import MachinePlacement
 from controller.backends.skypilot.pools import ensure_pool
 from controller.cli import settings as run_settings
-from controller.cli.options import HOME, RunOptions, TargetOptions, to_arguments
+from controller.cli.options import DEFAULT_HOME, RunOptions, TargetOptions, to_arguments
 from controller.gpus.affinity import NodePlacement
 from controller.gpus.nodes import GpuFinder, find, room
 from controller.jobs.manifests import Placement
@@ -117,7 +116,7 @@ class LocalTarget(Target):
     """This machine: Jobs are processes."""
 
     def __init__(self, options: TargetOptions, env: Mapping[str, str]) -> None:
-        home = options.home or HOME
+        home = options.home or DEFAULT_HOME
         self._local = LocalBackend(home.expanduser(), env=env)
         again = TargetOptions(home=options.home, local=options.home is None)
         super().__init__(self._local, run_settings.local_settings(home), release=LOCAL_RELEASE, options=again)
@@ -256,7 +255,7 @@ class SkyTarget(Target):
         settings = taskfiles.read_settings(options.sky_tasks or taskfiles.TASKS, env)  # before a server is started
         self._sky = rented_machines(options, env)
         again = replace(options, release=TargetOptions().release)
-        super().__init__(self._sky, settings, release=backend.RELEASE, options=again)
+        super().__init__(self._sky, settings, release=backend.SKY_RELEASE, options=again)
 
     def resources(self, options: RunOptions, settings: Settings) -> tuple[Capacity, Placement | None]:
         if options.max_parallelism:
@@ -305,7 +304,7 @@ def rented_machines(options: TargetOptions, env: Mapping[str, str]) -> SkyBacken
     from controller.backends.skypilot.taskfiles import TASKS
     from controller.backends.skypilot.tasks import SkyTasks
 
-    home = (options.home or HOME).expanduser()
+    home = (options.home or DEFAULT_HOME).expanduser()
     return SkyBackend(home, SkyTasks(), env=env, files=options.sky_tasks or TASKS)
 
 

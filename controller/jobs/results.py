@@ -124,7 +124,7 @@ def answer(output: str) -> Answer:
     return Answer(result, "".join(f"{line}\n" for line in text))
 
 
-def failure(code: int | None, message: str) -> ImgsearchError:
+def exit_error(code: int | None, message: str) -> ImgsearchError:
     """The error that a program's exit code stands for."""
     kinds: dict[int | None, type[ImgsearchError]] = {ExitCode.USAGE: UsageError, ExitCode.PERMANENT: PermanentError}
     return kinds.get(code, TemporaryError)(message)

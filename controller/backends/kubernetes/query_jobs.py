@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 
 from controller.backends.kubernetes.api import AlreadyExists, Api, Object
 from controller.backends.kubernetes.progress import JOBS, RunProgress
-from controller.jobs.results import Answer, answer, failure
+from controller.jobs.results import Answer, answer, exit_error
 from controller.jobs.state import Phase, Stage
 from imgsearch import labels
 from imgsearch.errors import TemporaryError
@@ -57,7 +57,7 @@ def _wait(name: str, progress: RunProgress, changed: threading.Event, clock: Cal
         if state.phase is Phase.COMPLETE and pod:
             return pod.name
         if state.phase is Phase.FAILED:
-            raise failure(pod.code if pod else None, next(iter(state.errors().values()), state.reason))
+            raise exit_error(pod.code if pod else None, next(iter(state.errors().values()), state.reason))
         patience = RUN_SECONDS if pod and pod.phase == "Running" else START_SECONDS
         if clock() >= begun + patience:
             reason = next(iter(state.waiting), "it still runs")

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from controller.jobs import conditions
 from controller.jobs.indexes import format_indexes
 from controller.jobs.manifests import final_codes
 from controller.jobs.results import UNKNOWN_ERROR, ErrorResult
@@ -169,15 +170,7 @@ def status(job: Mapping[str, Any], indexes: Mapping[int, IndexState]) -> dict[st
     # Only after the last machine is gone: the controller may stop as soon as the Job has ended.
     complete = len(indexes) == job["spec"]["completions"]  # other backends may have the other indexes
     if complete and all(index.step is Step.DONE for index in indexes.values()):
-        end = max((index.ended for index in indexes.values()), default="")
-        type, reason, message = "Complete", "CompletionsReached", ""
-        if failed:
-            type, reason, message = "Failed", "FailedIndexes", f"indexes {format_indexes(failed)} failed"
-        else:
-            status["completionTime"] = end
-        status["conditions"] = [
-            {"type": type, "status": "True", "reason": reason, "message": message, "lastTransitionTime": end}
-        ]
+        status |= conditions.end_status(failed, max((index.ended for index in indexes.values()), default=""))
     return status
 
 

@@ -24,14 +24,15 @@ from controller.backends.skypilot.reconciler import Reconciler, Tasks, task_name
 from controller.backends.skypilot.taskfiles import TASKS, read_task
 from controller.gpus.pods import requested_gpus
 from controller.jobs.manifests import job_name, must_be_same
-from controller.jobs.results import Answer, ErrorResult, IndexReport, answer, failure
+from controller.jobs.results import Answer, ErrorResult, IndexReport, answer, exit_error
 from controller.jobs.state import JobState, Stage, job_state
 from controller.jobs.usage import Gpu
 from imgsearch import labels
 from imgsearch.errors import ExitCode, PermanentError, TemporaryError, UsageError
 from imgsearch.settings import LogSettings, Settings
 
-RELEASE = "imgsearch"
+SKY_RELEASE = "imgsearch"
+"""The release in the names of Jobs and tasks on rented machines."""
 PYTHON = "/opt/venv/bin/python"
 """The Python of our images; it is not on the PATH of SkyPilot's login shell."""
 SECRETS = (
@@ -189,7 +190,7 @@ class SkyBackend:
     def call(self, program: str, verb: str, settings: Settings) -> Answer:
         """Rents a machine for one command: this takes minutes."""
         quiet = replace(settings, log=LogSettings(level="CRITICAL"))  # a task's log contains both of its streams
-        name = f"{RELEASE}-{verb}-{uuid.uuid4().hex[:6]}"
+        name = f"{SKY_RELEASE}-{verb}-{uuid.uuid4().hex[:6]}"
         task = read_task(self._files, Stage.INGEST)
         task |= {
             "envs": quiet.to_env(),
@@ -203,7 +204,7 @@ class SkyBackend:
                 raise TemporaryError(f"{program} {verb} exited without a result on its machine: try again")
             if exit.code != ExitCode.DONE:
                 error = ErrorResult.from_json(exit.result).error if exit.result else f"exited with code {exit.code}"
-                raise failure(exit.code, error)
+                raise exit_error(exit.code, error)
             return answer(exit.printed)
         except ValueError as error:
             raise TemporaryError(f"invalid output of {program} {verb}: {error}") from error
@@ -278,7 +279,7 @@ class SkyBackend:
             self._sleep(CHECK_SECONDS)
 
     def _folder(self, run: str, stage: Stage) -> JobFolder:
-        return JobFolder(self._jobs / job_name(RELEASE, run, stage))
+        return JobFolder(self._jobs / job_name(SKY_RELEASE, run, stage))
 
 
 def _gpus_per_machine(job: Mapping[str, Any]) -> int:

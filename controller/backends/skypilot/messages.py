@@ -46,7 +46,7 @@ def readable(log: Iterable[str]) -> Iterator[Line]:
             yield Line(text, failed)
 
 
-def failure(name: str, output: Iterable[Line], errors: Sequence[str]) -> str:
+def failure_reason(name: str, output: Iterable[Line], errors: Sequence[str]) -> str:
     """The reason why a pool failed. The last error names the step, and the output contains the message of the program
     that failed in it."""
     step = (errors[-1] if errors else "no reason given").removeprefix(f"{name}: ").split(". ")[0].rstrip(".")

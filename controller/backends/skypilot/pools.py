@@ -17,7 +17,7 @@ from typing import Any
 from controller.backends.files import read_yaml, write_yaml
 from controller.backends.kubeconfig import Kubeconfig, MissingEntry
 from controller.backends.skypilot import load, whole_tracebacks
-from controller.backends.skypilot.messages import Line, failure, readable
+from controller.backends.skypilot.messages import Line, failure_reason, readable
 from imgsearch.errors import TemporaryError, UsageError
 
 log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ def _ssh(home: Path, name: str, action: str, tell: Callable[[str], None]) -> lis
         stderr.seek(0)
         errors = [line.text for line in readable(stderr)]
     if process.returncode:
-        raise ProvisioningFailed(f"`sky ssh {action}` of {name} failed: {failure(name, lines, errors)}")
+        raise ProvisioningFailed(f"`sky ssh {action}` of {name} failed: {failure_reason(name, lines, errors)}")
     return [line.text for line in lines]
 
 

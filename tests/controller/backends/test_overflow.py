@@ -145,7 +145,7 @@ def over(state: JobState) -> bool:
 
 def numbers(machines: Machines) -> list[int]:
     """Of the indexes that got a machine, in order."""
-    assert all(name.startswith(f"{backend.RELEASE}-r1-embed-") for name in machines.names)
+    assert all(name.startswith(f"{backend.SKY_RELEASE}-r1-embed-") for name in machines.names)
     return [int(name.rpartition("-")[2]) for name in machines.names]
 
 
@@ -406,7 +406,7 @@ def test_a_whole_run_on_rented_machines_is_not_taken_for_an_overflow(
     whole = pipeline(cluster).manifest(Stage.EMBED, 1)
     task = sky.template(Stage.EMBED)["metadata"]["annotations"][TASK]
     whole["spec"]["template"]["metadata"].setdefault("annotations", {})[TASK] = task
-    whole["metadata"]["name"] = f"{backend.RELEASE}-r1-embed"
+    whole["metadata"]["name"] = f"{backend.SKY_RELEASE}-r1-embed"
     sky.create(whole)
     begin(cluster, 1)
     late(time)

@@ -12,7 +12,7 @@ from controller.jobs.results import (
     IngestResult,
     PlanResult,
     answer,
-    failure,
+    exit_error,
     progress,
 )
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
@@ -48,7 +48,7 @@ def test_progress_is_the_last_that_was_logged(lines: list[bytes | str], seen: tu
     [(2, UsageError), (3, TemporaryError), (4, PermanentError), (137, TemporaryError), (None, TemporaryError)],
 )
 def test_an_exit_code_says_of_what_kind_an_error_is(code: int | None, kind: type[ImgsearchError]) -> None:
-    told = failure(code, "it broke")
+    told = exit_error(code, "it broke")
     assert type(told) is kind
     assert str(told) == "it broke"
 

@@ -13,7 +13,7 @@ import yaml
 from controller.backends.skypilot.backend import (
     CHECK_SECONDS,
     PYTHON,
-    RELEASE,
+    SKY_RELEASE,
     SkyBackend,
 )
 from controller.backends.skypilot.placement import MachinePlacement
@@ -78,7 +78,7 @@ def job(
     template["spec"]["containers"][0]["command"] = ["bash", "-c", script]
     settings = replace(SETTINGS, jobs=JobSettings(**about))
     return manifests.job(
-        Stage.EMBED, settings, template, release=RELEASE, completions=completions, parallelism=parallelism
+        Stage.EMBED, settings, template, release=SKY_RELEASE, completions=completions, parallelism=parallelism
     )
 
 
@@ -131,7 +131,13 @@ def test_gpus_and_spot_machines_may_be_chosen_for_embedding_alone(cluster: SkyBa
     placement = MachinePlacement((Kind("L4", 2), Kind("A10G", 2)), Spot.PREFER)
     pods = {
         stage: manifests.job(
-            stage, SETTINGS, cluster.template(stage), release=RELEASE, completions=1, parallelism=1, placement=placement
+            stage,
+            SETTINGS,
+            cluster.template(stage),
+            release=SKY_RELEASE,
+            completions=1,
+            parallelism=1,
+            placement=placement,
         )["spec"]["template"]
         for stage in Stage
     }
@@ -281,7 +287,7 @@ def test_a_run_without_capacity_is_given_up_and_asks_for_no_machine_any_more(
     machines.booting = True
     settings = replace(SETTINGS, store=StoreSettings(url="chroma+http://x:1"))
     capacity = Capacity(1, patience=120, now=clock.now)
-    pipeline = Pipeline(cluster, settings, release=RELEASE, capacity=capacity, show=lambda _: None)
+    pipeline = Pipeline(cluster, settings, release=SKY_RELEASE, capacity=capacity, show=lambda _: None)
     end, _ = pipeline.run()
     assert end == Failed(Stage.PLAN, "no node has had room for it in 120 s (it boots)")
     assert machines.there == []
