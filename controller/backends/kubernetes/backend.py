@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from controller.backends.kubernetes import pods
-from controller.backends.kubernetes.api import AlreadyExists, Api, Object
+from controller.backends.kubernetes.api import Api, Object
+from controller.backends.kubernetes.errors import AlreadyExists
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.progress import JOBS, PODS, RunProgress
 from controller.backends.kubernetes.query_jobs import run_query_job

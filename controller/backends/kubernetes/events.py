@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from controller.backends.kubernetes.api import AlreadyExists, Api
+from controller.backends.kubernetes.api import Api
+from controller.backends.kubernetes.errors import AlreadyExists
 from controller.jobs.state import JobState
 from imgsearch.errors import ImgsearchError
 

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from controller.backends.kubernetes.api import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE_SECONDS, Api, Expired, Object
+from controller.backends.kubernetes.api import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE_SECONDS, Api, Object
+from controller.backends.kubernetes.errors import Expired
 from imgsearch.errors import ImgsearchError, TemporaryError
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 
-from controller.backends.kubernetes.api import AlreadyExists, Api, Object
+from controller.backends.kubernetes.api import Api, Object
+from controller.backends.kubernetes.errors import AlreadyExists
 from controller.backends.kubernetes.progress import JOBS, RunProgress
 from controller.jobs.results import Answer, answer, exit_error
 from controller.jobs.state import Phase, Stage

@@ -12,9 +12,9 @@ from controller.backends.kubernetes.api import (
     LONGEST_PAUSE,
     PAGE,
     PATIENCE_SECONDS,
-    AlreadyExists,
     Api,
 )
+from controller.backends.kubernetes.errors import AlreadyExists
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
 from tests.controller.apiserver import (
     NAMESPACE,
