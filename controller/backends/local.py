@@ -22,7 +22,7 @@ from controller.backends.files import runs_below
 from controller.backends.processes import CONTROLLER_ENDED, Runner, is_locked, now, read_job, read_result, tail
 from controller.jobs import conditions
 from controller.jobs.manifests import job_name, must_be_same
-from controller.jobs.results import Answer, ErrorResult, IndexReport, answer, exit_error, progress
+from controller.jobs.results import ErrorResult, IndexReport, Output, exit_error, parse_output, progress
 from controller.jobs.state import JobState, Stage, job_state
 from imgsearch.errors import ExitCode, TemporaryError, UsageError
 from imgsearch.settings import Settings
@@ -80,7 +80,7 @@ class LocalBackend:
     def runs(self) -> list[str]:
         return runs_below(self._jobs)
 
-    def call(self, program: str, verb: str, settings: Settings) -> Answer:
+    def call(self, program: str, verb: str, settings: Settings) -> Output:
         process = subprocess.run(
             [sys.executable, "-m", program, verb],
             env={**self._env, **settings.to_env(), "IMGSEARCH_LOG_RESULT_FILE": os.devnull},
@@ -88,7 +88,7 @@ class LocalBackend:
             capture_output=True,
         )
         try:
-            response = answer(process.stdout.decode())  # text mode would change the line ends of a CSV file
+            response = parse_output(process.stdout.decode())  # text mode would change the line ends of a CSV file
         except ValueError:
             errors = process.stderr.decode(errors="replace").strip()
             raise TemporaryError(f"{program} {verb} exited with code {process.returncode}: {errors}") from None

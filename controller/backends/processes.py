@@ -29,6 +29,8 @@ from imgsearch.errors import ExitCode
 GRACE_SECONDS = 30.0
 """Time for a process to write its current part, like terminationGracePeriodSeconds."""
 TAIL_BYTES = 16_384
+FULL_DISK_BYTES = 16_384
+"""A disk with less free space counts as full."""
 CONTROLLER_ENDED = "its processes ended with their controller"
 
 
@@ -192,7 +194,7 @@ def _exit_reason(code: int, folder: Path) -> str:
     """The probable reason why a process left no result."""
     if code == -signal.SIGKILL:
         return "killed (SIGKILL): probably out of memory"
-    if shutil.disk_usage(folder).free < TAIL_BYTES:
+    if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
         return f"no space left on the disk of {folder}: free some, then run the same command"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 

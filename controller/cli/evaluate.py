@@ -49,8 +49,8 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         plot.check_plot(args.plot)
     target = open_target(read_target(args), env)
     target.require_programs()
-    wanted = EvaluateSettings(args.other, args.queries, args.labels, args.captions)
-    evaluation = _evaluation(target, RunSettings(index=args.index), wanted)
+    settings = EvaluateSettings(args.other, args.queries, args.labels, args.captions)
+    evaluation = _evaluation(target, RunSettings(index=args.index), settings)
     if args.output == "json":
         terminal.json(evaluation, indent=1)
     else:
@@ -60,11 +60,11 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     return ExitCode.DONE
 
 
-def _evaluation(target: Target, run: RunSettings, wanted: EvaluateSettings) -> dict[str, Any]:
-    answer = target.call("evaluate", run, wanted)
-    document = answer.text.rstrip("\n").rpartition("\n")[2]  # a library may print warnings before it
-    if not answer.is_complete(document):
-        raise TemporaryError("the answer is incomplete: try again")
+def _evaluation(target: Target, run: RunSettings, settings: EvaluateSettings) -> dict[str, Any]:
+    output = target.call("evaluate", run, settings)
+    document = output.text.rstrip("\n").rpartition("\n")[2]  # a library may print warnings before it
+    if not output.is_complete(document):
+        raise TemporaryError("the output of the evaluation is incomplete: try again")
     evaluation: dict[str, Any] = json.loads(document)
     return evaluation
 

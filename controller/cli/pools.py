@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
 def _create(name: str, file: Path | None, kubeconfig: str | None, terminal: Terminal) -> int:
     if file is None:
         raise UsageError("name the file of machines: --file ssh_node_pools.yaml (sky/ssh_node_pools.example.yaml)")
-    context = ensure_pool(name, file, kubeconfig=kubeconfig, tell=terminal.note)
+    context = ensure_pool(name, file, kubeconfig=kubeconfig, report=terminal.note)
     terminal.say(f"pool {name} is ready: --pool {name}, or --context {context}")
     return ExitCode.DONE
 
@@ -63,7 +63,7 @@ def _create(name: str, file: Path | None, kubeconfig: str | None, terminal: Term
 def _delete(name: str, kubeconfig: str | None, terminal: Terminal, *, confirmed: bool) -> int:
     if not confirmed and not terminal.confirmed(DOWN.format(name)):
         raise UsageError("not confirmed: nothing is changed. Without a terminal, add --yes")
-    remove_pool(name, kubeconfig=kubeconfig, tell=terminal.note)
+    remove_pool(name, kubeconfig=kubeconfig, report=terminal.note)
     terminal.say(f"deleted pool {name}")
     return ExitCode.DONE
 

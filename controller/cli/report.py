@@ -51,13 +51,13 @@ def _latest(target: Target) -> str:
 
 def _bad_images(target: Target, run: str) -> str:
     """The CSV file. Raises PermanentError where it is too large for the log of a pod."""
-    answer = target.call("bad", RunSettings(id=run))
-    if not answer.is_complete(answer.text):
+    output = target.call("bad", RunSettings(id=run))
+    if not output.is_complete(output.text):
         raise PermanentError(
-            f"the list has {answer.result['bytes']:,} bytes, which is too large for the log of a pod: read "
+            f"the list has {output.result['bytes']:,} bytes, which is too large for the log of a pod: read "
             f"{RunFolder(run).bad_list} in {target.settings.storage.uri}"
         )
-    return answer.text
+    return output.text
 
 
 def _cost(target: Target, run: str) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from controller.cli.options import DEFAULT_HOME, RunOptions, TargetOptions, to_a
 from controller.gpus.affinity import NodePlacement
 from controller.gpus.nodes import GpuFinder, find, room
 from controller.jobs.manifests import Placement
-from controller.jobs.results import Answer
+from controller.jobs.results import Output
 from controller.run.capacity import Capacity
 from imgsearch import distribution
 from imgsearch.errors import UsageError
@@ -90,7 +90,7 @@ class Target(ABC):
     def interrupted(self, run: str) -> str:
         """One sentence about a run whose controller was interrupted."""
 
-    def call(self, verb: str, run: RunSettings, evaluate: EvaluateSettings | None = None) -> Answer:
+    def call(self, verb: str, run: RunSettings, evaluate: EvaluateSettings | None = None) -> Output:
         """Runs `python -m searcher VERB` where the data is."""
         settings = Settings(
             run=run,

@@ -15,6 +15,8 @@ from typing import Any
 from imgsearch.errors import ExitCode, ImgsearchError, PermanentError, TemporaryError, UsageError
 
 UNKNOWN_ERROR = "exited without a result; see its log"
+PROGRESS_LINES = 50
+"""Last lines of a log that are enough to find its progress."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class IndexReport:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Output:
     """Output of a short command."""
 
     result: Mapping[str, Any]
@@ -115,13 +117,13 @@ class Answer:
         return len(document.encode()) == int(self.result["bytes"])
 
 
-def answer(output: str) -> Answer:
+def parse_output(output: str) -> Output:
     """Raises ValueError where the last line is not a result."""
     *text, last = output.rstrip("\n").split("\n")
     result = json.loads(last)
     if not isinstance(result, dict):
         raise ValueError(f"invalid result {last!r}: it must be a JSON object")
-    return Answer(result, "".join(f"{line}\n" for line in text))
+    return Output(result, "".join(f"{line}\n" for line in text))
 
 
 def exit_error(code: int | None, message: str) -> ImgsearchError:

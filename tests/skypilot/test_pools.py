@@ -108,7 +108,7 @@ class TestUp:
 
     def test_the_person_hears_how_far_it_is(self, desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
         heard: list[str] = []
-        ensure_pool("lab", desk.file, kubeconfig=str(desk.config), tell=heard.append)
+        ensure_pool("lab", desk.file, kubeconfig=str(desk.config), report=heard.append)
         assert " 1 machines" in heard[0]
         assert "SSH connection established to head node 10.0.0.5." in heard
         assert not [line for line in heard if "sky-payload" in line or "\x1b" in line]
@@ -144,7 +144,7 @@ class TestUp:
         desk.machines.fails("10.0.0.5", "installed", "sudo: 3 incorrect password attempts")
         heard: list[str] = []
         with pytest.raises(ProvisioningFailed, match="incorrect password attempts"):
-            ensure_pool("lab", desk.file, kubeconfig=str(desk.config), tell=heard.append)
+            ensure_pool("lab", desk.file, kubeconfig=str(desk.config), report=heard.append)
         assert "hunter2" in desk.machines.asked("10.0.0.5")
         assert "hunter2" not in "".join(heard) + caplog.text
 

@@ -16,18 +16,16 @@ from controller.backends.kubernetes import pods
 from controller.backends.kubernetes.api import Api, Object
 from controller.backends.kubernetes.errors import AlreadyExists
 from controller.backends.kubernetes.gpus import NodeGpus
-from controller.backends.kubernetes.progress import JOBS, PODS, RunProgress
+from controller.backends.kubernetes.progress import JOBS, PODS, POLL_SECONDS, RunProgress
 from controller.backends.kubernetes.query_jobs import run_query_job
 from controller.gpus.pods import requested_gpus
 from controller.jobs import manifests
 from controller.jobs.annotations import Overflow
-from controller.jobs.results import Answer
+from controller.jobs.results import Output
 from controller.jobs.state import JobState, Stage
 from imgsearch import labels
 from imgsearch.errors import NotFound, PermanentError, UsageError
 from imgsearch.settings import LogSettings, Settings
-
-POLL_SECONDS = 1.0
 
 
 class KubernetesBackend:
@@ -120,7 +118,7 @@ class KubernetesBackend:
         jobs.sort(key=lambda job: job["metadata"]["creationTimestamp"])
         return list(dict.fromkeys(job["metadata"]["labels"][labels.RUN] for job in jobs))
 
-    def call(self, program: str, verb: str, settings: Settings) -> Answer:
+    def call(self, program: str, verb: str, settings: Settings) -> Output:
         quiet = replace(settings, log=LogSettings(level="CRITICAL"))  # a pod's log contains both of its streams
         name = f"{self._release}-{verb}-{uuid.uuid4().hex[:6]}"
         template = self._template(manifests.query_pod(verb))
@@ -129,7 +127,7 @@ class KubernetesBackend:
 
     def log(self, run: str, stage: Stage, index: int) -> str:
         name = manifests.job_name(self._release, run, stage)
-        listed, _ = self._api.select(*PODS, labels=f"{pods.JOB}={name}")
+        listed, _ = self._api.select(*PODS, labels=f"{pods.JOB_NAME}={name}")
         pod = pods.latest(map(pods.pod_state, listed)).get(index)
         if pod is None:
             raise UsageError(f"run {run} has no pod of {stage} {index}: a log is deleted with its pod")

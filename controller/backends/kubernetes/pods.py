@@ -12,8 +12,8 @@ from typing import Any
 from controller.gpus.pods import ENDED, requested_gpus
 from controller.jobs.results import ErrorResult
 
-INDEX = "batch.kubernetes.io/job-completion-index"
-JOB = "batch.kubernetes.io/job-name"
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+JOB_NAME = "batch.kubernetes.io/job-name"
 JOB_UID = "batch.kubernetes.io/controller-uid"
 NODE_REMOVED = "its node was removed"
 NO_REASON = "its pod failed without a reason"
@@ -53,7 +53,7 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
     return PodState(
         name=metadata["name"],
         job_uid=metadata["labels"].get(JOB_UID, ""),
-        index=int(metadata.get("annotations", {}).get(INDEX, 0)),
+        index=int(metadata.get("annotations", {}).get(COMPLETION_INDEX, 0)),
         created=metadata["creationTimestamp"],
         phase=phase,
         result=_result(status, terminated) if phase in ENDED else None,

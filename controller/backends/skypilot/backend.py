@@ -24,7 +24,7 @@ from controller.backends.skypilot.reconciler import Reconciler, Tasks, task_name
 from controller.backends.skypilot.taskfiles import TASKS, read_task
 from controller.gpus.pods import requested_gpus
 from controller.jobs.manifests import job_name, must_be_same
-from controller.jobs.results import Answer, ErrorResult, IndexReport, answer, exit_error
+from controller.jobs.results import ErrorResult, IndexReport, Output, exit_error, parse_output
 from controller.jobs.state import JobState, Stage, job_state
 from controller.jobs.usage import Gpu
 from imgsearch import labels
@@ -187,7 +187,7 @@ class SkyBackend:
     def runs(self) -> list[str]:
         return runs_below(self._jobs)
 
-    def call(self, program: str, verb: str, settings: Settings) -> Answer:
+    def call(self, program: str, verb: str, settings: Settings) -> Output:
         """Rents a machine for one command: this takes minutes."""
         quiet = replace(settings, log=LogSettings(level="CRITICAL"))  # a task's log contains both of its streams
         name = f"{SKY_RELEASE}-{verb}-{uuid.uuid4().hex[:6]}"
@@ -205,7 +205,7 @@ class SkyBackend:
             if exit.code != ExitCode.DONE:
                 error = ErrorResult.from_json(exit.result).error if exit.result else f"exited with code {exit.code}"
                 raise exit_error(exit.code, error)
-            return answer(exit.printed)
+            return parse_output(exit.printed)
         except ValueError as error:
             raise TemporaryError(f"invalid output of {program} {verb}: {error}") from error
         finally:

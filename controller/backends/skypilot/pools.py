@@ -53,12 +53,12 @@ class ProvisioningFailed(TemporaryError):
 
 
 def ensure_pool(
-    name: str, file: Path | None = None, *, kubeconfig: str | None = None, tell: Callable[[str], None] = log.info
+    name: str, file: Path | None = None, *, kubeconfig: str | None = None, report: Callable[[str], None] = log.info
 ) -> str:
     """The context of a pool: one of that name in the kubeconfig, or `ssh-NAME`. Where neither exists, `sky ssh up`
     installs a Kubernetes (k3s) on the machines that `file` lists under this name
     (https://docs.skypilot.co/en/latest/reservations/existing-machines.html), which takes minutes, and adds its context
-    to the kubeconfig; the current context does not change. `tell` receives the progress.
+    to the kubeconfig; the current context does not change. `report` receives the progress.
 
     No API server of SkyPilot is started. The context works on this machine only: it is an SSH tunnel.
 
@@ -81,7 +81,7 @@ def ensure_pool(
     pool, hosts = pools.read(name, file.expanduser())
     ours = K3S if name in pools.names() else set()  # left by an earlier attempt
     for host in hosts:
-        if trace := _kubernetes(host, but=ours):
+        if trace := _kubernetes(host, ignored=ours):
             raise UsageError(
                 f"{host['ip']} runs a Kubernetes already ({trace}): use the context of its own kubeconfig, or remove "
                 "the machine from the pool"
@@ -89,8 +89,8 @@ def ensure_pool(
     pools.put(name, pool)
     scratch = Kubeconfig.of(str(home / ".kube" / "config"))
     scratch.begin({**config.servers(), **_busy()})
-    tell(f"SkyPilot installs a Kubernetes on {len(hosts)} machines")
-    for line in _ssh(home, name, "up", tell):
+    report(f"SkyPilot installs a Kubernetes on {len(hosts)} machines")
+    for line in _ssh(home, name, "up", report):
         if line.startswith("Failed to") and "Prometheus" not in line:  # which is not needed
             log.warning("pool %s: %s", name, line)
     try:
@@ -100,7 +100,7 @@ def ensure_pool(
     return context
 
 
-def remove_pool(name: str, *, kubeconfig: str | None = None, tell: Callable[[str], None] = log.info) -> None:
+def remove_pool(name: str, *, kubeconfig: str | None = None, report: Callable[[str], None] = log.info) -> None:
     """Removes a Kubernetes that `ensure_pool` installed from its machines, and its context from the kubeconfig. On each
     machine `sky ssh down` removes /etc/rancher, /var/lib/rancher, /var/lib/kubelet, /etc/kubernetes and ~/.kube.
 
@@ -117,12 +117,12 @@ def remove_pool(name: str, *, kubeconfig: str | None = None, tell: Callable[[str
         )
     _, hosts = pools.read(name, pools.file)
     for host in hosts:
-        if trace := _kubernetes(host, but=K3S, must_answer=True):
+        if trace := _kubernetes(host, ignored=K3S, must_answer=True):
             raise UsageError(
                 f"{host['ip']} has a Kubernetes that is not SkyPilot's ({trace}), which `sky ssh down` would destroy: "
                 f"remove the machine from {pools.file}, and uninstall SkyPilot's k3s by hand"
             )
-    lines = _ssh(home, name, "down", tell)
+    lines = _ssh(home, name, "down", report)
     config = Kubeconfig.of(kubeconfig)
     config.drop(f"ssh-{name}")
     pools.remove(name)
@@ -174,9 +174,10 @@ def _absolute(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**entry, "identity_file": os.path.abspath(os.path.expanduser(key))} if key else dict(entry)
 
 
-def _kubernetes(host: Mapping[str, Any], *, but: set[str], must_answer: bool = False) -> str | None:
-    """A process or file of a Kubernetes other than `but` on a machine. None where there is none, and where the machine
-    does not answer, since SkyPilot's own error is more detailed. Raises TemporaryError where it must answer."""
+def _kubernetes(host: Mapping[str, Any], *, ignored: set[str], must_answer: bool = False) -> str | None:
+    """A process or file of a Kubernetes on a machine, except `ignored` processes. None where there is none, and where
+    the machine does not answer, since SkyPilot's own error is more detailed. Raises TemporaryError where it must
+    answer."""
     key = ("-o", "IdentitiesOnly=yes", "-i", host["identity_file"]) if host["identity_file"] else ()
     address = f"{host['user']}@{host['ip']}" if host["user"] else host["ip"]
     probe = subprocess.run([*SSH, *key, address, PROBE], capture_output=True, text=True, errors="replace", check=False)
@@ -185,11 +186,11 @@ def _kubernetes(host: Mapping[str, Any], *, but: set[str], must_answer: bool = F
             return None
         reason = (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise TemporaryError(f"{host['ip']} does not answer ({reason}): nothing has changed, try again when it does")
-    traces = [line for line in probe.stdout.splitlines() if line.startswith("/") or line in (KUBERNETES | K3S) - but]
-    return traces[0] if traces else None
+    processes = (KUBERNETES | K3S) - ignored
+    return next((line for line in probe.stdout.splitlines() if line.startswith("/") or line in processes), None)
 
 
-def _ssh(home: Path, name: str, action: str, tell: Callable[[str], None]) -> list[str]:
+def _ssh(home: Path, name: str, action: str, report: Callable[[str], None]) -> list[str]:
     """Runs `sky ssh` and returns the lines of its output. Raises ProvisioningFailed."""
     # Its last step runs `sky check`, which would use an API server. Its result is not used, so it gets a program that
     # does sky.
@@ -219,7 +220,7 @@ def _ssh(home: Path, name: str, action: str, tell: Callable[[str], None]) -> lis
             assert process.stdout is not None
             for line in readable(process.stdout):
                 lines.append(line)
-                tell(line.text)
+                report(line.text)
         stderr.seek(0)
         errors = [line.text for line in readable(stderr)]
     if process.returncode:

@@ -13,14 +13,13 @@ from controller.backends.skypilot import attempts
 from controller.backends.skypilot.attempts import IndexState, Step, TaskState, TaskStatus
 from controller.backends.skypilot.jobfiles import NEVER, JobFolder
 from controller.backends.skypilot.placement import TASK
-from controller.jobs.results import progress
+from controller.jobs.results import PROGRESS_LINES, progress
 from imgsearch.errors import TemporaryError
 
 log = logging.getLogger(__name__)
 
 LOGS = 3
 """Number of running tasks whose logs are read for progress at each check, in turn: each is an SSH connection."""
-LOG_LINES = 50
 PATIENCE_SECONDS = 600.0
 """Time for which SkyPilot may not answer before that is an error."""
 
@@ -116,7 +115,7 @@ class Reconciler:
         for number in sorted(running, key=lambda i: self._log_read_at.get(task_name(job, i), NEVER))[:LOGS]:
             name = task_name(job, number)
             self._log_read_at[name] = now
-            done, total = progress(self._tasks.log(name, LOG_LINES).splitlines())
+            done, total = progress(self._tasks.log(name, PROGRESS_LINES).splitlines())
             if total:
                 indexes[number] = replace(indexes[number], done=done, total=total)
 

@@ -15,7 +15,7 @@ import pytest
 from controller.backends.local import LOCAL_RELEASE, LocalBackend
 from controller.backends.processes import CONTROLLER_ENDED
 from controller.jobs import manifests
-from controller.jobs.results import Answer
+from controller.jobs.results import Output
 from controller.jobs.state import JobState, Phase, Stage
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from imgsearch.settings import RunSettings, Settings, StorageSettings
@@ -219,7 +219,7 @@ def test_a_call_returns_the_programs_result_or_raises_its_error(cluster: LocalBa
         run=RunSettings(index="photos"),
         store=type(SETTINGS.store)(url=f"chroma+file://{tmp_path}/chroma"),
     )
-    assert cluster.call("searcher", "indexes", store) == Answer({"indexes": []}, "")
+    assert cluster.call("searcher", "indexes", store) == Output({"indexes": []}, "")
     with pytest.raises(UsageError, match="index 'photos'"):
         cluster.call("searcher", "rollback", store)
     with pytest.raises(TemporaryError, match="code 2"):

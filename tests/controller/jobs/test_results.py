@@ -11,24 +11,24 @@ from controller.jobs.results import (
     IndexReport,
     IngestResult,
     PlanResult,
-    answer,
     exit_error,
+    parse_output,
     progress,
 )
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
 
 def test_the_last_line_is_the_result_and_the_rest_is_text() -> None:
-    told = answer('key,reason\n"a\nb",[x]\n{"bytes": 3}\n')
+    told = parse_output('key,reason\n"a\nb",[x]\n{"bytes": 3}\n')
     assert told.result == {"bytes": 3}
     assert told.text == 'key,reason\n"a\nb",[x]\n'
-    assert answer('{"indexes": []}').text == ""
+    assert parse_output('{"indexes": []}').text == ""
 
 
 @pytest.mark.parametrize("output", ["", "\n", "words\n", "[1]\n", '{"bytes": 3}\nTraceback'])
 def test_what_ends_without_a_result_is_none(output: str) -> None:
     with pytest.raises(ValueError, match=r"Expecting value|invalid result|Extra data"):
-        answer(output)
+        parse_output(output)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_an_exit_code_says_of_what_kind_an_error_is(code: int | None, kind: type
 
 
 def test_a_document_is_complete_where_it_has_the_size_of_the_result() -> None:
-    response = answer('Käse\n{"bytes": 6}\n')
+    response = parse_output('Käse\n{"bytes": 6}\n')
     assert response.is_complete("Käse\n")
     assert not response.is_complete("äse\n")
 
