@@ -91,7 +91,7 @@ def here(folder: Path) -> Iterator[Place]:
         made.append(LocalBackend(folder / "local", env=os.environ))
         return made[-1]
 
-    yield Place(again(), local.RELEASE, again)
+    yield Place(again(), local.LOCAL_RELEASE, again)
     for each in made:
         each.close()
 
@@ -108,7 +108,7 @@ def sky(folder: Path) -> Iterator[Place]:
     def answers(well: bool) -> None:
         machines.silent = not well
 
-    yield Place(again(), backend.RELEASE, again, partial(answers, False), partial(answers, True))
+    yield Place(again(), backend.SKY_RELEASE, again, partial(answers, False), partial(answers, True))
     machines.close()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.backends.kubernetes.kubeconfig import Kubeconfig
+from controller.backends.kubeconfig import Kubeconfig
 from controller.backends.skypilot.pools import ProvisioningFailed, ensure_pool, remove_pool
 from imgsearch.errors import TemporaryError, UsageError
 from tests.skypilot.cluster import kubeconfig
@@ -108,8 +108,8 @@ class TestUp:
 
     def test_the_person_hears_how_far_it_is(self, desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
         heard: list[str] = []
-        ensure_pool("lab", desk.file, kubeconfig=str(desk.config), tell=heard.append)
-        assert " 1 machines" in heard[0]
+        ensure_pool("lab", desk.file, kubeconfig=str(desk.config), report=heard.append)
+        assert "10.0.0.5" in heard[0]
         assert "SSH connection established to head node 10.0.0.5." in heard
         assert not [line for line in heard if "sky-payload" in line or "\x1b" in line]
         assert capfd.readouterr().out == ""
@@ -144,7 +144,7 @@ class TestUp:
         desk.machines.fails("10.0.0.5", "installed", "sudo: 3 incorrect password attempts")
         heard: list[str] = []
         with pytest.raises(ProvisioningFailed, match="incorrect password attempts"):
-            ensure_pool("lab", desk.file, kubeconfig=str(desk.config), tell=heard.append)
+            ensure_pool("lab", desk.file, kubeconfig=str(desk.config), report=heard.append)
         assert "hunter2" in desk.machines.asked("10.0.0.5")
         assert "hunter2" not in "".join(heard) + caplog.text
 
@@ -168,10 +168,10 @@ class TestUp:
     @pytest.mark.parametrize("process", ["kubelet", "kubelite", "k3s-server", "/etc/kubernetes/kubelet.conf"])
     def test_a_machine_with_a_kubernetes_is_left_alone(self, desk: Desk, process: str) -> None:
         desk.machines.add("10.0.0.5", processes=f"sshd\n{process}")
-        with pytest.raises(UsageError, match=f"10.0.0.5 runs a Kubernetes already .{process}."):
+        with pytest.raises(UsageError, match=f"10.0.0.5 already runs Kubernetes .{process}."):
             desk.up("lab", desk.file)
         assert "get.k3s.io" not in desk.machines.asked("10.0.0.5")
-        with pytest.raises(UsageError, match=r"pool lab \(its pools: "):
+        with pytest.raises(UsageError, match=r"pool lab .*\(its pools: "):
             desk.down("lab")
 
     @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ class TestDown:
         desk.down("lab")
         assert desk.read() == before
         assert "k3s-uninstall.sh" in desk.machines.asked("10.0.0.5")
-        with pytest.raises(UsageError, match=r"pool lab \(.* none\)"):
+        with pytest.raises(UsageError, match=r"pool lab .*\(.* none\)"):
             desk.down("lab")
 
     def test_what_was_the_current_context_is_not_replaced_by_another(self, desk: Desk) -> None:
@@ -223,7 +223,7 @@ class TestDown:
     def test_a_machine_with_another_kubernetes_is_left_alone(self, desk: Desk, process: str) -> None:
         desk.up("lab", desk.file)
         desk.machines.add("10.0.0.5", processes=f"sshd\nk3s-server\n{process}")
-        with pytest.raises(UsageError, match=f"10.0.0.5 has a Kubernetes .* .{process}."):
+        with pytest.raises(UsageError, match=f"10.0.0.5 runs a Kubernetes .* .{process}."):
             desk.down("lab")
         assert "k3s-uninstall.sh" not in desk.machines.asked("10.0.0.5")
         assert "ssh-lab" in desk.contexts()
@@ -253,5 +253,5 @@ class TestDown:
 
     def test_a_pool_of_somebody_else_is_not_ours_to_remove(self, desk: Desk) -> None:
         kubeconfig(desk.config, {"ssh-lab": "https://127.0.0.1:6444"}, current=None)
-        with pytest.raises(UsageError, match=r"pool lab \(its pools: "):
+        with pytest.raises(UsageError, match=r"pool lab .*\(its pools: "):
             desk.down("lab")

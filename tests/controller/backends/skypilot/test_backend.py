@@ -13,7 +13,7 @@ import yaml
 from controller.backends.skypilot.backend import (
     CHECK_SECONDS,
     PYTHON,
-    RELEASE,
+    SKY_RELEASE,
     SkyBackend,
 )
 from controller.backends.skypilot.placement import MachinePlacement
@@ -78,7 +78,7 @@ def job(
     template["spec"]["containers"][0]["command"] = ["bash", "-c", script]
     settings = replace(SETTINGS, jobs=JobSettings(**about))
     return manifests.job(
-        Stage.EMBED, settings, template, release=RELEASE, completions=completions, parallelism=parallelism
+        Stage.EMBED, settings, template, release=SKY_RELEASE, completions=completions, parallelism=parallelism
     )
 
 
@@ -131,7 +131,13 @@ def test_gpus_and_spot_machines_may_be_chosen_for_embedding_alone(cluster: SkyBa
     placement = MachinePlacement((Kind("L4", 2), Kind("A10G", 2)), Spot.PREFER)
     pods = {
         stage: manifests.job(
-            stage, SETTINGS, cluster.template(stage), release=RELEASE, completions=1, parallelism=1, placement=placement
+            stage,
+            SETTINGS,
+            cluster.template(stage),
+            release=SKY_RELEASE,
+            completions=1,
+            parallelism=1,
+            placement=placement,
         )["spec"]["template"]
         for stage in Stage
     }
@@ -227,7 +233,7 @@ def test_a_machine_that_is_taken_away_uses_up_no_retry(
     (here / "go").touch()
     assert ended(cluster).phase is Phase.COMPLETE
     assert machines.names == ["imgsearch-r1-embed-0"] * 4
-    assert "was taken away" in caplog.text
+    assert "was lost" in caplog.text
 
 
 def test_the_next_try_waits_until_the_machine_of_the_one_before_is_gone(
@@ -281,9 +287,9 @@ def test_a_run_without_capacity_is_given_up_and_asks_for_no_machine_any_more(
     machines.booting = True
     settings = replace(SETTINGS, store=StoreSettings(url="chroma+http://x:1"))
     capacity = Capacity(1, patience=120, now=clock.now)
-    pipeline = Pipeline(cluster, settings, release=RELEASE, capacity=capacity, show=lambda _: None)
+    pipeline = Pipeline(cluster, settings, release=SKY_RELEASE, capacity=capacity, show=lambda _: None)
     end, _ = pipeline.run()
-    assert end == Failed(Stage.PLAN, "no node has had room for it in 120 s (it boots)")
+    assert end == Failed(Stage.PLAN, "no node had room within 120 s (it boots)")
     assert machines.there == []
     assert cluster.jobs("r1") == {}
 
@@ -435,7 +441,7 @@ def test_the_log_of_an_index_is_that_of_all_its_tries(cluster: SkyBackend, here:
 
 
 def test_a_log_that_is_not_there_is_named(cluster: SkyBackend) -> None:
-    with pytest.raises(UsageError, match="no embed 7"):
+    with pytest.raises(UsageError, match="no embed log of shard 7"):
         cluster.log("r1", Stage.EMBED, 7)
 
 
