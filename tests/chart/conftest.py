@@ -11,11 +11,11 @@ from tests.chart.helm import CHART, Helm, Objects
 VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 
 
-def program(name: str, where: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not on the PATH; get it from {where}")
-    return found
+def program(name: str, url: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not on the PATH; get it from {url}")
+    return path
 
 
 @pytest.fixture(scope="session")

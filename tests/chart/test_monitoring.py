@@ -52,10 +52,10 @@ class Promtool:
         file.write_text(yaml.safe_dump(content))
         return file
 
-    def check(self, *words: str | Path) -> str:
-        done = subprocess.run([self._program, *words], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    def check(self, *arguments: str | Path) -> str:
+        completed = subprocess.run([self._program, *arguments], capture_output=True, text=True, timeout=60)
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        return completed.stdout
 
 
 @pytest.fixture
@@ -64,13 +64,15 @@ def tool(promtool: str, tmp_path: Path) -> Promtool:
 
 
 def test_nothing_of_it_is_made_unless_it_is_asked_for(default: Objects) -> None:
-    assert not [one for one in default.all if one["apiVersion"].startswith("monitoring.coreos.com/")]
-    assert [one["metadata"]["name"] for one in default.of("ConfigMap")] == [f"{RELEASE}-pipeline"]
+    assert not [
+        manifest for manifest in default.manifests if manifest["apiVersion"].startswith("monitoring.coreos.com/")
+    ]
+    assert [manifest["metadata"]["name"] for manifest in default.of("ConfigMap")] == [f"{RELEASE}-pipeline"]
 
 
 def test_what_is_made_has_the_labels_that_it_is_found_by(monitored: Objects) -> None:
-    for one in (*monitors(monitored), monitored.named("PrometheusRule", "alerts")):
-        assert one["metadata"]["labels"]["prometheus"] == "team"
+    for monitor in (*monitors(monitored), monitored.named("PrometheusRule", "alerts")):
+        assert monitor["metadata"]["labels"]["prometheus"] == "team"
     dashboard = monitored.named("ConfigMap", "dashboard")
     assert dashboard["metadata"]["labels"]["dashboards"] == "search"
     assert json.loads(dashboard["data"]["imgsearch.json"]) == DASHBOARD
@@ -82,7 +84,9 @@ def monitors(chart: Objects) -> list[Object]:
 
 def test_the_searcher_is_scraped_through_its_service(monitored: Objects) -> None:
     spec = monitored.named("ServiceMonitor", "searcher")["spec"]
-    (service,) = [one for one in monitored.of("Service") if selects(spec["selector"], one["metadata"]["labels"])]
+    (service,) = [
+        manifest for manifest in monitored.of("Service") if selects(spec["selector"], manifest["metadata"]["labels"])
+    ]
     assert service["metadata"]["name"] == f"{RELEASE}-searcher"
     assert [port["name"] for port in service["spec"]["ports"]] == [spec["endpoints"][0]["port"]]
     assert spec["endpoints"][0]["interval"] == "30s"
@@ -91,13 +95,13 @@ def test_the_searcher_is_scraped_through_its_service(monitored: Objects) -> None
 def test_each_program_that_opens_a_port_is_scraped_at_it(monitored: Objects) -> None:
     spec = monitored.named("PodMonitor", "pipeline")["spec"]
     (endpoint,) = spec["podMetricsEndpoints"]
-    scraped = {
+    ports = {
         pod.component
         for pod in monitored.pods()
         if selects(spec["selector"], pod.labels)
         and {"name": endpoint["port"], "containerPort": 9090} in pod.spec["containers"][0]["ports"]
     }
-    assert scraped == {pod.component for pod in monitored.pods() if "IMGSEARCH_METRICS_PORT" in pod.env}
+    assert ports == {pod.component for pod in monitored.pods() if "IMGSEARCH_METRICS_PORT" in pod.env}
     assert endpoint["interval"] == "30s"
 
 
@@ -114,38 +118,38 @@ def pod_labels(chart: Objects, component: str) -> dict[str, str]:
     template = chart.named("PodTemplate", component)["template"]
     settings = Settings(run=RunSettings(id=RUN, index=INDEX))
     if component == CONTROLLER:
-        made = manifests.detached([], settings, template, release=RELEASE)
+        job = manifests.detached([], settings, template, release=RELEASE)
     else:
-        made = manifests.job(Stage(component), settings, template, release=RELEASE, completions=8, parallelism=2)
+        job = manifests.job(Stage(component), settings, template, release=RELEASE, completions=8, parallelism=2)
         # https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode
-        made["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = "3"
-    return dict(made["spec"]["template"]["metadata"]["labels"])
+        job["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = "3"
+    return dict(job["spec"]["template"]["metadata"]["labels"])
 
 
-def target_labels(tool: Promtool, monitor: Object, found: Mapping[str, str]) -> dict[str, str]:
+def target_labels(tool: Promtool, monitor: Object, metadata: Mapping[str, str]) -> dict[str, str]:
     """What Prometheus makes of a target that Kubernetes describes so: the labels of its series, or none."""
     config = scrape_config(monitor)
-    described = {f"__meta_kubernetes_{name}": value for name, value in found.items()}
-    config["static_configs"] = [{"targets": ["10.0.0.7:9090"], "labels": described}]
+    labels = {f"__meta_kubernetes_{name}": value for name, value in metadata.items()}
+    config["static_configs"] = [{"targets": ["10.0.0.7:9090"], "labels": labels}]
     file = tool.write("prometheus.yaml", {"scrape_configs": [config]})
     tool.check("check", "config", file)
     (target,) = json.loads(tool.check("check", "service-discovery", "--timeout", "1s", file, config["job_name"]))
     return {name: value for name, value in (target["labels"] or {}).items() if not name.startswith("__")}
 
 
-def described(labels: Mapping[str, str], **more: str) -> dict[str, str]:
+def discovered(labels: Mapping[str, str], **others: str) -> dict[str, str]:
     """A pod as Prometheus' discovery describes it, without `__meta_kubernetes_`."""
     return {
         "namespace": NAMESPACE,
         "pod_name": "pod-0",
         "pod_phase": "Running",
         **{"pod_label_" + re.sub(r"\W", "_", name): value for name, value in labels.items()},
-        **more,
+        **others,
     }
 
 
 @pytest.mark.parametrize(
-    ("component", "own"),
+    ("component", "extra_labels"),
     [
         ("embed", {"run": RUN, "index": INDEX, "shard": "3"}),
         ("ingest", {"run": RUN, "index": INDEX}),
@@ -154,11 +158,13 @@ def described(labels: Mapping[str, str], **more: str) -> dict[str, str]:
     ],
 )
 def test_a_series_says_which_run_and_shard_it_is_of(
-    tool: Promtool, monitored: Objects, component: str, own: dict[str, str]
+    tool: Promtool, monitored: Objects, component: str, extra_labels: dict[str, str]
 ) -> None:
     monitor = monitored.named("PodMonitor", "pipeline")
-    here = described(pod_labels(monitored, component), pod_container_name=component, pod_container_port_name="metrics")
-    assert target_labels(tool, monitor, here) == {
+    metadata = discovered(
+        pod_labels(monitored, component), pod_container_name=component, pod_container_port_name="metrics"
+    )
+    assert target_labels(tool, monitor, metadata) == {
         "job": f"{NAMESPACE}/{RELEASE}-pipeline",
         "instance": "10.0.0.7:9090",
         "endpoint": "metrics",
@@ -166,19 +172,19 @@ def test_a_series_says_which_run_and_shard_it_is_of(
         "release": RELEASE,
         "pod": "pod-0",
         "container": component,
-        **own,
+        **extra_labels,
     }
-    assert target_labels(tool, monitor, {**here, "pod_phase": "Succeeded"}) == {}
+    assert target_labels(tool, monitor, {**metadata, "pod_phase": "Succeeded"}) == {}
 
 
 def test_a_series_of_the_searcher_says_which_release_and_pod_it_is_of(tool: Promtool, monitored: Objects) -> None:
-    here = described(
+    metadata = discovered(
         monitored.pod("searcher").labels,
         service_name=f"{RELEASE}-searcher",
         endpoint_port_name="http",
         pod_container_name="searcher",
     )
-    assert target_labels(tool, monitored.named("ServiceMonitor", "searcher"), here) == {
+    assert target_labels(tool, monitored.named("ServiceMonitor", "searcher"), metadata) == {
         "job": f"{RELEASE}-searcher",
         "instance": "10.0.0.7:9090",
         "endpoint": "http",
@@ -214,11 +220,11 @@ def test_each_alert_has_its_time_its_severity_and_a_command(monitored: Objects) 
             "release": RELEASE,
         }
         assert alert["labels"]["severity"] in ("warning", "critical")
-        told = alert["annotations"]
-        assert told.keys() == {"summary", "description"}
-        assert told["summary"].endswith("."), name
+        annotations = alert["annotations"]
+        assert annotations.keys() == {"summary", "description"}
+        assert annotations["summary"].endswith("."), name
         assert re.search(
-            rf"(kubectl --namespace {NAMESPACE}|controller \w+ .*--release {RELEASE}) ", told["description"]
+            rf"(kubectl --namespace {NAMESPACE}|controller \w+ .*--release {RELEASE}) ", annotations["description"]
         )
 
 
@@ -233,32 +239,32 @@ def test_with_a_store_elsewhere_no_pod_of_it_is_named(helm: Helm) -> None:
 class Case:
     """Series that were scraped each minute, and the alert that fires at a moment."""
 
-    about: str
+    name: str
     series: Mapping[str, str]
-    at: str
-    fires: str = ""
+    time: str
+    alert: str = ""
     """As Prometheus writes its labels, without those that every alert has; empty: none does."""
-    early: str = ""
+    pending_time: str = ""
     """When it does not fire yet: it might pass."""
 
 
-def of(metric: str, **labels: str) -> str:
+def series_of(metric: str, **labels: str) -> str:
     """A series of the release."""
-    here = {"namespace": NAMESPACE, "release": RELEASE, **labels}
-    return f"{metric}{{{','.join(f'{name}={json.dumps(value)}' for name, value in here.items())}}}"
+    all_labels = {"namespace": NAMESPACE, "release": RELEASE, **labels}
+    return f"{metric}{{{','.join(f'{name}={json.dumps(value)}' for name, value in all_labels.items())}}}"
 
 
-searcher = partial(of, pod="s1")
-controller = partial(of, pod="c1", run=RUN, index=INDEX)
-embed = partial(controller, stage="embed")
-WELL = {searcher("imgsearch_ready"): "1x900", searcher("imgsearch_store_up"): "1x900"}
+searcher_series = partial(series_of, pod="s1")
+controller_series = partial(series_of, pod="c1", run=RUN, index=INDEX)
+embed_series = partial(controller_series, stage="embed")
+HEALTHY = {searcher_series("imgsearch_ready"): "1x900", searcher_series("imgsearch_store_up"): "1x900"}
 """A searcher with nothing to do."""
 ROUTE = {"route": "/v1/search", "method": "POST"}
 
 
 def latency(slow: int, route: str = "/v1/search") -> dict[str, str]:
     """100 requests a minute, so many of them slower than half a second."""
-    bucket = partial(searcher, "imgsearch_request_seconds_bucket", route=route)
+    bucket = partial(searcher_series, "imgsearch_request_seconds_bucket", route=route)
     return {
         bucket(le="0.25"): "0x30",
         bucket(le="0.5"): f"0+{100 - slow}x30",
@@ -269,26 +275,26 @@ def latency(slow: int, route: str = "/v1/search") -> dict[str, str]:
 
 def requests(failed: int, route: str = "/v1/search", status: str = "503", minutes: int = 30) -> dict[str, str]:
     """100 requests a minute, so many of them answered with the status."""
-    count = partial(searcher, "imgsearch_requests_total", route=route, method="POST")
+    count = partial(searcher_series, "imgsearch_requests_total", route=route, method="POST")
     return {count(status="200"): f"0+{100 - failed}x30", count(status=status): f"0+{failed}x{minutes} _x900"}
 
 
 def stage(name: str, state: str, values: str = "1x60", pod: str = "c1") -> dict[str, str]:
-    return {of("imgsearch_run_state", pod=pod, run=RUN, index=INDEX, stage=name, state=state): values}
+    return {series_of("imgsearch_run_state", pod=pod, run=RUN, index=INDEX, stage=name, state=state): values}
 
 
 def shards(name: str, *, active: int, waiting: int, failed: int = 0) -> dict[str, str]:
     return {
-        controller("imgsearch_run_shards", stage=name, state="active"): f"{active}x60",
-        controller("imgsearch_run_shards", stage=name, state="failed"): f"{failed}x60",
-        controller("imgsearch_run_waiting_pods", stage=name): f"{waiting}x60",
+        controller_series("imgsearch_run_shards", stage=name, state="active"): f"{active}x60",
+        controller_series("imgsearch_run_shards", stage=name, state="failed"): f"{failed}x60",
+        controller_series("imgsearch_run_waiting_pods", stage=name): f"{waiting}x60",
     }
 
 
 def images(finished: str, bad: str = "0x60") -> dict[str, str]:
     return {
-        controller("imgsearch_run_images", state="finished"): finished,
-        controller("imgsearch_run_images", state="bad"): bad,
+        controller_series("imgsearch_run_images", state="finished"): finished,
+        controller_series("imgsearch_run_images", state="bad"): bad,
     }
 
 
@@ -296,23 +302,27 @@ ENDED = "1x3 stale"
 """Said by a controller that ended after it."""
 EVENT = f'run="{RUN}", index="{INDEX}"'
 CASES = [
-    Case("all is well", WELL, "30m"),
+    Case("all is well", HEALTHY, "30m"),
     Case(
         "the store is down, and so the searcher",
-        {searcher("imgsearch_ready"): "0x9", searcher("imgsearch_store_up"): "0x9"},
+        {searcher_series("imgsearch_ready"): "0x9", searcher_series("imgsearch_store_up"): "0x9"},
         "5m",
         'alertname="ImgsearchStoreDown", severity="critical"',
         "1m",
     ),
-    Case("it restarts", {searcher("imgsearch_ready"): "0 1x9", searcher("imgsearch_store_up"): "0 1x9"}, "5m"),
+    Case(
+        "it restarts",
+        {searcher_series("imgsearch_ready"): "0 1x9", searcher_series("imgsearch_store_up"): "0 1x9"},
+        "5m",
+    ),
     Case(
         "one searcher does not reach the store",
-        WELL | {of("imgsearch_ready", pod="s2"): "0x9", of("imgsearch_store_up", pod="s2"): "0x9"},
+        HEALTHY | {series_of("imgsearch_ready", pod="s2"): "0x9", series_of("imgsearch_store_up", pod="s2"): "0x9"},
         "5m",
     ),
     Case(
         "no searcher is ready",
-        {searcher("imgsearch_ready"): "0x9", searcher("imgsearch_store_up"): "1x9"},
+        {searcher_series("imgsearch_ready"): "0x9", searcher_series("imgsearch_store_up"): "1x9"},
         "5m",
         'alertname="ImgsearchSearcherDown", severity="critical"',
         "1m",
@@ -325,145 +335,159 @@ CASES = [
         'alertname="ImgsearchSearcherDown", severity="critical"',
         "1m",
     ),
-    Case("a tenth fails", WELL | requests(10), "12m", 'alertname="ImgsearchSearchErrors", severity="critical"', "4m"),
-    Case("a tenth failed for a minute", WELL | requests(10, minutes=1), "8m"),
-    Case("a twenty-fifth fails", WELL | requests(4), "12m"),
-    Case("a tenth asks for what is not there", WELL | requests(10, status="404"), "12m"),
-    Case("not ready again and again", WELL | requests(50, route="/readyz"), "12m"),
-    Case("a tenth is slow", WELL | latency(10), "20m", 'alertname="ImgsearchSearchSlow", severity="warning"', "9m"),
-    Case("a fiftieth is slow", WELL | latency(2), "20m"),
-    Case("embedding is slow, which it may be", WELL | latency(10, route="/v1/embed"), "20m"),
+    Case(
+        "a tenth fails", HEALTHY | requests(10), "12m", 'alertname="ImgsearchSearchErrors", severity="critical"', "4m"
+    ),
+    Case("a tenth failed for a minute", HEALTHY | requests(10, minutes=1), "8m"),
+    Case("a twenty-fifth fails", HEALTHY | requests(4), "12m"),
+    Case("a tenth asks for what is not there", HEALTHY | requests(10, status="404"), "12m"),
+    Case("not ready again and again", HEALTHY | requests(50, route="/readyz"), "12m"),
+    Case("a tenth is slow", HEALTHY | latency(10), "20m", 'alertname="ImgsearchSearchSlow", severity="warning"', "9m"),
+    Case("a fiftieth is slow", HEALTHY | latency(2), "20m"),
+    Case("embedding is slow, which it may be", HEALTHY | latency(10, route="/v1/embed"), "20m"),
     Case(
         "the model answers nobody",
-        WELL
-        | {searcher("imgsearch_encode_queue"): "3x30", searcher("imgsearch_encode_seconds_count", kind="text"): "7x30"},
+        HEALTHY
+        | {
+            searcher_series("imgsearch_encode_queue"): "3x30",
+            searcher_series("imgsearch_encode_seconds_count", kind="text"): "7x30",
+        },
         "10m",
         'alertname="ImgsearchModelStuck", severity="critical", pod="s1"',
         "1m",
     ),
     Case(
         "it never has",
-        WELL | {searcher("imgsearch_encode_queue"): "3x30"},
+        HEALTHY | {searcher_series("imgsearch_encode_queue"): "3x30"},
         "10m",
         'alertname="ImgsearchModelStuck", severity="critical", pod="s1"',
         "1m",
     ),
     Case(
         "the model is busy",
-        WELL
+        HEALTHY
         | {
-            searcher("imgsearch_encode_queue"): "9x30",
-            searcher("imgsearch_encode_seconds_count", kind="text"): "0+9x30",
+            searcher_series("imgsearch_encode_queue"): "9x30",
+            searcher_series("imgsearch_encode_seconds_count", kind="text"): "0+9x30",
         },
         "10m",
     ),
     Case(
         "nobody asks the model",
-        WELL
-        | {searcher("imgsearch_encode_queue"): "0x30", searcher("imgsearch_encode_seconds_count", kind="text"): "7x30"},
+        HEALTHY
+        | {
+            searcher_series("imgsearch_encode_queue"): "0x30",
+            searcher_series("imgsearch_encode_seconds_count", kind="text"): "7x30",
+        },
         "10m",
     ),
     Case(
         "a run is not served",
-        WELL | {searcher("imgsearch_index_problem", index=INDEX): "1x30"},
+        HEALTHY | {searcher_series("imgsearch_index_problem", index=INDEX): "1x30"},
         "17m",
         f'alertname="ImgsearchIndexNotServed", severity="warning", index="{INDEX}"',
         "10m",
     ),
-    Case("its model is loaded", WELL | {searcher("imgsearch_index_problem", index=INDEX): "1x5 stale"}, "17m"),
+    Case(
+        "its model is loaded", HEALTHY | {searcher_series("imgsearch_index_problem", index=INDEX): "1x5 stale"}, "17m"
+    ),
     Case(
         "a run has failed, hours ago",
-        WELL | stage("plan", "complete", ENDED) | stage("embed", "failed", ENDED),
+        HEALTHY | stage("plan", "complete", ENDED) | stage("embed", "failed", ENDED),
         "6h",
         f'alertname="ImgsearchRunFailed", severity="warning", stage="embed", {EVENT}',
         "0m",
     ),
-    Case("long ago", WELL | stage("embed", "failed", ENDED), "13h"),
+    Case("long ago", HEALTHY | stage("embed", "failed", ENDED), "13h"),
     Case(
         "and was started again",
-        WELL | stage("embed", "failed", ENDED) | stage("embed", "active", "_x20 1x60", pod="c2"),
+        HEALTHY | stage("embed", "failed", ENDED) | stage("embed", "active", "_x20 1x60", pod="c2"),
         "30m",
     ),
     Case(
         "and has succeeded then",
-        WELL | stage("embed", "failed", ENDED) | stage("ingest", "complete", "_x20 1x3 stale", pod="c2"),
+        HEALTHY | stage("embed", "failed", ENDED) | stage("ingest", "complete", "_x20 1x3 stale", pod="c2"),
         "2h",
     ),
     Case(
         "shards have failed, the others go on",
-        WELL | stage("embed", "active") | shards("embed", active=2, waiting=0, failed=3),
+        HEALTHY | stage("embed", "active") | shards("embed", active=2, waiting=0, failed=3),
         "5m",
         f'alertname="ImgsearchShardFailed", severity="warning", stage="embed", state="failed", pod="c1", {EVENT}',
         "0m",
     ),
-    Case("no shard has failed", WELL | stage("embed", "active") | shards("embed", active=2, waiting=0), "5m"),
+    Case("no shard has failed", HEALTHY | stage("embed", "active") | shards("embed", active=2, waiting=0), "5m"),
     Case(
         "no pod finds its node",
-        WELL | stage("embed", "active") | shards("embed", active=2, waiting=2) | images("50x60"),
+        HEALTHY | stage("embed", "active") | shards("embed", active=2, waiting=2) | images("50x60"),
         "50m",
         f'alertname="ImgsearchRunWaits", severity="warning", stage="embed", pod="c1", {EVENT}',
         "10m",
     ),
     Case(
         "none could even be made",
-        WELL | stage("plan", "active") | shards("plan", active=0, waiting=1),
+        HEALTHY | stage("plan", "active") | shards("plan", active=0, waiting=1),
         "20m",
         f'alertname="ImgsearchRunWaits", severity="warning", stage="plan", pod="c1", {EVENT}',
         "10m",
     ),
-    Case("one of two does", WELL | stage("embed", "active") | shards("embed", active=2, waiting=1), "20m"),
+    Case("one of two does", HEALTHY | stage("embed", "active") | shards("embed", active=2, waiting=1), "20m"),
     Case(
         "embedding hangs",
-        WELL | stage("embed", "active") | shards("embed", active=2, waiting=1) | images("0+9x10 90x60"),
+        HEALTHY | stage("embed", "active") | shards("embed", active=2, waiting=1) | images("0+9x10 90x60"),
         "50m",
         f'alertname="ImgsearchRunStalled", severity="warning", stage="embed", state="finished", pod="c1", {EVENT}',
         "42m",
     ),
     Case(
         "embedding is slow",
-        WELL | stage("embed", "active") | shards("embed", active=2, waiting=0) | images("0+1x60"),
+        HEALTHY | stage("embed", "active") | shards("embed", active=2, waiting=0) | images("0+1x60"),
         "50m",
     ),
     Case(
         "embedding is done",
-        WELL | stage("ingest", "active") | shards("embed", active=0, waiting=0) | images("90x60"),
+        HEALTHY | stage("ingest", "active") | shards("embed", active=0, waiting=0) | images("90x60"),
         "50m",
     ),
     Case(
         "ingest hangs",
-        WELL | stage("ingest", "active") | {controller("imgsearch_ingest_parts_total", pod="i1"): "4x60"},
+        HEALTHY | stage("ingest", "active") | {controller_series("imgsearch_ingest_parts_total", pod="i1"): "4x60"},
         "40m",
         f'alertname="ImgsearchRunStalled", severity="warning", stage="ingest", pod="i1", {EVENT}',
         "32m",
     ),
-    Case("ingest has begun anew", WELL | {controller("imgsearch_ingest_parts_total", pod="i1"): "_x20 4x60"}, "40m"),
-    Case("ingest goes on", WELL | {controller("imgsearch_ingest_parts_total", pod="i1"): "0+1x60"}, "40m"),
+    Case(
+        "ingest has begun anew",
+        HEALTHY | {controller_series("imgsearch_ingest_parts_total", pod="i1"): "_x20 4x60"},
+        "40m",
+    ),
+    Case("ingest goes on", HEALTHY | {controller_series("imgsearch_ingest_parts_total", pod="i1"): "0+1x60"}, "40m"),
     Case(
         "a fifth is bad",
-        WELL | images("0+100x20", "0+20x20"),
+        HEALTHY | images("0+100x20", "0+20x20"),
         "10m",
         f'alertname="ImgsearchBadImages", severity="warning", pod="c1", {EVENT}',
         "4m",
     ),
-    Case("a twentieth is bad", WELL | images("0+100x20", "0+5x20"), "10m"),
-    Case("nothing is finished yet", WELL | images("0x20", "0x20"), "10m"),
+    Case("a twentieth is bad", HEALTHY | images("0+100x20", "0+5x20"), "10m"),
+    Case("nothing is finished yet", HEALTHY | images("0x20", "0x20"), "10m"),
 ]
 
 
-def said(case: Case, state: str) -> list[dict[str, Any]]:
+def alert_samples(case: Case, state: str) -> list[dict[str, Any]]:
     """The series by which Prometheus says that the alert of a case is pending or firing."""
-    labels = f'alertstate="{state}", namespace="{NAMESPACE}", release="{RELEASE}", {case.fires}'
-    return [{"labels": f"ALERTS{{{labels}}}", "value": 1}] if case.fires else []
+    labels = f'alertstate="{state}", namespace="{NAMESPACE}", release="{RELEASE}", {case.alert}'
+    return [{"labels": f"ALERTS{{{labels}}}", "value": 1}] if case.alert else []
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.about)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_alert_fires_when_it_should_and_no_other_does(tool: Promtool, monitored: Objects, case: Case) -> None:
-    moments = [(case.at, "firing"), *([(case.early, "pending")] if case.early else [])]
+    moments = [(case.time, "firing"), *([(case.pending_time, "pending")] if case.pending_time else [])]
     test = {
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
         "promql_expr_test": [
-            {"expr": "ALERTS", "eval_time": at, "exp_samples": said(case, state)} for at, state in moments
+            {"expr": "ALERTS", "eval_time": time, "exp_samples": alert_samples(case, state)} for time, state in moments
         ],
     }
     rules = tool.write("rules.yaml", spec(monitored))
@@ -471,17 +495,17 @@ def test_an_alert_fires_when_it_should_and_no_other_does(tool: Promtool, monitor
 
 
 def test_each_alert_has_a_case_and_finds_the_labels_that_it_speaks_of(monitored: Objects) -> None:
-    fired = [dict(re.findall(r'(\w+)="(.*?)"', case.fires)) for case in CASES if case.fires]
-    assert {labels["alertname"] for labels in fired} == alerts(monitored).keys()
-    for labels in fired:
-        told = alerts(monitored)[labels["alertname"]]["annotations"]
-        assert set(re.findall(r"\$labels\.(\w+)", str(told))) <= labels.keys()
+    expected = [dict(re.findall(r'(\w+)="(.*?)"', case.alert)) for case in CASES if case.alert]
+    assert {labels["alertname"] for labels in expected} == alerts(monitored).keys()
+    for labels in expected:
+        annotations = alerts(monitored)[labels["alertname"]]["annotations"]
+        assert set(re.findall(r"\$labels\.(\w+)", str(annotations))) <= labels.keys()
 
 
 def test_an_alert_says_what_has_happened_in_figures(tool: Promtool, monitored: Objects) -> None:
     test = {
         "interval": "1m",
-        "input_series": [{"series": name, "values": values} for name, values in (WELL | requests(10)).items()],
+        "input_series": [{"series": name, "values": values} for name, values in (HEALTHY | requests(10)).items()],
         "alert_rule_test": [
             {
                 "alertname": "ImgsearchSearchErrors",
@@ -516,35 +540,39 @@ def queries() -> Iterator[tuple[str, str]]:
 
 
 def test_the_dashboards_queries_are_promql(tool: Promtool) -> None:
-    filled = {"$__rate_interval": "1m", "$__range": "1h"}
+    substitutions = {"$__rate_interval": "1m", "$__range": "1h"}
     rules = []
     for number, (_, query) in enumerate(queries()):
-        for name, value in filled.items():
+        for name, value in substitutions.items():
             query = query.replace(name, value)
         rules.append({"record": f"query:{number}", "expr": query})
     tool.check("check", "rules", tool.write("queries.yaml", {"groups": [{"name": "queries", "rules": rules}]}))
 
 
 def test_the_dashboards_queries_are_of_what_a_person_has_chosen() -> None:
-    variables = {each["name"] for each in DASHBOARD["templating"]["list"]}
+    variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
     assert variables == {"datasource", "namespace", "release", "run"}
     for title, query in queries():
         for metric, selector in re.findall(r"\b(imgsearch_\w+)(\{.*?\})?", query):
             assert selector.startswith('{namespace="$namespace",release="$release"'), (title, metric)
-            about_a_run = re.match("imgsearch_(run|embed|ingest)_", metric)
-            assert ('run=~"$run"' in selector) is bool(about_a_run), (title, metric)
+            has_run = re.match("imgsearch_(run|embed|ingest)_", metric)
+            assert ('run=~"$run"' in selector) is bool(has_run), (title, metric)
     for panel in panels():
         assert panel["datasource"] == {"type": "prometheus", "uid": "$datasource"}, panel["title"]
 
 
 def test_the_dashboards_panels_lie_beside_each_other() -> None:
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
-        at = panel["gridPos"]
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert not cells & taken, panel["title"]
+        position = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
+        }
+        assert not cells & occupied, panel["title"]
         assert max(x for x, _ in cells) < 24
-        taken |= cells
+        occupied |= cells
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
@@ -553,7 +581,7 @@ def documented() -> dict[str, str]:
     return dict(re.findall(r"^\| `(imgsearch_\w+)` \| (\w+) \|", DOCS, re.MULTILINE))
 
 
-def series() -> set[str]:
+def documented_series() -> set[str]:
     """The names under which the documented metrics are found."""
     suffixes = {"histogram": ("_bucket", "_sum", "_count")}
     return {name + suffix for name, kind in documented().items() for suffix in suffixes.get(kind, ("",))}
@@ -564,13 +592,15 @@ def metric_of(name: str) -> str:
 
 
 def test_alerts_and_dashboard_use_metrics_that_there_are_and_show_all_of_them(monitored: Objects) -> None:
-    shown = {name for _, query in queries() for name in METRIC.findall(query)}
-    variables = {name for each in DASHBOARD["templating"]["list"] for name in METRIC.findall(str(each["query"]))}
+    plotted = {name for _, query in queries() for name in METRIC.findall(query)}
+    variables = {
+        name for variable in DASHBOARD["templating"]["list"] for name in METRIC.findall(str(variable["query"]))
+    }
     alerted = {name for alert in alerts(monitored).values() for name in METRIC.findall(alert["expr"])}
-    assert shown | variables | alerted <= series() | {"up"}
-    assert {metric_of(name) for name in shown} == documented().keys()
+    assert plotted | variables | alerted <= documented_series() | {"up"}
+    assert {metric_of(name) for name in plotted} == documented().keys()
 
 
 def test_the_docs_list_the_alerts(monitored: Objects) -> None:
-    listed = re.findall(r"^\| `(Imgsearch\w+)` \| (\w+) \|", DOCS, re.MULTILINE)
-    assert dict(listed) == {name: alert["labels"]["severity"] for name, alert in alerts(monitored).items()}
+    rows = re.findall(r"^\| `(Imgsearch\w+)` \| (\w+) \|", DOCS, re.MULTILINE)
+    assert dict(rows) == {name: alert["labels"]["severity"] for name, alert in alerts(monitored).items()}

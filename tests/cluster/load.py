@@ -57,9 +57,9 @@ class Load:
         """`pause`: seconds between two searches of a client."""
         self._world = world
         self._name = f"load-{clients}"
-        words = ["python", "-c", SCRIPT, f"http://{RELEASE}-searcher", key, str(clients)]
-        words += ["cached" if cached else "", str(pause)]
-        self._pod = pod(self._name, image, words, labels={"app": "load"})
+        command = ["python", "-c", SCRIPT, f"http://{RELEASE}-searcher", key, str(clients)]
+        command += ["cached" if cached else "", str(pause)]
+        self._pod = pod(self._name, image, command, labels={"app": "load"})
 
     def __enter__(self) -> Load:
         self._world.apply(EGRESS, self._pod)
@@ -78,12 +78,12 @@ class Load:
         ]
 
     def failures(self) -> list[dict[str, Any]]:
-        return [answer for answer in self.answers() if answer["status"] != 200 or not answer["hits"]]
+        return [response for response in self.answers() if response["status"] != 200 or not response["hits"]]
 
     def more(self, count: int = 20) -> None:
         """Waits until that many more have been answered."""
-        before = len(self.answers())
-        until(lambda: len(self.answers()) >= before + count, f"{count} more answers", seconds=180)
+        count_before = len(self.answers())
+        until(lambda: len(self.answers()) >= count_before + count, f"{count} more answers", seconds=180)
 
 
 def pod(name: str, image: str, command: list[str], *, labels: dict[str, str]) -> dict[str, Any]:

@@ -35,10 +35,10 @@ for file in pathlib.Path('/sources/photos/few').iterdir():
 @pytest.fixture(scope="module")
 def chart(world: World, values: dict[str, Any]) -> list[dict[str, Any]]:
     """The release's objects with monitoring. They are not installed: the cluster need not know their kinds."""
-    monitored = {**values, "monitoring": {"enabled": True, "interval": "1s"}}
-    done = world.chart("template", monitored, "--kube-version", "1.29")
-    assert done.returncode == 0, done.stderr
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    monitored_values = {**values, "monitoring": {"enabled": True, "interval": "1s"}}
+    completed = world.chart("template", monitored_values, "--kube-version", "1.29")
+    assert completed.returncode == 0, completed.stderr
+    return [manifest for manifest in yaml.safe_load_all(completed.stdout) if manifest]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def searched(client: httpx.Client, watching: Prometheus) -> bool:
     """Searches by a text that is known, one that is new and an image, asks for an image that is not there, and says
     whether that has been seen."""
     for text in ("a photo", f"a photo of {time.time()}"):
-        found = client.post("/v1/search", json={"text": text, "index": RUN}).raise_for_status().json()
-    image = client.get(found["results"][0]["image"]).raise_for_status().content
+        response = client.post("/v1/search", json={"text": text, "index": RUN}).raise_for_status().json()
+    image = client.get(response["results"][0]["image"]).raise_for_status().content
     client.post("/v1/search/image", files={"file": image}, data={"index": RUN}).raise_for_status()
     assert client.get("/v1/images/none", params={"index": RUN}).status_code == 404
     return bool(watching.ever('rate(imgsearch_encode_seconds_count{kind="image"}[30s]) > 0'))
@@ -79,28 +79,32 @@ def ended(world: World, run: str) -> bool:
 
 def panels(chart: list[dict[str, Any]]) -> dict[str, list[str]]:
     """The dashboard's queries by the titles of their panels, as Grafana sends them."""
-    (config,) = [one for one in chart if one["kind"] == "ConfigMap" and one["metadata"]["name"].endswith("-dashboard")]
+    (config,) = [
+        manifest
+        for manifest in chart
+        if manifest["kind"] == "ConfigMap" and manifest["metadata"]["name"].endswith("-dashboard")
+    ]
     dashboard = json.loads(config["data"]["imgsearch.json"])
-    about = config["metadata"]
+    metadata = config["metadata"]
     chosen = {
-        "$namespace": about["namespace"],
-        "$release": about["labels"]["app.kubernetes.io/instance"],
+        "$namespace": metadata["namespace"],
+        "$release": metadata["labels"]["app.kubernetes.io/instance"],
         "$run": RUN,
         "$__rate_interval": "30s",
         "$__range": "1h",
     }
-    found = {}
+    queries_by_panel = {}
     for panel in dashboard["panels"]:
         queries = [target["expr"] for target in panel.get("targets", [])]
         for name, value in chosen.items():
             queries = [query.replace(name, value) for query in queries]
-        found[panel["title"]] = queries
-    return found
+        queries_by_panel[panel["title"]] = queries
+    return queries_by_panel
 
 
 def test_searcher_embedder_ingest_and_controller_are_scraped(seen: Prometheus) -> None:
-    scraped = {series["metric"]["container"] for series in seen.ever("up == 1")}
-    assert scraped == {"searcher", "embed", "ingest", "controller"}
+    containers = {series["metric"]["container"] for series in seen.ever("up == 1")}
+    assert containers == {"searcher", "embed", "ingest", "controller"}
 
 
 def test_no_label_of_a_metric_clashes_with_one_of_its_target(seen: Prometheus) -> None:
@@ -112,21 +116,21 @@ def test_no_label_of_a_metric_clashes_with_one_of_its_target(seen: Prometheus) -
 
 
 def test_each_query_of_the_dashboard_has_an_answer(seen: Prometheus, chart: list[dict[str, Any]]) -> None:
-    empty = {
+    unanswered = {
         f"{title}: {query}"
         for title, queries in panels(chart).items()
         for query in queries
         if KEYS not in query
         and not any(math.isfinite(float(value)) for series in seen.ever(query) for _, value in series["values"])
     }
-    assert empty == set()
+    assert unanswered == set()
 
 
 def test_what_a_person_can_choose_on_the_dashboard_is_there(world: World, seen: Prometheus) -> None:
-    about = f'namespace="{world.namespace}",release="{world.release}"'
+    selector = f'namespace="{world.namespace}",release="{world.release}"'
     assert seen.get("label/namespace/values", **{"match[]": "imgsearch_ready"}) == [world.namespace]
     assert seen.get("label/release/values", **{"match[]": "imgsearch_ready"}) == [world.release]
-    assert seen.get("label/run/values", **{"match[]": f'up{{{about},run!=""}}'}) == [RUN]
+    assert seen.get("label/run/values", **{"match[]": f'up{{{selector},run!=""}}'}) == [RUN]
 
 
 def test_the_figures_are_those_of_the_run(world: World, seen: Prometheus) -> None:
@@ -141,8 +145,8 @@ def test_the_figures_are_those_of_the_run(world: World, seen: Prometheus) -> Non
 
 def last(seen: Prometheus, series: str) -> float:
     """The last figure of a series, also of one that has ended."""
-    (found,) = seen.now(f"last_over_time({series}[1h])")
-    return float(found["value"][1])
+    (sample,) = seen.now(f"last_over_time({series}[1h])")
+    return float(sample["value"][1])
 
 
 def test_each_alert_is_evaluated_and_none_fires_where_all_is_well(seen: Prometheus) -> None:
@@ -152,8 +156,8 @@ def test_each_alert_is_evaluated_and_none_fires_where_all_is_well(seen: Promethe
 
 
 def test_a_run_that_has_failed_is_told_of_although_its_controller_is_gone(world: World, seen: Prometheus) -> None:
-    failing = world.controller("run-pipeline", "/sources/photos/none", "--run", "failing", "--detach")
-    assert failing.returncode == 0, failing.stderr
+    detached = world.controller("run-pipeline", "/sources/photos/none", "--run", "failing", "--detach")
+    assert detached.returncode == 0, detached.stderr
     until(lambda: ended(world, "failing"), "the run has ended", seconds=300)
     until(lambda: not seen.now('imgsearch_run_state{run="failing"}'), "its series have ended", seconds=400)
     alert = until(lambda: told(seen, "ImgsearchRunFailed"), "an alert")

@@ -22,12 +22,12 @@ def test_load_brings_searchers_from_one_to_three_and_back(
                 until(lambda: ready(world) >= 3, "three searchers", seconds=300)
                 times.note("from one searcher to three", "s", watch.seconds)
                 flood.more(50)
-                failed = flood.failures()
+                failures = flood.failures()
             watch = Stopwatch()
             until(lambda: wanted(world) == 1 and len(world.pods("searcher")) == 1, "one searcher again", seconds=300)
             times.note("from three searchers to one", "s", watch.seconds)
             trickle.more()
-            assert not failed + trickle.failures()
+            assert not failures + trickle.failures()
     finally:
         world.install(values)
 

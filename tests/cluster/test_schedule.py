@@ -27,7 +27,7 @@ def test_what_comes_into_the_source_is_found_after_the_next_time(
         first = until(lambda: published(world), "the first run", seconds=400)
         assert first["images"] == photos
         world.python("filler", ADD)
-        until(lambda: (found := published(world)) and found["images"] == photos + 1, "the update", seconds=400)
+        until(lambda: (pointer := published(world)) and pointer["images"] == photos + 1, "the update", seconds=400)
         assert published(world)["run"] != first["run"]
     finally:
         world.install(values)
@@ -46,5 +46,5 @@ def test_a_queue_admits_the_embedding(world: World) -> None:
         until(lambda: "suspended" in world.controller("status", "queued").stdout, "status says so")
         # As Kueue does (https://kueue.sigs.k8s.io/docs/concepts/workload/): it names the nodes and lets the Job go.
         world.kubectl("patch", "job", f"{RELEASE}-queued-embed", "--patch", '{"spec": {"suspend": false}}')
-        told, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, told
+        output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output

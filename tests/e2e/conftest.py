@@ -16,8 +16,8 @@ def coco128_home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Pa
     """Whoever changes it takes a copy."""
 
     def fill(home: Path) -> None:
-        done = controller("run-pipeline", coco128, "--local", "--home", home, "--model", DEMO_MODEL)
-        assert done.returncode == 0, done.stderr
-        assert "128 images searchable" in done.stdout
+        completed = controller("run-pipeline", coco128, "--local", "--home", home, "--model", DEMO_MODEL)
+        assert completed.returncode == 0, completed.stderr
+        assert "128 images searchable" in completed.stdout
 
     return once("coco128", fill)

@@ -27,10 +27,10 @@ def two_halves(mode: str = "RGB", size: tuple[int, int] = (40, 20)) -> Image.Ima
     return image.convert(mode)
 
 
-def colour(data: bytes, at: tuple[int, int] = (2, 2)) -> tuple[int, ...]:
-    picture = decode(data, max_pixels=LIMIT)
-    assert picture.image.mode == "RGB"
-    return tuple(picture.image.getpixel(at))  # type: ignore[arg-type]
+def colour(data: bytes, position: tuple[int, int] = (2, 2)) -> tuple[int, ...]:
+    decoded = decode(data, max_pixels=LIMIT)
+    assert decoded.image.mode == "RGB"
+    return tuple(decoded.image.getpixel(position))  # type: ignore[arg-type]
 
 
 def near(*expected: int) -> object:
@@ -76,8 +76,8 @@ def test_sixteen_bits_keep_their_greys() -> None:
 
 def test_floats_are_stretched_from_black_to_white() -> None:
     image = Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
-    picture = decode(encoded(image, "TIFF"), max_pixels=LIMIT).image
-    assert (picture.getpixel((0, 0)), picture.getpixel((7, 7))) == ((0, 0, 0), (255, 255, 255))
+    decoded = decode(encoded(image, "TIFF"), max_pixels=LIMIT).image
+    assert (decoded.getpixel((0, 0)), decoded.getpixel((7, 7))) == ((0, 0, 0), (255, 255, 255))
 
 
 def test_one_bit_is_black_and_white() -> None:
@@ -85,7 +85,7 @@ def test_one_bit_is_black_and_white() -> None:
 
 
 def test_an_animation_gives_its_first_frame() -> None:
-    frames = [Image.new("RGB", (8, 8), each) for each in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), colour_name) for colour_name in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert colour(data) == near(255, 0, 0)
 
@@ -94,29 +94,29 @@ def test_an_animation_gives_its_first_frame() -> None:
 def test_exif_orientation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = decode(encoded(two_halves(), "JPEG", exif=exif, quality=95), max_pixels=LIMIT)
+    decoded = decode(encoded(two_halves(), "JPEG", exif=exif, quality=95), max_pixels=LIMIT)
     turned = orientation >= 5
-    assert (picture.width, picture.height) == ((20, 40) if turned else (40, 20))
-    assert picture.image.size == (picture.width, picture.height)
+    assert (decoded.width, decoded.height) == ((20, 40) if turned else (40, 20))
+    assert decoded.image.size == (decoded.width, decoded.height)
     corner = {1: "red", 2: "blue", 3: "blue", 4: "red", 5: "red", 6: "red", 7: "blue", 8: "blue"}[orientation]
-    red, _, blue = picture.image.getpixel((2, 2))  # type: ignore[misc]
+    red, _, blue = decoded.image.getpixel((2, 2))  # type: ignore[misc]
     assert (red > blue) == (corner == "red")
 
 
 def test_draft_keeps_twice_the_target_and_the_original_size() -> None:
     data = encoded(two_halves(size=(2000, 1500)), "JPEG")
-    picture = decode(data, max_pixels=LIMIT, target=224)
-    assert picture.image.size == (1000, 750)
-    assert (picture.width, picture.height) == (2000, 1500)
+    decoded = decode(data, max_pixels=LIMIT, target=224)
+    assert decoded.image.size == (1000, 750)
+    assert (decoded.width, decoded.height) == (2000, 1500)
     assert decode(data, max_pixels=LIMIT).image.size == (2000, 1500)
 
 
 def test_draft_and_orientation_work_together() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = decode(encoded(two_halves(size=(2000, 1500)), "JPEG", exif=exif), max_pixels=LIMIT, target=224)
-    assert picture.image.size == (750, 1000)
-    assert (picture.width, picture.height) == (1500, 2000)
+    decoded = decode(encoded(two_halves(size=(2000, 1500)), "JPEG", exif=exif), max_pixels=LIMIT, target=224)
+    assert decoded.image.size == (750, 1000)
+    assert (decoded.width, decoded.height) == (1500, 2000)
 
 
 JPEG = encoded(two_halves(size=(200, 100)), "JPEG")
@@ -146,11 +146,11 @@ def test_what_is_no_usable_image_is_bad_for_a_reason(data: bytes, reason: str) -
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "ICO", "PPM"])
 def test_a_file_cut_or_damaged_anywhere_is_an_image_or_bad_never_another_error(format: str) -> None:
-    whole = encoded(two_halves(size=(64, 64)), format)
-    for cut in range(0, len(whole), max(1, len(whole) // 40)):
-        flipped = bytearray(whole)
-        flipped[cut] ^= 0xFF
-        for data in (whole[:cut], bytes(flipped)):
+    encoded_image = encoded(two_halves(size=(64, 64)), format)
+    for position in range(0, len(encoded_image), max(1, len(encoded_image) // 40)):
+        flipped = bytearray(encoded_image)
+        flipped[position] ^= 0xFF
+        for data in (encoded_image[:position], bytes(flipped)):
             with contextlib.suppress(BadImage):
                 decode(data, max_pixels=LIMIT)
 

@@ -70,13 +70,13 @@ class SearcherProcess:
         self.process.stdin.write("finish\n")
         self.process.stdin.flush()
 
-    def ended(self) -> bool:
+    def wait_for_end(self) -> bool:
         """Waits for its end; whether that was in order."""
         assert self.process.stdout
         return self.process.stdout.read() == "done\n" and self.process.wait() == 0
 
 
-def answers(url: str, path: str, text: str) -> None:
+def wait_for_text(url: str, path: str, text: str) -> None:
     """Returns once it answers with the text."""
     while True:
         with suppress(httpx.ConnectError):

@@ -32,8 +32,10 @@ def reference(demo_model: str) -> tuple[Any, Any, Any]:
 
 def photos() -> list[Image.Image]:
     rng = np.random.default_rng(0)
-    small = [rng.integers(0, 255, (8, 8 + 4 * n, 3), dtype=np.uint8) for n in range(5)]
-    return [Image.fromarray(each).resize((300 + 50 * n, 300), Image.Resampling.BICUBIC) for n, each in enumerate(small)]
+    arrays = [rng.integers(0, 255, (8, 8 + 4 * n, 3), dtype=np.uint8) for n in range(5)]
+    return [
+        Image.fromarray(array).resize((300 + 50 * n, 300), Image.Resampling.BICUBIC) for n, array in enumerate(arrays)
+    ]
 
 
 def test_images_are_encoded_as_open_clip_itself_does(encoder: Encoder, reference: tuple[Any, Any, Any]) -> None:
@@ -103,9 +105,9 @@ def test_a_damaged_model_folder_is_an_error_of_one_sentence(demo_model: str, tmp
 class SmallDevice(nn.Module):
     """A network on a device with memory for `room` images."""
 
-    def __init__(self, room: int, error: Exception) -> None:
+    def __init__(self, capacity: int, error: Exception) -> None:
         super().__init__()
-        self.room = room
+        self.room = capacity
         self.error = error
         self.sizes: list[int] = []
         self.visual = type("Visual", (), {"image_size": 4})()
@@ -120,8 +122,8 @@ class SmallDevice(nn.Module):
         return torch.ones(len(tokens), 3)
 
 
-def small_device(room: int, error: Exception) -> tuple[OpenClipEncoder, SmallDevice]:
-    network = SmallDevice(room, error)
+def small_device(capacity: int, error: Exception) -> tuple[OpenClipEncoder, SmallDevice]:
+    network = SmallDevice(capacity, error)
 
     def tokenizer(texts: Sequence[str]) -> Tensor:
         return torch.zeros(len(texts), 1)
@@ -151,8 +153,8 @@ OUT_OF_MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Def
 def test_out_of_memory_halves_the_batch_and_loses_nothing(error: Exception) -> None:
     encoder, network = small_device(3, error)
     images = [np.full((4, 4, 3), number, np.uint8) for number in range(11)]
-    alone = np.concatenate([small_device(3, error)[0].encode_images([image]) for image in images])
-    assert encoder.encode_images(images) == pytest.approx(alone)
+    expected = np.concatenate([small_device(3, error)[0].encode_images([image]) for image in images])
+    assert encoder.encode_images(images) == pytest.approx(expected)
     assert encoder.batch == 2
     assert network.sizes == [8, 4, 2, 2, 2, 2, 2, 1]
 
@@ -186,8 +188,8 @@ class TestPacking:
         mask = torch.full((length, length), float("-inf")).triu(1) if masked else None
         with torch.inference_mode():
             expected = attention(x, x, x, need_weights=False, attn_mask=mask)[0]
-            got = PackedAttention(attention)(x, x, x, need_weights=False, attn_mask=mask)[0]
-        assert torch.allclose(got, expected, atol=1e-5)
+            packed_output = PackedAttention(attention)(x, x, x, need_weights=False, attn_mask=mask)[0]
+        assert torch.allclose(packed_output, expected, atol=1e-5)
 
     def test_cross_attention_is_left_to_torch(self) -> None:
         attention = nn.MultiheadAttention(64, 4, batch_first=True).eval()

@@ -24,15 +24,15 @@ PICTURE = b"\x89PNG, or what a decoder will say it is"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(PICTURE), PICTURE)
 HOST = "photos.example"
 LIMITS: dict[str, Any] = {"max_body_bytes": 1000, "url_seconds": 60.0}
-SOON: dict[str, Any] = {"url_seconds": 0.2}
+SHORT_TIME: dict[str, Any] = {"url_seconds": 0.2}
 
-NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+NO_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Trusts no authority; to read the usual ones takes most of the time of a test."""
 
 Reply = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
-class Site:
+class WebServer:
     """A web server on 127.0.0.1: what it was asked, and how many connections it had."""
 
     def __init__(self, reply: Reply) -> None:
@@ -41,17 +41,17 @@ class Site:
         self.port = 0
         self.connections = 0
         self.requests: list[bytes] = []
-        self.left = asyncio.Event()
+        self.client_closed = asyncio.Event()
         """Set when a client has closed its connection."""
 
     @asynccontextmanager
-    async def running(self, tls: ssl.SSLContext | None) -> AsyncIterator[Site]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
-        self.port = server.sockets[0].getsockname()[1]
+    async def running(self, tls: ssl.SSLContext | None) -> AsyncIterator[WebServer]:
+        listener = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self.port = listener.sockets[0].getsockname()[1]
         try:
             yield self
         finally:
-            server.close()
+            listener.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -62,30 +62,30 @@ class Site:
         assert task
         self._tasks.add(task)
         try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                self.requests.append(head)
-                await self._reply(head, writer)
+            while request := await reader.readuntil(b"\r\n\r\n"):
+                self.requests.append(request)
+                await self._reply(request, writer)
                 await writer.drain()
         except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
-            self.left.set()
+            self.client_closed.set()
         finally:
             writer.transport.abort()
             with suppress(OSError):
                 await writer.wait_closed()
 
 
-def saying(response: bytes) -> Reply:
+def fixed_reply(response: bytes) -> Reply:
     async def reply(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(response)
 
     return reply
 
 
-def redirecting(locations: Mapping[str, str], status: int = 302) -> Reply:
+def redirects(locations: Mapping[str, str], status: int = 302) -> Reply:
     """From a path to a Location; elsewhere is the picture."""
 
-    async def reply(head: bytes, writer: asyncio.StreamWriter) -> None:
-        location = locations.get(head.split()[1].decode())
+    async def reply(request: bytes, writer: asyncio.StreamWriter) -> None:
+        location = locations.get(request.split()[1].decode())
         if location is None:
             writer.write(OK)
         else:
@@ -96,50 +96,50 @@ def redirecting(locations: Mapping[str, str], status: int = 302) -> Reply:
     return reply
 
 
-def endless(start: bytes, more: bytes) -> Reply:
+def endless_reply(first: bytes, repeated: bytes) -> Reply:
     async def reply(_: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(start)
+        writer.write(first)
         while True:
-            writer.write(more)
+            writer.write(repeated)
             await writer.drain()
             await asyncio.sleep(0)  # drain does not always let others run
 
     return reply
 
 
-def stalling(start: bytes) -> Reply:
+def stalled_reply(first: bytes) -> Reply:
     """Says something, and then nothing for ever."""
 
     async def reply(_: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(start)
+        writer.write(first)
         await asyncio.Event().wait()
 
     return reply
 
 
-async def redirected_to_a_stall(head: bytes, writer: asyncio.StreamWriter) -> None:
-    if b"/stall" in head:
+async def redirect_to_stalled(request: bytes, writer: asyncio.StreamWriter) -> None:
+    if b"/stall" in request:
         await asyncio.Event().wait()
     writer.write(b"HTTP/1.1 302 Found\r\nLocation: /stall\r\nContent-Length: 0\r\n\r\n")
 
 
-class Names:
+class FakeResolver:
     """A resolver that knows some names; each look-up of one has its next answer, and the last one stays."""
 
     def __init__(self, **answers: Sequence[Sequence[str]]) -> None:
-        self._answers = {name: list(lookups) for name, lookups in answers.items()}
+        self._answers = {name: list(addresses) for name, addresses in answers.items()}
         self.lookups: list[str] = []
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         self.lookups.append(host)
-        answers = self._answers.get(host)
-        if answers is None:
+        addresses = self._answers.get(host)
+        if addresses is None:
             return []
-        return answers.pop(0) if len(answers) > 1 else answers[0]
+        return addresses.pop(0) if len(addresses) > 1 else addresses[0]
 
 
-def names(**addresses: str) -> Names:
-    return Names(**{HOST: [["127.0.0.1"]], **{name: [text.split()] for name, text in addresses.items()}})
+def resolver(**addresses: str) -> FakeResolver:
+    return FakeResolver(**{HOST: [["127.0.0.1"]], **{name: [text.split()] for name, text in addresses.items()}})
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +161,10 @@ def client_tls(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-class Reader(Fetcher):
+class ReadingFetcher(Fetcher):
     """Has no use for the pictures but to show them."""
 
-    def __init__(self, limits: SearchSettings, *, tls: ssl.SSLContext | None = NOBODY, **options: Any) -> None:
+    def __init__(self, limits: SearchSettings, *, tls: ssl.SSLContext | None = NO_TRUST, **options: Any) -> None:
         super().__init__(limits, tls=tls, **options)
 
     async def read(self, url: str) -> bytes:
@@ -172,7 +172,7 @@ class Reader(Fetcher):
             return data
 
 
-class Web:
+class Network:
     """A site, and fetchers that take its address for a public one unless they are told not to."""
 
     def __init__(self, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
@@ -180,24 +180,28 @@ class Web:
         self._client_tls = client_tls
 
     def serving(self, reply: Reply, *, scheme: str = "https") -> Any:
-        return Site(reply).running(self._server_tls if scheme == "https" else None)
+        return WebServer(reply).running(self._server_tls if scheme == "https" else None)
 
-    def fetcher(self, site: Site, resolve: Names | None = None, **settings: Any) -> Reader:
-        return self.strict(site, resolve or names(), allowed=lambda address, named: address.is_loopback, **settings)
+    def fetcher(self, server: WebServer, resolve: FakeResolver | None = None, **settings: Any) -> ReadingFetcher:
+        return self.strict(
+            server, resolve or resolver(), allowed=lambda address, named: address.is_loopback, **settings
+        )
 
-    def strict(self, site: Site, resolve: Any, **settings: Any) -> Reader:
+    def strict(self, server: WebServer, resolve: Any, **settings: Any) -> ReadingFetcher:
         allowed = settings.pop("allowed", is_allowed)
-        settings.setdefault("url_allow", f"{HOST}:{site.port}, *.example:{site.port}")
-        return Reader(SearchSettings(**(LIMITS | settings)), resolve=resolve, allowed=allowed, tls=self._client_tls)
+        settings.setdefault("url_allow", f"{HOST}:{server.port}, *.example:{server.port}")
+        return ReadingFetcher(
+            SearchSettings(**(LIMITS | settings)), resolve=resolve, allowed=allowed, tls=self._client_tls
+        )
 
     async def get(self, reply: Reply, **settings: Any) -> bytes:
-        async with self.serving(reply) as site:
-            return await self.fetcher(site, **settings).read(f"https://{HOST}:{site.port}/a.png")
+        async with self.serving(reply) as server:
+            return await self.fetcher(server, **settings).read(f"https://{HOST}:{server.port}/a.png")
 
 
 @pytest.fixture
-def web(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> Web:
-    return Web(server_tls, client_tls)
+def network(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> Network:
+    return Network(server_tls, client_tls)
 
 
 async def refusal(fetching: Awaitable[bytes]) -> FetchRefused:
@@ -220,82 +224,84 @@ async def reason(fetching: Awaitable[bytes]) -> Reason:
 # What is fetched.
 
 
-async def test_a_picture_is_fetched_with_what_an_http_server_expects_and_no_more(web: Web) -> None:
-    async with web.serving(saying(OK)) as site:
-        assert await web.fetcher(site).read(f"https://{HOST}:{site.port}/a%20b.png?size=2#part") == PICTURE
-        (head,) = site.requests
-    lines = head.decode().splitlines()
+async def test_a_picture_is_fetched_with_what_an_http_server_expects_and_no_more(network: Network) -> None:
+    async with network.serving(fixed_reply(OK)) as server:
+        assert await network.fetcher(server).read(f"https://{HOST}:{server.port}/a%20b.png?size=2#part") == PICTURE
+        (request,) = server.requests
+    lines = request.decode().splitlines()
     assert lines[0] == "GET /a%20b.png?size=2 HTTP/1.1"
-    assert set(lines[1:-1]) == {f"Host: {HOST}:{site.port}", "User-Agent: imgsearch", "Accept-Encoding: identity"}
+    assert set(lines[1:-1]) == {f"Host: {HOST}:{server.port}", "User-Agent: imgsearch", "Accept-Encoding: identity"}
 
 
-async def test_a_picture_may_be_as_large_as_an_upload_and_no_larger(web: Web) -> None:
-    assert await web.get(saying(OK), max_body_bytes=len(PICTURE)) == PICTURE
-    assert await reason(web.get(saying(OK), max_body_bytes=len(PICTURE) - 1)) is Reason.TOO_LARGE
+async def test_a_picture_may_be_as_large_as_an_upload_and_no_larger(network: Network) -> None:
+    assert await network.get(fixed_reply(OK), max_body_bytes=len(PICTURE)) == PICTURE
+    assert await reason(network.get(fixed_reply(OK), max_body_bytes=len(PICTURE) - 1)) is Reason.TOO_LARGE
 
 
-async def test_a_picture_may_come_in_chunks_or_until_the_server_leaves(web: Web) -> None:
+async def test_a_picture_may_come_in_chunks_or_until_the_server_leaves(network: Network) -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n"
-    assert await web.get(saying(chunked)) == b"abcd"
+    assert await network.get(fixed_reply(chunked)) == b"abcd"
 
     async def leave(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.0 200 OK\r\nContent-Encoding: identity\r\n\r\nabc")
         writer.close()
 
-    assert await web.get(leave) == b"abc"
+    assert await network.get(leave) == b"abc"
 
 
-async def test_plain_http_is_fetched_where_the_settings_say_so(web: Web) -> None:
-    async with web.serving(saying(OK), scheme="http") as site:
-        url = f"http://{HOST}:{site.port}/"
-        assert await web.fetcher(site, url_schemes="https, HTTP").read(url) == PICTURE
-        assert await reason(web.fetcher(site).read(url)) is Reason.SCHEME
-        assert await reason(web.fetcher(site, url_schemes="").read(url)) is Reason.DISABLED
+async def test_plain_http_is_fetched_where_the_settings_say_so(network: Network) -> None:
+    async with network.serving(fixed_reply(OK), scheme="http") as server:
+        url = f"http://{HOST}:{server.port}/"
+        assert await network.fetcher(server, url_schemes="https, HTTP").read(url) == PICTURE
+        assert await reason(network.fetcher(server).read(url)) is Reason.SCHEME
+        assert await reason(network.fetcher(server, url_schemes="").read(url)) is Reason.DISABLED
 
 
-async def test_a_name_outside_ascii_is_fetched(web: Web) -> None:
-    resolve = names(**{"xn--bcher-kva.example": "127.0.0.1"})
-    async with web.serving(saying(OK)) as site:
-        fetcher = web.fetcher(site, resolve, url_allow=f"bücher.example:{site.port}")
-        assert await fetcher.read(f"https://BÜCHER.example:{site.port}/") == PICTURE
+async def test_a_name_outside_ascii_is_fetched(network: Network) -> None:
+    resolve = resolver(**{"xn--bcher-kva.example": "127.0.0.1"})
+    async with network.serving(fixed_reply(OK)) as server:
+        fetcher = network.fetcher(server, resolve, url_allow=f"bücher.example:{server.port}")
+        assert await fetcher.read(f"https://BÜCHER.example:{server.port}/") == PICTURE
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirects_are_followed(web: Web, status: int) -> None:
+async def test_redirects_are_followed(network: Network, status: int) -> None:
     locations = {"/1": "/2", "/2": "3?a=b", "/3?a=b": ""}
-    async with web.serving(redirecting(locations, status)) as site:
-        locations["/3?a=b"] = f"https://cdn.photos.example:{site.port}/4"
-        resolve = names(**{"cdn.photos.example": "127.0.0.1"})
-        assert await web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/1") == PICTURE
-        assert [head.split()[1] for head in site.requests] == [b"/1", b"/2", b"/3?a=b", b"/4"]
-        assert f"Host: cdn.photos.example:{site.port}\r\n".encode() in site.requests[-1]
+    async with network.serving(redirects(locations, status)) as server:
+        locations["/3?a=b"] = f"https://cdn.photos.example:{server.port}/4"
+        resolve = resolver(**{"cdn.photos.example": "127.0.0.1"})
+        assert await network.fetcher(server, resolve).read(f"https://{HOST}:{server.port}/1") == PICTURE
+        assert [request.split()[1] for request in server.requests] == [b"/1", b"/2", b"/3?a=b", b"/4"]
+        assert f"Host: cdn.photos.example:{server.port}\r\n".encode() in server.requests[-1]
 
 
-async def test_the_next_address_is_asked_where_one_does_not_answer(web: Web) -> None:
-    async with web.serving(saying(OK)) as site:
-        resolve = names(**{HOST: "127.0.0.2 127.0.0.1"})
-        assert await web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/") == PICTURE
-        resolve = names(**{HOST: "127.0.0.2 127.0.0.3"})
-        assert await reason(web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/")) is Reason.CONNECTION
+async def test_the_next_address_is_asked_where_one_does_not_answer(network: Network) -> None:
+    async with network.serving(fixed_reply(OK)) as server:
+        resolve = resolver(**{HOST: "127.0.0.2 127.0.0.1"})
+        assert await network.fetcher(server, resolve).read(f"https://{HOST}:{server.port}/") == PICTURE
+        resolve = resolver(**{HOST: "127.0.0.2 127.0.0.3"})
+        assert (
+            await reason(network.fetcher(server, resolve).read(f"https://{HOST}:{server.port}/")) is Reason.CONNECTION
+        )
 
 
-async def test_a_proxy_of_the_environment_is_not_asked(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with web.serving(saying(OK)) as site, web.serving(saying(OK), scheme="http") as proxy:
+async def test_a_proxy_of_the_environment_is_not_asked(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with network.serving(fixed_reply(OK)) as server, network.serving(fixed_reply(OK), scheme="http") as proxy:
         for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-        assert await web.fetcher(site).read(f"https://{HOST}:{site.port}/") == PICTURE
+        assert await network.fetcher(server).read(f"https://{HOST}:{server.port}/") == PICTURE
         assert proxy.connections == 0
 
 
-async def test_cookies_are_not_kept(web: Web) -> None:
+async def test_cookies_are_not_kept(network: Network) -> None:
     setting = b"HTTP/1.1 302 Found\r\nSet-Cookie: a=b\r\nLocation: /next\r\nContent-Length: 0\r\n\r\n"
 
-    async def reply(head: bytes, writer: asyncio.StreamWriter) -> None:
-        writer.write(OK if b"/next" in head else setting)
+    async def reply(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK if b"/next" in request else setting)
 
-    async with web.serving(reply) as site:
-        assert await web.fetcher(site).read(f"https://{HOST}:{site.port}/") == PICTURE
-        assert b"cookie" not in site.requests[-1].lower()
+    async with network.serving(reply) as server:
+        assert await network.fetcher(server).read(f"https://{HOST}:{server.port}/") == PICTURE
+        assert b"cookie" not in server.requests[-1].lower()
 
 
 async def test_the_systems_resolver_is_asked_and_an_unknown_name_has_no_address() -> None:
@@ -372,18 +378,18 @@ NUMBERS = {
 
 @pytest.mark.parametrize("url", NUMBERS.values(), ids=NUMBERS.keys())
 async def test_an_address_that_is_not_public_is_refused(url: str) -> None:
-    assert await reason(Reader(SearchSettings(**LIMITS)).read(url)) is Reason.ADDRESS
+    assert await reason(ReadingFetcher(SearchSettings(**LIMITS)).read(url)) is Reason.ADDRESS
 
 
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "017700000001", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0"],
 )
-async def test_this_machine_is_not_even_connected_to(web: Web, host: str) -> None:
-    async with web.serving(saying(OK)) as site:
-        fetcher = web.strict(site, resolve_host, url_allow=f"{host}:{site.port}")
-        assert await reason(fetcher.read(f"https://{host}:{site.port}/")) is Reason.ADDRESS
-        assert site.connections == 0
+async def test_this_machine_is_not_even_connected_to(network: Network, host: str) -> None:
+    async with network.serving(fixed_reply(OK)) as server:
+        fetcher = network.strict(server, resolve_host, url_allow=f"{host}:{server.port}")
+        assert await reason(fetcher.read(f"https://{host}:{server.port}/")) is Reason.ADDRESS
+        assert server.connections == 0
 
 
 @pytest.mark.parametrize(
@@ -392,51 +398,51 @@ async def test_this_machine_is_not_even_connected_to(web: Web, host: str) -> Non
 async def test_a_name_is_refused_in_the_same_words_where_any_address_is_not_public_and_where_it_has_none(
     addresses: str,
 ) -> None:
-    fetcher = Reader(SearchSettings(**LIMITS), resolve=names(**{HOST: addresses}))
-    refused = await refusal(fetcher.read(f"https://{HOST}/"))
-    assert refused.reason is Reason.ADDRESS
-    assert str(refused) == str(FetchRefused(Reason.ADDRESS, host=HOST))
+    fetcher = ReadingFetcher(SearchSettings(**LIMITS), resolve=resolver(**{HOST: addresses}))
+    error = await refusal(fetcher.read(f"https://{HOST}/"))
+    assert error.reason is Reason.ADDRESS
+    assert str(error) == str(FetchRefused(Reason.ADDRESS, host=HOST))
 
 
 # Names that change their address between one look and the next.
 
 
-async def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(web: Web) -> None:
+async def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(network: Network) -> None:
     """Whoever looked it up again would be at an address where nobody is."""
-    resolve = Names(**{HOST: [["127.0.0.1"], ["127.0.0.2"]]})
-    async with web.serving(saying(OK)) as site:
-        assert await web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/") == PICTURE
+    resolve = FakeResolver(**{HOST: [["127.0.0.1"], ["127.0.0.2"]]})
+    async with network.serving(fixed_reply(OK)) as server:
+        assert await network.fetcher(server, resolve).read(f"https://{HOST}:{server.port}/") == PICTURE
     assert resolve.lookups == [HOST]
 
 
-async def test_a_name_that_becomes_private_is_refused_at_the_next_request(web: Web) -> None:
-    resolve = Names(**{HOST: [["127.0.0.1"], ["10.0.0.1"]]})
-    async with web.serving(saying(OK)) as site:
-        fetcher = web.fetcher(site, resolve)
-        url = f"https://{HOST}:{site.port}/"
+async def test_a_name_that_becomes_private_is_refused_at_the_next_request(network: Network) -> None:
+    resolve = FakeResolver(**{HOST: [["127.0.0.1"], ["10.0.0.1"]]})
+    async with network.serving(fixed_reply(OK)) as server:
+        fetcher = network.fetcher(server, resolve)
+        url = f"https://{HOST}:{server.port}/"
         assert await fetcher.read(url) == PICTURE
         assert await reason(fetcher.read(url)) is Reason.ADDRESS
-        assert site.connections == 1
+        assert server.connections == 1
 
 
-async def test_a_name_that_becomes_private_is_refused_at_the_next_redirect(web: Web) -> None:
-    resolve = Names(**{HOST: [["127.0.0.1"], ["127.0.0.1"], ["169.254.169.254"]]})
-    async with web.serving(redirecting({"/1": "/2", "/2": "/3"})) as site:
-        assert await reason(web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/1")) is Reason.ADDRESS
-        assert len(site.requests) == 2
+async def test_a_name_that_becomes_private_is_refused_at_the_next_redirect(network: Network) -> None:
+    resolve = FakeResolver(**{HOST: [["127.0.0.1"], ["127.0.0.1"], ["169.254.169.254"]]})
+    async with network.serving(redirects({"/1": "/2", "/2": "/3"})) as server:
+        assert await reason(network.fetcher(server, resolve).read(f"https://{HOST}:{server.port}/1")) is Reason.ADDRESS
+        assert len(server.requests) == 2
 
 
-async def test_no_connection_is_kept_after_a_picture(web: Web) -> None:
-    async with web.serving(saying(OK)) as site:
-        await web.fetcher(site).read(f"https://{HOST}:{site.port}/")
-        await site.left.wait()
+async def test_no_connection_is_kept_after_a_picture(network: Network) -> None:
+    async with network.serving(fixed_reply(OK)) as server:
+        await network.fetcher(server).read(f"https://{HOST}:{server.port}/")
+        await server.client_closed.wait()
 
 
 # Redirects to what is refused.
 
 
 @pytest.mark.parametrize(
-    ("location", "why", "value"),
+    ("location", "expected", "value"),
     [
         ("https://169.254.169.254/latest/meta-data/", Reason.DENIED, "port 443 of host 169.254.169.254 "),
         ("https://2852039166/", Reason.DENIED, "port 443 of host 2852039166 "),
@@ -457,47 +463,49 @@ async def test_no_connection_is_kept_after_a_picture(web: Web) -> None:
         ("https://photos.example:port/", Reason.INVALID_URL, ""),
     ],
 )
-async def test_a_redirect_is_checked_like_the_first_url(web: Web, location: str, why: Reason, value: str) -> None:
+async def test_a_redirect_is_checked_like_the_first_url(
+    network: Network, location: str, expected: Reason, value: str
+) -> None:
     locations: dict[str, str] = {}
-    async with web.serving(redirecting(locations)) as site:
-        locations |= {"/1": "/2", "/2": location.format(port=site.port)}
-        resolve = names(**{"metadata.example": "169.254.169.254"})
-        refused = await refusal(web.fetcher(site, resolve).read(f"https://{HOST}:{site.port}/1"))
-        assert refused.reason is why
-        assert value in refused.detail
-        assert len(site.requests) == 2
+    async with network.serving(redirects(locations)) as server:
+        locations |= {"/1": "/2", "/2": location.format(port=server.port)}
+        resolve = resolver(**{"metadata.example": "169.254.169.254"})
+        error = await refusal(network.fetcher(server, resolve).read(f"https://{HOST}:{server.port}/1"))
+        assert error.reason is expected
+        assert value in error.detail
+        assert len(server.requests) == 2
 
 
-async def test_a_redirect_to_the_metadata_is_refused_by_its_address(web: Web) -> None:
+async def test_a_redirect_to_the_metadata_is_refused_by_its_address(network: Network) -> None:
     """The allow list does not have to help."""
     locations = {"/": "https://169.254.169.254/latest/meta-data/"}
-    async with web.serving(redirecting(locations)) as site:
-        fetcher = web.strict(
-            site,
-            names(**{"169.254.169.254": "169.254.169.254"}),
-            url_allow=f"{HOST}:{site.port}, 169.254.169.254",
+    async with network.serving(redirects(locations)) as server:
+        fetcher = network.strict(
+            server,
+            resolver(**{"169.254.169.254": "169.254.169.254"}),
+            url_allow=f"{HOST}:{server.port}, 169.254.169.254",
             allowed=lambda address, named: address.is_loopback or is_allowed(address, named),
         )
-        assert await reason(fetcher.read(f"https://{HOST}:{site.port}/")) is Reason.ADDRESS
+        assert await reason(fetcher.read(f"https://{HOST}:{server.port}/")) is Reason.ADDRESS
 
 
-async def test_redirects_end(web: Web) -> None:
-    async with web.serving(redirecting({f"/{n}": f"/{n + 1}" for n in range(9)})) as site:
-        assert await reason(web.fetcher(site).read(f"https://{HOST}:{site.port}/0")) is Reason.REDIRECTS
-        assert len(site.requests) == 4
-        assert await web.fetcher(site).read(f"https://{HOST}:{site.port}/6") == PICTURE
+async def test_redirects_end(network: Network) -> None:
+    async with network.serving(redirects({f"/{n}": f"/{n + 1}" for n in range(9)})) as server:
+        assert await reason(network.fetcher(server).read(f"https://{HOST}:{server.port}/0")) is Reason.REDIRECTS
+        assert len(server.requests) == 4
+        assert await network.fetcher(server).read(f"https://{HOST}:{server.port}/6") == PICTURE
 
 
-async def test_a_redirect_that_is_not_utf8_is_followed_to_where_nothing_is(web: Web) -> None:
+async def test_a_redirect_that_is_not_utf8_is_followed_to_where_nothing_is(network: Network) -> None:
     moved = b"HTTP/1.1 302 Found\r\nLocation: /\xff\r\nContent-Length: 0\r\n\r\n"
-    assert await reason(web.get(saying(moved))) is Reason.REDIRECTS
+    assert await reason(network.get(fixed_reply(moved))) is Reason.REDIRECTS
 
 
 # URLs that are refused as they are.
 
 
 @pytest.mark.parametrize(
-    ("url", "why", "value"),
+    ("url", "expected", "value"),
     [
         ("http://photos.example/", Reason.SCHEME, "https://"),
         ("file:///etc/passwd", Reason.SCHEME, "https://"),
@@ -556,12 +564,12 @@ async def test_a_redirect_that_is_not_utf8_is_followed_to_where_nothing_is(web: 
         ("https://no-such-name.example/", Reason.ADDRESS, ""),
     ],
 )
-async def test_an_invalid_url_is_refused_before_any_name_is_looked_up(url: str, why: Reason, value: str) -> None:
-    resolve = names()
-    refused = await refusal(Reader(SearchSettings(**LIMITS), resolve=resolve).read(url))
-    assert refused.reason is why
-    assert value in refused.detail
-    assert why is Reason.ADDRESS or not resolve.lookups
+async def test_an_invalid_url_is_refused_before_any_name_is_looked_up(url: str, expected: Reason, value: str) -> None:
+    resolve = resolver()
+    error = await refusal(ReadingFetcher(SearchSettings(**LIMITS), resolve=resolve).read(url))
+    assert error.reason is expected
+    assert value in error.detail
+    assert expected is Reason.ADDRESS or not resolve.lookups
 
 
 # The lists.
@@ -604,19 +612,21 @@ async def test_an_invalid_url_is_refused_before_any_name_is_looked_up(url: str, 
     ],
 )
 async def test_the_lists_say_whose_name_is_looked_up(allow: str, deny: str, host: str, allowed: bool) -> None:
-    resolve = names()
-    why = await reason(Reader(SearchSettings(url_allow=allow, url_deny=deny), resolve=resolve).read(f"https://{host}/"))
+    resolve = resolver()
+    outcome = await reason(
+        ReadingFetcher(SearchSettings(url_allow=allow, url_deny=deny), resolve=resolve).read(f"https://{host}/")
+    )
     assert bool(resolve.lookups) == allowed
-    assert why is (Reason.ADDRESS if allowed else Reason.DENIED)
+    assert outcome is (Reason.ADDRESS if allowed else Reason.DENIED)
 
 
 @pytest.mark.parametrize("host", ["134744072", "0x08080808", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]", HOST])
 async def test_a_denied_address_is_refused_however_the_url_comes_to_it(host: str) -> None:
-    class Known(Names):
+    class KnownHostResolver(FakeResolver):
         async def __call__(self, host: str, port: int) -> Sequence[str]:
             return ["8.8.8.8"] if host == HOST else await resolve_host(host, port)
 
-    fetcher = Reader(SearchSettings(url_deny="1.1.1.1, 8.8.8.8"), resolve=Known())
+    fetcher = ReadingFetcher(SearchSettings(url_deny="1.1.1.1, 8.8.8.8"), resolve=KnownHostResolver())
     assert await reason(fetcher.read(f"https://{host}/")) is Reason.ADDRESS
 
 
@@ -631,12 +641,14 @@ async def test_a_denied_address_is_refused_however_the_url_comes_to_it(host: str
         ("*.example:{port}, other.example:{port}", False),
     ],
 )
-async def test_only_a_host_that_is_named_itself_at_this_port_may_be_private(web: Web, allow: str, named: bool) -> None:
-    async with web.serving(saying(OK)) as site:
-        fetcher = web.strict(
-            site, names(), url_allow=allow.format(port=site.port), allowed=lambda address, named: named
+async def test_only_a_host_that_is_named_itself_at_this_port_may_be_private(
+    network: Network, allow: str, named: bool
+) -> None:
+    async with network.serving(fixed_reply(OK)) as server:
+        fetcher = network.strict(
+            server, resolver(), url_allow=allow.format(port=server.port), allowed=lambda address, named: named
         )
-        fetching = fetcher.read(f"https://{HOST}:{site.port}/")
+        fetching = fetcher.read(f"https://{HOST}:{server.port}/")
         if named:
             assert await fetching == PICTURE
         else:
@@ -662,7 +674,7 @@ async def test_only_a_host_that_is_named_itself_at_this_port_may_be_private(web:
 )
 def test_settings_that_cannot_be_read_are_named_at_the_start(settings: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=f"IMGSEARCH_SEARCH_{next(iter(settings)).upper()}"):
-        Reader(SearchSettings(**settings))
+        ReadingFetcher(SearchSettings(**settings))
 
 
 # Servers that are slow, endless, or wrong.
@@ -671,85 +683,95 @@ def test_settings_that_cannot_be_read_are_named_at_the_start(settings: dict[str,
 @pytest.mark.parametrize(
     "reply",
     [
-        stalling(b""),
-        stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nX"),
-        stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"),
-        stalling(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"),
-        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
-        redirected_to_a_stall,
+        stalled_reply(b""),
+        stalled_reply(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nX"),
+        stalled_reply(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"),
+        stalled_reply(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"),
+        endless_reply(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+        redirect_to_stalled,
     ],
     ids=["silent", "in its headers", "in its body", "in its chunks", "never at the answer", "after a redirect"],
 )
-async def test_a_slow_server_is_left_when_the_time_is_over(web: Web, reply: Reply) -> None:
-    refused = await refusal(web.get(reply, **SOON))
-    assert refused.reason is Reason.TIMEOUT
-    assert "0.2 s" in refused.detail
+async def test_a_slow_server_is_left_when_the_time_is_over(network: Network, reply: Reply) -> None:
+    error = await refusal(network.get(reply, **SHORT_TIME))
+    assert error.reason is Reason.TIMEOUT
+    assert "0.2 s" in error.detail
 
 
-async def test_a_server_that_does_not_end_its_handshake_is_left(web: Web) -> None:
-    async with web.serving(saying(b""), scheme="http") as site:
-        assert await reason(web.fetcher(site, **SOON).read(f"https://{HOST}:{site.port}/")) is Reason.TIMEOUT
-        await site.left.wait()
+async def test_a_server_that_does_not_end_its_handshake_is_left(network: Network) -> None:
+    async with network.serving(fixed_reply(b""), scheme="http") as server:
+        assert (
+            await reason(network.fetcher(server, **SHORT_TIME).read(f"https://{HOST}:{server.port}/")) is Reason.TIMEOUT
+        )
+        await server.client_closed.wait()
 
 
 async def test_a_resolver_that_does_not_answer_is_left() -> None:
-    async def never(host: str, port: int) -> Sequence[str]:
+    async def wait_forever(host: str, port: int) -> Sequence[str]:
         await asyncio.Event().wait()
         return []
 
-    fetcher = Reader(SearchSettings(**SOON), resolve=never)
+    fetcher = ReadingFetcher(SearchSettings(**SHORT_TIME), resolve=wait_forever)
     assert await reason(fetcher.read(f"https://{HOST}/")) is Reason.TIMEOUT
 
 
 @pytest.mark.parametrize(
-    ("reply", "why", "value"),
+    ("reply", "expected", "value"),
     [
-        (endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 100), Reason.TOO_LARGE, "1,000 bytes"),
+        (endless_reply(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 100), Reason.TOO_LARGE, "1,000 bytes"),
         (
-            endless(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 10),
+            endless_reply(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 10),
             Reason.TOO_LARGE,
             "1,000 bytes",
         ),
-        (stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n"), Reason.TOO_LARGE, "1,000 bytes"),
-        (stalling(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n"), Reason.TOO_LARGE, "1,000 bytes"),
-        (endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000), Reason.CONNECTION, ""),
-        (endless(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 1000), Reason.CONNECTION, ""),
-        (endless(b"", b"not HTTP" * 1000), Reason.CONNECTION, ""),
-        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"), Reason.CONNECTION, ""),
-        (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), Reason.CONNECTION, ""),
-        (saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n"), Reason.CONNECTION, ""),
-        (saying(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), Reason.CONNECTION, ""),
-        (saying(b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\nsecret"), Reason.STATUS, "status 404"),
-        (saying(b"HTTP/1.1 206 Partial\r\nContent-Length: 1\r\n\r\na"), Reason.STATUS, "status 206"),
-        (saying(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"), Reason.STATUS, "status 302"),
-        (saying(b"HTTP/1.1 300 Choices\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n"), Reason.STATUS, "status 300"),
-        (saying(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"), Reason.CONNECTION, ""),
+        (stalled_reply(b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n"), Reason.TOO_LARGE, "1,000 bytes"),
+        (
+            stalled_reply(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n"),
+            Reason.TOO_LARGE,
+            "1,000 bytes",
+        ),
+        (endless_reply(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000), Reason.CONNECTION, ""),
+        (endless_reply(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 1000), Reason.CONNECTION, ""),
+        (endless_reply(b"", b"not HTTP" * 1000), Reason.CONNECTION, ""),
+        (fixed_reply(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"), Reason.CONNECTION, ""),
+        (fixed_reply(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), Reason.CONNECTION, ""),
+        (fixed_reply(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n"), Reason.CONNECTION, ""),
+        (fixed_reply(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), Reason.CONNECTION, ""),
+        (fixed_reply(b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\nsecret"), Reason.STATUS, "status 404"),
+        (fixed_reply(b"HTTP/1.1 206 Partial\r\nContent-Length: 1\r\n\r\na"), Reason.STATUS, "status 206"),
+        (fixed_reply(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"), Reason.STATUS, "status 302"),
+        (
+            fixed_reply(b"HTTP/1.1 300 Choices\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n"),
+            Reason.STATUS,
+            "status 300",
+        ),
+        (fixed_reply(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"), Reason.CONNECTION, ""),
     ],
 )
 async def test_a_server_that_has_no_end_or_no_picture_is_refused(
-    web: Web, reply: Reply, why: Reason, value: str
+    network: Network, reply: Reply, expected: Reason, value: str
 ) -> None:
-    refused = await refusal(web.get(reply))
-    assert refused.reason is why
-    assert value in refused.detail
-    assert "secret" not in refused.detail
+    error = await refusal(network.get(reply))
+    assert error.reason is expected
+    assert value in error.detail
+    assert "secret" not in error.detail
 
 
-async def test_what_is_compressed_is_refused_before_it_is_read(web: Web) -> None:
+async def test_what_is_compressed_is_refused_before_it_is_read(network: Network) -> None:
     bomb = gzip.compress(bytes(900_000))
     assert len(bomb) < LIMITS["max_body_bytes"]
     for coding in (b"gzip", b"GZIP", b"br", b"gzip, identity"):
-        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding, len(bomb))
-        assert await reason(web.get(saying(head + bomb))) is Reason.COMPRESSED
+        start = b"HTTP/1.1 200 OK\r\nContent-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding, len(bomb))
+        assert await reason(network.get(fixed_reply(start + bomb))) is Reason.COMPRESSED
 
 
-async def test_what_is_compressed_and_does_not_say_so_stays_compressed(web: Web) -> None:
+async def test_what_is_compressed_and_does_not_say_so_stays_compressed(network: Network) -> None:
     bomb = gzip.compress(bytes(900_000))
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: image/svg+xml\r\nContent-Length: %d\r\n\r\n" % len(bomb)
-    assert await web.get(saying(head + bomb)) == bomb
+    start = b"HTTP/1.1 200 OK\r\nContent-Type: image/svg+xml\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+    assert await network.get(fixed_reply(start + bomb)) == bomb
 
 
-async def test_a_server_that_breaks_off_is_refused(web: Web) -> None:
+async def test_a_server_that_breaks_off_is_refused(network: Network) -> None:
     async def leave(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
         writer.close()
@@ -758,62 +780,62 @@ async def test_a_server_that_breaks_off_is_refused(web: Web) -> None:
         os.write(writer.get_extra_info("socket").fileno(), b"no TLS record" * 10)
         await asyncio.Event().wait()
 
-    assert await reason(web.get(leave)) is Reason.CONNECTION
-    assert await reason(web.get(break_tls)) is Reason.CONNECTION
+    assert await reason(network.get(leave)) is Reason.CONNECTION
+    assert await reason(network.get(break_tls)) is Reason.CONNECTION
 
 
-async def test_a_server_without_a_valid_certificate_of_this_name_is_refused(web: Web) -> None:
-    resolve = names(**{"other.example": "127.0.0.1"})
-    async with web.serving(saying(OK)) as site:
-        url = f"https://other.example:{site.port}/"
-        assert await reason(web.fetcher(site, resolve).read(url)) is Reason.CONNECTION
-        unknown = Reader(
-            SearchSettings(url_allow=f"*.example:{site.port}"),
-            resolve=names(),
+async def test_a_server_without_a_valid_certificate_of_this_name_is_refused(network: Network) -> None:
+    resolve = resolver(**{"other.example": "127.0.0.1"})
+    async with network.serving(fixed_reply(OK)) as server:
+        url = f"https://other.example:{server.port}/"
+        assert await reason(network.fetcher(server, resolve).read(url)) is Reason.CONNECTION
+        unknown = ReadingFetcher(
+            SearchSettings(url_allow=f"*.example:{server.port}"),
+            resolve=resolver(),
             allowed=lambda address, named: True,
             tls=None,
         )
-        assert await reason(unknown.read(f"https://{HOST}:{site.port}/")) is Reason.CONNECTION
-        assert not site.requests
+        assert await reason(unknown.read(f"https://{HOST}:{server.port}/")) is Reason.CONNECTION
+        assert not server.requests
 
 
-async def test_only_so_many_are_fetched_or_in_use_at_a_time(web: Web) -> None:
+async def test_only_so_many_are_fetched_or_in_use_at_a_time(network: Network) -> None:
     """They wait before their host is looked up, and their time has not begun."""
-    resolve = names()
-    requested, full, used = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    in_use = 0
+    resolve = resolver()
+    requested, all_in_use, may_finish = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    use_count = 0
 
     async def response(_: bytes, writer: asyncio.StreamWriter) -> None:
-        if len(site.requests) == MAX_FETCHES:
+        if len(server.requests) == MAX_FETCHES:
             requested.set()
         await requested.wait()
         writer.write(OK)
 
     async def use(fetcher: Fetcher, url: str) -> None:
-        nonlocal in_use
+        nonlocal use_count
         async with fetcher.get(url) as data:
             assert data == PICTURE
-            in_use += 1
-            if in_use == MAX_FETCHES:
-                full.set()
-            await used.wait()
+            use_count += 1
+            if use_count == MAX_FETCHES:
+                all_in_use.set()
+            await may_finish.wait()
 
-    async with web.serving(response) as site:
-        fetcher = web.fetcher(site, resolve)
+    async with network.serving(response) as server:
+        fetcher = network.fetcher(server, resolve)
         async with asyncio.TaskGroup() as tasks:
             for _ in range(MAX_FETCHES + 4):
-                tasks.create_task(use(fetcher, f"https://{HOST}:{site.port}/"))
-            await full.wait()
+                tasks.create_task(use(fetcher, f"https://{HOST}:{server.port}/"))
+            await all_in_use.wait()
             for _ in range(100):
                 await asyncio.sleep(0)  # the others, if they could
             assert len(resolve.lookups) == MAX_FETCHES
-            used.set()
-        assert in_use == len(resolve.lookups) == MAX_FETCHES + 4
+            may_finish.set()
+        assert use_count == len(resolve.lookups) == MAX_FETCHES + 4
 
 
-async def test_what_is_refused_leaves_its_place_to_others(web: Web) -> None:
-    async with web.serving(saying(OK)) as site:
-        fetcher = web.fetcher(site)
+async def test_what_is_refused_leaves_its_place_to_others(network: Network) -> None:
+    async with network.serving(fixed_reply(OK)) as server:
+        fetcher = network.fetcher(server)
         for _ in range(MAX_FETCHES):
-            assert await reason(fetcher.read(f"https://none.example:{site.port}/")) is Reason.ADDRESS
-        assert await fetcher.read(f"https://{HOST}:{site.port}/") == PICTURE
+            assert await reason(fetcher.read(f"https://none.example:{server.port}/")) is Reason.ADDRESS
+        assert await fetcher.read(f"https://{HOST}:{server.port}/") == PICTURE

@@ -44,12 +44,12 @@ def image(colour: str = "red") -> dict[str, str]:
 
 
 @pytest.fixture
-def two(library: Library) -> Library:
+def two_indexes(library: Library) -> Library:
     """Two indexes with models of their own: photos has a red and a blue image, sketches a green one."""
-    other = FakeEncoder(model="ViT-B-32/other")
-    library.encoders[other.model] = other
+    other_encoder = FakeEncoder(model="ViT-B-32/other")
+    library.encoders[other_encoder.model] = other_encoder
     library.publish({"red.png": "red", "blue.png": "blue"})
-    library.publish({"green.png": "green"}, index="sketches", encoder=other)
+    library.publish({"green.png": "green"}, index="sketches", encoder=other_encoder)
     return library
 
 
@@ -107,15 +107,15 @@ async def test_skypilots_search_gives_paths_and_cosines(gallery: Library) -> Non
             {"image_path": "yellow.png", "similarity": pytest.approx(0.7089, abs=1e-3)},
         ]
         assert len((await client.post("/search", json={"text": "red", "n_results": None})).json()) == 4
-        shown = await client.get("/image/red.png")
-        assert shown.content == picture("red")
-        known = {"If-None-Match": shown.headers["etag"]}
-        assert (await client.get("/image/red.png", headers=known)).status_code == 304
+        image = await client.get("/image/red.png")
+        assert image.content == picture("red")
+        headers = {"If-None-Match": image.headers["etag"]}
+        assert (await client.get("/image/red.png", headers=headers)).status_code == 304
         sentence = problem(await client.get("/image/cats/no%20such.png"), 404)
         assert '"photos"' in sentence
         assert "'cats/no such.png'" in sentence
-        part = await client.get("/image/red.png", headers={"Range": "bytes=1-3"})
-        assert (part.status_code, part.content) == (206, b"PNG")
+        partial = await client.get("/image/red.png", headers={"Range": "bytes=1-3"})
+        assert (partial.status_code, partial.content) == (206, b"PNG")
 
 
 async def test_a_limit_is_told_in_the_words_of_the_client(gallery: Library) -> None:
@@ -132,8 +132,8 @@ async def test_a_limit_is_told_in_the_words_of_the_client(gallery: Library) -> N
             assert "cursor" not in response.text
 
 
-async def test_health_counts_all_images_and_tells_where_nothing_is_known(two: Library) -> None:
-    async with two.serving() as client:
+async def test_health_counts_all_images_and_tells_where_nothing_is_known(two_indexes: Library) -> None:
+    async with two_indexes.serving() as client:
         assert (await client.get("/health")).json() == {"status": "healthy", "collection_size": 3}
 
 
@@ -146,28 +146,28 @@ async def test_where_there_is_no_index_yet_health_says_so(library: Library) -> N
         problem(await client.post("/knn-service", json={"text": "red"}), 404)
 
 
-async def test_of_several_indexes_each_protocol_says_which(two: Library) -> None:
-    async with two.serving() as client:
+async def test_of_several_indexes_each_protocol_says_which(two_indexes: Library) -> None:
+    async with two_indexes.serving() as client:
         assert "`index`: photos, sketches" in problem(await client.post("/search", json={"text": "red"}), 400)
-        found = await client.post("/search?index=sketches", json={"text": "red"})
-        assert found.json()[0]["image_path"] == "green.png"
+        response = await client.post("/search?index=sketches", json={"text": "red"})
+        assert response.json()[0]["image_path"] == "green.png"
         assert (await client.get("/image/green.png?index=sketches")).content == picture("green")
         problem(await client.get("/image/green.png?index=photos"), 404)
 
         assert (await client.get("/indices-list")).json() == ["photos", "sketches"]
-        found = await client.post("/knn-service", json={"text": "red", "indice_name": "sketches"})
-        assert [one["image_path"] for one in found.json()] == ["/data/sketches/green.png"]
+        response = await client.post("/knn-service", json={"text": "red", "indice_name": "sketches"})
+        assert [result["image_path"] for result in response.json()] == ["/data/sketches/green.png"]
         assert "photos, sketches" in problem(await client.post("/knn-service", json={"text": "red"}), 400)
 
 
-async def test_roboflows_client_chooses_a_model_by_its_name_or_by_that_of_an_index(two: Library) -> None:
-    async with two.serving() as client:
+async def test_roboflows_client_chooses_a_model_by_its_name_or_by_that_of_an_index(two_indexes: Library) -> None:
+    async with two_indexes.serving() as client:
 
         async def embed(path: str = "", **more: Any) -> httpx.Response:
             return await client.post(f"/clip/embed_text{path}", json={"text": "red", **more})
 
         assert "`index`: photos, sketches" in problem(await embed(), 400)
-        for path, more, index in [
+        for path, fields, index in [
             ("?index=photos", {}, "photos"),
             ("?index=sketches", {}, "sketches"),
             ("", {"clip_version_id": "fake/colours"}, "photos"),
@@ -175,13 +175,13 @@ async def test_roboflows_client_chooses_a_model_by_its_name_or_by_that_of_an_ind
             ("", {"clip_version_id": "ViT-B-32/other"}, "sketches"),
             ("?index=sketches", {"clip_version_id": "ViT-B-32"}, "sketches"),
         ]:
-            used = two.encoders["ViT-B-32/other"] if index == "sketches" else two.encoder
-            assert isinstance(used, FakeEncoder)
-            used.text_calls.clear()
-            text = f"red {path} {more}"
-            response = await client.post(f"/clip/embed_text{path}", json={"text": text, **more})
+            encoder = two_indexes.encoders["ViT-B-32/other"] if index == "sketches" else two_indexes.encoder
+            assert isinstance(encoder, FakeEncoder)
+            encoder.text_calls.clear()
+            text = f"red {path} {fields}"
+            response = await client.post(f"/clip/embed_text{path}", json={"text": text, **fields})
             assert response.status_code == 200, response.text
-            assert used.text_calls == [[text]]
+            assert encoder.text_calls == [[text]]
         for path, version in [("", "ViT-B-16"), ("?index=photos", "ViT-B-32")]:
             sentence = problem(await embed(path, clip_version_id=version), 422)
             assert sentence.startswith("clip_version_id: ")
@@ -244,27 +244,27 @@ class _OneModel:
 
 
 async def test_an_image_of_a_url_is_fetched_by_the_searchers_own_guarded_way(tmp_path: Path) -> None:
-    one: Any = _OneModel(tmp_path)
+    one_model: Any = _OneModel(tmp_path)
     app = FastAPI()
-    fetched = []
+    urls = []
 
     @asynccontextmanager
     async def fetch(url: str) -> AsyncIterator[bytes]:
-        fetched.append(url)
+        urls.append(url)
         number = url.rpartition("/")[2].encode()
         yield number
-        assert number in one.images
+        assert number in one_model.images
 
-    app.include_router(roboflow.router(one, one, fetch))
+    app.include_router(roboflow.router(one_model, one_model, fetch))
     images = [{"type": "url", "value": f"https://photos.example/{number}"} for number in range(40)]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://searcher") as client:
         response = await client.post("/clip/embed_image", json={"image": images})
     assert response.json()["embeddings"] == [[number] for number in range(40)]
-    assert sorted(fetched) == sorted(item["value"] for item in images)
+    assert sorted(urls) == sorted(item["value"] for item in images)
 
 
 async def test_where_a_fetch_is_refused_the_problem_names_the_field(tmp_path: Path) -> None:
-    one: Any = _OneModel(tmp_path)
+    one_model: Any = _OneModel(tmp_path)
     app = FastAPI()
     app.add_exception_handler(Problem, lambda _, error: problems.response(error))  # type: ignore[arg-type]
 
@@ -273,12 +273,15 @@ async def test_where_a_fetch_is_refused_the_problem_names_the_field(tmp_path: Pa
         raise invalid("image_url", "not that one")
         yield
 
-    app.include_router(roboflow.router(one, one, fetch))
+    app.include_router(roboflow.router(one_model, one_model, fetch))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://searcher") as client:
-        for field, kind in [("subject", "prompt"), ("prompt", "subject")]:
+        for field, other_field in [("subject", "prompt"), ("prompt", "subject")]:
             body = {field: {"type": "url", "value": "https://a.example"}, f"{field}_type": "image"}
-            other = {kind: {"type": "base64", "value": base64.b64encode(b"1").decode()}, f"{kind}_type": "image"}
-            response = await client.post("/clip/compare", json={**body, **other})
+            other_value = {
+                other_field: {"type": "base64", "value": base64.b64encode(b"1").decode()},
+                f"{other_field}_type": "image",
+            }
+            response = await client.post("/clip/compare", json={**body, **other_value})
             assert problem(response, 422) == f"{field}: not that one"
 
 
@@ -288,7 +291,7 @@ async def test_clip_retrieval_takes_json_by_whatever_name(gallery: Library) -> N
         for type in [None, "text/plain;charset=UTF-8", "application/json", "application/x-www-form-urlencoded"]:
             headers = {} if type is None else {"Content-Type": type}
             response = await client.post("/knn-service", content=body, headers=headers)
-            assert [one["id"] for one in response.json()] == [image_id("red.png")]
+            assert [result["id"] for result in response.json()] == [image_id("red.png")]
         problem(await client.post("/knn-service", content=b"{"), 400)
         problem(await client.post("/knn-service", content=b""), 422)
 
@@ -303,7 +306,7 @@ async def test_clip_retrieval_takes_the_first_of_what_is_given(gallery: Library)
             ({"text": None, "image": None, "image_url": None, "embedding_input": vector}, "green"),
         ]:
             response = await client.post("/knn-service", json={**body, "num_images": 1})
-            assert [one["colour"] for one in response.json()] == [colour]
+            assert [result["colour"] for result in response.json()] == [colour]
         for nothing in ({}, {"text": ""}, {"text": None, "image": None}):
             sentence = problem(await client.post("/knn-service", json=nothing), 422)
             assert sentence == "give one of text, image, image_url, embedding_input"
@@ -313,9 +316,9 @@ async def test_clip_retrieval_folds_near_duplicates_only_if_it_is_asked(gallery:
     gallery.publish({f"{n}.png": "red" for n in range(3)} | {"blue.png": "blue"}, run="r2")
     async with gallery.serving() as client:
 
-        async def colours(**more: Any) -> list[str]:
-            response = await client.post("/knn-service", json={"text": "red", **more})
-            return [one["colour"] for one in response.json()]
+        async def colours(**fields: Any) -> list[str]:
+            response = await client.post("/knn-service", json={"text": "red", **fields})
+            return [result["colour"] for result in response.json()]
 
         assert await colours() == ["red", "red", "red", "blue"]
         assert await colours(deduplicate=True) == ["red", "blue"]
@@ -348,8 +351,8 @@ async def test_clip_retrievals_settings_that_mean_nothing_here_change_nothing(
     gallery: Library, ignored: dict[str, Any]
 ) -> None:
     async with gallery.serving() as client:
-        plain = await client.post("/knn-service", json={"text": "red"})
-        assert (await client.post("/knn-service", json={"text": "red", **ignored})).json() == plain.json()
+        response_without = await client.post("/knn-service", json={"text": "red"})
+        assert (await client.post("/knn-service", json={"text": "red", **ignored})).json() == response_without.json()
 
 
 @pytest.mark.parametrize(("field", "value"), [("modality", "text"), ("use_mclip", True), ("num_images", 0)])
@@ -363,5 +366,5 @@ async def test_vectors_of_roboflows_protocol_find_their_images(gallery: Library)
     async with gallery.serving() as client:
         (vector,) = (await client.post("/clip/embed_image", json={"image": image("blue")})).json()["embeddings"]
         assert np.linalg.norm(vector) == pytest.approx(1)
-        found = await client.post("/v1/search", json={"embedding": vector, "k": 1})
-        assert found.json()["results"][0]["id"] == image_id("blue.png")
+        response = await client.post("/v1/search", json={"embedding": vector, "k": 1})
+        assert response.json()["results"][0]["id"] == image_id("blue.png")
