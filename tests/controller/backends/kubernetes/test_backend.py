@@ -1,93 +1,26 @@
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from controller.backends.kubernetes.api import PAGE, Api
 from controller.backends.kubernetes.backend import KubernetesBackend
-from controller.backends.kubernetes.events import Events
-from controller.backends.kubernetes.progress import LOG_SECONDS, LOGS
-from controller.backends.kubernetes.query_jobs import START_SECONDS
-from controller.jobs.annotations import JobRecord
 from controller.jobs.state import JobState, Phase, Stage
-from controller.jobs.usage import Gpu
 from controller.run.capacity import Capacity
 from controller.run.loop import Pipeline
 from controller.run.steps import Failed, Finished
 from imgsearch import labels
-from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
-from imgsearch.settings import RunSettings, Settings
-from tests.controller.apiserver import ApiServer, lost_reply, no_reply, refusal, text_reply
+from imgsearch.errors import PermanentError, UsageError
+from imgsearch.settings import Settings
+from tests.controller.apiserver import ApiServer, lost_reply, no_reply, refusal
+from tests.controller.backends.kubernetes.pipelines import NOW, RUN, Connect, job, pipeline, settings, wait_until
 from tests.controller.conftest import Clock
-from tests.controller.objects import RELEASE, condition, pod, release
+from tests.controller.objects import RELEASE, condition, pod
 from tests.controller.workers import RESULTS, Ended, Unfinished, Workers, succeed
-
-RUN = RunSettings(id="r1", index="photos", source="/sources/photos", model="a/b")
-NOW = datetime(2026, 1, 1, 2, tzinfo=UTC)
-Connect = Callable[..., KubernetesBackend]
-
-
-@pytest.fixture
-def installed(server: ApiServer) -> ApiServer:
-    """The server, with a release of the chart."""
-    for kind, objects in release().items():
-        for manifest in objects:
-            server.put(kind, manifest)
-    return server
-
-
-@pytest.fixture
-def connect(api: Api, installed: ApiServer, clock: Clock) -> Iterator[Connect]:
-    backends: list[KubernetesBackend] = []
-
-    def make(**arguments: Any) -> KubernetesBackend:
-        backends.append(KubernetesBackend(api, RELEASE, **{"clock": clock, "now": lambda: NOW, **arguments}))
-        return backends[-1]
-
-    yield make
-    for backend in backends:
-        backend.close()
-
-
-@pytest.fixture
-def cluster(connect: Connect) -> KubernetesBackend:
-    return connect()
-
-
-def settings(cluster: KubernetesBackend) -> Settings:
-    return replace(cluster.settings(), run=RUN)
-
-
-def pipeline(
-    cluster: KubernetesBackend,
-    show: Callable[[Mapping[Stage, JobState]], None] = lambda _: None,
-    capacity: Capacity | None = None,
-) -> Pipeline:
-    return Pipeline(
-        cluster,
-        settings(cluster),
-        release=RELEASE,
-        capacity=capacity or Capacity(2),
-        show=show,
-        events=Events(cluster._api, now=lambda: NOW),
-    )
-
-
-def job(cluster: KubernetesBackend, stage: Stage = Stage.EMBED, completions: int = 3) -> dict[str, Any]:
-    return pipeline(cluster).manifest(stage, completions)
-
-
-def wait_until(cluster: KubernetesBackend, predicate: Callable[[dict[Stage, JobState]], bool]) -> dict[Stage, JobState]:
-    while not predicate(jobs := cluster.jobs("r1")):
-        cluster.wait(30)
-    return jobs
 
 
 def test_a_run_goes_from_plan_to_publication(cluster: KubernetesBackend, server: ApiServer) -> None:
@@ -296,95 +229,6 @@ def test_what_cannot_be_told_does_not_fail_the_run(
     assert [message for message in caplog.messages if "team-r1-ingest" in message and "events is forbidden" in message]
 
 
-def test_a_query_job_answers_and_leaves_nothing(cluster: KubernetesBackend, server: ApiServer) -> None:
-    def behave(command: list[str], index: int) -> Ended | Unfinished:
-        assert command == ["python", "-m", "searcher", "bad"]
-        return Ended({"run": "r1", "bytes": 24}, output="key,stage,reason\na.jpg,decode,[x] is no image\n")
-
-    with Workers(server, behave):
-        answer = cluster.call("searcher", "bad", settings(cluster))
-    assert answer.result == {"run": "r1", "bytes": 24}
-    assert answer.text == "key,stage,reason\na.jpg,decode,[x] is no image\n"
-    assert server.objects("jobs") == []
-    assert server.objects("pods") == []
-    (name,) = server.added_names("jobs")
-    assert name.startswith("team-bad-")
-    assert cluster.jobs("r1") == {}, "it is no Job of the run that it asks about"
-
-
-@pytest.mark.parametrize(("code", "error_type"), [(2, UsageError), (3, TemporaryError), (4, PermanentError)])
-def test_a_query_job_fails_with_the_programs_sentence(
-    cluster: KubernetesBackend, server: ApiServer, code: int, error_type: type[ImgsearchError]
-) -> None:
-    with (
-        Workers(server, lambda command, index: Ended({"error": "no index is called 'x'"}, code=code)),
-        pytest.raises(error_type, match="no index is called 'x'"),
-    ):
-        cluster.call("searcher", "rollback", settings(cluster))
-    assert server.objects("jobs") == []
-
-
-def test_a_query_job_whose_create_was_lost_answers_all_the_same(cluster: KubernetesBackend, server: ApiServer) -> None:
-    server.inject("create", "jobs", lost_reply)
-    with Workers(server, lambda command, index: Ended({"indexes": []})):
-        assert cluster.call("searcher", "indexes", settings(cluster)).result == {"indexes": []}
-    assert server.objects("jobs") == []
-
-
-def test_a_query_job_that_says_nothing_usable_is_an_error(cluster: KubernetesBackend, server: ApiServer) -> None:
-    server.inject("log", "pods", text_reply(200, "no JSON\n"))
-    with (
-        Workers(server, lambda command, index: Ended({})),
-        pytest.raises(TemporaryError, match="searcher indexes"),
-    ):
-        cluster.call("searcher", "indexes", settings(cluster))
-    assert server.objects("jobs") == []
-
-
-def test_a_query_job_that_does_not_begin_ends_with_the_schedulers_reason(connect: Connect, server: ApiServer) -> None:
-    reason = "0/3 nodes are available: 3 Insufficient memory."
-
-    def advance() -> float:
-        clock.now += START_SECONDS / 2
-        return clock.now
-
-    clock = Clock()
-    cluster = connect(clock=advance)
-    unscheduled = Unfinished("Pending", conditions=[condition("PodScheduled", "False", message=reason)])
-    with (
-        Workers(server, lambda command, index: unscheduled),
-        pytest.raises(TemporaryError, match=f" 300 s: {reason}"),
-    ):
-        cluster.call("searcher", "indexes", settings(cluster))
-    assert server.objects("jobs") == []
-
-
-def test_a_query_job_that_runs_may_take_longer_but_not_for_ever(
-    installed: ApiServer, connect: Connect, clock: Clock
-) -> None:
-    def advance() -> float:
-        if any(pod["status"].get("phase") == "Running" for pod in installed.objects("pods")):
-            clock.now += START_SECONDS / 2
-        return clock.now
-
-    cluster = connect(clock=advance)
-    with (
-        Workers(installed, lambda command, index: Unfinished()),
-        pytest.raises(TemporaryError, match=" 3600 s: it still runs"),
-    ):
-        cluster.call("searcher", "evaluate", settings(cluster))
-
-
-def test_the_log_of_a_shard_is_that_of_its_last_pod(cluster: KubernetesBackend, server: ApiServer) -> None:
-    server.put("pods", pod(1, "Failed", name="first", created="2026-01-01T00:00:00Z", terminated={"exitCode": 3}))
-    server.put("pods", pod(1, "Running", name="second", created="2026-01-01T00:01:00Z"))
-    server.put("pods", pod(2, "Running", name="other"))
-    server.logs.update(first="old\n", second="new\n", other="another\n")
-    assert cluster.log("r1", Stage.EMBED, 1) == "new\n"
-    with pytest.raises(UsageError, match="run r1 has no pod of embed 7"):
-        cluster.log("r1", Stage.EMBED, 7)
-
-
 def test_pods_of_the_release_that_do_not_run_are_named(cluster: KubernetesBackend, server: ApiServer) -> None:
     def pod_of_release(name: str, **fields: Any) -> dict[str, Any]:
         release_pod = pod(name=name, **fields)
@@ -402,106 +246,6 @@ def test_pods_of_the_release_that_do_not_run_are_named(cluster: KubernetesBacken
     assert cluster.troubles() == ["pod team-chroma-0 is not ready: ImagePullBackOff: no x"]
 
 
-def node(gpus: int) -> dict[str, Any]:
-    allocatable = {"cpu": "8", **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
-    return {"metadata": {"name": f"node-{gpus}"}, "status": {"allocatable": allocatable}}
-
-
-@pytest.mark.parametrize(
-    ("gpus_per_pod", "nodes", "parallelism"), [(1, [4, 0, 2], 6), (2, [4, 1], 2), (1, [], 1), (4, [2], 1), (0, [4], 1)]
-)
-def test_parallelism_is_what_the_gpus_are_enough_for(
-    cluster: KubernetesBackend, server: ApiServer, gpus_per_pod: int, nodes: list[int], parallelism: int
-) -> None:
-    for template in release(gpus=gpus_per_pod)["podtemplates"]:
-        server.put("podtemplates", template)
-    for gpus in nodes:
-        server.put("nodes", node(gpus))
-    assert cluster.parallelism() == parallelism
-
-
-def test_who_may_not_look_at_nodes_gets_one_shard_at_a_time(cluster: KubernetesBackend, server: ApiServer) -> None:
-    for template in release(gpus=1)["podtemplates"]:
-        server.put("podtemplates", template)
-    server.put("nodes", node(4))
-    server.inject("list", "nodes", refusal(403, "nodes is forbidden"))
-    assert cluster.parallelism() == 1
-
-
-SPOT = {"cloud.google.com/gke-accelerator": "nvidia-l4", "cloud.google.com/gke-spot": "true"}
-REQUESTED = {labels.ACCELERATOR: "T4", labels.SPOT: "never"}
-
-
-def put_node(server: ApiServer, name: str, node_labels: Mapping[str, str]) -> None:
-    """A node that takes no pods any more, as a spot node does in its last seconds."""
-    server.put("nodes", {"metadata": {"name": name, "labels": dict(node_labels)}, "spec": {"unschedulable": True}})
-
-
-def put_gpu_job(cluster: KubernetesBackend, server: ApiServer, *names: str) -> dict[str, Any]:
-    """The embed Job, each of its pods on one of these nodes, one GPU for an hour; where no node tells, they asked for
-    T4 and no spot nodes."""
-    manifest = job(cluster, completions=9)
-    manifest["spec"]["template"]["metadata"]["annotations"] = REQUESTED
-    created = server.put("jobs", manifest)
-    for index, name in enumerate(names):
-        server.put("pods", pod(index, "Succeeded", uid=created["metadata"]["uid"], message={}, gpus=1, node=name))
-    return created
-
-
-def test_gpu_hours_are_of_what_the_nodes_have(cluster: KubernetesBackend, server: ApiServer) -> None:
-    put_node(server, "a", SPOT)
-    put_node(server, "b", {"nvidia.com/gpu.product": "NVIDIA-A10G"})
-    put_node(server, "c", {"karpenter.sh/capacity-type": "spot"})
-    put_gpu_job(cluster, server, "a", "a", "b", "c", "gone")
-    state = cluster.jobs("r1")[Stage.EMBED]
-    assert state.usage.by_gpu == {Gpu("L4", True): 2, Gpu("A10G", False): 1, Gpu("T4", True): 1, Gpu("T4", False): 1}
-    assert state.usage.total == 5
-
-
-def test_each_node_is_looked_at_once(cluster: KubernetesBackend, server: ApiServer) -> None:
-    put_node(server, "a", SPOT)
-    gpu_job = put_gpu_job(cluster, server, "a", "gone")
-    for _ in range(9):
-        cluster.jobs("r1")
-    assert server.count("list", "nodes") == 1
-    server.remove("nodes", "a")
-    put_node(server, "b", SPOT)
-    server.put("pods", pod(2, "Succeeded", uid=gpu_job["metadata"]["uid"], message={}, gpus=1, node="b"))
-    current = wait_until(cluster, lambda jobs: jobs[Stage.EMBED].usage.total == 3)
-    assert current[Stage.EMBED].usage.by_gpu == {Gpu("L4", True): 2, Gpu("T4", False): 1}
-    assert server.count("list", "nodes") == 2
-
-
-def test_a_run_without_gpus_looks_at_no_node(cluster: KubernetesBackend, server: ApiServer) -> None:
-    embed_job = server.put("jobs", job(cluster))
-    server.put("pods", pod(0, uid=embed_job["metadata"]["uid"], node="a"))
-    assert cluster.jobs("r1")[Stage.EMBED].usage.by_gpu == {}
-    assert server.count("list", "nodes") == 0
-
-
-def test_who_may_not_look_at_nodes_is_told_what_pods_asked_for(cluster: KubernetesBackend, server: ApiServer) -> None:
-    put_node(server, "a", SPOT)
-    server.inject("list", "nodes", refusal(403, "nodes is forbidden"))
-    put_gpu_job(cluster, server, "a")
-    for _ in range(9):
-        assert cluster.jobs("r1")[Stage.EMBED].usage.by_gpu == {Gpu("T4", False): 1}
-    assert server.count("list", "nodes") == 1, "the answer would be the same"
-
-
-def test_what_ran_is_kept_on_a_job_that_has_ended(
-    cluster: KubernetesBackend, connect: Connect, server: ApiServer
-) -> None:
-    put_node(server, "a", SPOT)
-    gpu_job = put_gpu_job(cluster, server, "a")
-    cluster.jobs("r1")
-    cluster.wait(0)
-    status = {"completedIndexes": "0", "conditions": [condition("Complete")]}
-    server.put("jobs", {**server.get("jobs", gpu_job["metadata"]["name"]), "status": status})
-    wait_until(cluster, lambda jobs: jobs[Stage.EMBED].record != JobRecord())
-    server.remove("nodes", "a")
-    assert connect().jobs("r1")[Stage.EMBED].usage.by_gpu == {Gpu("L4", True): 1}
-
-
 def test_where_there_is_no_release_the_sentence_says_what_to_do(connect: Connect, server: ApiServer) -> None:
     cluster = connect()
     server.remove("configmaps", "team-pipeline")
@@ -510,25 +254,6 @@ def test_where_there_is_no_release_the_sentence_says_what_to_do(connect: Connect
         cluster.settings()
     with pytest.raises(UsageError, match="PodTemplate team-embed"):
         cluster.template(Stage.EMBED)
-
-
-def test_why_a_job_gets_no_pods_is_told(cluster: KubernetesBackend, server: ApiServer, clock: Clock) -> None:
-    cluster.create(job(cluster))
-    assert cluster.jobs("r1")[Stage.EMBED].waiting == {}
-    metadata = server.get("jobs", "team-r1-embed")["metadata"]
-    server.put(
-        "events",
-        {
-            "metadata": {"name": "refused"},
-            "involvedObject": {"uid": metadata["uid"]},
-            "reason": "FailedCreate",
-            "message": "exceeded quota: gpus",
-        },
-    )
-    clock.now += LOG_SECONDS
-    for _ in range(10):
-        assert cluster.jobs("r1")[Stage.EMBED].waiting == {"exceeded quota: gpus": 2}
-    assert server.count("list", "events") == 2
 
 
 def test_a_job_gets_more_pods_when_gpus_become_free(
@@ -576,38 +301,6 @@ def test_an_embedding_that_gets_no_node_is_given_up_and_leaves_no_pods(
     assert "0/2 nodes are available: 2 busy." in outcome.reason
     assert [remaining["metadata"]["name"] for remaining in server.objects("jobs")] == ["team-r1-plan"]
     assert [event["reason"] for event in server.objects("events")] == ["NoCapacity"]
-
-
-@pytest.mark.parametrize("size", [10, 10_000])
-def test_a_look_costs_the_same_for_a_run_of_any_size(
-    cluster: KubernetesBackend, server: ApiServer, clock: Clock, size: int
-) -> None:
-    embed_job = server.put("jobs", job(cluster, completions=size))
-    for index in range(size):
-        server.put("pods", pod(index, uid=embed_job["metadata"]["uid"], name=f"p-{index:05d}"))
-        server.logs[f"p-{index:05d}"] = json.dumps({"done": 7, "total": 10}) + "\n"
-    assert cluster.jobs("r1")[Stage.EMBED].images_done == 7 * LOGS
-    assert server.count("list") == 1 + -(-size // PAGE)
-    request_count = len(server.requests)
-    for _ in range(100):
-        clock.now += 1.0
-        cluster.jobs("r1")
-    assert len(server.requests) - request_count == LOGS * 100 / LOG_SECONDS
-    log_count = LOGS * (1 + 100 / LOG_SECONDS)
-    assert cluster.jobs("r1")[Stage.EMBED].images_done == 7 * min(size, log_count), "they are asked in turn"
-    assert {request.verb for request in server.requests[request_count:]} == {"log"}
-
-
-def test_a_node_that_does_not_answer_holds_nobody_up(
-    cluster: KubernetesBackend, server: ApiServer, clock: Clock
-) -> None:
-    embed_job = server.put("jobs", job(cluster))
-    for index in range(3):
-        server.put("pods", pod(index, uid=embed_job["metadata"]["uid"]))
-    server.inject("log", "pods", refusal(500, "dial tcp 10.0.0.7:10250: no route to host"), times=99)
-    assert cluster.jobs("r1")[Stage.EMBED].phase is Phase.ACTIVE
-    assert clock.slept == []
-    assert server.count("log") == 1
 
 
 def test_a_detached_controller_is_a_job_that_the_next_one_replaces(

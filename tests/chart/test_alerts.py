@@ -1,208 +1,19 @@
-"""What is scraped and under which labels, when each alert fires and when not, and that all of it is about metrics that
-exist. The rules of Prometheus are applied by Prometheus itself, with promtool."""
+"""Each alert: its texts, the series that make it fire, and the series that do not. Prometheus applies the rules itself,
+with promtool."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from controller.jobs import manifests
-from controller.jobs.manifests import CONTROLLER
-from controller.jobs.state import Stage
-from imgsearch.settings import RunSettings, Settings
-from tests.chart.helm import CHART, NAMESPACE, RELEASE, Helm, Object, Objects
-from tests.monitors import scrape_config, selects
-
-DOCS = (CHART.parents[1] / "docs" / "metrics.md").read_text()
-DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
-RUN, INDEX = "r1", "photos"
-METRIC = re.compile(r"\b(imgsearch_\w+|up)\b")
-VALUES: dict[str, Any] = {
-    "enabled": True,
-    "interval": "30s",
-    "labels": {"prometheus": "team"},
-    "dashboardLabels": {"dashboards": "search"},
-    "searchSeconds": 0.5,
-}
-
-
-@pytest.fixture(scope="module")
-def monitored(helm: Helm) -> Objects:
-    return helm.template({"monitoring": VALUES})
-
-
-class Promtool:
-    """The checks of Prometheus, on files below a folder."""
-
-    def __init__(self, program: str, folder: Path) -> None:
-        self._program = program
-        self._folder = folder
-
-    def write(self, name: str, content: Any) -> Path:
-        file = self._folder / name
-        file.write_text(yaml.safe_dump(content))
-        return file
-
-    def check(self, *arguments: str | Path) -> str:
-        completed = subprocess.run([self._program, *arguments], capture_output=True, text=True, timeout=60)
-        assert completed.returncode == 0, completed.stdout + completed.stderr
-        return completed.stdout
-
-
-@pytest.fixture
-def tool(promtool: str, tmp_path: Path) -> Promtool:
-    return Promtool(promtool, tmp_path)
-
-
-def test_nothing_of_it_is_made_unless_it_is_asked_for(default: Objects) -> None:
-    assert not [
-        manifest for manifest in default.manifests if manifest["apiVersion"].startswith("monitoring.coreos.com/")
-    ]
-    assert [manifest["metadata"]["name"] for manifest in default.of("ConfigMap")] == [f"{RELEASE}-pipeline"]
-
-
-def test_what_is_made_has_the_labels_that_it_is_found_by(monitored: Objects) -> None:
-    for monitor in (*monitors(monitored), monitored.named("PrometheusRule", "alerts")):
-        assert monitor["metadata"]["labels"]["prometheus"] == "team"
-    dashboard = monitored.named("ConfigMap", "dashboard")
-    assert dashboard["metadata"]["labels"]["dashboards"] == "search"
-    assert json.loads(dashboard["data"]["imgsearch.json"]) == DASHBOARD
-
-
-def monitors(chart: Objects) -> list[Object]:
-    return [chart.named("ServiceMonitor", "searcher"), chart.named("PodMonitor", "pipeline")]
-
-
-def test_the_searcher_is_scraped_through_its_service(monitored: Objects) -> None:
-    spec = monitored.named("ServiceMonitor", "searcher")["spec"]
-    (service,) = [
-        manifest for manifest in monitored.of("Service") if selects(spec["selector"], manifest["metadata"]["labels"])
-    ]
-    assert service["metadata"]["name"] == f"{RELEASE}-searcher"
-    assert [port["name"] for port in service["spec"]["ports"]] == [spec["endpoints"][0]["port"]]
-    assert spec["endpoints"][0]["interval"] == "30s"
-
-
-def test_each_program_that_opens_a_port_is_scraped_at_it(monitored: Objects) -> None:
-    spec = monitored.named("PodMonitor", "pipeline")["spec"]
-    (endpoint,) = spec["podMetricsEndpoints"]
-    ports = {
-        pod.component
-        for pod in monitored.pods()
-        if selects(spec["selector"], pod.labels)
-        and {"name": endpoint["port"], "containerPort": 9090} in pod.spec["containers"][0]["ports"]
-    }
-    assert ports == {pod.component for pod in monitored.pods() if "IMGSEARCH_METRICS_PORT" in pod.env}
-    assert endpoint["interval"] == "30s"
-
-
-def test_a_query_job_is_not_scraped(monitored: Objects) -> None:
-    """Its pod is made of ingest's template, but opens no port: it would be a target that is down."""
-    template = monitored.named("PodTemplate", manifests.query_pod("runs"))["template"]
-    job = manifests.query_job("searcher", "runs", Settings(), template, release=RELEASE, name="query")
-    selector = monitored.named("PodMonitor", "pipeline")["spec"]["selector"]
-    assert not selects(selector, job["spec"]["template"]["metadata"]["labels"])
-
-
-def pod_labels(chart: Objects, component: str) -> dict[str, str]:
-    """Those of a pod of a run, as the controller and Kubernetes set them."""
-    template = chart.named("PodTemplate", component)["template"]
-    settings = Settings(run=RunSettings(id=RUN, index=INDEX))
-    if component == CONTROLLER:
-        job = manifests.detached([], settings, template, release=RELEASE)
-    else:
-        job = manifests.job(Stage(component), settings, template, release=RELEASE, completions=8, parallelism=2)
-        # https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode
-        job["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = "3"
-    return dict(job["spec"]["template"]["metadata"]["labels"])
-
-
-def target_labels(tool: Promtool, monitor: Object, metadata: Mapping[str, str]) -> dict[str, str]:
-    """What Prometheus makes of a target that Kubernetes describes so: the labels of its series, or none."""
-    config = scrape_config(monitor)
-    labels = {f"__meta_kubernetes_{name}": value for name, value in metadata.items()}
-    config["static_configs"] = [{"targets": ["10.0.0.7:9090"], "labels": labels}]
-    file = tool.write("prometheus.yaml", {"scrape_configs": [config]})
-    tool.check("check", "config", file)
-    (target,) = json.loads(tool.check("check", "service-discovery", "--timeout", "1s", file, config["job_name"]))
-    return {name: value for name, value in (target["labels"] or {}).items() if not name.startswith("__")}
-
-
-def discovered(labels: Mapping[str, str], **others: str) -> dict[str, str]:
-    """A pod as Prometheus' discovery describes it, without `__meta_kubernetes_`."""
-    return {
-        "namespace": NAMESPACE,
-        "pod_name": "pod-0",
-        "pod_phase": "Running",
-        **{"pod_label_" + re.sub(r"\W", "_", name): value for name, value in labels.items()},
-        **others,
-    }
-
-
-@pytest.mark.parametrize(
-    ("component", "extra_labels"),
-    [
-        ("embed", {"run": RUN, "index": INDEX, "shard": "3"}),
-        ("ingest", {"run": RUN, "index": INDEX}),
-        # Its metrics have run and index themselves.
-        ("controller", {}),
-    ],
-)
-def test_a_series_says_which_run_and_shard_it_is_of(
-    tool: Promtool, monitored: Objects, component: str, extra_labels: dict[str, str]
-) -> None:
-    monitor = monitored.named("PodMonitor", "pipeline")
-    metadata = discovered(
-        pod_labels(monitored, component), pod_container_name=component, pod_container_port_name="metrics"
-    )
-    assert target_labels(tool, monitor, metadata) == {
-        "job": f"{NAMESPACE}/{RELEASE}-pipeline",
-        "instance": "10.0.0.7:9090",
-        "endpoint": "metrics",
-        "namespace": NAMESPACE,
-        "release": RELEASE,
-        "pod": "pod-0",
-        "container": component,
-        **extra_labels,
-    }
-    assert target_labels(tool, monitor, {**metadata, "pod_phase": "Succeeded"}) == {}
-
-
-def test_a_series_of_the_searcher_says_which_release_and_pod_it_is_of(tool: Promtool, monitored: Objects) -> None:
-    metadata = discovered(
-        monitored.pod("searcher").labels,
-        service_name=f"{RELEASE}-searcher",
-        endpoint_port_name="http",
-        pod_container_name="searcher",
-    )
-    assert target_labels(tool, monitored.named("ServiceMonitor", "searcher"), metadata) == {
-        "job": f"{RELEASE}-searcher",
-        "instance": "10.0.0.7:9090",
-        "endpoint": "http",
-        "namespace": NAMESPACE,
-        "release": RELEASE,
-        "service": f"{RELEASE}-searcher",
-        "pod": "pod-0",
-        "container": "searcher",
-    }
-
-
-def spec(chart: Objects) -> dict[str, Any]:
-    """The rule groups, as Prometheus reads them."""
-    return dict(chart.named("PrometheusRule", "alerts")["spec"])
-
-
-def alerts(chart: Objects) -> dict[str, dict[str, Any]]:
-    return {rule["alert"]: rule for group in spec(chart)["groups"] for rule in group["rules"]}
+from tests.chart.helm import NAMESPACE, RELEASE, Helm, Objects
+from tests.chart.monitoring import INDEX, MONITORING, RUN, Promtool, alerts, spec
 
 
 def test_the_rules_pass_the_check(tool: Promtool, chart: Objects, monitored: Objects) -> None:
@@ -229,7 +40,7 @@ def test_each_alert_has_its_time_its_severity_and_a_command(monitored: Objects) 
 
 
 def test_with_a_store_elsewhere_no_pod_of_it_is_named(helm: Helm) -> None:
-    chart = helm.template({"monitoring": VALUES, "store": {"url": "chroma+http://vectors:8000"}})
+    chart = helm.template({"monitoring": MONITORING, "store": {"url": "chroma+http://vectors:8000"}})
     description = alerts(chart)["ImgsearchStoreDown"]["annotations"]["description"]
     assert "chroma+http://vectors:8000" in description
     assert "component=chroma" not in description
@@ -525,82 +336,3 @@ def test_an_alert_says_what_has_happened_in_figures(tool: Promtool, monitored: O
     }
     rules = tool.write("rules.yaml", spec(monitored))
     tool.check("test", "rules", tool.write("test.yaml", {"rule_files": [str(rules)], "tests": [test]}))
-
-
-def panels() -> list[dict[str, Any]]:
-    """Those with something in them."""
-    return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-
-
-def queries() -> Iterator[tuple[str, str]]:
-    """Each panel's queries."""
-    for panel in panels():
-        for target in panel["targets"]:
-            yield panel["title"], target["expr"]
-
-
-def test_the_dashboards_queries_are_promql(tool: Promtool) -> None:
-    substitutions = {"$__rate_interval": "1m", "$__range": "1h"}
-    rules = []
-    for number, (_, query) in enumerate(queries()):
-        for name, value in substitutions.items():
-            query = query.replace(name, value)
-        rules.append({"record": f"query:{number}", "expr": query})
-    tool.check("check", "rules", tool.write("queries.yaml", {"groups": [{"name": "queries", "rules": rules}]}))
-
-
-def test_the_dashboards_queries_are_of_what_a_person_has_chosen() -> None:
-    variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
-    assert variables == {"datasource", "namespace", "release", "run"}
-    for title, query in queries():
-        for metric, selector in re.findall(r"\b(imgsearch_\w+)(\{.*?\})?", query):
-            assert selector.startswith('{namespace="$namespace",release="$release"'), (title, metric)
-            has_run = re.match("imgsearch_(run|embed|ingest)_", metric)
-            assert ('run=~"$run"' in selector) is bool(has_run), (title, metric)
-    for panel in panels():
-        assert panel["datasource"] == {"type": "prometheus", "uid": "$datasource"}, panel["title"]
-
-
-def test_the_dashboards_panels_lie_beside_each_other() -> None:
-    occupied: set[tuple[int, int]] = set()
-    for panel in DASHBOARD["panels"]:
-        position = panel["gridPos"]
-        cells = {
-            (x, y)
-            for x in range(position["x"], position["x"] + position["w"])
-            for y in range(position["y"], position["y"] + position["h"])
-        }
-        assert not cells & occupied, panel["title"]
-        assert max(x for x, _ in cells) < 24
-        occupied |= cells
-    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
-
-
-def documented() -> dict[str, str]:
-    """Each metric of docs/metrics.md with its type."""
-    return dict(re.findall(r"^\| `(imgsearch_\w+)` \| (\w+) \|", DOCS, re.MULTILINE))
-
-
-def documented_series() -> set[str]:
-    """The names under which the documented metrics are found."""
-    suffixes = {"histogram": ("_bucket", "_sum", "_count")}
-    return {name + suffix for name, kind in documented().items() for suffix in suffixes.get(kind, ("",))}
-
-
-def metric_of(name: str) -> str:
-    return name if name in documented() else re.sub("_(bucket|sum|count)$", "", name)
-
-
-def test_alerts_and_dashboard_use_metrics_that_there_are_and_show_all_of_them(monitored: Objects) -> None:
-    plotted = {name for _, query in queries() for name in METRIC.findall(query)}
-    variables = {
-        name for variable in DASHBOARD["templating"]["list"] for name in METRIC.findall(str(variable["query"]))
-    }
-    alerted = {name for alert in alerts(monitored).values() for name in METRIC.findall(alert["expr"])}
-    assert plotted | variables | alerted <= documented_series() | {"up"}
-    assert {metric_of(name) for name in plotted} == documented().keys()
-
-
-def test_the_docs_list_the_alerts(monitored: Objects) -> None:
-    rows = re.findall(r"^\| `(Imgsearch\w+)` \| (\w+) \|", DOCS, re.MULTILINE)
-    assert dict(rows) == {name: alert["labels"]["severity"] for name, alert in alerts(monitored).items()}
