@@ -35,7 +35,8 @@ from controller.run.loop import Pipeline
 from controller.run.steps import Failed, Finished
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.settings import JobSettings, RunSettings, Settings, StorageSettings, StoreSettings
-from tests.controller.apiserver import NAMESPACE, ApiServer, refusal
+from tests.controller.apifaults import refusal
+from tests.controller.apiserver import NAMESPACE, ApiServer
 from tests.controller.machines import Clock, Machines
 from tests.controller.objects import RELEASE, Object, release
 from tests.controller.workers import Ended, Unfinished, Workers

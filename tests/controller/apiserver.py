@@ -1,72 +1,22 @@
-"""A small API server of Kubernetes over real HTTP: what the controller asks of one, and on command each way in which a
-real one lets its clients down."""
+"""A small API server of Kubernetes over real HTTP: objects, their history, and the requests of the controller."""
 
 from __future__ import annotations
 
 import copy
 import json
-import re
-import socket
 import ssl
 import threading
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+
+from tests.controller.apihandler import Fault, Handler, Request, StatusError
 
 Object = dict[str, Any]
-
-PATH = re.compile(
-    r"/api(?:s/batch)?/v1(?:/namespaces/(?P<namespace>[^/]+))?/(?P<kind>[^/]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
-)
 NAMESPACE = "search"
 CREATED = "2026-01-01T00:00:00Z"
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request as it came in."""
-
-    method: str
-    kind: str
-    name: str
-    log: bool
-    namespace: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: Any
-
-    @property
-    def verb(self) -> str:
-        """As an RBAC rule has it, and `log`."""
-        if self.method == "GET":
-            if self.log:
-                return "log"
-            return "get" if self.name else "watch" if "watch" in self.query else "list"
-        return {"POST": "create", "PATCH": "patch", "DELETE": "delete"}[self.method]
-
-
-class StatusError(Exception):
-    """What the server answers instead, as a metav1 Status."""
-
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "status": "Failure",
-            "code": code,
-            "reason": reason,
-            "message": message,
-        }
-
-
-Fault = Callable[["Handler", Callable[[], None]], None]
-"""Answers a request in a way of its own; the second argument answers it as it should be."""
 
 
 class ApiServer:
@@ -318,117 +268,6 @@ class ApiServer:
         return self._revision > version or len(self._breaks) > seen_breaks or self.closing.is_set()
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # or each answer waits for an ACK of its head
-    api: ApiServer
-
-    def do_GET(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        body = json.loads(self.rfile.read(length)) if length else None
-        if self.api.closing.is_set():  # this connection has been kept from before
-            self.hang_up()
-            return
-        url = urlsplit(self.path)
-        match = PATH.fullmatch(url.path)
-        assert match, self.path
-        request = Request(
-            method=self.command,
-            kind=match["kind"],
-            name=match["name"] or "",
-            log=bool(match["log"]),
-            namespace=match["namespace"] or "",
-            query=dict(parse_qsl(url.query)),
-            headers=dict(self.headers),
-            body=body,
-        )
-        try:
-            if fault := self.api.record(request):
-                fault(self, lambda: self.api.answer(request, self))
-            else:
-                self.api.answer(request, self)
-        except StatusError as error:
-            self.send(error.code, json.dumps(error.status).encode(), "application/json")
-        except OSError:  # the client has gone
-            self.close_connection = True
-
-    do_POST = do_PATCH = do_DELETE = do_GET
-
-    def send(self, code: int, body: bytes, type: str, headers: Mapping[str, str] | None = None) -> None:
-        self.send_response(code)
-        for name, value in {"Content-Type": type, "Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def begin_stream(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-
-    def chunk(self, data: bytes) -> None:
-        """The empty one is the last."""
-        self.wfile.write(chunked(data))
-
-    def hang_up(self) -> None:
-        self.close_connection = True
-        # shutdown, not close: http.server still holds the socket.
-        self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def refusal(code: int, message: str = "", *, reason: str = "", headers: Mapping[str, str] | None = None) -> Fault:
-    """Answers with a Status."""
-
-    def answer(handler: Handler, _: Callable[[], None]) -> None:
-        body = json.dumps(StatusError(code, reason, message).status).encode()
-        handler.send(code, body, "application/json", headers)
-
-    return answer
-
-
-def text_reply(code: int, body: str) -> Fault:
-    """Answers with something that is no JSON of Kubernetes."""
-    return lambda handler, _: handler.send(code, body.encode(), "text/html")
-
-
-def cut_reply(handler: Handler, _: Callable[[], None]) -> None:
-    """Breaks the connection in the middle of an answer."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", "100000")
-    handler.end_headers()
-    handler.wfile.write(b'{"metadata": {"name": "half of it')
-    handler.hang_up()
-
-
-def lost_reply(handler: Handler, serve: Callable[[], None]) -> None:
-    """Does what was asked for; the answer never arrives."""
-    stream, handler.wfile = handler.wfile, open("/dev/null", "wb")  # noqa: SIM115 (it takes what the handler writes)
-    try:
-        serve()
-    finally:
-        handler.wfile.close()
-        handler.wfile = stream
-    handler.hang_up()
-
-
-def no_reply(handler: Handler, _: Callable[[], None]) -> None:
-    """Takes the request and says nothing, until the server is closed."""
-    handler.api.closing.wait()
-    handler.hang_up()
-
-
-def ended_watch(handler: Handler, _: Callable[[], None]) -> None:
-    """Of a watch: begins it and ends it at once, in good order."""
-    handler.begin_stream()
-    handler.chunk(b"")
-
-
 def _merged(current: Any, changes: Any) -> Any:
     """A JSON merge patch (https://www.rfc-editor.org/rfc/rfc7386)."""
     if not isinstance(current, dict) or not isinstance(changes, dict):
@@ -454,8 +293,3 @@ def _at(object: Object, path: str) -> Any:
     for step in path.split("."):
         object = object.get(step, {})
     return object
-
-
-def chunked(line: bytes) -> bytes:
-    """As one chunk of a stream."""
-    return b"%x\r\n%s\r\n" % (len(line), line)

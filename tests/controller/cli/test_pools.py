@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.controller.apiserver import ApiServer, refusal
+from tests.controller.apifaults import refusal
+from tests.controller.apiserver import ApiServer
 from tests.controller.cli.commands import Cli, gpu_node
 from tests.controller.objects import pod
 

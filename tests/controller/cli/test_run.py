@@ -11,7 +11,8 @@ import yaml
 
 from controller.cli.options import RunOptions, TargetOptions, read_options
 from controller.main import parser
-from tests.controller.apiserver import ApiServer, refusal
+from tests.controller.apifaults import refusal
+from tests.controller.apiserver import ApiServer
 from tests.controller.cli.commands import DONE, FLAGS, SOURCE, Cli, answer_queries, gpu_node, start_controller
 from tests.controller.objects import RELEASE
 from tests.controller.workers import Ended, Unfinished, Workers

@@ -138,7 +138,7 @@ class IngestBench:
             for key in keys
         ]
         header = Header("m", fingerprint, "", DIM, images=len(rows), bad=len(bad))
-        self.storage.put(folder.write_part(shard, number), parts.to_bytes(rows, header))
+        self.storage.put(folder.part(shard, number), parts.to_bytes(rows, header))
         bad_rows: list[BadRow] = [{"key": key, "stage": "decode", "reason": "truncated", "etag": ""} for key in bad]
         self.storage.put(folder.bad(shard, number), parts.bad_to_bytes(bad_rows))
 
@@ -324,13 +324,13 @@ class TestRefused:
 
     def test_a_missing_part(self, old_bench: IngestBench) -> None:
         folder = old_bench.write_run("r1", A)
-        (old_bench.root / folder.write_part(0, 1)).unlink()
+        (old_bench.root / folder.part(0, 1)).unlink()
         self.check_refused(old_bench, r"part-00001\.parquet does not exist")
 
     def test_a_damaged_part(self, old_bench: IngestBench) -> None:
         folder = old_bench.write_run("r1", A)
-        data = bytearray(old_bench.storage.get(folder.write_part(0, 1)))
-        old_bench.storage.put(folder.write_part(0, 1), bytes(data[:-20]))
+        data = bytearray(old_bench.storage.get(folder.part(0, 1)))
+        old_bench.storage.put(folder.part(0, 1), bytes(data[:-20]))
         self.check_refused(old_bench, "part-00001.parquet is damaged")
 
     def test_a_part_with_rows_missing(self, old_bench: IngestBench) -> None:
@@ -384,9 +384,9 @@ class TestRefused:
 
 def test_identical_images_may_find_each_other(bench: IngestBench) -> None:
     folder = bench.write_run("r1", A, shards=1, part_images=20)
-    table, header = parts.from_bytes(bench.storage.get(folder.write_part(0, 0)), "part")
+    table, header = parts.from_bytes(bench.storage.get(folder.part(0, 0)), "part")
     rows: list[PartRow] = [{**row, "embedding": vector("twin")} for row in parts.rows(table)]
-    bench.storage.put(folder.write_part(0, 0), parts.to_bytes(rows, header))
+    bench.storage.put(folder.part(0, 0), parts.to_bytes(rows, header))
     report = bench.ingest("r1")
     assert report.images == 20
     assert report.verified["found_itself"] < 20

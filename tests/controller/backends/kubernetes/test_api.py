@@ -16,17 +16,9 @@ from controller.backends.kubernetes.api import (
     Api,
 )
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
-from tests.controller.apiserver import (
-    NAMESPACE,
-    ApiServer,
-    Fault,
-    chunked,
-    cut_reply,
-    lost_reply,
-    no_reply,
-    refusal,
-    text_reply,
-)
+from tests.controller.apifaults import cut_reply, lost_reply, no_reply, refusal, text_reply
+from tests.controller.apihandler import Fault, chunked
+from tests.controller.apiserver import NAMESPACE, ApiServer
 from tests.controller.conftest import Clock
 from tests.programs import free_port
 

@@ -16,7 +16,8 @@ from controller.run.steps import Failed, Finished
 from imgsearch import labels
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.settings import Settings
-from tests.controller.apiserver import ApiServer, lost_reply, no_reply, refusal
+from tests.controller.apifaults import lost_reply, no_reply, refusal
+from tests.controller.apiserver import ApiServer
 from tests.controller.backends.kubernetes.pipelines import NOW, RUN, Connect, job, pipeline, settings, wait_until
 from tests.controller.conftest import Clock
 from tests.controller.objects import RELEASE, condition, pod

@@ -12,7 +12,8 @@ from controller.jobs.annotations import JobRecord
 from controller.jobs.state import Stage
 from controller.jobs.usage import Gpu
 from imgsearch import labels
-from tests.controller.apiserver import ApiServer, refusal
+from tests.controller.apifaults import refusal
+from tests.controller.apiserver import ApiServer
 from tests.controller.backends.kubernetes.pipelines import Connect, job, wait_until
 from tests.controller.objects import condition, pod, release
 

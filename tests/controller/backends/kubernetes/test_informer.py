@@ -9,7 +9,9 @@ import pytest
 from controller.backends.kubernetes.api import LONGEST_PAUSE, PATIENCE_SECONDS, Api
 from controller.backends.kubernetes.informer import Informer
 from imgsearch.errors import PermanentError, TemporaryError
-from tests.controller.apiserver import ApiServer, chunked, ended_watch, refusal
+from tests.controller.apifaults import ended_watch, refusal
+from tests.controller.apihandler import chunked
+from tests.controller.apiserver import ApiServer
 
 MakeInformer = Callable[..., Informer[str]]
 

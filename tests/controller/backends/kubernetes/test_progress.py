@@ -11,7 +11,8 @@ from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.kubernetes.progress import LOG_SECONDS, LOGS
 from controller.jobs.state import Phase, Stage
 from imgsearch.errors import UsageError
-from tests.controller.apiserver import ApiServer, refusal
+from tests.controller.apifaults import refusal
+from tests.controller.apiserver import ApiServer
 from tests.controller.backends.kubernetes.pipelines import job
 from tests.controller.conftest import Clock
 from tests.controller.objects import pod

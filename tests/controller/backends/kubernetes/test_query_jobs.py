@@ -7,7 +7,8 @@ import pytest
 from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.kubernetes.query_jobs import START_SECONDS
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
-from tests.controller.apiserver import ApiServer, lost_reply, text_reply
+from tests.controller.apifaults import lost_reply, text_reply
+from tests.controller.apiserver import ApiServer
 from tests.controller.backends.kubernetes.pipelines import Connect, settings
 from tests.controller.conftest import Clock
 from tests.controller.objects import condition
