@@ -93,8 +93,21 @@ def connect(
         overflow.close()
 
 
+@pytest.fixture
+def overflowing(connect: Connect, wall_clock: Clock) -> Connect:
+    """Makes a backend whose embed Job has waited long enough for rented machines."""
+
+    def make(completions: int = 3, settings: Settings = SETTINGS) -> OverflowBackend:
+        cluster = connect(settings)
+        create_embed_job(cluster, completions, settings)
+        pass_wait(wall_clock)
+        return cluster
+
+    return make
+
+
 class JobController:
-    """Its Job controller and its scheduler, played by hand."""
+    """The Job controller and the scheduler of Kubernetes, played by hand."""
 
     def __init__(self, server: ApiServer) -> None:
         self.server = server
@@ -120,7 +133,7 @@ def pipeline(cluster: OverflowBackend, settings: Settings = SETTINGS) -> Pipelin
 
 
 def create_embed_job(cluster: OverflowBackend, completions: int = 3, settings: Settings = SETTINGS) -> None:
-    """The embed Job of this run is there."""
+    """Creates the embed Job of the run."""
     cluster.create(pipeline(cluster, settings).manifest(Stage.EMBED, completions))
 
 
@@ -141,6 +154,11 @@ def poll(cluster: OverflowBackend, times: int = 5) -> JobState:
 
 def has_ended(state: JobState) -> bool:
     return state.phase in (Phase.COMPLETE, Phase.FAILED)
+
+
+def without_node(command: list[str], index: int) -> Ended | Unfinished:
+    """No pod of the embedding gets a node; the other stages succeed."""
+    return Unfinished("Pending", conditions=UNSCHEDULED) if command[-1] == "embed" else succeed(command, index)
 
 
 def rented_indexes(machines: Machines) -> list[int]:
@@ -196,12 +214,10 @@ def test_nothing_goes_before_its_time_or_where_a_pod_has_its_node(
 
 
 def test_the_highest_go_first_and_not_more_at_a_time_than_there_are_machines(
-    connect: Connect, machines: Machines, wall_clock: Clock, program: Program, tmp_path: Path
+    overflowing: Connect, machines: Machines, program: Program, tmp_path: Path
 ) -> None:
     program("index > 5 and wait_for('go'); leave(images=9, bad=1)")
-    cluster = connect()
-    create_embed_job(cluster, 9)
-    pass_wait(wall_clock)
+    cluster = overflowing(9)
     wait_until(cluster, lambda state: state.succeeded == {*range(6)})
     assert sorted(rented_indexes(machines)[:PARALLELISM]) == [5, 6, 7, 8]
     assert rented_indexes(machines)[PARALLELISM:] == [4, 3, 2, 1, 0]
@@ -211,12 +227,10 @@ def test_the_highest_go_first_and_not_more_at_a_time_than_there_are_machines(
 
 
 def test_a_machine_knows_the_run_and_no_queue_or_deadline_of_the_cluster(
-    connect: Connect, machines: Machines, wall_clock: Clock, tmp_path: Path
+    overflowing: Connect, machines: Machines, tmp_path: Path
 ) -> None:
     settings = replace(SETTINGS, jobs=JobSettings(queue="gpus", deadline_seconds=60))
-    cluster = connect(settings)
-    create_embed_job(cluster, 1, settings)
-    pass_wait(wall_clock)
+    cluster = overflowing(1, settings)
     assert wait_until(cluster, has_ended).phase is Phase.COMPLETE
     ((_, task),) = machines.submitted
     assert (task["envs"]["IMGSEARCH_RUN_ID"], task["envs"]["IMGSEARCH_STORAGE_URI"]) == ("r1", "s3://results")
@@ -225,13 +239,11 @@ def test_a_machine_knows_the_run_and_no_queue_or_deadline_of_the_cluster(
 
 
 def test_here_and_there_together_complete_the_job_and_its_last_pods_go(
-    connect: Connect, job_controller: JobController, machines: Machines, wall_clock: Clock, server: ApiServer
+    overflowing: Connect, job_controller: JobController, machines: Machines, wall_clock: Clock, server: ApiServer
 ) -> None:
-    cluster = connect()
-    create_embed_job(cluster)
+    cluster = overflowing()
     job_controller.put_pods(0, phase="Running")
     job_controller.put_pods(1, 2)
-    pass_wait(wall_clock)
     state = wait_until(cluster, lambda state: len(state.succeeded) == 2)
     assert (state.phase, state.images_done, job_controller.job["spec"].get("suspend")) == (Phase.ACTIVE, 20, None)
     job_controller.put_pods(0, phase="Succeeded", message={"images": 7, "bad": 0})
@@ -248,19 +260,16 @@ def test_here_and_there_together_complete_the_job_and_its_last_pods_go(
 
 
 def test_everybody_reads_from_the_job_what_was_done_elsewhere_also_when_its_pods_are_gone(
-    connect: Connect,
+    overflowing: Connect,
     job_controller: JobController,
     server: ApiServer,
     api: Api,
     machines: Machines,
-    wall_clock: Clock,
     program: Program,
     tmp_path: Path,
 ) -> None:
     program("wait_for('go'); leave(images=9, bad=1)")
-    cluster = connect()
-    create_embed_job(cluster)
-    pass_wait(wall_clock)
+    cluster = overflowing()
     job_controller.put_pods(0, phase="Succeeded", message={"images": 7, "bad": 0})
     job_controller.set_status(completedIndexes="0")
     wait_until(cluster, lambda _: len(machines.running) == 2)
@@ -282,13 +291,11 @@ def test_everybody_reads_from_the_job_what_was_done_elsewhere_also_when_its_pods
 
 
 def test_an_index_that_was_done_elsewhere_is_not_counted_twice_when_its_pod_is_done_too(
-    connect: Connect, job_controller: JobController, machines: Machines, wall_clock: Clock
+    overflowing: Connect, job_controller: JobController
 ) -> None:
-    cluster = connect()
-    create_embed_job(cluster, 2)
+    cluster = overflowing(2)
     job_controller.put_pods(0, phase="Running")
     job_controller.put_pods(1)
-    pass_wait(wall_clock)
     wait_until(cluster, lambda state: state.succeeded == {1})
     job_controller.put_pods(1, phase="Succeeded", message={"images": 9, "bad": 1})
     job_controller.set_status(completedIndexes="1")
@@ -297,18 +304,12 @@ def test_an_index_that_was_done_elsewhere_is_not_counted_twice_when_its_pod_is_d
 
 
 def test_a_machine_whose_shard_a_pod_has_done_is_given_back_and_its_hours_count(
-    connect: Connect,
-    job_controller: JobController,
-    machines: Machines,
-    wall_clock: Clock,
-    program: Program,
+    overflowing: Connect, job_controller: JobController, machines: Machines, program: Program
 ) -> None:
     program("wait_for('never')")
-    cluster = connect()
-    create_embed_job(cluster, 2)
+    cluster = overflowing(2)
     job_controller.put_pods(0, phase="Running")
     job_controller.put_pods(1)
-    pass_wait(wall_clock)
     wait_until(cluster, lambda _: bool(machines.running))
     poll(cluster)
     job_controller.put_pods(1, phase="Succeeded", message={"images": 9, "bad": 1})
@@ -319,16 +320,10 @@ def test_a_machine_whose_shard_a_pod_has_done_is_given_back_and_its_hours_count(
 
 
 def test_when_kubernetes_ends_the_job_itself_the_machines_go_and_it_says_so_itself(
-    connect: Connect,
-    job_controller: JobController,
-    machines: Machines,
-    wall_clock: Clock,
-    program: Program,
+    overflowing: Connect, job_controller: JobController, machines: Machines, program: Program
 ) -> None:
     program("wait_for('never')")
-    cluster = connect()
-    create_embed_job(cluster, 2)
-    pass_wait(wall_clock)
+    cluster = overflowing(2)
     wait_until(cluster, lambda _: len(machines.running) == 2)
     poll(cluster)
     failed_condition = condition("Failed", message="it was active too long", lastTransitionTime="2026-01-01T01:00:00Z")
@@ -345,11 +340,8 @@ def test_a_shard_that_fails_elsewhere_for_good_fails_the_run_with_its_sentence(
 ) -> None:
     program("index == 1 and (leave(error='a.parquet is damaged'), sys.exit(4)); leave(images=10)")
 
-    def behave(command: list[str], index: int) -> Ended | Unfinished:
-        return Unfinished("Pending", conditions=UNSCHEDULED) if command[-1] == "embed" else succeed(command, index)
-
     pass_wait(wall_clock)
-    with Workers(job_controller.server, behave):
+    with Workers(job_controller.server, without_node):
         outcome, jobs = pipeline(connect()).run()
     assert outcome == Failed(Stage.EMBED, "1 of 3 shards failed; shard 1: a.parquet is damaged")
     assert (jobs[Stage.EMBED].succeeded, jobs[Stage.EMBED].failed) == ({0, 2}, {1})
@@ -358,12 +350,10 @@ def test_a_shard_that_fails_elsewhere_for_good_fails_the_run_with_its_sentence(
 
 
 def test_what_a_retry_may_mend_is_tried_again_elsewhere(
-    connect: Connect, machines: Machines, wall_clock: Clock, program: Program
+    overflowing: Connect, machines: Machines, program: Program
 ) -> None:
     program("t = here / 'tries'; t.open('a').write('x'); sys.exit(0 if t.stat().st_size > 1 else 3)")
-    cluster = connect()
-    create_embed_job(cluster, 1)
-    pass_wait(wall_clock)
+    cluster = overflowing(1)
     assert wait_until(cluster, has_ended).phase is Phase.COMPLETE
     assert rented_indexes(machines) == [0, 0]
 
@@ -371,12 +361,9 @@ def test_what_a_retry_may_mend_is_tried_again_elsewhere(
 def test_a_retry_of_the_run_begins_anew(
     connect: Connect, job_controller: JobController, machines: Machines, wall_clock: Clock, program: Program
 ) -> None:
-    def behave(command: list[str], index: int) -> Ended | Unfinished:
-        return Unfinished("Pending", conditions=UNSCHEDULED) if command[-1] == "embed" else succeed(command, index)
-
     program("leave(error='no access'); sys.exit(4)")
     pass_wait(wall_clock)
-    with Workers(job_controller.server, behave):
+    with Workers(job_controller.server, without_node):
         assert isinstance(pipeline(connect()).run()[0], Failed)
         program("leave(images=10)")
         outcome, jobs = pipeline(connect()).run()
@@ -386,12 +373,10 @@ def test_a_retry_of_the_run_begins_anew(
 
 
 def test_what_is_left_of_another_job_of_its_name_is_removed_first(
-    connect: Connect, server: ApiServer, machines: Machines, wall_clock: Clock, program: Program
+    overflowing: Connect, connect: Connect, server: ApiServer, machines: Machines, program: Program
 ) -> None:
     program("wait_for('never')")
-    cluster = connect()
-    create_embed_job(cluster, 2)
-    pass_wait(wall_clock)
+    cluster = overflowing(2)
     wait_until(cluster, lambda _: len(machines.running) == 2)
     server.remove("jobs", JOB)  # by somebody else
     program("leave(images=10)")
@@ -421,18 +406,16 @@ def test_a_whole_run_on_rented_machines_is_not_taken_for_an_overflow(
 
 
 def test_a_controller_that_was_killed_is_followed_by_one_that_rents_nothing_twice(
+    overflowing: Connect,
     connect: Connect,
     job_controller: JobController,
     machines: Machines,
-    wall_clock: Clock,
     program: Program,
     tmp_path: Path,
 ) -> None:
     program("index == 2 or wait_for('go'); leave(images=9, bad=1)")
-    first = connect()
-    create_embed_job(first)
+    first = overflowing()
     job_controller.put_pods(0, 1, 2)
-    pass_wait(wall_clock)
     wait_until(first, lambda state: state.succeeded == {2})
     (tmp_path / "machines" / "go").touch()
     state = wait_until(connect(), has_ended)
@@ -441,17 +424,10 @@ def test_a_controller_that_was_killed_is_followed_by_one_that_rents_nothing_twic
 
 
 def test_a_controller_on_another_machine_adds_to_what_the_job_says(
-    connect: Connect,
-    job_controller: JobController,
-    machines: Machines,
-    wall_clock: Clock,
-    program: Program,
-    tmp_path: Path,
+    overflowing: Connect, connect: Connect, machines: Machines, program: Program, tmp_path: Path
 ) -> None:
     program("index == 2 or wait_for('go'); leave(images=9, bad=1)")
-    first = connect()
-    create_embed_job(first)
-    pass_wait(wall_clock)
+    first = overflowing()
     wait_until(first, lambda state: state.succeeded == {2})
     machines.close()
     (tmp_path / "sky").rename(tmp_path / "gone")
@@ -462,17 +438,15 @@ def test_a_controller_on_another_machine_adds_to_what_the_job_says(
 
 
 def test_what_no_place_may_have_stays_with_the_cluster_and_is_said_once(
+    overflowing: Connect,
     connect: Connect,
     job_controller: JobController,
     machines: Machines,
-    wall_clock: Clock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     machines.refusal = "no cloud has an L4"
-    cluster = connect()
-    create_embed_job(cluster, 9)
+    cluster = overflowing(9)
     job_controller.put_pods(*range(9))
-    pass_wait(wall_clock)
     state = poll(cluster, 20)
     assert (state.phase, state.failed, len(machines.names)) == (Phase.ACTIVE, set(), PARALLELISM)
     assert caplog.text.count("no cloud has an L4") == 1
@@ -482,15 +456,13 @@ def test_what_no_place_may_have_stays_with_the_cluster_and_is_said_once(
 
 
 def test_while_skypilot_is_silent_the_cluster_goes_on(
-    connect: Connect,
+    overflowing: Connect,
     job_controller: JobController,
     machines: Machines,
     wall_clock: Clock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    cluster = connect()
-    create_embed_job(cluster, 2)
-    pass_wait(wall_clock)
+    cluster = overflowing(2)
     machines.unreachable = True
     start = wall_clock.now()
     wait_until(cluster, lambda _: (wall_clock.now() - start).total_seconds() > 2 * PATIENCE_SECONDS)
@@ -519,17 +491,11 @@ def test_a_job_that_a_queue_has_suspended_overflows_since_it_was_made(
 
 
 def test_a_run_is_not_given_up_while_rented_machines_are_at_work_on_it(
-    connect: Connect,
-    job_controller: JobController,
-    machines: Machines,
-    wall_clock: Clock,
-    program: Program,
+    overflowing: Connect, job_controller: JobController, machines: Machines, wall_clock: Clock, program: Program
 ) -> None:
     program("wait_for('never')")
-    cluster = connect()
-    create_embed_job(cluster, 2)
+    cluster = overflowing(2)
     job_controller.put_pods(0, 1)
-    pass_wait(wall_clock)
     machines.unavailable = "no L4 in any region"
     state = wait_until(cluster, lambda state: len(state.waiting) == 2)
     assert state.waiting == {UNSCHEDULED[0]["message"]: 2, "rented machines: no L4 in any region": 2}
@@ -547,23 +513,16 @@ def test_a_run_is_not_given_up_while_rented_machines_are_at_work_on_it(
     assert capacity.given_up(cluster.jobs("r1")[Stage.EMBED]) is None
 
 
-def test_what_runs_elsewhere_says_how_far_it_is(
-    connect: Connect, machines: Machines, wall_clock: Clock, program: Program
-) -> None:
+def test_what_runs_elsewhere_says_how_far_it_is(overflowing: Connect, program: Program) -> None:
     line = json.dumps({"event": "embedding", "done": 4, "total": 10})
     program(f"print('{line}', flush=True); wait_for('never')")
-    cluster = connect()
-    create_embed_job(cluster, 1)
-    pass_wait(wall_clock)
+    cluster = overflowing(1)
     assert wait_until(cluster, lambda state: state.images_done > 0).images_done == 4
 
 
 def test_a_run_that_is_given_up_leaves_no_machine(
     connect: Connect, job_controller: JobController, machines: Machines, wall_clock: Clock
 ) -> None:
-    def behave(command: list[str], index: int) -> Ended | Unfinished:
-        return Unfinished("Pending", conditions=UNSCHEDULED) if command[-1] == "embed" else succeed(command, index)
-
     def show(_: object) -> None:
         if machines.names:
             pass_wait(wall_clock)
@@ -571,7 +530,7 @@ def test_a_run_that_is_given_up_leaves_no_machine(
     machines.booting = True
     pass_wait(wall_clock)
     cluster, capacity = connect(), Capacity(9, patience=2 * AFTER, now=wall_clock.now)
-    with Workers(job_controller.server, behave):
+    with Workers(job_controller.server, without_node):
         outcome, _ = Pipeline(cluster, SETTINGS, release=RELEASE, capacity=capacity, show=show).run()
     assert isinstance(outcome, Failed)
     assert "no node has had room" in outcome.reason

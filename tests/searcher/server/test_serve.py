@@ -27,7 +27,7 @@ def test_a_signal_lets_a_running_search_end_and_then_the_process(tmp_path: Path,
         assert not search.done()
         server.finish()
         assert search.result().status_code == 200
-        assert server.ended()
+        assert server.wait_for_end()
 
 
 def test_it_starts_before_its_store_and_is_ready_when_that_answers(tmp_path: Path) -> None:

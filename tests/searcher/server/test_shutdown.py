@@ -24,11 +24,11 @@ def test_after_sigterm_it_is_not_ready_and_lingers_for_those_who_have_not_heard(
         assert last.status_code == 200
         assert last.headers["connection"] == "close"
         server.process.send_signal(signal.SIGTERM)
-        assert server.ended()
+        assert server.wait_for_end()
 
 
 def test_when_it_has_lingered_it_ends(tmp_path: Path) -> None:
     with SearcherProcess(tmp_path, linger_seconds=0.2) as server:
         wait_for_text(server.url, "/readyz", "ready")
         server.process.send_signal(signal.SIGTERM)
-        assert server.ended()
+        assert server.wait_for_end()
