@@ -10,6 +10,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from tests.searcher.library import Library
+from tests.searcher.schemas import validate
 
 pytestmark = pytest.mark.anyio
 
@@ -27,12 +28,6 @@ def references(node: Any) -> Iterator[str]:
     if isinstance(node, list):
         for item in node:
             yield from references(item)
-
-
-def validate(value: Any, name: str, description: dict[str, Any]) -> None:
-    """Raises where `value` is not what the description says of the schema `name`."""
-    schema = {"$ref": f"#/components/schemas/{name}", "components": description["components"]}
-    jsonschema.Draft202012Validator(schema).validate(value)
 
 
 def test_the_description_lists_the_routes_of_the_api(description: dict[str, Any]) -> None:

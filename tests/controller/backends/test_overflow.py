@@ -17,7 +17,6 @@ from controller.backends.skypilot import backend
 from controller.backends.skypilot.backend import PARALLELISM, PYTHON, SkyBackend
 from controller.backends.skypilot.placement import TASK
 from controller.backends.skypilot.reconciler import PATIENCE_SECONDS
-from controller.jobs.annotations import Overflow
 from controller.jobs.state import JobState, Phase, Stage
 from controller.jobs.usage import Gpu
 from controller.run.capacity import Capacity
@@ -536,9 +535,3 @@ def test_a_run_that_is_given_up_leaves_no_machine(
     assert "no node has had room" in outcome.reason
     assert len(machines.names) == 3
     assert machines.running == []
-
-
-def test_of_many_shards_that_failed_only_the_first_say_why() -> None:
-    annotation = Overflow(failed=dict.fromkeys(range(200), "x" * 9000)).to_json()
-    assert len(json.dumps(annotation)) < 60_000
-    assert Overflow.from_json(annotation).failed.keys() == {*range(200)}

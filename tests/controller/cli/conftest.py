@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.controller.apiserver import ApiServer
-from tests.controller.backends.kubernetes.test_connection import kubeconfig
 from tests.controller.cli.commands import RELEASE_OPTIONS, Cli
+from tests.controller.kubeconfigs import kubeconfig
 from tests.controller.objects import release
 from tests.programs import controller
 

@@ -9,35 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.cli.progress import RunView
 from controller.cli.tables import average, reasons, report_table, summary, table
 from controller.jobs.cost import Price, cost
-from controller.jobs.results import IndexReport
-from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.state import Phase, Stage
 from controller.jobs.usage import Gpu, Usage
-from tests.controller.conftest import Clock
+from tests.controller.cli.run_states import EMBED, PLAN, RUN, SCHEDULER
 from tests.controller.states import job
-
-SCHEDULER = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu [no such tag], dial tcp [fd00::1]:10250."
-
-PLAN = job(Stage.PLAN, indexes={0: IndexReport({"shards": 8, "images": 80})})
-EMBED = job(
-    Stage.EMBED,
-    Phase.ACTIVE,
-    completions=8,
-    succeeded=frozenset({0, 1}),
-    failed=frozenset({5}),
-    active=2,
-    indexes={
-        0: IndexReport({"images": 9, "bad": 1}),
-        1: IndexReport({"images": 10}),
-        2: IndexReport(None, 5, 10),
-        5: IndexReport({"error": "a[b].parquet [/red] is damaged"}),
-    },
-    waiting={SCHEDULER: 3},
-    usage=Usage(observed={Gpu("L4", True): 1.2, Gpu("L4", False): 0.3}),
-)
-RUN = {Stage.PLAN: PLAN, Stage.EMBED: EMBED}
 
 
 def render(*renderables: Any, terminal: bool = False) -> str:
@@ -128,32 +105,6 @@ def test_only_the_first_of_many_errors_are_shown() -> None:
 def test_a_job_that_failed_as_a_whole_has_its_own_reason() -> None:
     failed_job = job(Stage.PLAN, Phase.FAILED, reason="Job was active longer than specified deadline")
     assert render(*reasons({Stage.PLAN: failed_job})) == "plan: Job was active longer than specified deadline\n"
-
-
-def show_moments(console: Console, *moments: Mapping[Stage, JobState]) -> str:
-    view = RunView("r1", console, clock=Clock())
-    with view:
-        for jobs in moments:
-            view.show(jobs)
-    return str(console.file.getvalue())  # type: ignore[attr-defined]
-
-
-def test_in_a_pipe_each_change_is_a_line() -> None:
-    console = Console(file=io.StringIO(), width=80)
-    lines = show_moments(console, {}, {}, {Stage.PLAN: PLAN}, RUN, RUN).splitlines()
-    assert lines == [
-        "run r1: starting",
-        "run r1: plan complete, 80 images",
-        "run r1: plan complete, 80 images; embed active, 2/8 shards, 25/80 images, 1 bad, 1 failed; "
-        f"embed: 3 pods wait: {SCHEDULER}",
-    ]
-
-
-def test_on_a_terminal_it_is_a_table_with_what_pods_wait_for() -> None:
-    console = Console(file=io.StringIO(), width=300, height=50, force_terminal=True, color_system=None)
-    text = show_moments(console, RUN)
-    assert "2/8 (2 active, 1 failed)" in text
-    assert f"embed: 3 pods wait: {SCHEDULER}" in text
 
 
 REPORT = {

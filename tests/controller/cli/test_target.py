@@ -8,7 +8,7 @@ from controller.cli.options import TargetOptions
 from controller.cli.target import LocalTarget, ReleaseTarget, open_target
 from imgsearch.errors import UsageError
 from tests.controller.apiserver import NAMESPACE, ApiServer
-from tests.controller.backends.kubernetes.test_connection import kubeconfig
+from tests.controller.kubeconfigs import kubeconfig
 from tests.controller.objects import release
 
 

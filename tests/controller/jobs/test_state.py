@@ -11,18 +11,7 @@ from controller.jobs.results import UNKNOWN_ERROR, IndexReport
 from controller.jobs.state import Phase, Stage, job_state
 from controller.jobs.usage import Gpu
 from imgsearch import labels
-
-
-def job(status: dict[str, Any], completions: int = 4) -> dict[str, Any]:
-    return {
-        "metadata": {
-            "name": "local-r1-embed",
-            "labels": {labels.COMPONENT: "embed"},
-            "annotations": {labels.SPEC_HASH: "abc"},
-        },
-        "spec": {"completions": completions, "parallelism": 2},
-        "status": status,
-    }
+from tests.controller.jobs.job_objects import job
 
 
 def condition(type: str, status: str = "True", **fields: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from controller.jobs.state import job_state
 from controller.jobs.usage import Gpu
 from imgsearch import labels
-from tests.controller.jobs.test_state import job
+from tests.controller.jobs.job_objects import job
 
 
 def job_with(**annotations: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from imgsearch.runs.layout import RunFolder
 from tests.searcher.library import Library, problem, wait_until
-from tests.searcher.test_app import validate
+from tests.searcher.schemas import validate
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from imgsearch.runs import tables
 from imgsearch.runs.documents import Facet, Facets, Report
 from imgsearch.runs.layout import image_id
 from imgsearch.stage import Interrupted
-from tests.searcher.ingest.bench import DIM, THUMBNAIL, A_KEYS, B_KEYS, IngestBench
+from tests.searcher.ingest.bench import A_KEYS, B_KEYS, DIM, THUMBNAIL, IngestBench
 
 
 def test_every_row_is_stored_published_and_reported(bench: IngestBench) -> None:

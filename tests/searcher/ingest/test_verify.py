@@ -12,7 +12,7 @@ from imgsearch.runs.documents import ShardDone
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import PartRow
 from imgsearch.stores import Record
-from tests.searcher.ingest.bench import DIM, A_KEYS, B_KEYS, IngestBench, vector
+from tests.searcher.ingest.bench import A_KEYS, B_KEYS, DIM, IngestBench, vector
 
 
 class TestRefused:

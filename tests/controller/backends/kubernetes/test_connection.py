@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +15,7 @@ from controller.backends.kubernetes.api import Api
 from controller.backends.kubernetes.connection import connect
 from imgsearch.errors import UsageError
 from tests.controller.apiserver import NAMESPACE, ApiServer
+from tests.controller.kubeconfigs import kubeconfig
 from tests.programs import free_port
 
 JOBS = ("batch/v1", "jobs")
@@ -26,26 +26,6 @@ def connected_api(kubeconfig: str, *, context: str | None = None, namespace: str
     api = connect(kubeconfig=kubeconfig, context=context, namespace=namespace)
     with api._http:
         yield api
-
-
-def kubeconfig(
-    path: Path, url: str, *, cluster: dict[str, Any] | None = None, user: dict[str, Any] | None = None
-) -> str:
-    """Writes one with two contexts: `here` (the current one) and `other`, which names a namespace."""
-    contexts: list[dict[str, Any]] = [
-        {"name": "here", "context": {"cluster": "c", "user": "u"}},
-        {"name": "other", "context": {"cluster": "c", "user": "u", "namespace": "theirs"}},
-    ]
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "clusters": [{"name": "c", "cluster": {"server": url, **(cluster or {})}}],
-        "users": [{"name": "u", "user": user or {}}],
-        "contexts": contexts,
-    }
-    path.write_text(yaml.safe_dump(document))
-    return str(path)
 
 
 def test_the_kubeconfig_says_where_and_the_context_which_namespace(server: ApiServer, tmp_path: Path) -> None:
