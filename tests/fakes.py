@@ -78,17 +78,17 @@ class FakeEncoder:
         if self.failure:
             raise self.failure
 
-    def _text(self, words: Sequence[str]) -> Vectors:
-        colours = [COLOURS[word] for word in words if word in COLOURS]
-        return self._vector(np.mean(colours, axis=0) if colours else np.zeros(3), words)
+    def _text(self, tokens: Sequence[str]) -> Vectors:
+        colours = [COLOURS[token] for token in tokens if token in COLOURS]
+        return self._vector(np.mean(colours, axis=0) if colours else np.zeros(3), tokens)
 
-    def _vector(self, colour: Any, words: Iterable[str] = ()) -> Vectors:
+    def _vector(self, colour: Any, tokens: Iterable[str] = ()) -> Vectors:
         vector = np.zeros(self.dim, np.float32)
         vector[:3] = np.asarray(colour) / 255
         vector[3] = 0.1  # black, too, has a direction
-        for word in words:
-            if word not in COLOURS:
-                digest = hashlib.sha256(word.encode()).digest()
+        for token in tokens:
+            if token not in COLOURS:
+                digest = hashlib.sha256(token.encode()).digest()
                 vector[4:] += np.frombuffer(digest[: self.dim - 4], np.uint8) / 255 - 0.5
         return np.asarray(vector / np.linalg.norm(vector), np.float32)
 

@@ -1,6 +1,6 @@
 """A Hugging Face hub on this machine: enough of its HTTP for the real `datasets`, `huggingface_hub` and `open_clip`.
 
-with running() as hub:
+with running_hub() as hub:
     commit = hub.push("acme/cats", {"data/train-00000.parquet": …})
     hub.push("acme/clip", {"open_clip_model.safetensors": …}, kind="models")
     …                            # in a process that has HF_ENDPOINT=hub.url when it imports huggingface_hub
@@ -73,7 +73,7 @@ class Hub:
 
 
 @contextmanager
-def running() -> Iterator[Hub]:
+def running_hub() -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     hub = server.hub = Hub(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -59,7 +59,7 @@ def photos(coco128: Path, folder: Path) -> None:
 
 
 @pytest.fixture(scope="package")
-def home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def home(coco128: Path, shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """Two indexes: `few` of twelve photos, and `photos`."""
 
     def fill(folder: Path) -> None:
@@ -73,7 +73,7 @@ def home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> 
             done = controller(*words, "--model", DEMO_MODEL)
             assert done.returncode == 0, done.stderr
 
-    return once("page", fill) / "home"
+    return shared_folder("page", fill) / "home"
 
 
 @pytest.fixture(scope="package")

@@ -21,7 +21,7 @@ from imgsearch.sources import open_source
 from tests.cluster.inspector import Inspector
 from tests.cluster.load import pod
 from tests.cluster.times import Stopwatch, Times
-from tests.cluster.world import World, serves, until
+from tests.cluster.world import World, serves, wait_until
 from tests.conftest import COCO128, ROOT
 
 REGISTRY = os.environ.get("IMGSEARCH_TEST_REGISTRY", "localhost")
@@ -122,7 +122,7 @@ def indexed(world: World, values: dict[str, Any], photos: int, times: Times) -> 
     if "gpu" in values["embed"]:  # one row, also where one process has both kinds
         times.note("the controller's share of a run of 4 shards", "s", seconds - jobs)
     with world.searcher() as client:
-        until(lambda: serves(client, "photos", "first"), "the searcher has loaded the model")
+        wait_until(lambda: serves(client, "photos", "first"), "the searcher has loaded the model")
     return "first"
 
 

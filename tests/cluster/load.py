@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.cluster.world import RELEASE, World, until
+from tests.cluster.world import RELEASE, World, wait_until
 
 SCRIPT = """
 import itertools, json, socket, sys, threading, time, urllib.error, urllib.parse, urllib.request
@@ -63,13 +63,13 @@ class Load:
 
     def __enter__(self) -> Load:
         self._world.apply(EGRESS, self._pod)
-        self.more()
+        self.wait_for_more()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._world.kubectl("delete", "pod", self._name, "--wait=true", check=False)
 
-    def answers(self) -> list[dict[str, Any]]:
+    def responses(self) -> list[dict[str, Any]]:
         """What was answered so far."""
         return [
             json.loads(line)
@@ -78,12 +78,12 @@ class Load:
         ]
 
     def failures(self) -> list[dict[str, Any]]:
-        return [response for response in self.answers() if response["status"] != 200 or not response["hits"]]
+        return [response for response in self.responses() if response["status"] != 200 or not response["hits"]]
 
-    def more(self, count: int = 20) -> None:
+    def wait_for_more(self, count: int = 20) -> None:
         """Waits until that many more have been answered."""
-        count_before = len(self.answers())
-        until(lambda: len(self.answers()) >= count_before + count, f"{count} more answers", seconds=180)
+        count_before = len(self.responses())
+        wait_until(lambda: len(self.responses()) >= count_before + count, f"{count} more answers", seconds=180)
 
 
 def pod(name: str, image: str, command: list[str], *, labels: dict[str, str]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Machine:
 
 
 @contextmanager
-def running(place: World, image: str, node: str, folder: Path) -> Iterator[Machine]:
+def running_machine(place: World, image: str, node: str, folder: Path) -> Iterator[Machine]:
     """A machine on a node that has `image`, in a namespace that Pod Security does not restrict. What this side needs of
     it is in `folder`: `ssh` knows neither the settings nor the known hosts of whoever runs the tests."""
     key = folder / "id"

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.cluster.conftest import CLIENT
 from tests.cluster.load import EGRESS, pod
-from tests.cluster.world import COMPONENT, INSTANCE, NAME, RELEASE, World, until
+from tests.cluster.world import COMPONENT, INSTANCE, NAME, RELEASE, World, wait_until
 
 KNOCK = """
 import socket, sys, time
@@ -50,9 +50,9 @@ def test_the_searcher_wants_its_key(world: World, values: dict[str, Any]) -> Non
 
 
 def test_the_controllers_account_may_do_its_work_and_nothing_else(world: World) -> None:
-    assert may(world, "create", "jobs.batch")
-    assert may(world, "get", "pods", "--subresource=log")
-    assert may(world, "get", f"podtemplates/{RELEASE}-embed")
+    assert is_allowed(world, "create", "jobs.batch")
+    assert is_allowed(world, "get", "pods", "--subresource=log")
+    assert is_allowed(world, "get", f"podtemplates/{RELEASE}-embed")
     for verb, resource in (
         ("get", "secrets"),
         ("list", "secrets"),
@@ -61,12 +61,12 @@ def test_the_controllers_account_may_do_its_work_and_nothing_else(world: World) 
         ("get", "podtemplates/another"),
         ("get", "configmaps/another"),
     ):
-        assert not may(world, verb, resource), f"{verb} {resource}"
+        assert not is_allowed(world, verb, resource), f"{verb} {resource}"
     for verb, resource in (("list", "jobs.batch"), ("create", "jobs.batch"), ("list", "pods")):
-        assert not may(world, verb, resource, namespace="default"), f"{verb} {resource} in another namespace"
+        assert not is_allowed(world, verb, resource, namespace="default"), f"{verb} {resource} in another namespace"
 
 
-def may(world: World, verb: str, resource: str, *arguments: str, namespace: str | None = None) -> bool:
+def is_allowed(world: World, verb: str, resource: str, *arguments: str, namespace: str | None = None) -> bool:
     account = f"system:serviceaccount:{world.namespace}:{RELEASE}-controller"
     namespace_option = ["--namespace", namespace] if namespace else []
     answer = world.kubectl("auth", "can-i", verb, resource, "--as", account, *arguments, *namespace_option, check=False)
@@ -78,7 +78,7 @@ def reaches(world: World, name: str, labels: dict[str, str], *, seconds: int) ->
     command = ["python", "-c", KNOCK, f"{RELEASE}-chroma", "8000", str(seconds)]
     world.apply(pod(name, CLIENT, command, labels=labels))
     try:
-        phase = until(lambda: _phase(world, name), f"pod {name} has ended")
+        phase = wait_until(lambda: _phase(world, name), f"pod {name} has ended")
         return phase == "Succeeded"
     finally:
         world.kubectl("delete", "pod", name)

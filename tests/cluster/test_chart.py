@@ -16,7 +16,7 @@ VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 
 
 @pytest.fixture(scope="module")
-def empty(world: World) -> Iterator[World]:
+def dry_run_world(world: World) -> Iterator[World]:
     """A namespace without a release, as strict as that of the tests."""
     new_world = World(f"{world.namespace}-dry")
     new_world.kubectl("create", "namespace", new_world.namespace)
@@ -26,14 +26,16 @@ def empty(world: World) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)
-def test_the_api_server_takes_every_object(empty: World, file: Path) -> None:
-    completed = empty.chart("template", yaml.safe_load(file.read_text()) or {}, "--kube-version", "1.29")
+def test_the_api_server_takes_every_object(dry_run_world: World, file: Path) -> None:
+    completed = dry_run_world.chart("template", yaml.safe_load(file.read_text()) or {}, "--kube-version", "1.29")
     assert completed.returncode == 0, completed.stderr
     objects = [manifest for manifest in yaml.safe_load_all(completed.stdout) if manifest]
     # A pod is only taken where its account is.
-    empty.apply(*(manifest for manifest in objects if manifest["kind"] == "ServiceAccount"))
+    dry_run_world.apply(*(manifest for manifest in objects if manifest["kind"] == "ServiceAccount"))
     applied = json.loads(
-        empty.kubectl("apply", "--dry-run=server", "--output=json", "--filename=-", input=yaml.safe_dump_all(objects))
+        dry_run_world.kubectl(
+            "apply", "--dry-run=server", "--output=json", "--filename=-", input=yaml.safe_dump_all(objects)
+        )
     )
     assert sorted(map(name, applied["items"])) == sorted(map(name, objects))
 

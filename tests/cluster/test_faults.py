@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.conftest import CLIENT
 from tests.cluster.inspector import Inspector
 from tests.cluster.load import Load
-from tests.cluster.world import RELEASE, World, command, pause, until
+from tests.cluster.world import RELEASE, World, command, pause, wait_until
 
 SOURCE = "/sources/photos/few"
 MANY = "/sources/photos/many"
@@ -19,9 +19,9 @@ def test_a_damaged_shard_fails_alone_and_is_mended_alone(world: World, inspector
     arguments = ["run-pipeline", SOURCE, "--run", "hurt", "--index", "hurt", "--shard-size", str(-(-photos // 3))]
     detached = world.controller(*arguments, "--set", "jobs.parallelism=1", "--detach")
     assert detached.returncode == 0, detached.stderr
-    until(lambda: "plan.json" in inspector.files("hurt"), "the plan")
+    wait_until(lambda: "plan.json" in inspector.files("hurt"), "the plan")
     original = inspector.overwrite("hurt/plan/00002.parquet", b"no Parquet")
-    until(lambda: ended(world, "hurt", "controller"), "the detached controller's end", seconds=400)
+    wait_until(lambda: has_ended(world, "hurt", "controller"), "the detached controller's end", seconds=400)
     failed = world.controller(*arguments)
     assert failed.returncode == 1, failed.stdout + failed.stderr
     assert "1 of 3 shards failed; shard 2" in failed.stderr
@@ -42,16 +42,16 @@ def test_chroma_may_die_while_it_is_filled_and_while_it_is_searched(world: World
         world.controlling("run-pipeline", MANY, "--run", "refilled", "--index", "refilled") as process,
         Load(world, CLIENT) as load,
     ):
-        until(lambda: running(world, "refilled", "ingest"), "ingest at work", seconds=400)
+        wait_until(lambda: is_running(world, "refilled", "ingest"), "ingest at work", seconds=400)
         world.kubectl("delete", "pod", f"{RELEASE}-chroma-0", "--grace-period=0", "--force")
         output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         world.kubectl("wait", "--for=condition=Ready", f"pod/{RELEASE}-chroma-0", "--timeout=120s")
-        count = len(load.answers())
-        load.more(50)
+        count = len(load.responses())
+        load.wait_for_more(50)
         # While Chroma was away a search could not be answered: it was refused with a reason, and tried again works.
-        assert [response for response in load.answers() if response["status"] not in (200, 503)] == []
-        assert all(response["status"] == 200 for response in load.answers()[count + 5 :])
+        assert [response for response in load.responses() if response["status"] not in (200, 503)] == []
+        assert all(response["status"] == 200 for response in load.responses()[count + 5 :])
 
 
 def test_searchers_may_be_killed_one_by_one_under_load(world: World, indexed: str) -> None:
@@ -61,7 +61,7 @@ def test_searchers_may_be_killed_one_by_one_under_load(world: World, indexed: st
         for pod in world.pods("searcher", phase="Running"):
             world.kubectl("delete", "pod", pod["metadata"]["name"])
             world.kubectl("rollout", "status", f"deployment/{RELEASE}-searcher", "--timeout=180s")
-        load.more()
+        load.wait_for_more()
         assert not load.failures()
     world.kubectl("scale", f"deployment/{RELEASE}-searcher", "--replicas=1")
 
@@ -70,7 +70,7 @@ def test_searchers_may_be_killed_one_by_one_under_load(world: World, indexed: st
 def test_the_api_server_may_stop_for_a_while(world: World, photos: int) -> None:
     arguments = ["run-pipeline", SOURCE, "--run", "paused", "--index", "paused", "--shard-size", str(-(-photos // 4))]
     with world.controlling(*arguments) as process:
-        until(lambda: running(world, "paused", "embed"), "embed at work", seconds=300)
+        wait_until(lambda: is_running(world, "paused", "embed"), "embed at work", seconds=300)
         command("IMGSEARCH_TEST_API_STOP")
         try:
             pause(35)  # longer than a request may take
@@ -85,7 +85,7 @@ def test_a_killed_controller_goes_on_where_it_was(world: World, photos: int, sta
     run = f"killed-{stage}"
     arguments = ["run-pipeline", SOURCE, "--run", run, "--index", "killed", "--shard-size", str(-(-photos // 2))]
     with world.controlling(*arguments):
-        until(lambda: world.job(run, stage), f"the {stage} Job", seconds=300)
+        wait_until(lambda: world.job(run, stage), f"the {stage} Job", seconds=300)
     job = world.job(run, stage)
     completed = world.controller(*arguments)
     assert completed.returncode == 0, completed.stderr
@@ -115,11 +115,11 @@ def test_cleanup_removes_jobs_and_on_request_the_data(world: World, inspector: I
     assert re.search(r"serves|needed", failed.stderr)
 
 
-def running(world: World, run: str, stage: str) -> bool:
+def is_running(world: World, run: str, stage: str) -> bool:
     job = world.job(run, stage)
     return bool(job and job["status"].get("ready", 0))
 
 
-def ended(world: World, run: str, component: str) -> bool:
+def has_ended(world: World, run: str, component: str) -> bool:
     job = world.job(run, component)
     return bool(job and any(c["status"] == "True" for c in job["status"].get("conditions", [])))

@@ -15,7 +15,7 @@ import yaml
 
 from tests.cluster.conftest import CLIENT
 from tests.cluster.prometheus import Prometheus, prometheus
-from tests.cluster.world import World, serves, until
+from tests.cluster.world import World, serves, wait_until
 
 RUN = "watched"
 SOURCE = f"/sources/photos/{RUN}"
@@ -42,7 +42,7 @@ def chart(world: World, values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def seen(world: World, chart: list[dict[str, Any]], photos: int) -> Iterator[Prometheus]:
+def watching(world: World, chart: list[dict[str, Any]], photos: int) -> Iterator[Prometheus]:
     """A Prometheus that has watched a run, and some searches in what came of it."""
     world.python("filler", MAKE)
     with prometheus(world, CLIENT, chart) as watching:
@@ -51,13 +51,13 @@ def seen(world: World, chart: list[dict[str, Any]], photos: int) -> Iterator[Pro
         world.kubectl("scale", chroma, "--replicas=0")  # ingest waits for it, until Prometheus has found ingest
         detached = world.controller("run-pipeline", SOURCE, "--run", RUN, "--index", RUN, *shards, "--detach")
         assert detached.returncode == 0, detached.stderr
-        until(lambda: watching.now('up{container="ingest"} == 1'), "ingest is scraped", seconds=400)
+        wait_until(lambda: watching.now('up{container="ingest"} == 1'), "ingest is scraped", seconds=400)
         world.kubectl("scale", chroma, "--replicas=1")
-        until(lambda: ended(world, RUN), "the run has ended", seconds=900)
+        wait_until(lambda: has_ended(world, RUN), "the run has ended", seconds=900)
         with world.searcher() as client:
-            until(lambda: serves(client, RUN, RUN), "the run is served")
+            wait_until(lambda: serves(client, RUN, RUN), "the run is served")
             # Again and again: a rate takes two looks at a counter, and the first may come after the first search.
-            until(lambda: searched(client, watching), "searches were scraped")
+            wait_until(lambda: searched(client, watching), "searches were scraped")
         yield watching
 
 
@@ -72,7 +72,7 @@ def searched(client: httpx.Client, watching: Prometheus) -> bool:
     return bool(watching.ever('rate(imgsearch_encode_seconds_count{kind="image"}[30s]) > 0'))
 
 
-def ended(world: World, run: str) -> bool:
+def has_ended(world: World, run: str) -> bool:
     job = world.job(run, "controller")
     return bool(job and job["status"].get("conditions"))
 
@@ -102,68 +102,68 @@ def panels(chart: list[dict[str, Any]]) -> dict[str, list[str]]:
     return queries_by_panel
 
 
-def test_searcher_embedder_ingest_and_controller_are_scraped(seen: Prometheus) -> None:
-    containers = {series["metric"]["container"] for series in seen.ever("up == 1")}
+def test_searcher_embedder_ingest_and_controller_are_scraped(watching: Prometheus) -> None:
+    containers = {series["metric"]["container"] for series in watching.ever("up == 1")}
     assert containers == {"searcher", "embed", "ingest", "controller"}
 
 
-def test_no_label_of_a_metric_clashes_with_one_of_its_target(seen: Prometheus) -> None:
-    assert not [name for name in seen.get("labels") if name.startswith("exported_")]
-    shards = seen.now(
+def test_no_label_of_a_metric_clashes_with_one_of_its_target(watching: Prometheus) -> None:
+    assert not [name for name in watching.get("labels") if name.startswith("exported_")]
+    shards = watching.now(
         f'count by (shard) (max_over_time(imgsearch_embed_encoded_total{{run="{RUN}",index="{RUN}"}}[1h]))'
     )
     assert {series["metric"]["shard"] for series in shards} == {"0", "1"}
 
 
-def test_each_query_of_the_dashboard_has_an_answer(seen: Prometheus, chart: list[dict[str, Any]]) -> None:
+def test_each_query_of_the_dashboard_has_an_answer(watching: Prometheus, chart: list[dict[str, Any]]) -> None:
     unanswered = {
         f"{title}: {query}"
         for title, queries in panels(chart).items()
         for query in queries
         if KEYS not in query
-        and not any(math.isfinite(float(value)) for series in seen.ever(query) for _, value in series["values"])
+        and not any(math.isfinite(float(value)) for series in watching.ever(query) for _, value in series["values"])
     }
     assert unanswered == set()
 
 
-def test_what_a_person_can_choose_on_the_dashboard_is_there(world: World, seen: Prometheus) -> None:
+def test_what_a_person_can_choose_on_the_dashboard_is_there(world: World, watching: Prometheus) -> None:
     selector = f'namespace="{world.namespace}",release="{world.release}"'
-    assert seen.get("label/namespace/values", **{"match[]": "imgsearch_ready"}) == [world.namespace]
-    assert seen.get("label/release/values", **{"match[]": "imgsearch_ready"}) == [world.release]
-    assert seen.get("label/run/values", **{"match[]": f'up{{{selector},run!=""}}'}) == [RUN]
+    assert watching.get("label/namespace/values", **{"match[]": "imgsearch_ready"}) == [world.namespace]
+    assert watching.get("label/release/values", **{"match[]": "imgsearch_ready"}) == [world.release]
+    assert watching.get("label/run/values", **{"match[]": f'up{{{selector},run!=""}}'}) == [RUN]
 
 
-def test_the_figures_are_those_of_the_run(world: World, seen: Prometheus) -> None:
+def test_the_figures_are_those_of_the_run(world: World, watching: Prometheus) -> None:
     report = world.ask("report", RUN)
     total = report["images"] + report["bad"]
-    assert last(seen, 'imgsearch_run_images{state="planned"}') == total
-    assert last(seen, 'imgsearch_run_images{state="finished"}') == total
-    assert last(seen, 'imgsearch_run_images{state="bad"}') == report["bad"] == 1
-    assert last(seen, 'imgsearch_run_state{stage="ingest",state="complete"}') == 1
-    assert last(seen, f'imgsearch_index_images{{index="{RUN}"}}') == report["images"]
+    assert last(watching, 'imgsearch_run_images{state="planned"}') == total
+    assert last(watching, 'imgsearch_run_images{state="finished"}') == total
+    assert last(watching, 'imgsearch_run_images{state="bad"}') == report["bad"] == 1
+    assert last(watching, 'imgsearch_run_state{stage="ingest",state="complete"}') == 1
+    assert last(watching, f'imgsearch_index_images{{index="{RUN}"}}') == report["images"]
 
 
-def last(seen: Prometheus, series: str) -> float:
+def last(watching: Prometheus, series: str) -> float:
     """The last figure of a series, also of one that has ended."""
-    (sample,) = seen.now(f"last_over_time({series}[1h])")
+    (sample,) = watching.now(f"last_over_time({series}[1h])")
     return float(sample["value"][1])
 
 
-def test_each_alert_is_evaluated_and_none_fires_where_all_is_well(seen: Prometheus) -> None:
-    rules = [rule for group in seen.get("rules")["groups"] for rule in group["rules"]]
+def test_each_alert_is_evaluated_and_none_fires_where_all_is_well(watching: Prometheus) -> None:
+    rules = [rule for group in watching.get("rules")["groups"] for rule in group["rules"]]
     assert {(rule["name"], rule["health"]) for rule in rules if rule["health"] != "ok"} == set()
     assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
 
 
-def test_a_run_that_has_failed_is_told_of_although_its_controller_is_gone(world: World, seen: Prometheus) -> None:
+def test_a_run_that_has_failed_is_told_of_although_its_controller_is_gone(world: World, watching: Prometheus) -> None:
     detached = world.controller("run-pipeline", "/sources/photos/none", "--run", "failing", "--detach")
     assert detached.returncode == 0, detached.stderr
-    until(lambda: ended(world, "failing"), "the run has ended", seconds=300)
-    until(lambda: not seen.now('imgsearch_run_state{run="failing"}'), "its series have ended", seconds=400)
-    alert = until(lambda: told(seen, "ImgsearchRunFailed"), "an alert")
+    wait_until(lambda: has_ended(world, "failing"), "the run has ended", seconds=300)
+    wait_until(lambda: not watching.now('imgsearch_run_state{run="failing"}'), "its series have ended", seconds=400)
+    alert = wait_until(lambda: active_alert(watching, "ImgsearchRunFailed"), "an alert")
     assert alert["annotations"]["summary"] == "Run failing failed in plan."
     assert f"controller status failing --release {world.release}" in alert["annotations"]["description"]
 
 
-def told(seen: Prometheus, name: str) -> dict[str, Any] | None:
-    return next((alert for alert in seen.get("alerts")["alerts"] if alert["labels"]["alertname"] == name), None)
+def active_alert(watching: Prometheus, name: str) -> dict[str, Any] | None:
+    return next((alert for alert in watching.get("alerts")["alerts"] if alert["labels"]["alertname"] == name), None)

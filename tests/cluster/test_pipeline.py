@@ -11,7 +11,7 @@ import yaml
 from imgsearch.client import Client
 from tests.cluster.conftest import CLIENT
 from tests.cluster.load import Load
-from tests.cluster.world import RELEASE, World, ids, until
+from tests.cluster.world import RELEASE, World, ids, wait_until
 
 SOURCE = "/sources/photos/few"
 
@@ -72,7 +72,7 @@ def test_an_evaluation_measures_the_index_in_a_pod_of_its_own(world: World, inde
         if (figure["of"], figure["figure"]) == ("images", "recall@10")
     ]
     assert recall["value"] >= 0.9
-    until(lambda: not world.pods("evaluate"), "it has left nothing")
+    wait_until(lambda: not world.pods("evaluate"), "it has left nothing")
 
 
 def test_status_tells_stages_shards_and_cost(world: World, indexed: str, photos: int) -> None:
@@ -130,7 +130,7 @@ def test_an_upgrade_with_other_values_fails_no_search(world: World, indexed: str
     new_values = {**values, "searcher": {**values["searcher"], "settings": {"drainSeconds": 15}}, "logLevel": "WARNING"}
     with Load(world, CLIENT) as load:
         world.install(new_values)
-        load.more()
+        load.wait_for_more()
         assert not load.failures()
     world.install(values)
 
@@ -140,7 +140,7 @@ def test_the_index_outlives_the_release(world: World, indexed: str, values: dict
         ids_before = ids(client, "photos", indexed)
     completed = world.helm("uninstall", RELEASE, "--wait")
     assert completed.returncode == 0, completed.stderr
-    until(lambda: not world.pods("searcher"), "the searcher's pods are gone")
+    wait_until(lambda: not world.pods("searcher"), "the searcher's pods are gone")
     world.install(values)
     with world.searcher() as client:
         assert ids(client, "photos", indexed) == ids_before

@@ -16,7 +16,7 @@ import yaml
 
 from tests.cluster.conftest import EMBEDDER, FEW
 from tests.cluster.load import pod as pod_of
-from tests.cluster.world import World, until
+from tests.cluster.world import World, wait_until
 from tests.programs import CONTROLLER, ROOT
 
 LABEL = "cloud.google.com/gke-accelerator"
@@ -48,10 +48,10 @@ def test_pools_tells_what_there_is_and_follows_what_is_free(finder: World) -> No
     gpu_pod["spec"]["containers"][0].setdefault("resources", {})["limits"] = {"nvidia.com/gpu": "1", "memory": "64Mi"}
     finder.apply(gpu_pod)
     try:
-        until(lambda: l4(finder)["free"] == 1, "one GPU is held")
+        wait_until(lambda: l4(finder)["free"] == 1, "one GPU is held")
     finally:
         finder.kubectl("delete", "pod", "holder", "--grace-period=1")
-    until(lambda: l4(finder)["free"] == 2, "it is free again")
+    wait_until(lambda: l4(finder)["free"] == 2, "it is free again")
 
 
 @pytest.mark.parametrize("rights", [[], ["nodes"], ["nodes", "pods"]], ids=" and ".join)
@@ -124,7 +124,7 @@ def test_a_gpu_that_no_node_has_is_told_at_once(finder: World) -> None:
 
 def test_capacity_that_arrives_later_is_used(world: World, gpu_node: str) -> None:
     with world.controlling("run-pipeline", FEW, "--run", "late", "--index", "late", *NO_NODE) as process:
-        until(lambda: waits(world, "late"), "status says since when the pods wait", seconds=200)
+        wait_until(lambda: is_waiting(world, "late"), "status says since when the pods wait", seconds=200)
         world.kubectl("label", "node", gpu_node, f"{LABEL}=nvidia-h100-80gb", "--overwrite")
         try:
             output, _ = process.communicate(timeout=400)
@@ -133,7 +133,7 @@ def test_capacity_that_arrives_later_is_used(world: World, gpu_node: str) -> Non
     assert process.returncode == 0, output
 
 
-def waits(world: World, run: str) -> bool:
+def is_waiting(world: World, run: str) -> bool:
     stages = {stage["stage"]: stage for stage in world.ask("status", run)["stages"]} if world.job(run, "embed") else {}
     return "embed" in stages and bool(stages["embed"]["waiting_since"] and stages["embed"]["waiting"])
 

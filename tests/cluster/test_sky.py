@@ -21,7 +21,7 @@ from imgsearch.storage import Storage
 from tests.cluster.conftest import EMBEDDER, REGISTRY, in_bucket, photo_files
 from tests.cluster.load import pod
 from tests.cluster.test_pools import SKY
-from tests.cluster.world import World, stored, until
+from tests.cluster.world import World, stored_ids, wait_until
 from tests.conftest import S3
 from tests.programs import ROOT, WIDE, free_port
 
@@ -227,8 +227,8 @@ def test_sky_launch_indexes_what_the_jobs_index(jobs: World, sky: SkyPilot, buck
         launch("embed", "gpu", *gpu, "--env", f"JOB_COMPLETION_INDEX={shard}")
     launch("ingest", "cpu")
 
-    assert stored(jobs, "launched", "launched") == stored(jobs, "photos", "jobs")
-    assert len(stored(jobs, "launched", "launched")) == jobs.ask("report", "launched")["images"]
+    assert stored_ids(jobs, "launched", "launched") == stored_ids(jobs, "photos", "jobs")
+    assert len(stored_ids(jobs, "launched", "launched")) == jobs.ask("report", "launched")["images"]
     sky.run("down", "--yes", "--all")
 
 
@@ -246,10 +246,10 @@ def test_a_controller_that_is_killed_and_a_machine_that_is_taken_away_change_not
         return sorted(key.removeprefix("came/").partition("-")[0] for key in gate.keys("came"))
 
     with sky.controlling(*command) as controller:
-        until(lambda: controller.is_at_work() and sky.machines(), "the planner's machine", seconds=400)
+        wait_until(lambda: controller.is_at_work() and sky.machines(), "the planner's machine", seconds=400)
     with sky.controlling(*command) as controller:
-        until(lambda: controller.is_at_work() and visited_urls() == ["0", "1"], "both embedders", seconds=900)
-        until(lambda: stage(sky, "embed")["gpu_hours"] > 0, "the controller knows of one", seconds=300)
+        wait_until(lambda: controller.is_at_work() and visited_urls() == ["0", "1"], "both embedders", seconds=900)
+        wait_until(lambda: stage(sky, "embed")["gpu_hours"] > 0, "the controller knows of one", seconds=300)
     (machine,) = [name for name in sky.machines() if "-embed-1-" in name]
     sky.place.kubectl("delete", "pod", machine, "--now")
     gate.put("open", b"")
@@ -258,7 +258,7 @@ def test_a_controller_that_is_killed_and_a_machine_that_is_taken_away_change_not
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert visited_urls() == ["0", "1", "1"]
     assert sky.machines() == []
-    assert stored(jobs, "rented", "rented") == stored(jobs, "photos", "jobs")
+    assert stored_ids(jobs, "rented", "rented") == stored_ids(jobs, "photos", "jobs")
     report = sky.controller("report", "rented", "--output", "json")
     assert report.returncode == 0, report.stderr
     job_report, sky_report = jobs.ask("report", "jobs"), json.loads(report.stdout)
@@ -303,7 +303,7 @@ def test_what_the_cluster_has_no_gpus_for_overflows_to_rented_machines(jobs: Wor
     (embed,) = [entry for entry in jobs.ask("status", "overflowed")["stages"] if entry["stage"] == "embed"]
     assert (embed["state"], embed["done"]) == ("complete", SHARDS)
     assert sky.machines() == []
-    assert stored(jobs, "overflowed", "overflowed") == stored(jobs, "photos", "jobs")
+    assert stored_ids(jobs, "overflowed", "overflowed") == stored_ids(jobs, "photos", "jobs")
 
 
 def without_gpus(folder: Path) -> Path:

@@ -32,7 +32,7 @@ class NotYet(Exception):
     """What was waited for has not come."""
 
 
-def until(probe: Callable[[], T | None], event: str, *, seconds: float = 120) -> T:
+def wait_until(probe: Callable[[], T | None], event: str, *, seconds: float = 120) -> T:
     """What `look` returns once it is something; raises NotYet, naming `what`, when the time is over."""
     given_up = time.monotonic() + seconds
     while time.monotonic() < given_up:
@@ -183,7 +183,7 @@ class World:
         return self.kubectl("exec", "--stdin", pod, "--", "python", "-", input=script)
 
 
-def stored(world: World, index: str, run: str) -> list[str]:
+def stored_ids(world: World, index: str, run: str) -> list[str]:
     """Every id of a run's collection, as Chroma has it: pages of a search overlap where photos are alike."""
     with world.forwarded(f"svc/{world.release}-chroma", 8000) as url:
         quiet = chromadb.Settings(anonymized_telemetry=False)
@@ -200,7 +200,7 @@ def serves(client: httpx.Client, index: str, run: str) -> bool:
 
 def ids(client: httpx.Client, index: str, run: str) -> list[str]:
     """Every id of an index of up to a few thousand images, by paging through a search, once it serves the run."""
-    until(lambda: serves(client, index, run), f"the searcher serves {run}")
+    wait_until(lambda: serves(client, index, run), f"the searcher serves {run}")
     all_ids: list[str] = []
     offset: int | None = 0
     while offset is not None:

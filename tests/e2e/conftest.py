@@ -12,7 +12,7 @@ from tests.programs import controller
 
 
 @pytest.fixture(scope="session")
-def coco128_home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def coco128_home(coco128: Path, shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """Whoever changes it takes a copy."""
 
     def fill(home: Path) -> None:
@@ -20,4 +20,4 @@ def coco128_home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Pa
         assert completed.returncode == 0, completed.stderr
         assert "128 images searchable" in completed.stdout
 
-    return once("coco128", fill)
+    return shared_folder("coco128", fill)

@@ -12,7 +12,7 @@ import open_clip
 import pytest
 from safetensors.torch import save
 
-from tests.hub import Hub, running
+from tests.hub import Hub, running_hub
 from tests.programs import program_env
 
 MODEL = "MobileCLIP2-S0/dfndr2b"
@@ -30,7 +30,7 @@ def weights() -> bytes:
 
 @pytest.fixture
 def hub(weights: bytes) -> Iterator[Hub]:
-    with running() as hub:
+    with running_hub() as hub:
         hub.push(REPOSITORY, {FILE: weights}, repository_kind="models")
         yield hub
 

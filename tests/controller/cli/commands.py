@@ -23,12 +23,12 @@ DONE = {"completedIndexes": "0", "conditions": [condition("Complete")]}
 
 def answer_queries(command: list[str], index: int) -> Ended | Unfinished:
     """The stages end well, and query jobs answer."""
-    answers: dict[str, dict[str, Any]] = {
+    results: dict[str, dict[str, Any]] = {
         "indexes": {"indexes": [{"index": "photos", "run": "r0", "images": 30}]},
         "runs": {"runs": [{**REPORT, "source": SOURCE, "published": "2026-01-01"}], "left_out": 4},
         "report": REPORT,
     }
-    return Ended(answers[command[-1]]) if command[-1] in answers else succeed(command, index)
+    return Ended(results[command[-1]]) if command[-1] in results else succeed(command, index)
 
 
 def job(server: ApiServer, stage: Stage, run: str = "r1", **status: Any) -> dict[str, Any]:

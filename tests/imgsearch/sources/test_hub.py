@@ -25,7 +25,7 @@ import pytest
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
 from imgsearch.sources import Item, open_source
 from imgsearch.sources.hub import HubFiles, _translated
-from tests.hub import TOKEN, Access, Hub, running
+from tests.hub import TOKEN, Access, Hub, running_hub
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 LABEL = {"names": ["cat", "dog"], "_type": "ClassLabel"}
@@ -85,7 +85,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
-    with running() as hub:
+    with running_hub() as hub:
         yield hub
 
 

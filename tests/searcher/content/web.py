@@ -118,13 +118,13 @@ async def redirect_to_stalled(request: bytes, writer: asyncio.StreamWriter) -> N
 class FakeResolver:
     """A resolver that knows some names; each look-up of one has its next answer, and the last one stays."""
 
-    def __init__(self, **answers: Sequence[Sequence[str]]) -> None:
-        self._answers = {name: list(addresses) for name, addresses in answers.items()}
+    def __init__(self, **addresses_by_name: Sequence[Sequence[str]]) -> None:
+        self._addresses = {name: list(lookups) for name, lookups in addresses_by_name.items()}
         self.lookups: list[str] = []
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         self.lookups.append(host)
-        addresses = self._answers.get(host)
+        addresses = self._addresses.get(host)
         if addresses is None:
             return []
         return addresses.pop(0) if len(addresses) > 1 else addresses[0]
