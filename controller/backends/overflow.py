@@ -40,7 +40,7 @@ def check(settings: Settings) -> None:
     for name, (uri, advice) in locations.items():
         if uri.startswith(("file:", "/")):
             raise UsageError(
-                f"rented machines cannot reach the {name} {uri} within the cluster: {advice}, or omit --overflow"
+                f"rented machines cannot reach the {name} {uri} in the cluster: {advice}, or remove --overflow"
             )
 
 
@@ -216,7 +216,7 @@ class OverflowBackend:
             if not self._refused and attempts.was_refused(indexes[number]):
                 self._refused = True
                 error = ErrorResult.from_json(indexes[number].result).error
-                log.warning("no machine can be rented; waiting shards stay in the cluster: %s", error)
+                log.warning("SkyPilot cannot rent a machine, so waiting shards stay in the cluster: %s", error)
 
     def _manifest(self, job: JobState) -> dict[str, Any]:
         manifest = manifests.job(
@@ -238,7 +238,9 @@ class OverflowBackend:
             yield
         except TemporaryError as error:
             if not self._has_warned:
-                log.warning("no machines are rented until SkyPilot answers again; the cluster continues: %s", error)
+                log.warning(
+                    "SkyPilot does not answer, so no machine is rented until it does; the cluster continues: %s", error
+                )
             self._has_warned = True
 
 

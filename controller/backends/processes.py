@@ -195,7 +195,7 @@ def _exit_reason(code: int, folder: Path) -> str:
     if code == -signal.SIGKILL:
         return "killed (SIGKILL): probably out of memory"
     if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
-        return f"no space left on the disk of {folder}: free some, then run the same command"
+        return f"no space left on the disk of {folder}: free some space, then run the same command again"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
     if args.other == args.index:
-        raise UsageError(f"name another index to compare {args.index} with")
+        raise UsageError(f"cannot compare index {args.index} with itself: name another index")
     if args.plot:
         plot.check_plot(args.plot)
     target = open_target(read_target(args), env)

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     if options.local or options.home is not None:
         raise UsageError("a pool belongs to a cluster: remove --local and --home")
     if args.action and not args.name:
-        raise UsageError(f"name the pool: controller pools {args.action} NAME")
+        raise UsageError(f"the name of the pool is missing: `controller pools {args.action} NAME`")
     kubeconfig = env.get("KUBECONFIG")
     match args.action:
         case "up":
@@ -54,7 +54,9 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
 
 def _create(name: str, file: Path | None, kubeconfig: str | None, terminal: Terminal) -> int:
     if file is None:
-        raise UsageError("name the file of machines: --file ssh_node_pools.yaml (sky/ssh_node_pools.example.yaml)")
+        raise UsageError(
+            "the file of machines is missing: --file ssh_node_pools.yaml (example: sky/ssh_node_pools.example.yaml)"
+        )
     context = ensure_pool(name, file, kubeconfig=kubeconfig, report=terminal.note)
     terminal.say(f"pool {name} is ready: --pool {name}, or --context {context}")
     return ExitCode.DONE
@@ -62,7 +64,7 @@ def _create(name: str, file: Path | None, kubeconfig: str | None, terminal: Term
 
 def _delete(name: str, kubeconfig: str | None, terminal: Terminal, *, confirmed: bool) -> int:
     if not confirmed and not terminal.confirmed(DOWN.format(name)):
-        raise UsageError("not confirmed: nothing is changed. Without a terminal, add --yes")
+        raise UsageError("not confirmed, so nothing is changed. To run without a terminal, add --yes")
     remove_pool(name, kubeconfig=kubeconfig, report=terminal.note)
     terminal.say(f"deleted pool {name}")
     return ExitCode.DONE

@@ -119,7 +119,7 @@ def _show_failure(end: Failed, target: Target, settings: Settings, terminal: Ter
     terminal.error(f"{end.stage}: {end.reason}")
     terminal.note(
         f"For details: `controller status {run}{flags}` and `controller logs {run} {shard}{flags}`. The same command "
-        "tries again what is missing"
+        "tries the missing parts again"
     )
     return ExitCode.FAILED
 

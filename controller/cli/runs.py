@@ -25,7 +25,9 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     published = target.query("runs")
     done = {row["run"]: row for row in published["runs"]}
     if published["left_out"]:
-        terminal.warn(f"{plural(published['left_out'], 'earlier run')} not shown: the list is too long for one answer")
+        terminal.warn(
+            f"{plural(published['left_out'], 'earlier run')} not shown: the list is too long for one response"
+        )
     rows = []
     for run in dict.fromkeys([*reversed(done), *target.backend.runs()]):
         report = done.get(run, {})

@@ -136,7 +136,9 @@ class LocalTarget(Target):
 
     def resources(self, options: RunOptions, settings: Settings) -> tuple[Capacity, Placement | None]:
         if options.accelerators or options.spot or options.max_parallelism:
-            raise UsageError("--accelerator, --spot and --max-parallelism select nodes of a cluster: remove --local")
+            raise UsageError(
+                "--accelerator, --spot and --max-parallelism select nodes of a cluster: remove them, or remove --local"
+            )
         return _fixed_capacity(options, settings, self.backend), None
 
     def serve(self, host: str, port: int) -> int:
@@ -170,7 +172,7 @@ class ReleaseTarget(Target):
         if not (options.accelerators or options.spot or most):
             return _fixed_capacity(options, settings, self._kubernetes), None
         if most and not options.accelerators:
-            raise UsageError("--max-parallelism counts free GPUs: name them with --accelerator")
+            raise UsageError("--max-parallelism needs --accelerator: it counts the free GPUs of that kind")
         nodes = finder(self._api, self._context, jobs.autoscaler)
         matches = find(nodes, options.accelerators) if options.accelerators else []
         start = options.parallelism or (None if most else jobs.parallelism)
@@ -231,7 +233,9 @@ class ReleaseTarget(Target):
         self._kubernetes.start_controller(job)
 
     def serve(self, host: str, port: int) -> int:
-        raise UsageError("the chart serves in a cluster. To serve on this machine, add --local")
+        raise UsageError(
+            "`controller serve` serves on this machine: add --local. In a cluster, the chart's searcher serves"
+        )
 
     def interrupted(self, run: str) -> str:
         return (
@@ -259,7 +263,7 @@ class SkyTarget(Target):
 
     def resources(self, options: RunOptions, settings: Settings) -> tuple[Capacity, Placement | None]:
         if options.max_parallelism:
-            raise UsageError("--max-parallelism counts the GPUs of a cluster. With --backend sky, use --parallelism")
+            raise UsageError("--max-parallelism counts the GPUs of a cluster: with --backend sky, use --parallelism")
         placement = MachinePlacement(options.accelerators, options.spot)
         return _fixed_capacity(options, settings, self._sky), placement
 
@@ -267,7 +271,9 @@ class SkyTarget(Target):
         self._sky.check(job)
 
     def serve(self, host: str, port: int) -> int:
-        raise UsageError("with SkyPilot, `sky serve up sky/serve.yaml` serves (sky/README.md)")
+        raise UsageError(
+            "`controller serve` does not work with --backend sky: use `sky serve up sky/serve.yaml` (sky/README.md)"
+        )
 
     def interrupted(self, run: str) -> str:
         return "The machines of the run continue and then end. The same command resumes the run"

@@ -57,5 +57,5 @@ class Capacity:
         waited = (self._now() - datetime.fromisoformat(job.waiting_since)).total_seconds()
         if waited < self._patience:
             return None
-        reason = next(iter(job.waiting), "no node has room")
-        return f"no node has had room for it in {waited:.0f} s ({reason})"
+        reason = next(iter(job.waiting), "its pods wait")
+        return f"no node had room within {waited:.0f} s ({reason})"

@@ -142,7 +142,7 @@ def test_capacity_that_does_not_come_is_given_up_and_leaves_nothing_pending(worl
     words = ("--run", "gone", "--index", "gone", *NO_NODE, "--set", "jobs.capacity_seconds=10")
     done = world.controller("run-pipeline", FEW, *words)
     assert done.returncode == 1
-    assert "no node has had room for it in" in done.stderr
+    assert "no node had room within" in done.stderr
     assert world.job("gone", "embed") is None
     assert not [pod for pod in world.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == "gone"]
 

@@ -324,7 +324,7 @@ class TestErrors:
 
     def test_an_answer_that_breaks_off_is_a_temporary_error(self, cluster: Cluster) -> None:
         cluster.nodes, cluster.broken = gke(), True
-        with pytest.raises(TemporaryError, match=f"response of the cluster {CONTEXT}"):
+        with pytest.raises(TemporaryError, match=f"the cluster {CONTEXT} sent an incomplete response"):
             SkyGpuFinder().offers()
 
     def test_a_gpu_that_no_node_has_is_named(self, cluster: Cluster) -> None:

@@ -177,7 +177,8 @@ class Api:
             return response.json()  # type: ignore[no-any-return]
         except ValueError as error:
             raise UsageError(
-                f"{self._address} is not the API of a Kubernetes: it answers {response.text[:50]!r}"
+                f"{self._address} is not the API server of a Kubernetes (its response: {response.text[:50]!r}): "
+                "correct the address in the kubeconfig"
             ) from error
 
     def _request(self, method: str, path: str, *, patience: float | None = None, **kwargs: Any) -> httpx.Response:
@@ -222,10 +223,10 @@ class Api:
 
     def _warn(self, attempt: RetryCallState) -> None:
         log.warning(
-            "the cluster at %s %s; attempt %d in %.1f s",
+            "the cluster at %s %s; retry %d follows in %.1f s",
             self._address,
             _unavailable(attempt).problem,
-            attempt.attempt_number + 1,
+            attempt.attempt_number,
             attempt.upcoming_sleep,
         )
 

@@ -130,7 +130,7 @@ class KubernetesBackend:
         listed, _ = self._api.select(*PODS, labels=f"{pods.JOB_NAME}={name}")
         pod = pods.latest(map(pods.pod_state, listed)).get(index)
         if pod is None:
-            raise UsageError(f"run {run} has no pod of {stage} {index}: a log is deleted with its pod")
+            raise UsageError(f"run {run} has no pod of {stage} {index}: the log was deleted with the pod")
         return self._api.log(pod.name)
 
     def troubles(self) -> list[str]:
@@ -172,8 +172,8 @@ class KubernetesBackend:
     def _no_release(self, missing: str) -> UsageError:
         return UsageError(
             f"namespace {self._api.namespace} has no release {self._release!r} of the chart ({missing} does not "
-            f"exist): helm install {self._release} … -n {self._api.namespace}, or name yours with --release and "
-            "--namespace"
+            f"exist): install it with `helm install {self._release} … -n {self._api.namespace}`, or select yours with "
+            "--release and --namespace"
         )
 
     def _progress(self, selector: str, changed: threading.Event, *, records: bool = False) -> RunProgress:

@@ -50,7 +50,7 @@ def status_error(status: Mapping[str, Any], address: str) -> Exception:
         case 401:
             return UsageError(f"authentication failed (401) at the cluster {address}: log in again")
         case 403:
-            return PermanentError(f"the cluster refuses: {message}")
+            return PermanentError(f"access denied (403) by the cluster: {message}")
         case 404:
             return NotFound(message)
         case 409 if status.get("reason") == "AlreadyExists":
@@ -58,7 +58,7 @@ def status_error(status: Mapping[str, Any], address: str) -> Exception:
         case 410:
             return Expired(message)
         case 400 | 422:
-            return UsageError(f"the cluster refuses: {message}")
+            return UsageError(f"the cluster rejects the request: {message}")
         case _:
             return TemporaryError(f"the cluster at {address} answers {status.get('code')}: {message}")
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RIGHTS = "docs/gpu-pools.md has the ClusterRole"
-
 
 class NodeGpuFinder:
     """Lists nodes and pods for each question. Raises NotAllowed where this account is not allowed to list nodes. Where
@@ -37,7 +35,9 @@ class NodeGpuFinder:
         try:
             nodes = self._api.nodes()
         except PermanentError as error:
-            raise NotAllowed(f"this account is not allowed to list nodes ({error}): {RIGHTS}") from error
+            raise NotAllowed(
+                f"this account is not allowed to list nodes ({error}): bind the ClusterRole of docs/gpu-pools.md to it"
+            ) from error
         try:
             return nodes, self._api.all_pods()
         except PermanentError:
@@ -64,6 +64,6 @@ class NodeGpus:
             listed = {node["metadata"]["name"]: Gpu(*labelled(node)) for node in self._api.nodes()}
         except PermanentError as error:
             self._allowed = False
-            log.info("GPU hours are those of the requested GPU, since nodes cannot be listed: %s", error)
+            log.info("cannot list nodes, so all GPU hours count for the GPU that the pods request: %s", error)
             return
         self._known |= {name: listed.get(name, Gpu()) for name in names}

@@ -87,7 +87,7 @@ class Informer(Generic[T]):
             except TemporaryError as error:
                 if lost > PATIENCE_SECONDS:
                     self._fail(error)
-                log.info("%s; watching again from there", error)
+                log.info("%s; a new watch continues from the last event", error)
             except ImgsearchError as error:
                 self._fail(error)
             # Also after a complete watch: a proxy may end every watch at once.

@@ -159,7 +159,7 @@ class RunProgress:
             self.put(self._api.patch(*JOBS, state.name, {"metadata": {"annotations": record}}))
         except PermanentError as error:  # `status --watch` by a user with read access only
             self._records = False
-            log.info("results are not kept on the Jobs: %s", error)
+            log.info("cannot store results in the annotations of Jobs: %s", error)
 
 
 def _lacks_results(state: JobState) -> bool:

@@ -61,6 +61,6 @@ def _wait(name: str, progress: RunProgress, changed: threading.Event, clock: Cal
         patience = RUN_SECONDS if pod and pod.phase == "Running" else START_SECONDS
         if clock() >= begun + patience:
             reason = next(iter(state.waiting), "it still runs")
-            raise TemporaryError(f"Job {name} has not ended in {patience:.0f} s: {reason}")
+            raise TemporaryError(f"Job {name} did not end within {patience:.0f} s ({reason}): try again")
         changed.wait(POLL_SECONDS)
         changed.clear()

@@ -34,7 +34,7 @@ class TaskStatus(StrEnum):
     """Status of a task at one moment."""
 
     GONE = "gone"
-    """It was never started, it was ended, or its machine was taken away."""
+    """It was never started, it was ended, or its machine was lost."""
     WAITING = "waiting"
     """Its machine is being found or prepared."""
     RUNNING = "running"
@@ -88,7 +88,7 @@ class IndexState:
     succeeded: bool | None = None
     """None before it is decided."""
     failures: int = 0
-    """Failed attempts. A machine that was taken away does not count."""
+    """Failed attempts. A lost machine does not count."""
     since: str = ""
     """The time since which it needs a machine; empty while it has one or is done."""
     reason: str = ""

@@ -149,7 +149,7 @@ class SkyBackend:
             owner = stored.job["metadata"]["annotations"].get(labels.OVERFLOW_OF)
             if owner is None:
                 run = job["metadata"]["labels"][labels.RUN]
-                raise UsageError(f"run {run} exists as one of --backend sky on this machine: use another --run")
+                raise UsageError(f"run {run} exists on this machine with --backend sky: use another --run")
             if owner != job["metadata"]["annotations"][labels.OVERFLOW_OF]:
                 self.delete(folder.name)
         self._runs.add(job["metadata"]["labels"][labels.RUN])
@@ -182,7 +182,7 @@ class SkyBackend:
     def check(self, job: Mapping[str, Any]) -> None:
         """Raises UsageError for a Job that this backend cannot run."""
         if job["metadata"]["labels"].get(labels.QUEUE):
-            raise UsageError("a Kueue queue exists in a cluster only: omit jobs.queue")
+            raise UsageError("jobs.queue needs a cluster with Kueue: remove it, or remove --backend sky")
 
     def runs(self) -> list[str]:
         return runs_below(self._jobs)
@@ -215,7 +215,7 @@ class SkyBackend:
         folder = self._folder(run, stage)
         stored = folder.read()
         if stored is None or index not in stored.indexes:
-            raise UsageError(f"run {run} has no {stage} {index} on this machine")
+            raise UsageError(f"run {run} has no {stage} log of shard {index} on this machine")
         running = stored.indexes[index].step is Step.RUNNING
         return folder.read_log(index) + (self._tasks.log(task_name(folder.name, index)) if running else "")
 
@@ -227,7 +227,7 @@ class SkyBackend:
                 folder = self._folder(run, stage)
                 stored = folder.read()
                 if stored and not stored.ended and self._age(folder) > timedelta(seconds=4 * CHECK_SECONDS):
-                    troubles.append(f"no controller advances run {run} ({stage}): run the same command to continue it")
+                    troubles.append(f"run {run} ({stage}) has no controller: give the same command again to resume it")
         return troubles
 
     def parallelism(self) -> int:
@@ -272,10 +272,10 @@ class SkyBackend:
             if task.status is TaskStatus.REFUSED:
                 raise PermanentError(task.reason)
             if task.status in (TaskStatus.UNAVAILABLE, TaskStatus.GONE):
-                raise TemporaryError(task.reason or f"the machine of {name} was taken away: try again")
+                raise TemporaryError(task.reason or f"the machine of {name} was lost: try again")
             if self._now() >= deadline:
                 reason = task.reason or task.status
-                raise TemporaryError(f"{name} has not ended in {QUERY_SECONDS:.0f} s: {reason}")
+                raise TemporaryError(f"task {name} did not end within {QUERY_SECONDS:.0f} s ({reason}): try again")
             self._sleep(CHECK_SECONDS)
 
     def _folder(self, run: str, stage: Stage) -> JobFolder:

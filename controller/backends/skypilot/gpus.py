@@ -120,7 +120,9 @@ class SkyGpuFinder:
                 raise PermanentError(f"SkyPilot cannot read the nodes of {self._context}: {error}") from error
             raise self._no_such_shape(kind, str(error)) from error
         except (urllib3.exceptions.HTTPError, ijson.JSONError) as error:  # an incomplete response
-            raise TemporaryError(f"incomplete response of the cluster {self._context} ({error}): try again") from error
+            raise TemporaryError(
+                f"the cluster {self._context} sent an incomplete response ({error}): try again"
+            ) from error
         except ValueError as error:
             raise PermanentError(f"SkyPilot cannot read the nodes of {self._context}: {error}") from error
 
@@ -156,7 +158,7 @@ class SkyGpuFinder:
                 raise
             if not self._has_warned:
                 self._has_warned = True
-                log.warning("the number of free GPUs is unknown: %s", reason)
+                log.warning("cannot count free GPUs: %s", reason)
             return None
         return used  # type: ignore[no-any-return]
 
@@ -170,7 +172,7 @@ class SkyGpuFinder:
                 everywhere = "" if kind == "nodes" else " of all namespaces"
                 return NotAllowed(
                     f"this account is not allowed to list the {kind}{everywhere} of {self._context}: bind a "
-                    f"ClusterRole to it that has the verb list on {kind}"
+                    f"ClusterRole with the verb list on {kind} to it (docs/gpu-pools.md)"
                 )
         reason = getattr(cause, "reason", None) or cause or error
         return TemporaryError(f"the cluster {self._context} does not answer ({reason}): try again when it is back")

@@ -72,7 +72,7 @@ def ensure_pool(
     if file is None:
         raise UsageError(
             f"the kubeconfig has no context {name} or {context}: use one of its contexts "
-            f"({', '.join(config.contexts()) or 'none'}), or make a pool: `controller pools up {name} --file …`"
+            f"({', '.join(config.contexts()) or 'none'}), or create a pool with `controller pools up {name} --file …`"
         )
     home = load()
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
@@ -89,7 +89,7 @@ def ensure_pool(
     pools.put(name, pool)
     scratch = Kubeconfig.of(str(home / ".kube" / "config"))
     scratch.begin({**config.servers(), **_busy()})
-    report(f"SkyPilot installs a Kubernetes on {len(hosts)} machines")
+    report(f"SkyPilot installs a Kubernetes on {len(hosts)} machines; this takes minutes")
     for line in _ssh(home, name, "up", report):
         if line.startswith("Failed to") and "Prometheus" not in line:  # which is not needed
             log.warning("pool %s: %s", name, line)
@@ -112,8 +112,8 @@ def remove_pool(name: str, *, kubeconfig: str | None = None, report: Callable[[s
     pools = _Pools(home)
     if name not in pools.names():
         raise UsageError(
-            f"`controller pools up` has not made pool {name} (its pools: {', '.join(pools.names()) or 'none'}): remove "
-            "it with the program that made it"
+            f"pool {name} was not created by `controller pools up` (its pools: {', '.join(pools.names()) or 'none'}): "
+            "remove it with the program that created it"
         )
     _, hosts = pools.read(name, pools.file)
     for host in hosts:

@@ -58,7 +58,7 @@ def price_lists() -> Mapping[str, Mapping[str, Sequence[Any]]]:
 
     clouds = [cloud for cloud in constants.ALL_CLOUDS if cloud not in UNPRICED]
     lists: dict[str, Mapping[str, Sequence[Any]]] = {}
-    failed: dict[str, object] = dict.fromkeys(clouds, "no answer in time")
+    failed: dict[str, object] = dict.fromkeys(clouds, f"no response within {CATALOGUE_SECONDS:.0f} s")
     deadline = time.monotonic() + CATALOGUE_SECONDS
     with whole_tracebacks():
         for cloud in clouds:
@@ -75,5 +75,7 @@ def price_lists() -> Mapping[str, Mapping[str, Sequence[Any]]]:
                 lists[cloud] = response
     if failed:
         cloud, error = next(iter(failed.items()))
-        log.warning("no prices of %s: SkyPilot's price lists are unavailable (%s: %s)", ", ".join(failed), cloud, error)
+        log.warning(
+            "no prices for %s: SkyPilot cannot download their price lists (%s: %s)", ", ".join(failed), cloud, error
+        )
     return lists

@@ -89,7 +89,7 @@ class Reconciler:
             indexes[number] = attempts.advanced(indexes[number], task, exit, spec, now)
             lost = before.step is Step.RUNNING and indexes[number].step is Step.QUEUED
             if lost and task.status is TaskStatus.GONE:
-                log.warning("the machine of %s was taken away: another one is requested", name)
+                log.warning("the machine of %s was lost; a new one is requested", name)
         for number, name in names.items():
             if indexes[number].step is Step.STOPPING and tasks[name].machine:
                 self._tasks.down(name)

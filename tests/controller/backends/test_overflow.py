@@ -168,7 +168,7 @@ def test_what_has_waited_long_enough_goes_the_highest_index_first() -> None:
 )
 def test_what_only_the_cluster_can_reach_is_refused(settings: Settings, what: str) -> None:
     check(SETTINGS)
-    with pytest.raises(UsageError, match=f"{what} within the cluster"):
+    with pytest.raises(UsageError, match=f"{what} in the cluster"):
         check(settings)
 
 
@@ -410,7 +410,7 @@ def test_a_whole_run_on_rented_machines_is_not_taken_for_an_overflow(
     sky.create(whole)
     begin(cluster, 1)
     late(time)
-    with pytest.raises(UsageError, match="run r1 exists as one of --backend sky"):
+    with pytest.raises(UsageError, match="run r1 exists on this machine with --backend sky"):
         looks(cluster)
     cluster.delete(JOB)
     assert Stage.EMBED in sky.jobs("r1")
@@ -550,7 +550,7 @@ def test_a_run_that_is_given_up_leaves_no_machine(
     with Workers(kubernetes.server, play):
         end, _ = Pipeline(cluster, SETTINGS, release=RELEASE, capacity=capacity, show=show).run()
     assert isinstance(end, Failed)
-    assert "no node has had room" in end.reason
+    assert "no node had room" in end.reason
     assert len(machines.names) == 3
     assert machines.there == []
 

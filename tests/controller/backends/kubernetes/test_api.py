@@ -105,22 +105,35 @@ def test_a_log_is_read_whole_or_from_its_end(api: Api, server: ApiServer) -> Non
 @pytest.mark.parametrize(
     ("trouble", "kind", "sentence"),
     [
-        (refusing(400, "cannot parse it", reason="BadRequest"), UsageError, "the cluster refuses: cannot parse it"),
+        (
+            refusing(400, "cannot parse it", reason="BadRequest"),
+            UsageError,
+            "the cluster rejects the request: cannot parse it",
+        ),
         (refusing(401, "Unauthorized"), UsageError, "authentication failed (401) at the cluster {url}: log in again"),
-        (refusing(403, "jobs is forbidden"), PermanentError, "the cluster refuses: jobs is forbidden"),
+        (refusing(403, "jobs is forbidden"), PermanentError, "access denied (403) by the cluster: jobs is forbidden"),
         (refusing(404, 'jobs "a" not found'), NotFound, 'jobs "a" not found'),
         (refusing(409, "it is there", reason="AlreadyExists"), AlreadyExists, "it is there"),
         (refusing(409, "changed", reason="Conflict"), TemporaryError, "the cluster at {url} answers 409: changed"),
         (
             refusing(422, "spec: Invalid value", reason="Invalid"),
             UsageError,
-            "the cluster refuses: spec: Invalid value",
+            "the cluster rejects the request: spec: Invalid value",
         ),
-        (saying(403, "<p>ask\nyour admin</p>"), PermanentError, "the cluster refuses: <p>ask your admin</p>"),
+        (
+            saying(403, "<p>ask\nyour admin</p>"),
+            PermanentError,
+            "access denied (403) by the cluster: <p>ask your admin</p>",
+        ),
         (saying(404, ""), NotFound, "Not Found"),
-        (saying(400, '"no Status"'), UsageError, 'the cluster refuses: "no Status"'),
+        (saying(400, '"no Status"'), UsageError, 'the cluster rejects the request: "no Status"'),
         (saying(302, ""), TemporaryError, "the cluster at {url} answers 302: Found"),
-        (saying(200, "<html>Welcome"), UsageError, "{url} is not the API of a Kubernetes: it answers '<html>Welcome'"),
+        (
+            saying(200, "<html>Welcome"),
+            UsageError,
+            "{url} is not the API server of a Kubernetes (its response: '<html>Welcome'): correct the address in the "
+            "kubeconfig",
+        ),
     ],
 )
 def test_each_refusal_has_its_kind_and_one_sentence(
