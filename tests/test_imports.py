@@ -37,8 +37,8 @@ PLANTED = [
     ("imgsearch/sources/folder.py", "obstore"),
     ("images/searcher/ingest/job.py", "chromadb"),
     ("controller/backends/local.py", "kubernetes"),
-    ("controller/cli/target.py", "sky"),
-    ("controller/cli/target.py", "argparse"),
+    ("controller/cli/targets/base.py", "sky"),
+    ("controller/cli/targets/base.py", "argparse"),
     ("controller/run/loop.py", "numpy"),
     ("controller/backends/skypilot/reconciler.py", "subprocess"),
     # what decides reads a clock, starts a program, or reads a file

@@ -12,7 +12,7 @@ from controller.backends.skypilot.pools import ensure_pool, remove_pool
 from controller.backends.skypilot.prices import prices
 from controller.cli.console import Terminal, add_output
 from controller.cli.options import add_target, read_target
-from controller.cli.target import connect, finder
+from controller.cli.targets.base import connect, finder
 from controller.gpus.nodes import Offer
 from imgsearch.errors import ExitCode, UsageError
 

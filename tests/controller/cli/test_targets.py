@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller.cli.options import TargetOptions
-from controller.cli.target import LocalTarget, ReleaseTarget, open_target
+from controller.cli.targets.base import LocalTarget, ReleaseTarget, open_target
 from imgsearch.errors import UsageError
 from tests.controller.apiserver import NAMESPACE, ApiServer
 from tests.controller.backends.kubernetes.test_connection import kubeconfig
