@@ -12,7 +12,8 @@ from controller.cli import plot
 from controller.cli.console import Terminal, add_output
 from controller.cli.options import add_target, positive, read_target
 from controller.cli.tables import Evaluation, evaluated_index, evaluation_rows, weakest_labels
-from controller.cli.targets.base import Target, open_target
+from controller.cli.targets import open_target
+from controller.cli.targets.base import Target
 from imgsearch.errors import ExitCode, TemporaryError, UsageError
 from imgsearch.settings import EvaluateSettings, RunSettings
 

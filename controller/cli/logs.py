@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from controller.cli.console import Terminal
 from controller.cli.options import add_target, read_target
-from controller.cli.targets.base import open_target
+from controller.cli.targets import open_target
 from controller.jobs.state import Stage
 from imgsearch.errors import ExitCode
 

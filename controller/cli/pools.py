@@ -12,7 +12,7 @@ from controller.backends.skypilot.pools import ensure_pool, remove_pool
 from controller.backends.skypilot.prices import prices
 from controller.cli.console import Terminal, add_output
 from controller.cli.options import add_target, read_target
-from controller.cli.targets.base import connect, finder
+from controller.cli.targets.cluster import connect, gpu_finder
 from controller.gpus.nodes import Offer
 from imgsearch.errors import ExitCode, UsageError
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         case "down":
             return _delete(args.name, kubeconfig, terminal, confirmed=args.yes)
     api, context = connect(options, env)
-    rows = [_row(offer) for offer in finder(api, context, None).offers()]
+    rows = [_row(offer) for offer in gpu_finder(api, context, None).offers()]
     if not skypilot.installed():
         terminal.warn(f"no prices: {skypilot.INSTALL}")
     terminal.rows(rows, output=args.output, empty="No node has a GPU")

@@ -11,7 +11,8 @@ from controller.backends.skypilot.prices import prices
 from controller.cli.console import Terminal, add_output
 from controller.cli.options import add_target, read_target
 from controller.cli.tables import report_table
-from controller.cli.targets.base import Target, open_target
+from controller.cli.targets import open_target
+from controller.cli.targets.base import Target
 from controller.jobs.cost import cost
 from controller.jobs.state import Stage
 from imgsearch.errors import ExitCode, PermanentError, UsageError

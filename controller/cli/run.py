@@ -14,7 +14,8 @@ from controller.cli.options import RunOptions, add_options, add_target, read_opt
 from controller.cli.progress import RunView
 from controller.cli.settings import metrics_port, overridden, with_run
 from controller.cli.tables import plural
-from controller.cli.targets.base import Target, open_target
+from controller.cli.targets import open_target
+from controller.cli.targets.base import Target
 from controller.jobs.results import IngestResult
 from controller.jobs.state import JobState, Phase, Stage, ingested
 from controller.run.loop import Pipeline

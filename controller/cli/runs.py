@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from controller.cli.console import Terminal, add_output
 from controller.cli.options import add_target, read_target
 from controller.cli.tables import plural
-from controller.cli.targets.base import open_target
+from controller.cli.targets import open_target
 from controller.jobs.state import JobState, Stage
 from imgsearch.errors import ExitCode
 

@@ -11,7 +11,7 @@ from controller.cli.console import Terminal, add_output
 from controller.cli.options import add_target, read_target
 from controller.cli.progress import Rate
 from controller.cli.tables import average, reasons, summary, table
-from controller.cli.targets.base import open_target
+from controller.cli.targets import open_target
 from controller.jobs.state import Stage
 from controller.run.steps import over
 from imgsearch.errors import ExitCode, UsageError

@@ -129,10 +129,10 @@ def match(
     if autoscaler is not None and autoscaler not in AUTOSCALERS:
         raise UsageError(f"invalid autoscaler {autoscaler!r}: choose one of {', '.join(AUTOSCALERS)}")
     gpu_nodes = _gpu_nodes(nodes)
-    having = [node for node in gpu_nodes if node.matching(kind)]
-    fitting = [node for node in having if node.gpus >= kind.count]
+    with_kind = [node for node in gpu_nodes if node.matching(kind)]
+    fitting = [node for node in with_kind if node.gpus >= kind.count]
     if not fitting and autoscaler is None:
-        raise _no_such_shape(kind, gpu_nodes, having)
+        raise _no_such_shape(kind, gpu_nodes, with_kind)
 
     sizes: Counter[str] = Counter()
     for node in fitting:
@@ -248,10 +248,10 @@ def _free(nodes: Sequence[_GpuNode], pods: Sequence[Object] | None) -> int | Non
     return sum(max(0, count) for count in left.values())
 
 
-def _no_such_shape(kind: Kind, gpu_nodes: Sequence[_GpuNode], having: Sequence[_GpuNode]) -> NoSuchShape:
+def _no_such_shape(kind: Kind, gpu_nodes: Sequence[_GpuNode], with_kind: Sequence[_GpuNode]) -> NoSuchShape:
     missing = f"no node has {kind.count} {kind.name}"
-    if having:
-        most = max(node.gpus for node in having)
+    if with_kind:
+        most = max(node.gpus for node in with_kind)
         return NoSuchShape(f"{missing}: the largest has {most}; request at most {most}, or {AUTOSCALER_ADVICE}")
     if not gpu_nodes:
         return NoSuchShape(

@@ -56,7 +56,7 @@ class NodeGpus:
         """Converts GPU hours by node into GPU hours by GPU, which is unknown for a node that is gone or hidden."""
         if self._allowed and (unknown := hours.keys() - self._known.keys()):
             self._look_up(unknown)
-        return added(*({self._known.get(name, Gpu()): held} for name, held in hours.items()))
+        return added(*({self._known.get(name, Gpu()): spent} for name, spent in hours.items()))
 
     def _look_up(self, names: Set[str]) -> None:
         """One list for all of them: docs/gpu-pools.md grants the right to list nodes, not to get one."""

@@ -81,11 +81,11 @@ def waiting(pods: Iterable[PodState]) -> dict[str, int]:
 
 def waiting_since(pods: Iterable[PodState]) -> str:
     """The time since which some of these pods wait for a node and none has one; empty where one has, or none waits."""
-    known = list(pods)
-    waits = [pod.created for pod in known if pod.phase == "Pending" and not pod.started]
-    if not waits or any(pod.started and pod.phase not in ENDED for pod in known):
+    listed = list(pods)
+    waits = [pod.created for pod in listed if pod.phase == "Pending" and not pod.started]
+    if not waits or any(pod.started and pod.phase not in ENDED for pod in listed):
         return ""
-    return max([min(waits), *(pod.ended for pod in known)])
+    return max([min(waits), *(pod.ended for pod in listed)])
 
 
 def waits(pods: Iterable[PodState], completions: int, since: str) -> dict[int, str]:

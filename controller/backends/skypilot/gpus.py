@@ -37,9 +37,9 @@ class SkyGpuFinder:
         from sky.utils.kubernetes_enums import KubernetesAutoscalerType
 
         annotations.clear_request_level_cache()
-        known = [type.value for type in KubernetesAutoscalerType]
-        if autoscaler is not None and autoscaler not in known:
-            raise UsageError(f"invalid autoscaler {autoscaler!r}: choose one of {', '.join(known)}")
+        autoscalers = [type.value for type in KubernetesAutoscalerType]
+        if autoscaler is not None and autoscaler not in autoscalers:
+            raise UsageError(f"invalid autoscaler {autoscaler!r}: choose one of {', '.join(autoscalers)}")
         chosen = context or utils.get_current_kube_config_context_name()
         if chosen is None:
             raise UsageError("no cluster is configured: set KUBECONFIG, or give a --context")
@@ -199,8 +199,8 @@ class _Node:
 
 
 def _free(nodes: Sequence[_Node]) -> int | None:
-    known = [node.free for node in nodes if node.free is not None]
-    return sum(known) if len(known) == len(nodes) else None
+    counts = [node.free for node in nodes if node.free is not None]
+    return sum(counts) if len(counts) == len(nodes) else None
 
 
 def _accelerator(formatter: Any, labels: Mapping[str, str]) -> str:

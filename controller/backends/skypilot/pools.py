@@ -66,9 +66,9 @@ def ensure_pool(
     SkyPilot's log."""
     config = Kubeconfig.of(kubeconfig)
     context = f"ssh-{name}"
-    for known in (name, context):
-        if known in config.contexts():
-            return known
+    for existing in (name, context):
+        if existing in config.contexts():
+            return existing
     if file is None:
         raise UsageError(
             f"the kubeconfig has no context {name} or {context}: use one of its contexts "
@@ -79,9 +79,9 @@ def ensure_pool(
         raise UsageError(f"`sky ssh up` needs programs that are not installed: install {', '.join(missing)}")
     pools = _Pools(home)
     pool, hosts = pools.read(name, file.expanduser())
-    ours = K3S if name in pools.names() else set()  # left by an earlier attempt
+    installed = K3S if name in pools.names() else set()  # left by an earlier attempt
     for host in hosts:
-        if trace := _kubernetes(host, ignored=ours):
+        if trace := _kubernetes(host, ignored=installed):
             raise UsageError(
                 f"{host['ip']} runs a Kubernetes already ({trace}): use the context of its own kubeconfig, or remove "
                 "the machine from the pool"
