@@ -1,4 +1,4 @@
-"""Backends run Jobs: as processes of this machine, in a Kubernetes, or on machines that SkyPilot rents."""
+"""Backends run Jobs: as processes of this machine, in a Kubernetes cluster, or on machines that SkyPilot rents."""
 
 from __future__ import annotations
 

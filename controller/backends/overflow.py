@@ -1,4 +1,4 @@
-"""Runs one run in a Kubernetes, and shards that wait too long for a node on rented machines.
+"""Runs one run in a Kubernetes cluster, and shards that wait too long for a node on rented machines.
 
 The Kubernetes Job stays the only Job of the stage. An annotation of it stores the results of the rented machines, so
 every reader of the Job sees them. All other state is in the files of the SkyBackend and in computed names: you may kill

@@ -22,7 +22,7 @@ PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 
 @dataclass(frozen=True)
 class NodePlacement:
-    """The nodes of a cluster on which a run embeds: the Placement (controller.jobs.manifests) of a Kubernetes."""
+    """The nodes of a cluster on which a run embeds: the Placement (controller.jobs.manifests) of Kubernetes."""
 
     matches: tuple[NodeMatch, ...] = ()
     """Alternatives. Empty: the GPUs stay those of the release."""

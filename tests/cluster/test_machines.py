@@ -57,7 +57,7 @@ def test_a_pool_of_machines_is_made_runs_a_pipeline_and_is_taken_down(
     made = desk.controller(*up)
     assert made.returncode == 0, made.stderr
     assert made.stdout.strip() == "pool garage is ready: --pool garage, or --context ssh-garage"
-    assert "SkyPilot installs a Kubernetes on 1 machines" in made.stderr
+    assert "SkyPilot installs Kubernetes on " in made.stderr
     assert [context["name"] for context in read(config)["contexts"]] == ["work", "ssh-garage"]
     assert read(config)["current-context"] == "work"
     again = desk.controller(*up)

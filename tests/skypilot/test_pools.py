@@ -109,7 +109,7 @@ class TestUp:
     def test_the_person_hears_how_far_it_is(self, desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
         heard: list[str] = []
         ensure_pool("lab", desk.file, kubeconfig=str(desk.config), report=heard.append)
-        assert " 1 machines" in heard[0]
+        assert "10.0.0.5" in heard[0]
         assert "SSH connection established to head node 10.0.0.5." in heard
         assert not [line for line in heard if "sky-payload" in line or "\x1b" in line]
         assert capfd.readouterr().out == ""
@@ -168,7 +168,7 @@ class TestUp:
     @pytest.mark.parametrize("process", ["kubelet", "kubelite", "k3s-server", "/etc/kubernetes/kubelet.conf"])
     def test_a_machine_with_a_kubernetes_is_left_alone(self, desk: Desk, process: str) -> None:
         desk.machines.add("10.0.0.5", processes=f"sshd\n{process}")
-        with pytest.raises(UsageError, match=f"10.0.0.5 runs a Kubernetes already .{process}."):
+        with pytest.raises(UsageError, match=f"10.0.0.5 already runs Kubernetes .{process}."):
             desk.up("lab", desk.file)
         assert "get.k3s.io" not in desk.machines.asked("10.0.0.5")
         with pytest.raises(UsageError, match=r"pool lab .*\(its pools: "):
@@ -223,7 +223,7 @@ class TestDown:
     def test_a_machine_with_another_kubernetes_is_left_alone(self, desk: Desk, process: str) -> None:
         desk.up("lab", desk.file)
         desk.machines.add("10.0.0.5", processes=f"sshd\nk3s-server\n{process}")
-        with pytest.raises(UsageError, match=f"10.0.0.5 has a Kubernetes .* .{process}."):
+        with pytest.raises(UsageError, match=f"10.0.0.5 runs a Kubernetes .* .{process}."):
             desk.down("lab")
         assert "k3s-uninstall.sh" not in desk.machines.asked("10.0.0.5")
         assert "ssh-lab" in desk.contexts()

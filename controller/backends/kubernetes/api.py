@@ -177,8 +177,8 @@ class Api:
             return response.json()  # type: ignore[no-any-return]
         except ValueError as error:
             raise UsageError(
-                f"{self._address} is not the API server of a Kubernetes (its response: {response.text[:50]!r}): "
-                "correct the address in the kubeconfig"
+                f"{self._address} is not the API server of a cluster (its response: {response.text[:50]!r}): correct "
+                "the address in the kubeconfig"
             ) from error
 
     def _request(self, method: str, path: str, *, patience: float | None = None, **kwargs: Any) -> httpx.Response:

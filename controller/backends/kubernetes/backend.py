@@ -1,4 +1,4 @@
-"""Runs Jobs in a Kubernetes, with the PodTemplates of a release of the chart."""
+"""Runs Jobs in a Kubernetes cluster, with the PodTemplates of a release of the chart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +24,7 @@ from controller.jobs.results import Output
 from controller.jobs.state import JobState, Stage
 from imgsearch import labels
 from imgsearch.errors import NotFound, PermanentError, UsageError
-from imgsearch.settings import LogSettings, Settings
+from imgsearch.settings import Settings
 
 
 class KubernetesBackend:
@@ -119,10 +118,9 @@ class KubernetesBackend:
         return list(dict.fromkeys(job["metadata"]["labels"][labels.RUN] for job in jobs))
 
     def call(self, program: str, verb: str, settings: Settings) -> Output:
-        quiet = replace(settings, log=LogSettings(level="CRITICAL"))  # a pod's log contains both of its streams
         name = f"{self._release}-{verb}-{uuid.uuid4().hex[:6]}"
         template = self._template(manifests.query_pod(verb))
-        job = manifests.query_job(program, verb, quiet, template, release=self._release, name=name)
+        job = manifests.query_job(program, verb, manifests.quiet(settings), template, release=self._release, name=name)
         return run_query_job(self._api, job, f"{program} {verb}", self._progress, clock=self._clock)
 
     def log(self, run: str, stage: Stage, index: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ from controller.backends.skypilot.placement import pod_template
 from controller.backends.skypilot.reconciler import Reconciler, Tasks, task_name
 from controller.backends.skypilot.taskfiles import TASKS, read_task
 from controller.gpus.pods import requested_gpus
-from controller.jobs.manifests import job_name, must_be_same
+from controller.jobs.manifests import job_name, must_be_same, quiet
 from controller.jobs.results import ErrorResult, IndexReport, Output, exit_error, parse_output
 from controller.jobs.state import JobState, Stage, job_state
 from controller.jobs.usage import Gpu
 from imgsearch import labels
 from imgsearch.errors import ExitCode, PermanentError, TemporaryError, UsageError
-from imgsearch.settings import LogSettings, Settings
+from imgsearch.settings import Settings
 
 SKY_RELEASE = "imgsearch"
 """The release in the names of Jobs and tasks on rented machines."""
@@ -189,11 +189,10 @@ class SkyBackend:
 
     def call(self, program: str, verb: str, settings: Settings) -> Output:
         """Rents a machine for one command: this takes minutes."""
-        quiet = replace(settings, log=LogSettings(level="CRITICAL"))  # a task's log contains both of its streams
         name = f"{SKY_RELEASE}-{verb}-{uuid.uuid4().hex[:6]}"
         task = read_task(self._files, Stage.INGEST)
         task |= {
-            "envs": quiet.to_env(),
+            "envs": quiet(settings).to_env(),
             "run": attempts.script(f"{PYTHON} -m {program} {verb}"),
             "secrets": self._secrets,
         }

@@ -10,7 +10,7 @@ from typing import Any
 
 from controller.backends.skypilot import load, whole_tracebacks
 from controller.gpus.accelerators import Kind
-from controller.gpus.nodes import AUTOSCALER_ADVICE, UNKNOWN, NodeMatch, NoSuchShape, NotAllowed, Offer, is_spot
+from controller.gpus.nodes import AUTOSCALER_ADVICE, UNKNOWN, NodeMatch, NoMatchingNode, NotAllowed, Offer, is_spot
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class SkyGpuFinder:
     def match(self, kind: Kind) -> NodeMatch:
         """The nodes for pods of this kind, whether their GPUs are free or not.
 
-        Raises NoSuchShape, and the errors of `offers`."""
+        Raises NoMatchingNode, and the errors of `offers`."""
         from sky.provision.kubernetes import utils
 
         with self._errors_translated(kind):
@@ -91,7 +91,7 @@ class SkyGpuFinder:
             resource = utils.get_gpu_resource_key(self._context)
         fitting = [node for node in nodes if node.labels.get(key) in values and node.gpus >= kind.count]
         if self._autoscaler is None and not fitting:
-            raise self._no_such_shape(kind, reason or "All nodes that have it are cordoned")
+            raise self._no_matching_node(kind, reason or "All nodes that have it are cordoned")
         return NodeMatch(
             kind=kind,
             resource=resource,
@@ -118,7 +118,7 @@ class SkyGpuFinder:
         except exceptions.ResourcesUnavailableError as error:
             if kind is None:
                 raise PermanentError(f"SkyPilot cannot read the nodes of {self._context}: {error}") from error
-            raise self._no_such_shape(kind, str(error)) from error
+            raise self._no_matching_node(kind, str(error)) from error
         except (urllib3.exceptions.HTTPError, ijson.JSONError) as error:  # an incomplete response
             raise TemporaryError(
                 f"the cluster {self._context} sent an incomplete response ({error}): try again"
@@ -177,9 +177,9 @@ class SkyGpuFinder:
         reason = getattr(cause, "reason", None) or cause or error
         return TemporaryError(f"the cluster {self._context} does not answer ({reason}): try again when it is back")
 
-    def _no_such_shape(self, kind: Kind, reason: str) -> NoSuchShape:
+    def _no_matching_node(self, kind: Kind, reason: str) -> NoMatchingNode:
         cause = reason.split(". ")[0].rstrip(".")
-        return NoSuchShape(
+        return NoMatchingNode(
             f"{self._context} has no node for {kind.count} {kind.name} ({cause}): choose one of the GPUs that "
             f"`controller pools` lists, or {AUTOSCALER_ADVICE}"
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 NOISE = re.compile(r"<sky-payload.*?</sky-payload>|\x1b\[[0-9;]*m|[➜✔✗]")
 FAILED = re.compile(r"Error executing command(?!:).*?(?: on \S+: ?(?P<message>.*))?")
 MESSAGE = re.compile(r"on \S+: ?(?P<message>.*)")
-"""The last line of a remote command of several lines, after which its message stands."""
+"""The last line of a remote command of several lines; its message follows."""
 
 
 def clean(text: str) -> str:

@@ -56,7 +56,7 @@ def ensure_pool(
     name: str, file: Path | None = None, *, kubeconfig: str | None = None, report: Callable[[str], None] = log.info
 ) -> str:
     """The context of a pool: one of that name in the kubeconfig, or `ssh-NAME`. Where neither exists, `sky ssh up`
-    installs a Kubernetes (k3s) on the machines that `file` lists under this name
+    installs Kubernetes (k3s) on the machines that `file` lists under this name
     (https://docs.skypilot.co/en/latest/reservations/existing-machines.html), which takes minutes, and adds its context
     to the kubeconfig; the current context does not change. `report` receives the progress.
 
@@ -83,13 +83,13 @@ def ensure_pool(
     for host in hosts:
         if trace := _kubernetes(host, ignored=installed):
             raise UsageError(
-                f"{host['ip']} runs a Kubernetes already ({trace}): use the context of its own kubeconfig, or remove "
+                f"{host['ip']} already runs Kubernetes ({trace}): use the context of its own kubeconfig, or remove "
                 "the machine from the pool"
             )
     pools.put(name, pool)
     scratch = Kubeconfig.of(str(home / ".kube" / "config"))
     scratch.begin({**config.servers(), **_busy()})
-    report(f"SkyPilot installs a Kubernetes on {len(hosts)} machines; this takes minutes")
+    report(f"SkyPilot installs Kubernetes on {', '.join(host['ip'] for host in hosts)}; this takes minutes")
     for line in _ssh(home, name, "up", report):
         if line.startswith("Failed to") and "Prometheus" not in line:  # which is not needed
             log.warning("pool %s: %s", name, line)
@@ -101,8 +101,8 @@ def ensure_pool(
 
 
 def remove_pool(name: str, *, kubeconfig: str | None = None, report: Callable[[str], None] = log.info) -> None:
-    """Removes a Kubernetes that `ensure_pool` installed from its machines, and its context from the kubeconfig. On each
-    machine `sky ssh down` removes /etc/rancher, /var/lib/rancher, /var/lib/kubelet, /etc/kubernetes and ~/.kube.
+    """Removes the Kubernetes that `ensure_pool` installed from its machines, and its context from the kubeconfig. On
+    each machine `sky ssh down` removes /etc/rancher, /var/lib/rancher, /var/lib/kubelet, /etc/kubernetes and ~/.kube.
 
     No API server of SkyPilot is started.
 
@@ -119,7 +119,7 @@ def remove_pool(name: str, *, kubeconfig: str | None = None, report: Callable[[s
     for host in hosts:
         if trace := _kubernetes(host, ignored=K3S, must_answer=True):
             raise UsageError(
-                f"{host['ip']} has a Kubernetes that is not SkyPilot's ({trace}), which `sky ssh down` would destroy: "
+                f"{host['ip']} runs a Kubernetes that SkyPilot did not install ({trace}) and would destroy: "
                 f"remove the machine from {pools.file}, and uninstall SkyPilot's k3s by hand"
             )
     lines = _ssh(home, name, "down", report)
@@ -175,7 +175,7 @@ def _absolute(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kubernetes(host: Mapping[str, Any], *, ignored: set[str], must_answer: bool = False) -> str | None:
-    """A process or file of a Kubernetes on a machine, except `ignored` processes. None where there is none, and where
+    """A process or file of Kubernetes on a machine, except `ignored` processes. None where there is none, and where
     the machine does not answer, since SkyPilot's own error is more detailed. Raises TemporaryError where it must
     answer."""
     key = ("-o", "IdentitiesOnly=yes", "-i", host["identity_file"]) if host["identity_file"] else ()
@@ -192,8 +192,7 @@ def _kubernetes(host: Mapping[str, Any], *, ignored: set[str], must_answer: bool
 
 def _ssh(home: Path, name: str, action: str, report: Callable[[str], None]) -> list[str]:
     """Runs `sky ssh` and returns the lines of its output. Raises ProvisioningFailed."""
-    # Its last step runs `sky check`, which would use an API server. Its result is not used, so it gets a program that
-    # does sky.
+    # Its last step runs `sky check`, which would use an API server. Its result is not used, so this `sky` does nothing.
     sky = home / "bin" / "sky"
     sky.parent.mkdir(exist_ok=True)
     sky.write_text("#!/bin/sh\n")

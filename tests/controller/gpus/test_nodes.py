@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from controller.gpus.accelerators import COREWEAVE, GKE, GPU_FEATURE_DISCOVERY, KARPENTER, NEBIUS, SKYPILOT, Kind
-from controller.gpus.nodes import SPOT_LABELS, NodeMatch, NoSuchShape, Offer, match, offers
+from controller.gpus.nodes import SPOT_LABELS, NodeMatch, NoMatchingNode, Offer, match, offers
 from imgsearch.errors import UsageError
 from tests.controller.nodes import AMD, H100, NVIDIA, Object, node
 
@@ -87,7 +87,7 @@ def test_a_node_without_a_whole_gpu_for_pods_does_not_count(useless: Object) -> 
     assert offers([useless], []) == []
     assert offers([GPU_1, useless], []) == offers([GPU_1], [])
     assert match([GPU_1, useless], [], L4) == match([GPU_1], [], L4)
-    with pytest.raises(NoSuchShape, match="no node with a whole GPU that is Ready and not cordoned"):
+    with pytest.raises(NoMatchingNode, match="no node with a whole GPU that is Ready and not cordoned"):
         match([useless], [], L4)
 
 
@@ -258,7 +258,7 @@ def test_spot_nodes_have_the_labels_that_the_chart_knows() -> None:
 def test_a_gpu_that_no_node_has_is_named_with_the_gpus_of_the_cluster(
     nodes: list[Object], kind: Kind, parts: list[str]
 ) -> None:
-    with pytest.raises(NoSuchShape) as refused:
+    with pytest.raises(NoMatchingNode) as refused:
         match(nodes, [], kind)
     message = str(refused.value)
     assert [part for part in parts if part not in message] == []
@@ -323,7 +323,7 @@ def test_an_autoscaler_adds_what_the_nodes_have_too_few_of() -> None:
 
 
 def test_what_gke_does_not_have_it_cannot_add() -> None:
-    with pytest.raises(NoSuchShape, match=r"no node has 1 A10G, .*gke.*: it has A100, A100-80GB, B200"):
+    with pytest.raises(NoMatchingNode, match=r"no node has 1 A10G, .*gke.*: it has A100, A100-80GB, B200"):
         match([GPU_1], [], Kind("A10G", 1), autoscaler="gke")
     own = [node(labels={SKYPILOT: "a10g"})]
     assert match(own, [], Kind("A10G", 1), autoscaler="gke").labels == {SKYPILOT: ("a10g",)}

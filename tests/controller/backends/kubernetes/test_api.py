@@ -131,8 +131,8 @@ def test_a_log_is_read_whole_or_from_its_end(api: Api, server: ApiServer) -> Non
         (
             saying(200, "<html>Welcome"),
             UsageError,
-            "{url} is not the API server of a Kubernetes (its response: '<html>Welcome'): correct the address in the "
-            "kubeconfig",
+            "{url} is not the API server of a cluster (its response: '<html>Welcome'): correct the address "
+            "in the kubeconfig",
         ),
     ],
 )
