@@ -16,7 +16,7 @@ from typing import Any
 
 from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.skypilot import attempts
-from controller.backends.skypilot.attempts import IndexState, Step
+from controller.backends.skypilot.attempts import IndexState, IndexStep
 from controller.backends.skypilot.backend import SKY_RELEASE, SkyBackend, Taken
 from controller.backends.skypilot.placement import MachinePlacement
 from controller.jobs import manifests
@@ -62,7 +62,7 @@ def collected(job: JobState, taken: Taken) -> Overflow:
     succeeded, failed, superseded = set(old.succeeded), dict(old.failed), set(old.superseded)
     images, bad, gpu_hours = old.images, old.bad, old.gpu_hours
     for number, index in sorted(taken.indexes.items()):
-        if index.step is not Step.DONE or number in succeeded | failed.keys() | superseded:
+        if index.step is not IndexStep.DONE or number in succeeded | failed.keys() | superseded:
             continue
         if number in job.succeeded or job.phase.ended:
             if not index.seconds:
@@ -93,7 +93,7 @@ def merged(job: JobState, indexes: Mapping[int, IndexState]) -> JobState:
     reports = {
         number: IndexReport(None, index.done, index.total)
         for number, index in indexes.items()
-        if index.step is Step.RUNNING and index.done > job.indexes.get(number, IndexReport()).done
+        if index.step is IndexStep.RUNNING and index.done > job.indexes.get(number, IndexReport()).done
     }
     # Only where pods wait as well: a cluster with free nodes must not look full.
     rented = (
@@ -202,7 +202,7 @@ class OverflowBackend:
             self._sky.wait(0)
 
     def _take(self, job: JobState, indexes: Mapping[int, IndexState]) -> None:
-        room = self._sky.parallelism() - sum(index.step is not Step.DONE for index in indexes.values())
+        room = self._sky.parallelism() - sum(index.step is not IndexStep.DONE for index in indexes.values())
         # A machine that was refused to an earlier controller may be available now.
         taken = {number for number, index in indexes.items() if not attempts.was_refused(index)}
         late = overdue(job, taken, after=self._after, now=self._now(), room=room)
@@ -246,7 +246,8 @@ class OverflowBackend:
 
 def _waiting_since(job: JobState, indexes: Mapping[int, IndexState]) -> str:
     """The time since which the Job has neither a node nor a rented machine; empty where it has one, or none waits."""
-    if not job.waiting_since or any(index.step in (Step.RUNNING, Step.STOPPING) for index in indexes.values()):
+    has_machine = any(index.step in (IndexStep.RUNNING, IndexStep.STOPPING) for index in indexes.values())
+    if not job.waiting_since or has_machine:
         return ""
     # While a machine is requested, the wait begins with that request at the earliest.
     requested = [index.since for index in indexes.values() if index.since]

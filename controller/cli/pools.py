@@ -12,7 +12,7 @@ from controller.backends.skypilot.pools import ensure_pool, remove_pool
 from controller.backends.skypilot.prices import prices
 from controller.cli.console import Terminal, add_output
 from controller.cli.options import add_target, read_target
-from controller.cli.targets.cluster import connect, gpu_finder
+from controller.cli.targets.cluster import gpu_finder, open_cluster
 from controller.gpus.nodes import Offer
 from imgsearch.errors import ExitCode, UsageError
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
             return _create(args.name, args.file, kubeconfig, terminal)
         case "down":
             return _delete(args.name, kubeconfig, terminal, confirmed=args.yes)
-    api, context = connect(options, env)
+    api, context = open_cluster(options, env)
     rows = [_row(offer) for offer in gpu_finder(api, context, None).offers()]
     if not skypilot.installed():
         terminal.warn(f"no prices: {skypilot.INSTALL}")

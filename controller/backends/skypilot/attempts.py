@@ -68,7 +68,7 @@ class Exit:
     """Its output."""
 
 
-class Step(StrEnum):
+class IndexStep(StrEnum):
     """Progress of a completion index. The values are in the files of runs, so they stay."""
 
     QUEUED = "wants"
@@ -84,7 +84,7 @@ class Step(StrEnum):
 class IndexState:
     """One completion index at one moment. Times are ISO 8601."""
 
-    step: Step = Step.QUEUED
+    step: IndexStep = IndexStep.QUEUED
     succeeded: bool | None = None
     """None before it is decided."""
     failures: int = 0
@@ -103,10 +103,14 @@ class IndexState:
     total: int = 0
     result: Mapping[str, Any] | None = None
 
+    @property
+    def has_task(self) -> bool:
+        return self.step not in (IndexStep.QUEUED, IndexStep.DONE)
+
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> IndexState:
         fields = {FIELDS.get(name, name): value for name, value in entry.items()}
-        return replace(cls(**fields), step=Step(entry["step"]))
+        return replace(cls(**fields), step=IndexStep(entry["step"]))
 
     def to_json(self) -> dict[str, Any]:
         names = {field: name for name, field in FIELDS.items()}
@@ -119,7 +123,7 @@ FIELDS = {"why": "reason", "again": "retry_at"}
 
 def submitted(index: IndexState, now: datetime) -> IndexState:
     """The index after its task was submitted."""
-    return replace(index, step=Step.STARTING, since=index.since or _text(now), retry_at="", result=None)
+    return replace(index, step=IndexStep.STARTING, since=index.since or _text(now), retry_at="", result=None)
 
 
 def advanced(
@@ -127,18 +131,18 @@ def advanced(
 ) -> IndexState:
     """The index after its task was observed. `exit` is that of an ENDED task, None where its log has none; `spec` is
     the Job's."""
-    if index.step in (Step.STARTING, Step.RUNNING):
+    if index.step in (IndexStep.STARTING, IndexStep.RUNNING):
         index = _observed(index, task, exit, spec, now)
     gone = not task.machine and task.status is not TaskStatus.WAITING
-    return _stopped(index) if index.step is Step.STOPPING and gone else index
+    return _stopped(index) if index.step is IndexStep.STOPPING and gone else index
 
 
 def given_up(index: IndexState, error: str, now: datetime) -> IndexState:
     """The index as failed, at any step before it is decided."""
-    if index.step is Step.DONE or index.succeeded is not None:
+    if index.step is IndexStep.DONE or index.succeeded is not None:
         return index
     failed = replace(index, succeeded=False, result=ErrorResult(error).to_json(), since="", reason="")
-    return replace(failed, step=Step.DONE) if index.step is Step.QUEUED else _stopping(failed, now)
+    return replace(failed, step=IndexStep.DONE) if index.step is IndexStep.QUEUED else _stopping(failed, now)
 
 
 def was_refused(index: IndexState) -> bool:
@@ -148,11 +152,11 @@ def was_refused(index: IndexState) -> bool:
 
 def next_attempts(indexes: Mapping[int, IndexState], parallelism: int, now: datetime) -> list[int]:
     """Indexes that start now: the lowest first, `parallelism` at a time, stopping ones included."""
-    room = parallelism - sum(index.step not in (Step.QUEUED, Step.DONE) for index in indexes.values())
+    room = parallelism - sum(index.has_task for index in indexes.values())
     ready = [
         number
         for number, index in sorted(indexes.items())
-        if index.step is Step.QUEUED and not (index.retry_at and now < datetime.fromisoformat(index.retry_at))
+        if index.step is IndexStep.QUEUED and not (index.retry_at and now < datetime.fromisoformat(index.retry_at))
     ]
     return ready[: max(0, room)]
 
@@ -163,13 +167,13 @@ def status(job: Mapping[str, Any], indexes: Mapping[int, IndexState]) -> dict[st
     failed = {number for number, index in indexes.items() if index.succeeded is False}
     status = {
         **job.get("status", {}),
-        "active": sum(index.step in (Step.STARTING, Step.RUNNING) for index in indexes.values()),
+        "active": sum(index.step in (IndexStep.STARTING, IndexStep.RUNNING) for index in indexes.values()),
         "completedIndexes": format_indexes(succeeded),
         "failedIndexes": format_indexes(failed),
     }
     # Only after the last machine is gone: the controller may stop as soon as the Job has ended.
     complete = len(indexes) == job["spec"]["completions"]  # other backends may have the other indexes
-    if complete and all(index.step is Step.DONE for index in indexes.values()):
+    if complete and all(index.step is IndexStep.DONE for index in indexes.values()):
         status |= conditions.end_status(failed, max((index.ended for index in indexes.values()), default=""))
     return status
 
@@ -182,7 +186,7 @@ def waiting(indexes: Mapping[int, IndexState]) -> dict[str, int]:
 def waiting_since(indexes: Mapping[int, IndexState]) -> str:
     """The time since which some indexes need a machine and none has one; empty otherwise."""
     times = [index.since for index in indexes.values() if index.since]
-    if not times or any(index.step is Step.RUNNING for index in indexes.values()):
+    if not times or any(index.step is IndexStep.RUNNING for index in indexes.values()):
         return ""
     return max([min(times), *(index.ended for index in indexes.values())])
 
@@ -191,7 +195,7 @@ def machine_hours(indexes: Mapping[int, IndexState], now: datetime) -> float:
     """Machine time of all attempts that have started."""
     seconds = 0.0
     for index in indexes.values():
-        seconds += index.seconds + (_seconds(index, now) if index.step is Step.RUNNING else 0.0)
+        seconds += index.seconds + (_seconds(index, now) if index.step is IndexStep.RUNNING else 0.0)
     return seconds / 3600
 
 
@@ -225,9 +229,9 @@ def _observed(
 ) -> IndexState:
     match task.status:
         case TaskStatus.WAITING:
-            return replace(index, step=Step.STARTING, since=index.since or _text(now), reason=task.reason)
+            return replace(index, step=IndexStep.STARTING, since=index.since or _text(now), reason=task.reason)
         case TaskStatus.RUNNING:
-            return replace(index, step=Step.RUNNING, since="", reason="", started=index.started or _text(now))
+            return replace(index, step=IndexStep.RUNNING, since="", reason="", started=index.started or _text(now))
         case TaskStatus.ENDED:
             return _exited(index, exit, spec, now)
         case TaskStatus.GONE:
@@ -262,11 +266,11 @@ def _result(exit: Exit | None) -> Mapping[str, Any]:
 def _stopping(index: IndexState, now: datetime) -> IndexState:
     used = _seconds(index, now) if index.started else 0.0
     ended = _text(now) if index.started or index.succeeded is not None else index.ended
-    return replace(index, step=Step.STOPPING, started="", ended=ended, seconds=index.seconds + used)
+    return replace(index, step=IndexStep.STOPPING, started="", ended=ended, seconds=index.seconds + used)
 
 
 def _stopped(index: IndexState) -> IndexState:
-    return replace(index, step=Step.QUEUED if index.succeeded is None else Step.DONE)
+    return replace(index, step=IndexStep.QUEUED if index.succeeded is None else IndexStep.DONE)
 
 
 def _seconds(index: IndexState, now: datetime) -> float:

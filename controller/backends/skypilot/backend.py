@@ -17,7 +17,7 @@ from typing import Any
 
 from controller.backends.files import runs_below
 from controller.backends.skypilot import attempts
-from controller.backends.skypilot.attempts import IndexState, Step, TaskStatus
+from controller.backends.skypilot.attempts import IndexState, IndexStep, TaskStatus
 from controller.backends.skypilot.jobfiles import JobFolder, StoredJob
 from controller.backends.skypilot.placement import pod_template
 from controller.backends.skypilot.reconciler import Reconciler, Tasks, task_name
@@ -116,7 +116,7 @@ class SkyBackend:
         with folder.locked():
             stored = folder.read()
             indexes = stored.indexes if stored else {}
-            left = [task_name(name, i) for i, index in indexes.items() if index.step not in (Step.QUEUED, Step.DONE)]
+            left = [task_name(name, i) for i, index in indexes.items() if index.has_task]
             while left:
                 states = self._tasks.states(left)
                 left = [task for task in left if states[task].machine or states[task].status is TaskStatus.WAITING]
@@ -215,7 +215,7 @@ class SkyBackend:
         stored = folder.read()
         if stored is None or index not in stored.indexes:
             raise UsageError(f"run {run} has no {stage} log of shard {index} on this machine")
-        running = stored.indexes[index].step is Step.RUNNING
+        running = stored.indexes[index].step is IndexStep.RUNNING
         return folder.read_log(index) + (self._tasks.log(task_name(folder.name, index)) if running else "")
 
     def troubles(self) -> list[str]:

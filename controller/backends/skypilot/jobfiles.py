@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.backends.files import write_json
-from controller.backends.skypilot.attempts import IndexState, Step
+from controller.backends.skypilot.attempts import IndexState, IndexStep
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -33,7 +33,7 @@ class StoredJob:
 
     @property
     def ended(self) -> bool:
-        return all(index.step is Step.DONE for index in self.indexes.values())
+        return all(index.step is IndexStep.DONE for index in self.indexes.values())
 
 
 class JobFolder:

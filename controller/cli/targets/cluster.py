@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from controller.backends.kubernetes.api import Api
 
 
-def connect(options: TargetOptions, env: Mapping[str, str]) -> tuple[Api, str | None]:
+def open_cluster(options: TargetOptions, env: Mapping[str, str]) -> tuple[Api, str | None]:
     """The Kubernetes API that the options select, and its context. Raises UsageError where there is none."""
     from controller.backends.kubernetes.connection import connect  # takes half a second; local work does not need it
 

@@ -12,7 +12,7 @@ from controller.backends.kubernetes.events import Events
 from controller.backends.skypilot.placement import MachinePlacement
 from controller.cli.options import RunOptions, TargetOptions, to_arguments
 from controller.cli.targets.base import Target, fixed_capacity
-from controller.cli.targets.cluster import connect, gpu_finder
+from controller.cli.targets.cluster import gpu_finder, open_cluster
 from controller.cli.targets.sky import rented_machines
 from controller.gpus.affinity import NodePlacement
 from controller.gpus.nodes import find, room
@@ -27,7 +27,7 @@ class ReleaseTarget(Target):
 
     def __init__(self, options: TargetOptions, env: Mapping[str, str]) -> None:
         """Raises UsageError where the options select no cluster, or one without such a release."""
-        self._api, self._context = connect(options, env)
+        self._api, self._context = open_cluster(options, env)
         self._kubernetes = KubernetesBackend(self._api, options.release)
         self.scaler = self._kubernetes
         self.events = Events(self._api)

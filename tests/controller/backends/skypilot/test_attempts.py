@@ -12,7 +12,7 @@ from controller.backends.skypilot.attempts import (
     RETRY_DELAY,
     Exit,
     IndexState,
-    Step,
+    IndexStep,
     TaskState,
     TaskStatus,
     advanced,
@@ -39,7 +39,7 @@ def running() -> IndexState:
 
 def judged(code: int | None, failures: int = 0) -> IndexState:
     said = None if code is None else Exit(code, {"error": "why"} if code else {"images": 1}, "")
-    return advanced(IndexState(step=Step.RUNNING, failures=failures), ENDED, said, SPEC, NOW)
+    return advanced(IndexState(step=IndexStep.RUNNING, failures=failures), ENDED, said, SPEC, NOW)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def judged(code: int | None, failures: int = 0) -> IndexState:
 )
 def test_an_exit_code_says_what_becomes_of_an_index(code: int | None, failures: int, succeeded: bool | None) -> None:
     index = judged(code, failures)
-    assert (index.step, index.succeeded) == (Step.STOPPING, succeeded), "its machine is given back first"
+    assert (index.step, index.succeeded) == (IndexStep.STOPPING, succeeded), "its machine is given back first"
     gone = advanced(index, GONE, None, SPEC, LATER)
-    assert gone.step is (Step.QUEUED if succeeded is None else Step.DONE)
+    assert gone.step is (IndexStep.QUEUED if succeeded is None else IndexStep.DONE)
 
 
 @pytest.mark.parametrize(
@@ -73,25 +73,26 @@ def test_an_exit_code_says_what_becomes_of_an_index(code: int | None, failures: 
     ],
 )
 def test_as_long_as_its_machine_is_there_no_other_is_asked_for(look: TaskState) -> None:
-    assert advanced(judged(3), look, None, SPEC, LATER).step is Step.STOPPING
+    assert advanced(judged(3), look, None, SPEC, LATER).step is IndexStep.STOPPING
 
 
 def test_a_machine_that_is_taken_away_is_no_failure() -> None:
     index = advanced(running(), GONE, None, SPEC, LATER)
-    assert (index.step, index.failures, index.succeeded) == (Step.QUEUED, 0, None)
+    assert (index.step, index.failures, index.succeeded) == (IndexStep.QUEUED, 0, None)
     assert index.seconds == 60
 
 
 def test_where_no_place_has_a_machine_it_is_asked_for_again_after_a_while() -> None:
     index = advanced(submitted(IndexState(), NOW), TaskState(TaskStatus.UNAVAILABLE, "full"), None, SPEC, NOW)
-    assert (index.step, index.reason) == (Step.QUEUED, "full")
+    assert (index.step, index.reason) == (IndexStep.QUEUED, "full")
     assert next_attempts({0: index}, 1, NOW) == []
     assert next_attempts({0: index}, 1, NOW + RETRY_DELAY) == [0]
     assert submitted(index, LATER).since == NOW.isoformat(), "it has waited all the time"
 
 
 def test_the_lowest_indexes_come_first_and_one_that_leaves_holds_its_place() -> None:
-    indexes = {2: IndexState(), 1: IndexState(), 0: IndexState(step=Step.STOPPING), 3: IndexState(step=Step.DONE)}
+    stopping, done = IndexState(step=IndexStep.STOPPING), IndexState(step=IndexStep.DONE)
+    indexes = {2: IndexState(), 1: IndexState(), 0: stopping, 3: done}
     assert next_attempts(indexes, 2, NOW) == [1]
     assert next_attempts(indexes, 1, NOW) == []
 
@@ -100,7 +101,7 @@ def test_a_job_waits_only_while_none_of_its_indexes_has_a_machine() -> None:
     waits = submitted(IndexState(), NOW)
     assert attempts.waiting_since({0: waits, 1: submitted(IndexState(), LATER)}) == NOW.isoformat()
     assert attempts.waiting_since({0: waits, 1: running()}) == ""
-    ended = IndexState(step=Step.DONE, succeeded=True, ended=LATER.isoformat())
+    ended = IndexState(step=IndexStep.DONE, succeeded=True, ended=LATER.isoformat())
     assert attempts.waiting_since({0: waits, 1: ended}) == LATER.isoformat()
     assert attempts.waiting_since({0: IndexState()}) == ""
 
@@ -113,16 +114,16 @@ def test_an_index_survives_being_written_down() -> None:
 
 def test_a_job_is_over_when_its_last_machine_is_gone() -> None:
     job: dict[str, Any] = {"spec": {"completions": 2}, "status": {"startTime": "then"}}
-    assert "conditions" not in attempts.status(job, {0: judged(0), 1: IndexState(step=Step.DONE, succeeded=False)})
+    assert "conditions" not in attempts.status(job, {0: judged(0), 1: IndexState(step=IndexStep.DONE, succeeded=False)})
     over = attempts.status(
-        job, {0: advanced(judged(0), GONE, None, SPEC, LATER), 1: IndexState(step=Step.DONE, succeeded=False)}
+        job, {0: advanced(judged(0), GONE, None, SPEC, LATER), 1: IndexState(step=IndexStep.DONE, succeeded=False)}
     )
     assert over["conditions"][0]["type"] == "Failed"
     assert (over["completedIndexes"], over["failedIndexes"], over["startTime"]) == ("0", "1", "then")
 
 
 def test_a_job_is_not_over_while_indexes_of_it_are_somebody_elses() -> None:
-    indexes = {1: IndexState(step=Step.DONE, succeeded=True)}
+    indexes = {1: IndexState(step=IndexStep.DONE, succeeded=True)}
     assert "conditions" not in attempts.status({"spec": {"completions": 2}}, indexes)
     assert "conditions" in attempts.status({"spec": {"completions": 1}}, indexes)
 
