@@ -35,7 +35,8 @@ from controller.cli.console import Terminal
 from imgsearch import distribution
 from imgsearch.errors import ExitCode, ImgsearchError, UsageError
 
-INTERRUPTED = 130
+CTRL_C = 128 + signal.SIGINT
+"""The exit code, as in a shell."""
 
 
 class Subcommand(Protocol):
@@ -94,7 +95,7 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         terminal.error(": ".join(filter(None, [error.strerror, error.filename])) or str(error))
         return ExitCode.TEMPORARY
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return CTRL_C
 
 
 def run() -> None:

@@ -26,6 +26,8 @@ PLANTED = [
     ("controller/backends/skypilot/placement.py", "controller.backends.skypilot.reconciler"),
     # a backend imports another
     ("controller/backends/local.py", "controller.backends.kubernetes.backend"),
+    ("controller/backends/skypilot/backend.py", "controller.backends.kubernetes.pods"),
+    ("controller/backends/kubernetes/backend.py", "controller.backends.skypilot.placement"),
     # a program imports another, and the library a program
     ("images/embedder/plan.py", "searcher.ingest.run_reader"),
     ("imgsearch/stage.py", "controller.jobs.state"),
@@ -35,8 +37,8 @@ PLANTED = [
     ("imgsearch/sources/folder.py", "obstore"),
     ("images/searcher/ingest/job.py", "chromadb"),
     ("controller/backends/local.py", "kubernetes"),
-    ("controller/cli/target.py", "sky"),
-    ("controller/cli/target.py", "argparse"),
+    ("controller/cli/targets/base.py", "sky"),
+    ("controller/cli/targets/base.py", "argparse"),
     ("controller/run/loop.py", "numpy"),
     ("controller/backends/skypilot/reconciler.py", "subprocess"),
     # what decides reads a clock, starts a program, or reads a file

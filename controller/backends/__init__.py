@@ -1,11 +1,11 @@
-"""Backends run Jobs: as processes of this machine, in a Kubernetes, or on machines that SkyPilot rents."""
+"""Backends run Jobs: as processes of this machine, in a Kubernetes cluster, or on machines that SkyPilot rents."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from controller.jobs.results import Answer
+from controller.jobs.results import Output
 from controller.jobs.state import JobState, Stage
 from imgsearch.settings import Settings
 
@@ -39,7 +39,7 @@ class Queries(Protocol):
     def runs(self) -> list[str]:
         """Runs that have a Job, the latest last."""
 
-    def call(self, program: str, verb: str, settings: Settings) -> Answer:
+    def call(self, program: str, verb: str, settings: Settings) -> Output:
         """Runs a short program where the data is, and returns its output. Raises its error."""
 
     def log(self, run: str, stage: Stage, index: int) -> str:
@@ -54,6 +54,13 @@ class Queries(Protocol):
 
 class Backend(JobBackend, Queries, Protocol):
     """A backend for every command."""
+
+
+class Scaler(Protocol):
+    """Changes the number of pods of a running Job."""
+
+    def widen(self, job: JobState, parallelism: int) -> None:
+        """Lets an active Job have more pods at a time."""
 
 
 class EventRecorder(Protocol):

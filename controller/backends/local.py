@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from controller.backends.files import runs_below
-from controller.backends.processes import INTERRUPTED, Runner, conclude, is_locked, read_job, read_result, tail
+from controller.backends.processes import CONTROLLER_ENDED, Runner, is_locked, now, read_job, read_result, tail
+from controller.jobs import conditions
 from controller.jobs.manifests import job_name, must_be_same
-from controller.jobs.results import Answer, IndexReport, answer, failure, progress
+from controller.jobs.results import ErrorResult, IndexReport, Output, exit_error, parse_output, progress
 from controller.jobs.state import JobState, Stage, job_state
 from imgsearch.errors import ExitCode, TemporaryError, UsageError
 from imgsearch.settings import Settings
 
-RELEASE = "local"
+LOCAL_RELEASE = "local"
+"""The release in the names of Jobs on this machine."""
 PROGRAMS = {Stage.PLAN: "embedder", Stage.EMBED: "embedder", Stage.INGEST: "searcher"}
 
 
@@ -44,7 +46,7 @@ class LocalBackend:
         return {"spec": {"containers": [{"name": str(stage), "command": command}]}}
 
     def jobs(self, run: str) -> dict[Stage, JobState]:
-        states = {stage: self._state(self._jobs / job_name(RELEASE, run, stage)) for stage in Stage}
+        states = {stage: self._state(self._jobs / job_name(LOCAL_RELEASE, run, stage)) for stage in Stage}
         return {stage: state for stage, state in states.items() if state is not None}
 
     def create(self, job: Mapping[str, Any]) -> None:
@@ -78,7 +80,7 @@ class LocalBackend:
     def runs(self) -> list[str]:
         return runs_below(self._jobs)
 
-    def call(self, program: str, verb: str, settings: Settings) -> Answer:
+    def call(self, program: str, verb: str, settings: Settings) -> Output:
         process = subprocess.run(
             [sys.executable, "-m", program, verb],
             env={**self._env, **settings.to_env(), "IMGSEARCH_LOG_RESULT_FILE": os.devnull},
@@ -86,13 +88,13 @@ class LocalBackend:
             capture_output=True,
         )
         try:
-            response = answer(process.stdout.decode())  # text mode would change the line ends of a CSV file
+            response = parse_output(process.stdout.decode())  # text mode would change the line ends of a CSV file
         except ValueError:
             errors = process.stderr.decode(errors="replace").strip()
             raise TemporaryError(f"{program} {verb} exited with code {process.returncode}: {errors}") from None
         if process.returncode == ExitCode.DONE:
             return response
-        raise failure(process.returncode, response.result.get("error", "interrupted"))
+        raise exit_error(process.returncode, ErrorResult.from_json(response.result).error)
 
     def program(self, program: str, verb: str, settings: Settings) -> int:
         """Runs a program in the foreground, on this terminal, until it ends; returns its exit code."""
@@ -104,7 +106,7 @@ class LocalBackend:
                 process.terminate()
 
     def log(self, run: str, stage: Stage, index: int) -> str:
-        file = self._jobs / job_name(RELEASE, run, stage) / f"{index}.log"
+        file = self._jobs / job_name(LOCAL_RELEASE, run, stage) / f"{index}.log"
         if not file.exists():
             raise UsageError(f"run {run} has no {stage} log of shard {index} on this machine")
         return file.read_text()
@@ -123,7 +125,8 @@ class LocalBackend:
             job = read_job(folder) or job  # it may have ended after the first read
             if not job["status"].get("conditions"):
                 runner = self._runners.get(folder.name)
-                conclude(job["status"], "Failed", "Interrupted", runner.failure if runner else INTERRUPTED)
+                reason = runner.end_reason if runner else CONTROLLER_ENDED
+                job["status"] |= conditions.failed_status("Interrupted", reason, now())
         reports = {}
         for file in folder.glob("*.log"):
             index = int(file.stem)

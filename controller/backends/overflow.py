@@ -1,4 +1,4 @@
-"""Runs one run in a Kubernetes, and shards that wait too long for a node on rented machines.
+"""Runs one run in a Kubernetes cluster, and shards that wait too long for a node on rented machines.
 
 The Kubernetes Job stays the only Job of the stage. An annotation of it stores the results of the rented machines, so
 every reader of the Job sees them. All other state is in the files of the SkyBackend and in computed names: you may kill
@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from controller.backends.kubernetes.backend import KubernetesBackend
-from controller.backends.skypilot import attempts, backend
-from controller.backends.skypilot.attempts import Index, Step
-from controller.backends.skypilot.backend import SkyBackend, Taken
+from controller.backends.skypilot import attempts
+from controller.backends.skypilot.attempts import IndexState, IndexStep
+from controller.backends.skypilot.backend import SKY_RELEASE, SkyBackend, Taken
 from controller.backends.skypilot.placement import MachinePlacement
 from controller.jobs import manifests
 from controller.jobs.annotations import Overflow
-from controller.jobs.results import EmbedResult, IndexReport
+from controller.jobs.results import EmbedResult, ErrorResult, IndexReport
 from controller.jobs.state import JobState, Stage
 from controller.jobs.usage import added
 from imgsearch import labels
@@ -40,7 +40,7 @@ def check(settings: Settings) -> None:
     for name, (uri, advice) in locations.items():
         if uri.startswith(("file:", "/")):
             raise UsageError(
-                f"rented machines cannot reach the {name} {uri} within the cluster: {advice}, or omit --overflow"
+                f"rented machines cannot reach the {name} {uri} in the cluster: {advice}, or remove --overflow"
             )
 
 
@@ -62,21 +62,20 @@ def collected(job: JobState, taken: Taken) -> Overflow:
     succeeded, failed, superseded = set(old.succeeded), dict(old.failed), set(old.superseded)
     images, bad, gpu_hours = old.images, old.bad, old.gpu_hours
     for number, index in sorted(taken.indexes.items()):
-        if index.step is not Step.DONE or number in succeeded | failed.keys() | superseded:
+        if index.step is not IndexStep.DONE or number in succeeded | failed.keys() | superseded:
             continue
-        result = index.result or {}
         if number in job.succeeded or job.phase.ended:
             if not index.seconds:
                 continue
             superseded.add(number)
         elif index.succeeded:
-            embedded = EmbedResult.from_json(result)
+            embedded = EmbedResult.from_json(index.result or {})
             succeeded.add(number)
             images, bad = images + embedded.processed, bad + embedded.bad
         elif attempts.was_refused(index):
             continue
         else:
-            failed[number] = str(result.get("error", ""))
+            failed[number] = ErrorResult.from_json(index.result).error
         gpu_hours = added(gpu_hours, {taken.gpu: taken.gpus * index.seconds / 3600})
     return replace(
         old,
@@ -89,12 +88,12 @@ def collected(job: JobState, taken: Taken) -> Overflow:
     )
 
 
-def merged(job: JobState, indexes: Mapping[int, Index]) -> JobState:
+def merged(job: JobState, indexes: Mapping[int, IndexState]) -> JobState:
     """The state of an active Job together with its rented machines."""
     reports = {
         number: IndexReport(None, index.done, index.total)
         for number, index in indexes.items()
-        if index.step is Step.RUNNING and index.done > job.indexes.get(number, IndexReport()).done
+        if index.step is IndexStep.RUNNING and index.done > job.indexes.get(number, IndexReport()).done
     }
     # Only where pods wait as well: a cluster with free nodes must not look full.
     rented = (
@@ -170,7 +169,7 @@ class OverflowBackend:
         self._kubernetes.delete(name)
         if overflowed:
             with self._tolerant():
-                self._sky.delete(manifests.job_name(backend.RELEASE, self._run, Stage.EMBED))
+                self._sky.delete(manifests.job_name(SKY_RELEASE, self._run, Stage.EMBED))
 
     def wait(self, seconds: float) -> None:
         self._kubernetes.wait(seconds)
@@ -202,8 +201,8 @@ class OverflowBackend:
         if taken:
             self._sky.wait(0)
 
-    def _take(self, job: JobState, indexes: Mapping[int, Index]) -> None:
-        room = self._sky.parallelism() - sum(index.step is not Step.DONE for index in indexes.values())
+    def _take(self, job: JobState, indexes: Mapping[int, IndexState]) -> None:
+        room = self._sky.parallelism() - sum(index.step is not IndexStep.DONE for index in indexes.values())
         # A machine that was refused to an earlier controller may be available now.
         taken = {number for number, index in indexes.items() if not attempts.was_refused(index)}
         late = overdue(job, taken, after=self._after, now=self._now(), room=room)
@@ -211,20 +210,20 @@ class OverflowBackend:
             self._requested |= {*late}
             self._sky.take(self._manifest(job), late)
 
-    def _check_refusals(self, job: JobState, indexes: Mapping[int, Index]) -> None:
+    def _check_refusals(self, job: JobState, indexes: Mapping[int, IndexState]) -> None:
         """Stops renting after the first refusal: all indexes request the same machine."""
         for number in self._requested & indexes.keys() - job.succeeded:
             if not self._refused and attempts.was_refused(indexes[number]):
                 self._refused = True
-                error = (indexes[number].result or {}).get("error", "")
-                log.warning("no machine can be rented; waiting shards stay in the cluster: %s", error)
+                error = ErrorResult.from_json(indexes[number].result).error
+                log.warning("SkyPilot cannot rent a machine, so waiting shards stay in the cluster: %s", error)
 
     def _manifest(self, job: JobState) -> dict[str, Any]:
         manifest = manifests.job(
             Stage.EMBED,
             self._settings,
             self._template,
-            release=backend.RELEASE,
+            release=SKY_RELEASE,
             completions=job.completions,
             parallelism=self._sky.parallelism(),
             placement=self._placement,
@@ -239,13 +238,16 @@ class OverflowBackend:
             yield
         except TemporaryError as error:
             if not self._has_warned:
-                log.warning("no machines are rented until SkyPilot answers again; the cluster continues: %s", error)
+                log.warning(
+                    "SkyPilot does not answer, so no machine is rented until it does; the cluster continues: %s", error
+                )
             self._has_warned = True
 
 
-def _waiting_since(job: JobState, indexes: Mapping[int, Index]) -> str:
+def _waiting_since(job: JobState, indexes: Mapping[int, IndexState]) -> str:
     """The time since which the Job has neither a node nor a rented machine; empty where it has one, or none waits."""
-    if not job.waiting_since or any(index.step in (Step.RUNNING, Step.STOPPING) for index in indexes.values()):
+    has_machine = any(index.step in (IndexStep.RUNNING, IndexStep.STOPPING) for index in indexes.values())
+    if not job.waiting_since or has_machine:
         return ""
     # While a machine is requested, the wait begins with that request at the earliest.
     requested = [index.since for index in indexes.values() if index.since]

@@ -20,14 +20,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from controller.backends.files import write_json
+from controller.jobs import conditions
 from controller.jobs.indexes import format_indexes
 from controller.jobs.manifests import final_codes
+from controller.jobs.results import ErrorResult
 from imgsearch.errors import ExitCode
 
 GRACE_SECONDS = 30.0
 """Time for a process to write its current part, like terminationGracePeriodSeconds."""
 TAIL_BYTES = 16_384
-INTERRUPTED = "its processes ended with their controller"
+FULL_DISK_BYTES = 16_384
+"""A disk with less free space counts as full."""
+CONTROLLER_ENDED = "its processes ended with their controller"
 
 
 class Runner:
@@ -37,14 +41,14 @@ class Runner:
         self, folder: Path, job: Mapping[str, Any], *, env: Mapping[str, str], changed: threading.Event
     ) -> None:
         self._folder = folder
-        self._job = {**job, "status": {"startTime": _now(), "active": 0}}
+        self._job = {**job, "status": {"startTime": now(), "active": 0}}
         self._spec = job["spec"]
         self._env = env
         self._changed = changed
         self._stopping = threading.Event()
         self._guard = threading.RLock()  # of the processes and of the Job's status
         self._processes: set[subprocess.Popen[bytes]] = set()
-        self.failure = INTERRUPTED
+        self.end_reason = CONTROLLER_ENDED
         """The reason why the Job ends without a condition."""
         self._thread = threading.Thread(target=self._run, name=folder.name)
 
@@ -84,15 +88,11 @@ class Runner:
                     status["failedIndexes"] = format_indexes(failed)
                     self._save()
                 if not self._stopping.is_set():
-                    if failed:
-                        conclude(status, "Failed", "FailedIndexes", f"indexes {format_indexes(failed)} failed")
-                    else:
-                        conclude(status, "Complete", "CompletionsReached", "")
-                        status["completionTime"] = _now()
+                    status |= conditions.end_status(failed, now())
                     self._save()
             except OSError as error:  # a full disk: without a condition the Job counts as interrupted
                 self._stopping.set()
-                self.failure = f"{error.strerror}: {error.filename}"
+                self.end_reason = f"{error.strerror}: {error.filename}"
                 self._changed.set()
 
     def _index(self, index: int) -> tuple[int, bool | None]:
@@ -108,7 +108,7 @@ class Runner:
             if code == ExitCode.DONE:
                 return index, True
             if read_result(result) is None:
-                result.write_text(json.dumps({"error": _exit_reason(code, self._folder)}))
+                write_json(result, ErrorResult(_exit_reason(code, self._folder)).to_json())
             if code in final_codes(self._spec):
                 return index, False
             self._stopping.wait(2.0**attempt)
@@ -156,13 +156,6 @@ class Runner:
         self._changed.set()
 
 
-def conclude(status: dict[str, Any], type: str, reason: str, message: str) -> None:
-    """Ends a Job by a condition of its status."""
-    status["conditions"] = [
-        {"type": type, "status": "True", "reason": reason, "message": message, "lastTransitionTime": _now()}
-    ]
-
-
 def is_locked(folder: Path) -> bool:
     """Whether a controller or a process still works on the Job of this folder."""
     try:
@@ -201,10 +194,10 @@ def _exit_reason(code: int, folder: Path) -> str:
     """The probable reason why a process left no result."""
     if code == -signal.SIGKILL:
         return "killed (SIGKILL): probably out of memory"
-    if shutil.disk_usage(folder).free < TAIL_BYTES:
-        return f"no space left on the disk of {folder}: free some, then run the same command"
+    if shutil.disk_usage(folder).free < FULL_DISK_BYTES:
+        return f"no space left on the disk of {folder}: free some space, then run the same command again"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 
 from controller.cli.console import Terminal
-from controller.cli.options import TargetOptions, add_options, read_options
-from controller.cli.target import open_target
+from controller.cli.options import add_target, read_target
+from controller.cli.targets import open_target
 from controller.jobs.manifests import CONTROLLER, job_name
 from controller.jobs.state import Phase, Stage
 from controller.run.steps import over
@@ -22,17 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", action="store_true", help="Delete its files and vectors, too. Refused while an index serves the run"
     )
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    target = open_target(read_options(TargetOptions, args), env)
-    known = target.backend.runs()
+    target = open_target(read_target(args), env)
+    runs = target.backend.runs()
     if args.data and not args.run:
         raise UsageError("--data needs a RUN: it deletes the run permanently")
-    if args.run and not args.data and args.run not in known:
+    if args.run and not args.data and args.run not in runs:
         raise UsageError(f"run {args.run!r} does not exist: `controller runs{target.flags}` lists the runs")
-    for run in [args.run] if args.run else known:
+    for run in [args.run] if args.run else runs:
         jobs = target.backend.jobs(run)
         active = [job.stage for job in jobs.values() if job.phase in (Phase.ACTIVE, Phase.SUSPENDED)]
         if args.run and active:

@@ -10,9 +10,10 @@ from typing import Any
 
 from controller.cli import plot
 from controller.cli.console import Terminal, add_output
-from controller.cli.options import TargetOptions, add_options, positive, read_options
+from controller.cli.options import add_target, positive, read_target
 from controller.cli.tables import Evaluation, evaluated_index, evaluation_rows, weakest_labels
-from controller.cli.target import Target, open_target
+from controller.cli.targets import open_target
+from controller.cli.targets.base import Target
 from imgsearch.errors import ExitCode, TemporaryError, UsageError
 from imgsearch.settings import EvaluateSettings, RunSettings
 
@@ -39,18 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="Draw a plot as well, as .svg or .png")
     add_output(parser)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
     if args.other == args.index:
-        raise UsageError(f"name another index to compare {args.index} with")
+        raise UsageError(f"cannot compare index {args.index} with itself: name another index")
     if args.plot:
         plot.check_plot(args.plot)
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     target.require_programs()
-    wanted = EvaluateSettings(args.other, args.queries, args.labels, args.captions)
-    evaluation = _evaluation(target, RunSettings(index=args.index), wanted)
+    settings = EvaluateSettings(args.other, args.queries, args.labels, args.captions)
+    evaluation = _evaluation(target, RunSettings(index=args.index), settings)
     if args.output == "json":
         terminal.json(evaluation, indent=1)
     else:
@@ -60,11 +61,11 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     return ExitCode.DONE
 
 
-def _evaluation(target: Target, run: RunSettings, wanted: EvaluateSettings) -> dict[str, Any]:
-    answer = target.call("evaluate", run, wanted)
-    document = answer.text.rstrip("\n").rpartition("\n")[2]  # a library may print warnings before it
-    if not answer.is_complete(document):
-        raise TemporaryError("the answer is incomplete: try again")
+def _evaluation(target: Target, run: RunSettings, settings: EvaluateSettings) -> dict[str, Any]:
+    output = target.call("evaluate", run, settings)
+    document = output.text.rstrip("\n").rpartition("\n")[2]  # a library may print warnings before it
+    if not output.is_complete(document):
+        raise TemporaryError("the output of the evaluation is incomplete: try again")
     evaluation: dict[str, Any] = json.loads(document)
     return evaluation
 

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 
 from controller.cli.console import Terminal, add_output
-from controller.cli.options import TargetOptions, add_options, read_options
-from controller.cli.target import open_target
+from controller.cli.options import add_target, read_target
+from controller.cli.targets import open_target
 from imgsearch.errors import ExitCode
 
 HELP = "List the published indexes."
@@ -15,11 +15,11 @@ HELP = "List the published indexes."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     empty = f"No indexes yet: create one with `controller run-pipeline SOURCE{target.flags}`"
     terminal.rows(target.query("indexes")["indexes"], output=args.output, empty=empty)
     return ExitCode.DONE

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 
 from controller.cli.console import Terminal
-from controller.cli.options import TargetOptions, add_options, read_options
-from controller.cli.target import open_target
+from controller.cli.options import add_target, read_target
+from controller.cli.targets import open_target
 from controller.jobs.state import Stage
 from imgsearch.errors import ExitCode
 
@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stage", choices=[*map(str, Stage)], default=str(Stage.EMBED), help="Stage of the run. Default: embed"
     )
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     terminal.text(target.backend.log(args.run, Stage(args.stage), args.shard))
     return ExitCode.DONE

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from controller.gpus.accelerators import Kind, kinds
 from controller.gpus.nodes import Spot
 
-MODEL = "ViT-B-32/laion2b_s34b_b79k"
-HOME = Path("~/.imgsearch")
-RELEASE = "imgsearch"
+DEFAULT_MODEL = "ViT-B-32/laion2b_s34b_b79k"
+DEFAULT_HOME = Path("~/.imgsearch")
+DEFAULT_RELEASE = "imgsearch"
 BACKENDS = ("kubernetes", "sky")
 
 T = TypeVar("T")
@@ -63,7 +63,9 @@ def option(
 class TargetOptions:
     """The options of every command that works with runs: where it works."""
 
-    release: str = option(f"Name of the chart's release. Default: {RELEASE}", default=RELEASE, metavar="R")
+    release: str = option(
+        f"Name of the chart's release. Default: {DEFAULT_RELEASE}", default=DEFAULT_RELEASE, metavar="R"
+    )
     namespace: str | None = option(
         "Namespace of the release. Default: the namespace of the context",
         default=None,
@@ -87,7 +89,8 @@ class TargetOptions:
         metavar="DIR",
     )
     home: Path | None = option(
-        f"Work on this machine, with runs and vectors in DIR. With --backend sky: state of its tasks. Default: {HOME}",
+        "Work on this machine, with runs and vectors in DIR. With --backend sky: state of its tasks. "
+        f"Default: {DEFAULT_HOME}",
         default=None,
         parse=Path,
         metavar="DIR",
@@ -104,7 +107,7 @@ class RunOptions:
     )
     index: str = option("Name of the published index. Default: photos", default="photos", metavar="NAME")
     model: str | None = option(
-        f"OpenCLIP ARCH/TAG, or local-dir:PATH. Default: the release's model, or {MODEL}", default=None
+        f"OpenCLIP ARCH/TAG, or local-dir:PATH. Default: the release's model, or {DEFAULT_MODEL}", default=None
     )
     run: str | None = option("Id of the run. Default: a hash of source, model and options", default=None, metavar="ID")
     update: bool = option("Embed only images that are new or changed since the published run", default=False)
@@ -192,6 +195,15 @@ def read_options(cls: type[T], args: argparse.Namespace) -> T:
         if _is_repeated(field):
             values[field.name] = tuple(values[field.name] or ())
     return cls(**values)
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that select the target of a command."""
+    add_options(parser.add_argument_group("target"), TargetOptions)
+
+
+def read_target(args: argparse.Namespace) -> TargetOptions:
+    return read_options(TargetOptions, args)
 
 
 def to_arguments(options: Any) -> list[str]:

@@ -11,8 +11,8 @@ from controller.backends import skypilot
 from controller.backends.skypilot.pools import ensure_pool, remove_pool
 from controller.backends.skypilot.prices import prices
 from controller.cli.console import Terminal, add_output
-from controller.cli.options import TargetOptions, add_options, read_options
-from controller.cli.target import connect, finder
+from controller.cli.options import add_target, read_target
+from controller.cli.targets.cluster import gpu_finder, open_cluster
 from controller.gpus.nodes import Offer
 from imgsearch.errors import ExitCode, UsageError
 
@@ -29,23 +29,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", type=Path, metavar="YAML", help="File of machines, for `up`")
     parser.add_argument("--yes", action="store_true", help="Do not ask before `down`")
     add_output(parser)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    options = read_options(TargetOptions, args)
+    options = read_target(args)
     if options.local or options.home is not None:
         raise UsageError("a pool belongs to a cluster: remove --local and --home")
     if args.action and not args.name:
-        raise UsageError(f"name the pool: controller pools {args.action} NAME")
+        raise UsageError(f"the name of the pool is missing: `controller pools {args.action} NAME`")
     kubeconfig = env.get("KUBECONFIG")
     match args.action:
         case "up":
             return _create(args.name, args.file, kubeconfig, terminal)
         case "down":
             return _delete(args.name, kubeconfig, terminal, confirmed=args.yes)
-    api, context = connect(options, env)
-    rows = [_row(offer) for offer in finder(api, context, None).offers()]
+    api, context = open_cluster(options, env)
+    rows = [_row(offer) for offer in gpu_finder(api, context, None).offers()]
     if not skypilot.installed():
         terminal.warn(f"no prices: {skypilot.INSTALL}")
     terminal.rows(rows, output=args.output, empty="No node has a GPU")
@@ -54,16 +54,18 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
 
 def _create(name: str, file: Path | None, kubeconfig: str | None, terminal: Terminal) -> int:
     if file is None:
-        raise UsageError("name the file of machines: --file ssh_node_pools.yaml (sky/ssh_node_pools.example.yaml)")
-    context = ensure_pool(name, file, kubeconfig=kubeconfig, tell=terminal.note)
+        raise UsageError(
+            "the file of machines is missing: --file ssh_node_pools.yaml (example: sky/ssh_node_pools.example.yaml)"
+        )
+    context = ensure_pool(name, file, kubeconfig=kubeconfig, report=terminal.note)
     terminal.say(f"pool {name} is ready: --pool {name}, or --context {context}")
     return ExitCode.DONE
 
 
 def _delete(name: str, kubeconfig: str | None, terminal: Terminal, *, confirmed: bool) -> int:
     if not confirmed and not terminal.confirmed(DOWN.format(name)):
-        raise UsageError("not confirmed: nothing is changed. Without a terminal, add --yes")
-    remove_pool(name, kubeconfig=kubeconfig, tell=terminal.note)
+        raise UsageError("not confirmed, so nothing is changed. To run without a terminal, add --yes")
+    remove_pool(name, kubeconfig=kubeconfig, report=terminal.note)
     terminal.say(f"deleted pool {name}")
     return ExitCode.DONE
 

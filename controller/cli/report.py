@@ -9,9 +9,10 @@ from typing import Any
 from controller.backends import skypilot
 from controller.backends.skypilot.prices import prices
 from controller.cli.console import Terminal, add_output
-from controller.cli.options import TargetOptions, add_options, read_options
+from controller.cli.options import add_target, read_target
 from controller.cli.tables import report_table
-from controller.cli.target import Target, open_target
+from controller.cli.targets import open_target
+from controller.cli.targets.base import Target
 from controller.jobs.cost import cost
 from controller.jobs.state import Stage
 from imgsearch.errors import ExitCode, PermanentError, UsageError
@@ -25,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="Id of the run. Default: the latest finished run")
     parser.add_argument("--bad", action="store_true", help="Print every image that could not be used, as CSV")
     add_output(parser)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     run = args.run or _latest(target)
     if args.bad:
         terminal.text(_bad_images(target, run))
@@ -51,13 +52,13 @@ def _latest(target: Target) -> str:
 
 def _bad_images(target: Target, run: str) -> str:
     """The CSV file. Raises PermanentError where it is too large for the log of a pod."""
-    answer = target.call("bad", RunSettings(id=run))
-    if not answer.is_complete(answer.text):
+    output = target.call("bad", RunSettings(id=run))
+    if not output.is_complete(output.text):
         raise PermanentError(
-            f"the list has {answer.result['bytes']:,} bytes, which is too large for the log of a pod: read "
+            f"the list has {output.result['bytes']:,} bytes, which is too large for the log of a pod: read "
             f"{RunFolder(run).bad_list} in {target.settings.storage.uri}"
         )
-    return answer.text
+    return output.text
 
 
 def _cost(target: Target, run: str) -> dict[str, Any] | None:

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 
 from controller.cli.console import Terminal
-from controller.cli.options import TargetOptions, add_options, read_options
-from controller.cli.target import open_target
+from controller.cli.options import add_target, read_target
+from controller.cli.targets import open_target
 from imgsearch.errors import ExitCode
 from imgsearch.settings import RunSettings
 
@@ -16,11 +16,11 @@ HELP = "Publish the previous run of an index again."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="INDEX", help="Name of the index")
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     served = target.query("rollback", RunSettings(index=args.index))
     terminal.say(f"index {served['index']} serves run {served['run']} again ({served['images']:,} images)")
     return ExitCode.DONE

@@ -10,11 +10,12 @@ import yaml
 
 from controller.cli.console import Terminal
 from controller.cli.metrics import RunMetrics
-from controller.cli.options import RunOptions, TargetOptions, add_options, read_options
+from controller.cli.options import RunOptions, add_options, add_target, read_options, read_target
 from controller.cli.progress import RunView
 from controller.cli.settings import metrics_port, overridden, with_run
 from controller.cli.tables import plural
-from controller.cli.target import Target, open_target
+from controller.cli.targets import open_target
+from controller.cli.targets.base import Target
 from controller.jobs.results import IngestResult
 from controller.jobs.state import JobState, Phase, Stage, ingested
 from controller.run.loop import Pipeline
@@ -31,12 +32,12 @@ how it ended."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, RunOptions)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
     options = read_options(RunOptions, args)
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     settings = _settings(options, target)
     if options.detach:
         return _detach(options, target, settings, terminal)
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         capacity=capacity,
         placement=placement,
         show=show,
+        scaler=target.scaler,
         events=target.events,
     )
     if options.dry_run:
@@ -118,7 +120,7 @@ def _show_failure(end: Failed, target: Target, settings: Settings, terminal: Ter
     terminal.error(f"{end.stage}: {end.reason}")
     terminal.note(
         f"For details: `controller status {run}{flags}` and `controller logs {run} {shard}{flags}`. The same command "
-        "tries again what is missing"
+        "tries the missing parts again"
     )
     return ExitCode.FAILED
 

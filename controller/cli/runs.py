@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Mapping
 
 from controller.cli.console import Terminal, add_output
-from controller.cli.options import TargetOptions, add_options, read_options
+from controller.cli.options import add_target, read_target
 from controller.cli.tables import plural
-from controller.cli.target import open_target
+from controller.cli.targets import open_target
 from controller.jobs.state import JobState, Stage
 from imgsearch.errors import ExitCode
 
@@ -17,15 +17,17 @@ HELP = "List the runs."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     published = target.query("runs")
     done = {row["run"]: row for row in published["runs"]}
     if published["left_out"]:
-        terminal.warn(f"{plural(published['left_out'], 'earlier run')} not shown: the list is too long for one answer")
+        terminal.warn(
+            f"{plural(published['left_out'], 'earlier run')} not shown: the list is too long for one response"
+        )
     rows = []
     for run in dict.fromkeys([*reversed(done), *target.backend.runs()]):
         report = done.get(run, {})

@@ -16,7 +16,6 @@ from imgsearch.errors import ExitCode, UsageError
 from imgsearch.settings import API_KEY_VARIABLE
 
 HELP = "Search with a text, an image file, or both."
-"""The variable with the searcher's API key. It is not an option, because other users of the machine can read those."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    key = env.get(API_KEY_VARIABLE)
+    key = env.get(API_KEY_VARIABLE)  # not an option: other users of the machine can read those
     options: Options = {
         "k": args.k,
         "filter": None if args.filter is None else _filter(args.filter),

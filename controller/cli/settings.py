@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from controller.cli.options import MODEL
+from controller.cli.options import DEFAULT_MODEL
 from controller.run.steps import run_id
 from imgsearch.errors import UsageError
 from imgsearch.runs.layout import RunFolder
@@ -47,7 +47,7 @@ def with_run(
         {
             "run.index": index,
             "run.source": source,
-            "run.model": _model(model or release.model or MODEL),
+            "run.model": _model(model or release.model or DEFAULT_MODEL),
             "run.base": base,
             "run.shard_images": release.shard_images if shard_images is None else shard_images,
         }
@@ -129,5 +129,5 @@ def _model(model: str) -> str:
     if model.startswith("local-dir:"):
         return "local-dir:" + os.path.abspath(os.path.expanduser(model.removeprefix("local-dir:")))
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", model):
-        raise UsageError(f"invalid model {model!r}: use ARCH/TAG, for example {MODEL}, or local-dir:PATH")
+        raise UsageError(f"invalid model {model!r}: use ARCH/TAG, for example {DEFAULT_MODEL}, or local-dir:PATH")
     return model

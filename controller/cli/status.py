@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from controller.cli.console import Terminal, add_output
-from controller.cli.options import TargetOptions, add_options, read_options
+from controller.cli.options import add_target, read_target
 from controller.cli.progress import Rate
 from controller.cli.tables import average, reasons, summary, table
-from controller.cli.target import open_target
+from controller.cli.targets import open_target
 from controller.jobs.state import Stage
 from controller.run.steps import over
 from imgsearch.errors import ExitCode, UsageError
@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="Id of the run. Default: the latest run")
     parser.add_argument("--watch", action="store_true", help="Show it again every 2 s until the run has ended")
     add_output(parser)
-    add_options(parser.add_argument_group("target"), TargetOptions)
+    add_target(parser)
 
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
-    target = open_target(read_options(TargetOptions, args), env)
+    target = open_target(read_target(args), env)
     run: str | None = args.run or next(reversed(target.backend.runs()), None)
     for trouble in target.backend.troubles():
         terminal.warn(trouble)

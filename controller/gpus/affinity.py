@@ -6,17 +6,15 @@ PodTemplateSpecs are core/v1 objects as JSON.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from controller.gpus.accelerators import ACCELERATOR_LABELS
-from controller.gpus.nodes import SPOT_LABELS, NodeMatch, Spot
+from controller.gpus.nodes import SPOT_LABELS, NodeMatch, Object, Spot
 from imgsearch import labels
 from imgsearch.errors import UsageError
-
-Object = Mapping[str, Any]
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
@@ -24,7 +22,7 @@ PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 
 @dataclass(frozen=True)
 class NodePlacement:
-    """The nodes of a cluster on which a run embeds: the Placement (controller.jobs.manifests) of a Kubernetes."""
+    """The nodes of a cluster on which a run embeds: the Placement (controller.jobs.manifests) of Kubernetes."""
 
     matches: tuple[NodeMatch, ...] = ()
     """Alternatives. Empty: the GPUs stay those of the release."""

@@ -22,6 +22,7 @@ from controller.gpus.accelerators import (
     Kind,
     canonical,
 )
+from controller.gpus.pods import ENDED, requested_gpus
 from imgsearch.errors import PermanentError, UsageError
 
 Object = Mapping[str, Any]
@@ -37,11 +38,10 @@ SPOT_LABELS = {
 NVIDIA = "nvidia.com/gpu"
 UNKNOWN = "unknown"
 """The accelerator of GPU nodes without such a label. In lower case, it sorts after the names."""
-ENDED = ("Succeeded", "Failed")
 AUTOSCALER_ADVICE = "set an autoscaler that can add such nodes (pipeline.autoscaler in the chart's values)"
 
 
-class NoSuchShape(UsageError):
+class NoMatchingNode(UsageError):
     """No node has these GPUs, and no autoscaler can add one: pods would wait for ever."""
 
 
@@ -94,7 +94,7 @@ class GpuFinder(Protocol):
     def offers(self) -> list[Offer]: ...
 
     def match(self, kind: Kind) -> NodeMatch:
-        """Raises NoSuchShape."""
+        """Raises NoMatchingNode."""
         ...
 
 
@@ -125,14 +125,14 @@ def match(
     NVIDIA-H100-80GB-HBM3, and as in SkyPilot, A100 also matches A100-80GB. A100-80GB does not match A100, which has
     less memory.
 
-    Raises NoSuchShape where no node matches and none can be added, UsageError for an unknown autoscaler."""
+    Raises NoMatchingNode where no node matches and none can be added, UsageError for an unknown autoscaler."""
     if autoscaler is not None and autoscaler not in AUTOSCALERS:
         raise UsageError(f"invalid autoscaler {autoscaler!r}: choose one of {', '.join(AUTOSCALERS)}")
     gpu_nodes = _gpu_nodes(nodes)
-    having = [node for node in gpu_nodes if node.matching(kind)]
-    fitting = [node for node in having if node.gpus >= kind.count]
+    with_kind = [node for node in gpu_nodes if node.matching(kind)]
+    fitting = [node for node in with_kind if node.gpus >= kind.count]
     if not fitting and autoscaler is None:
-        raise _no_such_shape(kind, gpu_nodes, having)
+        raise _no_matching_node(kind, gpu_nodes, with_kind)
 
     sizes: Counter[str] = Counter()
     for node in fitting:
@@ -147,7 +147,7 @@ def match(
         if value := write(canonical(kind.name)):
             matching.add((key, value))
         elif not fitting:
-            raise NoSuchShape(
+            raise NoMatchingNode(
                 f"no node has {kind.count} {kind.name}, and {autoscaler} cannot add one: it has {', '.join(GKE_NAMES)}"
             )
     values_by_label = {
@@ -163,12 +163,12 @@ def match(
 
 
 def find(finder: GpuFinder, kinds: Sequence[Kind]) -> list[NodeMatch]:
-    """The nodes of each kind that exists or that an autoscaler can add. Raises NoSuchShape where there is none."""
+    """The nodes of each kind that exists or that an autoscaler can add. Raises NoMatchingNode where there is none."""
     matches, missing = [], []
     for kind in kinds:
         try:
             matches.append(finder.match(kind))
-        except NoSuchShape as error:
+        except NoMatchingNode as error:
             missing.append(error)
     if not matches:
         raise missing[0]
@@ -185,7 +185,7 @@ def labelled(node: Object) -> tuple[str, bool]:
     node has no label for it."""
     labels = node["metadata"].get("labels", {})
     accelerator = next((canonical(value) for key in ACCELERATOR_LABELS if (value := labels.get(key))), "")
-    return accelerator, _is_spot(labels)
+    return accelerator, is_spot(labels)
 
 
 @dataclass(frozen=True)
@@ -227,10 +227,11 @@ def _gpu_node(node: Object) -> _GpuNode | None:
     if not ready or node.get("spec", {}).get("unschedulable") or not gpus or sliced:
         return None
     resource = max(gpus, key=lambda name: gpus[name])
-    return _GpuNode(node["metadata"]["name"], resource, gpus[resource], naming, _is_spot(labels))
+    return _GpuNode(node["metadata"]["name"], resource, gpus[resource], naming, is_spot(labels))
 
 
-def _is_spot(labels: Object) -> bool:
+def is_spot(labels: Object) -> bool:
+    """Whether a node with these labels is a spot node."""
     return any(labels.get(key) == value for key, value in SPOT_LABELS.items())
 
 
@@ -242,35 +243,18 @@ def _free(nodes: Sequence[_GpuNode], pods: Sequence[Object] | None) -> int | Non
     for pod in pods:
         name = pod["spec"].get("nodeName")
         if name in left and pod.get("status", {}).get("phase") not in ENDED:
-            left[name] -= _requested(pod["spec"], resources[name])
+            left[name] -= requested_gpus(pod["spec"]).get(resources[name], 0)
     # A broken device is not allocatable, but a pod may still hold it.
     return sum(max(0, count) for count in left.values())
 
 
-def _requested(pod: Object, resource: str) -> int:
-    """The request of a pod as the scheduler computes it: init containers run one after the other before the others;
-    sidecars run beside the containers after them
-    (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers)."""
-
-    def requests(container: Object) -> int:
-        resources = container.get("resources", {})
-        return int({**resources.get("limits", {}), **resources.get("requests", {})}.get(resource, 0))
-
-    most = sidecars = 0
-    for container in pod.get("initContainers", []):
-        most = max(most, sidecars + requests(container))
-        if container.get("restartPolicy") == "Always":
-            sidecars += requests(container)
-    return max(most, sidecars + sum(requests(container) for container in pod["containers"]))
-
-
-def _no_such_shape(kind: Kind, gpu_nodes: Sequence[_GpuNode], having: Sequence[_GpuNode]) -> NoSuchShape:
+def _no_matching_node(kind: Kind, gpu_nodes: Sequence[_GpuNode], with_kind: Sequence[_GpuNode]) -> NoMatchingNode:
     missing = f"no node has {kind.count} {kind.name}"
-    if having:
-        most = max(node.gpus for node in having)
-        return NoSuchShape(f"{missing}: the largest has {most}; request at most {most}, or {AUTOSCALER_ADVICE}")
+    if with_kind:
+        most = max(node.gpus for node in with_kind)
+        return NoMatchingNode(f"{missing}: the largest has {most}; request at most {most}, or {AUTOSCALER_ADVICE}")
     if not gpu_nodes:
-        return NoSuchShape(
+        return NoMatchingNode(
             f"{missing}: the cluster has no node with a whole GPU that is Ready and not cordoned; add one, or "
             f"{AUTOSCALER_ADVICE}"
         )
@@ -281,9 +265,9 @@ def _no_such_shape(kind: Kind, gpu_nodes: Sequence[_GpuNode], having: Sequence[_
     nameless = [node.name for node in gpu_nodes if not node.labels]
     advice = f"`kubectl label node {nameless[0]} {SKYPILOT}={kind.name.lower()}`" if nameless else ""
     if not named:
-        return NoSuchShape(
+        return NoMatchingNode(
             f"{missing}: the GPU nodes of the cluster have no label for their accelerator; label the nodes that have "
             f"it: {advice}"
         )
     choice = f"{missing}; the cluster has {', '.join(named)}: choose one of these, or {AUTOSCALER_ADVICE}"
-    return NoSuchShape(f"{choice}; or, if {nameless[0]} has it, label it: {advice}" if nameless else choice)
+    return NoMatchingNode(f"{choice}; or, if {nameless[0]} has it, label it: {advice}" if nameless else choice)

@@ -80,6 +80,11 @@ def job(
     }
 
 
+def quiet(settings: Settings) -> Settings:
+    """The settings of a command that writes its output to the log of a pod or task: it logs nothing else."""
+    return replace(settings, log=LogSettings(level="CRITICAL"))
+
+
 def query_pod(verb: str) -> str:
     """The component whose PodTemplate a query job uses. The pod of ingest may reach the store; the pod of an evaluation
     may load the model as well."""

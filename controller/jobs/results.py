@@ -15,6 +15,8 @@ from typing import Any
 from imgsearch.errors import ExitCode, ImgsearchError, PermanentError, TemporaryError, UsageError
 
 UNKNOWN_ERROR = "exited without a result; see its log"
+PROGRESS_LINES = 50
+"""Last lines of a log that are enough to find its progress."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,22 @@ class IngestResult:
 
 
 @dataclass(frozen=True)
+class ErrorResult:
+    """Result of a program that failed. Where it left none, the reason for that."""
+
+    error: str
+
+    @classmethod
+    def from_json(cls, result: Mapping[str, Any] | None) -> ErrorResult:
+        if not result:
+            return cls(UNKNOWN_ERROR)
+        return cls(str(result.get("error") or ("interrupted" if "interrupted" in result else UNKNOWN_ERROR)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"error": self.error}
+
+
+@dataclass(frozen=True)
 class IndexReport:
     """Result and progress of one completion index."""
 
@@ -76,7 +94,8 @@ class IndexReport:
 
     @property
     def error(self) -> str | None:
-        return (self.result or {}).get("error")
+        """The error of a failed index; None where it left no result."""
+        return ErrorResult.from_json(self.result).error if self.result else None
 
     @property
     def embedded(self) -> EmbedResult | None:
@@ -85,7 +104,7 @@ class IndexReport:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Output:
     """Output of a short command."""
 
     result: Mapping[str, Any]
@@ -98,16 +117,16 @@ class Answer:
         return len(document.encode()) == int(self.result["bytes"])
 
 
-def answer(output: str) -> Answer:
+def parse_output(output: str) -> Output:
     """Raises ValueError where the last line is not a result."""
     *text, last = output.rstrip("\n").split("\n")
     result = json.loads(last)
     if not isinstance(result, dict):
         raise ValueError(f"invalid result {last!r}: it must be a JSON object")
-    return Answer(result, "".join(f"{line}\n" for line in text))
+    return Output(result, "".join(f"{line}\n" for line in text))
 
 
-def failure(code: int | None, message: str) -> ImgsearchError:
+def exit_error(code: int | None, message: str) -> ImgsearchError:
     """The error that a program's exit code stands for."""
     kinds: dict[int | None, type[ImgsearchError]] = {ExitCode.USAGE: UsageError, ExitCode.PERMANENT: PermanentError}
     return kinds.get(code, TemporaryError)(message)

@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 from controller.jobs.annotations import JobRecord, Overflow
-from controller.jobs.indexes import format_indexes, parse_indexes
+from controller.jobs.conditions import failed_indexes
+from controller.jobs.indexes import parse_indexes
 from controller.jobs.results import UNKNOWN_ERROR, IndexReport, IngestResult, PlanResult
 from controller.jobs.usage import GpuHours, Usage, requested_gpu
 from imgsearch import labels
@@ -155,7 +156,7 @@ def job_state(
     phase, reason = _phase(conditions)
     # Kubernetes itself ends a Job whose indexes are all decided by pods.
     if not phase.ended and len(completed | broken) < job["spec"]["completions"] == len(succeeded | failed):
-        phase, reason = (Phase.FAILED, f"indexes {format_indexes(failed)} failed") if failed else (Phase.COMPLETE, "")
+        phase, reason = (Phase.FAILED, failed_indexes(failed)) if failed else (Phase.COMPLETE, "")
     return JobState(
         name=job["metadata"]["name"],
         spec_hash=annotations[labels.SPEC_HASH],

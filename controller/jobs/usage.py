@@ -63,7 +63,7 @@ class Usage:
         return max(
             self.recorded,
             self.observed,
-            key=lambda known: sum(hours for gpu, hours in known.items() if gpu.spot is not None),
+            key=lambda gpu_hours: sum(hours for gpu, hours in gpu_hours.items() if gpu.spot is not None),
         )
 
 

@@ -14,8 +14,7 @@ COUNT_SECONDS = 30.0
 
 class Capacity:
     """Capacity of one run. It begins with `parallelism` shards at a time. With `most`, it grows up to that many while
-    GPUs are free: `room` counts the further pods that have room now, and `widen` gives a Job more pods at a time.
-    Running pods are never removed.
+    GPUs are free; `room` counts the pods for which GPUs are free now. Running pods are never removed.
 
     `patience` is the time in seconds that an embedding waits without any node; None: no limit."""
 
@@ -25,7 +24,6 @@ class Capacity:
         *,
         most: int | None = None,
         room: Callable[[], int] = lambda: 0,
-        widen: Callable[[JobState, int], None] = lambda job, parallelism: None,
         patience: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -33,7 +31,6 @@ class Capacity:
         self.parallelism = parallelism
         self._most = most
         self._room = room
-        self.widen = widen
         self._patience = patience
         self._clock = clock
         self._now = now
@@ -60,5 +57,5 @@ class Capacity:
         waited = (self._now() - datetime.fromisoformat(job.waiting_since)).total_seconds()
         if waited < self._patience:
             return None
-        reason = next(iter(job.waiting), "no node has room")
-        return f"no node has had room for it in {waited:.0f} s ({reason})"
+        reason = next(iter(job.waiting), "its pods wait")
+        return f"no node had room within {waited:.0f} s ({reason})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from controller.backends import EventRecorder, JobBackend
+from controller.backends import EventRecorder, JobBackend, Scaler
 from controller.jobs import manifests
 from controller.jobs.manifests import Placement
 from controller.jobs.state import JobState, Phase, Stage, ingested
@@ -31,14 +31,17 @@ class Pipeline:
         capacity: Capacity,
         placement: Placement | None = None,
         show: Callable[[Mapping[Stage, JobState]], None],
+        scaler: Scaler | None = None,
         events: EventRecorder | None = None,
     ) -> None:
+        """`scaler` None: a running Job keeps its number of pods. `events` None: no events are recorded."""
         self._backend = backend
         self._settings = settings
         self._release = release
         self._capacity = capacity
         self._placement = placement
         self._show = show
+        self._scaler = scaler
         self._events = events
 
     def manifest(self, stage: Stage, completions: int) -> dict[str, Any]:
@@ -77,8 +80,8 @@ class Pipeline:
                         self._record(jobs[stage], "NoCapacity", reason, warning=True)
                         self._backend.delete(jobs[stage].name)
                         return Failed(stage, reason), jobs
-                    if wider := self._capacity.wider(jobs[stage]):
-                        self._capacity.widen(jobs[stage], wider)
+                    if self._scaler and (wider := self._capacity.wider(jobs[stage])):
+                        self._scaler.widen(jobs[stage], wider)
                     self._backend.wait(POLL_SECONDS)
                 case Finished(changed=False):
                     # Without its Job, the next update compares the source again.

@@ -142,7 +142,7 @@ def test_capacity_that_does_not_come_is_given_up_and_leaves_nothing_pending(worl
     options = ("--run", "gone", "--index", "gone", *NO_NODE, "--set", "jobs.capacity_seconds=10")
     completed = world.controller("run-pipeline", FEW, *options)
     assert completed.returncode == 1
-    assert "no node has had room for it in" in completed.stderr
+    assert "no node had room within" in completed.stderr
     assert world.job("gone", "embed") is None
     assert not [pod for pod in world.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == "gone"]
 

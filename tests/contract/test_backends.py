@@ -94,7 +94,7 @@ def local_environment(folder: Path) -> Iterator[Environment]:
         backends.append(LocalBackend(folder / "local", env=os.environ))
         return backends[-1]
 
-    yield Environment(connect(), local.RELEASE, connect)
+    yield Environment(connect(), local.LOCAL_RELEASE, connect)
     for local_backend in backends:
         local_backend.close()
 
@@ -111,7 +111,9 @@ def sky_environment(folder: Path) -> Iterator[Environment]:
     def set_reachable(reachable: bool) -> None:
         machines.unreachable = not reachable
 
-    yield Environment(connect(), backend.RELEASE, connect, partial(set_reachable, False), partial(set_reachable, True))
+    yield Environment(
+        connect(), backend.SKY_RELEASE, connect, partial(set_reachable, False), partial(set_reachable, True)
+    )
     machines.close()
 
 

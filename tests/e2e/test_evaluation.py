@@ -82,7 +82,7 @@ def test_the_plot_is_drawn(evaluation: dict[str, Any], home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("photos", "photos"), "another index to compare photos with"),
+        (("photos", "photos"), "index photos with itself"),
         (("photos", "--plot", "plot.pdf"), "--plot plot.pdf"),
         (("photos", "--queries", "0"), "argument --queries"),
     ],

@@ -13,7 +13,7 @@ import pytest
 from controller.backends.skypilot.gpus import SkyGpuFinder
 from controller.gpus import nodes as gpu_nodes
 from controller.gpus.accelerators import AUTOSCALERS, Kind
-from controller.gpus.nodes import NodeMatch, NoSuchShape, NotAllowed
+from controller.gpus.nodes import NodeMatch, NoMatchingNode, NotAllowed
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from tests.skypilot.cluster import CONTEXT, GFD, GKE, GPU, KARPENTER, SKYPILOT, Cluster, Object, kubeconfig, node, pod
 
@@ -99,9 +99,9 @@ class TestParity:
     @pytest.mark.parametrize("kind", [Kind("L4", 3), Kind("H100", 1), Kind("A100-40GB", 16), Kind("FOO", 1)])
     def test_both_know_what_is_not_there(self, cluster: Cluster, nodes: list[Object], kind: Kind) -> None:
         cluster.nodes = nodes
-        with pytest.raises(NoSuchShape):
+        with pytest.raises(NoMatchingNode):
             gpu_nodes.match(nodes, [], kind)
-        with pytest.raises(NoSuchShape):
+        with pytest.raises(NoMatchingNode):
             SkyGpuFinder().match(kind)
 
     def test_both_leave_out_nodes_that_take_no_pods(self, cluster: Cluster, nodes: list[Object]) -> None:
@@ -111,9 +111,9 @@ class TestParity:
         assert SkyGpuFinder().offers() == gpu_nodes.offers(cluster.nodes, [])
         assert SkyGpuFinder().match(L4) == gpu_nodes.match(cluster.nodes, [], L4)
         for count in (2, 4):
-            with pytest.raises(NoSuchShape):
+            with pytest.raises(NoMatchingNode):
                 gpu_nodes.match(cluster.nodes, [], Kind("L4", count))
-            with pytest.raises(NoSuchShape):
+            with pytest.raises(NoMatchingNode):
                 SkyGpuFinder().match(Kind("L4", count))
 
     def test_both_count_what_is_free_on_a_tainted_node(self, cluster: Cluster, nodes: list[Object]) -> None:
@@ -134,7 +134,7 @@ class TestDifferences:
         assert [offer.accelerator for offer in gpu_nodes.offers(cluster.nodes, [])] == ["A100", "L4"]
         assert [offer.accelerator for offer in SkyGpuFinder().offers()] == ["L4", "unknown"]
         assert gpu_nodes.match(cluster.nodes, [], Kind("A100", 1)).total == 1
-        with pytest.raises(NoSuchShape):
+        with pytest.raises(NoMatchingNode):
             SkyGpuFinder().match(Kind("A100", 1))
 
     def test_of_two_products_that_are_one_accelerator_skypilot_takes_the_first(self, cluster: Cluster) -> None:
@@ -196,7 +196,7 @@ class TestAutoscalers:
 
     def test_it_holds_for_its_own_finder(self, cluster: Cluster) -> None:
         SkyGpuFinder(autoscaler="gke").match(L4)
-        with pytest.raises(NoSuchShape):
+        with pytest.raises(NoMatchingNode):
             SkyGpuFinder().match(L4)
 
     def test_one_that_is_not_known_is_refused_at_once(self, cluster: Cluster) -> None:
@@ -224,7 +224,7 @@ class TestLooks:
     def test_a_gpu_that_no_label_names_is_shown(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {}, 2)]
         assert SkyGpuFinder().offers() == gpu_nodes.offers(cluster.nodes, [])
-        with pytest.raises(NoSuchShape, match="Could not detect GPU labels"):
+        with pytest.raises(NoMatchingNode, match="Could not detect GPU labels"):
             SkyGpuFinder().match(L4)
 
     def test_a_named_context_is_looked_at_and_not_the_current_one(
@@ -264,7 +264,7 @@ class TestLooks:
         config.parent.mkdir()
         try:
             config.write_text("kubernetes: {autoscaler: gke}\n")
-            with pytest.raises(NoSuchShape):
+            with pytest.raises(NoMatchingNode):
                 SkyGpuFinder().match(L4)
             assert config.read_text() == "kubernetes: {autoscaler: gke}\n"
         finally:
@@ -317,29 +317,29 @@ class TestErrors:
             SkyGpuFinder().match(L4)
 
     def test_a_cluster_that_is_not_there_is_a_temporary_error(self, cluster: Cluster) -> None:
-        """Not NoSuchShape: SkyPilot's error for it is a kind of `no resources`."""
+        """Not NoMatchingNode: SkyPilot's error for it is a kind of `no resources`."""
         cluster.close()
         with pytest.raises(TemporaryError, match=r"does not answer .*refused.*try again when it is back"):
             SkyGpuFinder().match(L4)
 
     def test_an_answer_that_breaks_off_is_a_temporary_error(self, cluster: Cluster) -> None:
         cluster.nodes, cluster.cuts_replies = gke(), True
-        with pytest.raises(TemporaryError, match=f"response of the cluster {CONTEXT}"):
+        with pytest.raises(TemporaryError, match=f"the cluster {CONTEXT} sent an incomplete response"):
             SkyGpuFinder().offers()
 
     def test_a_gpu_that_no_node_has_is_named(self, cluster: Cluster) -> None:
         cluster.nodes = gke()
-        with pytest.raises(NoSuchShape, match=r"no node for 1 H100 \(Could not find any node .* with H100\): "):
+        with pytest.raises(NoMatchingNode, match=r"no node for 1 H100 \(Could not find any node .* with H100\): "):
             SkyGpuFinder().match(Kind("H100", 1))
 
     def test_more_gpus_than_a_node_has_are_named(self, cluster: Cluster) -> None:
         cluster.nodes = gke()
-        with pytest.raises(NoSuchShape, match=r"no node for 3 L4 \(No GPU nodes found with 3 or more GPUs\): "):
+        with pytest.raises(NoMatchingNode, match=r"no node for 3 L4 \(No GPU nodes found with 3 or more GPUs\): "):
             SkyGpuFinder().match(Kind("L4", 3))
 
     def test_a_cluster_without_gpus_says_so(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {}, 0)]
-        with pytest.raises(NoSuchShape, match="Could not detect GPU/TPU resources"):
+        with pytest.raises(NoMatchingNode, match="Could not detect GPU/TPU resources"):
             SkyGpuFinder().match(L4)
 
     def test_a_context_that_is_not_there_is_named(self, cluster: Cluster) -> None:
@@ -353,7 +353,7 @@ class TestErrors:
 
     def test_tracebacks_stay_whole(self, cluster: Cluster) -> None:
         cluster.nodes = gke()
-        with pytest.raises(NoSuchShape):
+        with pytest.raises(NoMatchingNode):
             SkyGpuFinder().match(Kind("H100", 1))
         assert not hasattr(sys, "tracebacklimit")
 

@@ -13,7 +13,7 @@ from sky.server import common
 
 from controller.backends.skypilot import attempts
 from controller.backends.skypilot.attempts import TaskStatus
-from controller.backends.skypilot.backend import RELEASE, SkyBackend
+from controller.backends.skypilot.backend import SKY_RELEASE, SkyBackend
 from controller.backends.skypilot.placement import TASK, MachinePlacement
 from controller.backends.skypilot.tasks import SkyTasks, plain, refusal, unanswered
 from controller.gpus.accelerators import Kind
@@ -126,7 +126,7 @@ def test_what_is_submitted_is_a_task(tmp_path: Path, stage: Stage, kinds: tuple[
         stage,
         settings,
         cluster.template(stage),
-        release=RELEASE,
+        release=SKY_RELEASE,
         completions=1,
         parallelism=1,
         placement=MachinePlacement(kinds, spot),

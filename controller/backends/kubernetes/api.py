@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import random
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -18,7 +17,15 @@ from typing import Any
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
-from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError
+from controller.backends.kubernetes.errors import (
+    Expired,
+    Unavailable,
+    certificate_problem,
+    error_status,
+    retry_after,
+    status_error,
+)
+from imgsearch.errors import NotFound, TemporaryError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -37,24 +44,6 @@ WATCH_SECONDS = 60
 """Duration of one watch: a connection that has died silently is noticed after it."""
 
 _backoff = wait_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE)
-
-
-class AlreadyExists(PermanentError):
-    """An object of that name exists."""
-
-
-class Expired(TemporaryError):
-    """The resourceVersion is too old: list again."""
-
-
-class Unavailable(TemporaryError):
-    """The API server does not answer, or answers 429 or 5xx: a retry may succeed."""
-
-    def __init__(self, address: str, problem: str, *, retry_after: float = 0.0) -> None:
-        super().__init__(f"the cluster at {address} {problem}: try again when it is back")
-        self.problem = problem
-        self.retry_after = retry_after
-        """Seconds that the server asks to wait."""
 
 
 class Api:
@@ -151,11 +140,11 @@ class Api:
             try:
                 if response.is_error:
                     response.read()
-                    raise _status_error(_status(response), self._address)
+                    raise status_error(error_status(response), self._address)
                 for line in response.iter_lines():
                     event = json.loads(line)
                     if event["type"] == "ERROR":
-                        raise _status_error(event["object"], self._address)
+                        raise status_error(event["object"], self._address)
                     yield event
             finally:
                 response.close()
@@ -188,7 +177,8 @@ class Api:
             return response.json()  # type: ignore[no-any-return]
         except ValueError as error:
             raise UsageError(
-                f"{self._address} is not the API of a Kubernetes: it answers {response.text[:50]!r}"
+                f"{self._address} is not the API server of a cluster (its response: {response.text[:50]!r}): correct "
+                "the address in the kubeconfig"
             ) from error
 
     def _request(self, method: str, path: str, *, patience: float | None = None, **kwargs: Any) -> httpx.Response:
@@ -219,24 +209,24 @@ class Api:
         try:
             response = self._http.request(method, path, headers={**self._headers(), **(headers or {})}, **kwargs)
         except httpx.HTTPError as error:
-            if problem := _certificate_problem(error):
+            if problem := certificate_problem(error):
                 raise UsageError(f"invalid certificate of the cluster at {self._address}: {problem}") from error
             raise Unavailable(self._address, f"does not answer ({error or type(error).__name__})") from error
         self._has_answered = True
         if response.is_success:
             return response
-        status = _status(response)
+        status = error_status(response)
         if response.status_code == 429 or response.status_code >= 500:
             problem = f"answers {status['code']} ({status['message']})"
-            raise Unavailable(self._address, problem, retry_after=_retry_after(response.headers))
-        raise _status_error(status, self._address)
+            raise Unavailable(self._address, problem, retry_after=retry_after(response.headers))
+        raise status_error(status, self._address)
 
     def _warn(self, attempt: RetryCallState) -> None:
         log.warning(
-            "the cluster at %s %s; attempt %d in %.1f s",
+            "the cluster at %s %s; retry %d follows in %.1f s",
             self._address,
             _unavailable(attempt).problem,
-            attempt.attempt_number + 1,
+            attempt.attempt_number,
             attempt.upcoming_sleep,
         )
 
@@ -260,51 +250,5 @@ def _unavailable(attempt: RetryCallState) -> Unavailable:
     return error
 
 
-def _status(response: httpx.Response) -> Object:
-    """The metav1 Status of an error; its message may come from a proxy instead."""
-    try:
-        status = response.json()
-    except ValueError:
-        status = None
-    if not isinstance(status, dict) or "message" not in status:
-        status = {"message": " ".join(response.text[:200].split()) or response.reason_phrase}
-    return {**status, "code": response.status_code}
-
-
-def _status_error(status: Mapping[str, Any], address: str) -> Exception:
-    """The error of a metav1 Status (https://kubernetes.io/docs/reference/using-api/api-concepts/)."""
-    message = status.get("message", "no reason given")
-    match status.get("code"):
-        case 401:
-            return UsageError(f"authentication failed (401) at the cluster {address}: log in again")
-        case 403:
-            return PermanentError(f"the cluster refuses: {message}")
-        case 404:
-            return NotFound(message)
-        case 409 if status.get("reason") == "AlreadyExists":
-            return AlreadyExists(message)
-        case 410:
-            return Expired(message)
-        case 400 | 422:
-            return UsageError(f"the cluster refuses: {message}")
-        case _:
-            return TemporaryError(f"the cluster at {address} answers {status.get('code')}: {message}")
-
-
 def _selectors(labels: str, fields: str) -> dict[str, str]:
     return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", fields)) if text}
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    try:
-        return float(headers.get("Retry-After", 0))
-    except ValueError:  # a date: our own pause is as good
-        return 0.0
-
-
-def _certificate_problem(error: BaseException | None) -> str | None:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message
-        error = error.__cause__ or error.__context__
-    return None

@@ -1,4 +1,4 @@
-"""Runs Jobs in a Kubernetes, with the PodTemplates of a release of the chart."""
+"""Runs Jobs in a Kubernetes cluster, with the PodTemplates of a release of the chart."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from controller.backends.kubernetes import pods
-from controller.backends.kubernetes.api import AlreadyExists, Api, Object
+from controller.backends.kubernetes.api import Api, Object
+from controller.backends.kubernetes.errors import AlreadyExists
 from controller.backends.kubernetes.gpus import NodeGpus
-from controller.backends.kubernetes.progress import JOBS, PODS, RunProgress
+from controller.backends.kubernetes.progress import JOBS, PODS, POLL_SECONDS, RunProgress
 from controller.backends.kubernetes.query_jobs import run_query_job
+from controller.gpus.pods import requested_gpus
 from controller.jobs import manifests
 from controller.jobs.annotations import Overflow
-from controller.jobs.results import Answer
+from controller.jobs.results import Output
 from controller.jobs.state import JobState, Stage
 from imgsearch import labels
 from imgsearch.errors import NotFound, PermanentError, UsageError
-from imgsearch.settings import LogSettings, Settings
-
-POLL_SECONDS = 1.0
+from imgsearch.settings import Settings
 
 
 class KubernetesBackend:
@@ -92,7 +91,6 @@ class KubernetesBackend:
         self._await_deletion(name)
 
     def widen(self, job: JobState, parallelism: int) -> None:
-        """Lets an active Job have more pods at a time."""
         self._put(self._api.patch(*JOBS, job.name, {"spec": {"parallelism": parallelism}}))
 
     def annotate(self, job: JobState, overflow: Overflow) -> None:
@@ -119,19 +117,18 @@ class KubernetesBackend:
         jobs.sort(key=lambda job: job["metadata"]["creationTimestamp"])
         return list(dict.fromkeys(job["metadata"]["labels"][labels.RUN] for job in jobs))
 
-    def call(self, program: str, verb: str, settings: Settings) -> Answer:
-        quiet = replace(settings, log=LogSettings(level="CRITICAL"))  # a pod's log contains both of its streams
+    def call(self, program: str, verb: str, settings: Settings) -> Output:
         name = f"{self._release}-{verb}-{uuid.uuid4().hex[:6]}"
         template = self._template(manifests.query_pod(verb))
-        job = manifests.query_job(program, verb, quiet, template, release=self._release, name=name)
+        job = manifests.query_job(program, verb, manifests.quiet(settings), template, release=self._release, name=name)
         return run_query_job(self._api, job, f"{program} {verb}", self._progress, clock=self._clock)
 
     def log(self, run: str, stage: Stage, index: int) -> str:
         name = manifests.job_name(self._release, run, stage)
-        listed, _ = self._api.select(*PODS, labels=f"{pods.JOB}={name}")
+        listed, _ = self._api.select(*PODS, labels=f"{pods.JOB_NAME}={name}")
         pod = pods.latest(map(pods.pod_state, listed)).get(index)
         if pod is None:
-            raise UsageError(f"run {run} has no pod of {stage} {index}: a log is deleted with its pod")
+            raise UsageError(f"run {run} has no pod of {stage} {index}: the log was deleted with the pod")
         return self._api.log(pod.name)
 
     def troubles(self) -> list[str]:
@@ -141,7 +138,7 @@ class KubernetesBackend:
 
     def parallelism(self) -> int:
         """The number of pods for which the cluster has GPUs; at least 1."""
-        requested = pods.gpus(self.template(Stage.EMBED)["spec"])
+        requested = requested_gpus(self.template(Stage.EMBED)["spec"])
         try:
             nodes = self._api.nodes() if requested else []
         except PermanentError:  # this account is not allowed to list nodes
@@ -173,8 +170,8 @@ class KubernetesBackend:
     def _no_release(self, missing: str) -> UsageError:
         return UsageError(
             f"namespace {self._api.namespace} has no release {self._release!r} of the chart ({missing} does not "
-            f"exist): helm install {self._release} … -n {self._api.namespace}, or name yours with --release and "
-            "--namespace"
+            f"exist): install it with `helm install {self._release} … -n {self._api.namespace}`, or select yours with "
+            "--release and --namespace"
         )
 
     def _progress(self, selector: str, changed: threading.Event, *, records: bool = False) -> RunProgress:

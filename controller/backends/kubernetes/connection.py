@@ -14,10 +14,10 @@ import httpx
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
+from controller.backends.kubeconfig import DEFAULT_KUBECONFIG
 from controller.backends.kubernetes.api import Api
 from imgsearch.errors import UsageError
 
-KUBECONFIG = "~/.kube/config"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
@@ -32,7 +32,7 @@ def connect(*, kubeconfig: str | None, context: str | None, namespace: str | Non
             kubernetes_config.load_incluster_config(client_configuration=configuration)
             default = (SERVICE_ACCOUNT / "namespace").read_text().strip()
         else:
-            files = kubeconfig or KUBECONFIG
+            files = kubeconfig or DEFAULT_KUBECONFIG
             kubernetes_config.load_kube_config(files, context=context, client_configuration=configuration)
             contexts, active = kubernetes_config.list_kube_config_contexts(files)
             chosen = next((entry for entry in contexts if entry["name"] == context), active)

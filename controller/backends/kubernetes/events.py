@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from controller.backends.kubernetes.api import AlreadyExists, Api
+from controller.backends.kubernetes.api import Api
+from controller.backends.kubernetes.errors import AlreadyExists
 from controller.jobs.state import JobState
 from imgsearch.errors import ImgsearchError
 
@@ -28,7 +29,7 @@ class Events:
         try:
             self._create(job.name, reason, message, warning=warning)
         except ImgsearchError as error:
-            log.warning("no Event was recorded for Job %s: %s", job.name, error)
+            log.warning("cannot record an Event for Job %s: %s", job.name, error)
 
     def _create(self, job: str, reason: str, message: str, *, warning: bool) -> None:
         uid = self._api.get("batch/v1", "jobs", job)["metadata"]["uid"]

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RIGHTS = "docs/gpu-pools.md has the ClusterRole"
-
 
 class NodeGpuFinder:
     """Lists nodes and pods for each question. Raises NotAllowed where this account is not allowed to list nodes. Where
@@ -37,7 +35,9 @@ class NodeGpuFinder:
         try:
             nodes = self._api.nodes()
         except PermanentError as error:
-            raise NotAllowed(f"this account is not allowed to list nodes ({error}): {RIGHTS}") from error
+            raise NotAllowed(
+                f"this account is not allowed to list nodes ({error}): bind the ClusterRole of docs/gpu-pools.md to it"
+            ) from error
         try:
             return nodes, self._api.all_pods()
         except PermanentError:
@@ -56,7 +56,7 @@ class NodeGpus:
         """Converts GPU hours by node into GPU hours by GPU, which is unknown for a node that is gone or hidden."""
         if self._allowed and (unknown := hours.keys() - self._known.keys()):
             self._look_up(unknown)
-        return added(*({self._known.get(name, Gpu()): held} for name, held in hours.items()))
+        return added(*({self._known.get(name, Gpu()): spent} for name, spent in hours.items()))
 
     def _look_up(self, names: Set[str]) -> None:
         """One list for all of them: docs/gpu-pools.md grants the right to list nodes, not to get one."""
@@ -64,6 +64,6 @@ class NodeGpus:
             listed = {node["metadata"]["name"]: Gpu(*labelled(node)) for node in self._api.nodes()}
         except PermanentError as error:
             self._allowed = False
-            log.info("GPU hours are those of the requested GPU, since nodes cannot be listed: %s", error)
+            log.info("cannot list nodes, so all GPU hours count for the GPU that the pods request: %s", error)
             return
         self._known |= {name: listed.get(name, Gpu()) for name in names}

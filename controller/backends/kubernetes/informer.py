@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from controller.backends.kubernetes.api import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE_SECONDS, Api, Expired, Object
+from controller.backends.kubernetes.api import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE_SECONDS, Api, Object
+from controller.backends.kubernetes.errors import Expired
 from imgsearch.errors import ImgsearchError, TemporaryError
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Informer(Generic[T]):
             except TemporaryError as error:
                 if lost > PATIENCE_SECONDS:
                     self._fail(error)
-                log.info("%s; watching again from there", error)
+                log.info("%s; a new watch continues from the last event", error)
             except ImgsearchError as error:
                 self._fail(error)
             # Also after a complete watch: a proxy may end every watch at once.

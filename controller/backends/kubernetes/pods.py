@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-INDEX = "batch.kubernetes.io/job-completion-index"
-JOB = "batch.kubernetes.io/job-name"
+from controller.gpus.pods import ENDED, requested_gpus
+from controller.jobs.results import ErrorResult
+
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+JOB_NAME = "batch.kubernetes.io/job-name"
 JOB_UID = "batch.kubernetes.io/controller-uid"
-ENDED = ("Succeeded", "Failed")
 NODE_REMOVED = "its node was removed"
 NO_REASON = "its pod failed without a reason"
 OUT_OF_MEMORY = "killed: it needs more memory than its limit"
@@ -51,12 +53,12 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
     return PodState(
         name=metadata["name"],
         job_uid=metadata["labels"].get(JOB_UID, ""),
-        index=int(metadata.get("annotations", {}).get(INDEX, 0)),
+        index=int(metadata.get("annotations", {}).get(COMPLETION_INDEX, 0)),
         created=metadata["creationTimestamp"],
         phase=phase,
         result=_result(status, terminated) if phase in ENDED else None,
         waits_for=_waits_for(status) if phase == "Pending" else "",
-        gpus=sum(gpus(pod["spec"]).values()),
+        gpus=sum(requested_gpus(pod["spec"]).values()),
         node=pod["spec"].get("nodeName", ""),
         started=status.get("startTime", ""),
         ended=_ended_at(status, terminated) if phase in ENDED else "",
@@ -79,11 +81,11 @@ def waiting(pods: Iterable[PodState]) -> dict[str, int]:
 
 def waiting_since(pods: Iterable[PodState]) -> str:
     """The time since which some of these pods wait for a node and none has one; empty where one has, or none waits."""
-    known = list(pods)
-    waits = [pod.created for pod in known if pod.phase == "Pending" and not pod.started]
-    if not waits or any(pod.started and pod.phase not in ENDED for pod in known):
+    listed = list(pods)
+    waits = [pod.created for pod in listed if pod.phase == "Pending" and not pod.started]
+    if not waits or any(pod.started and pod.phase not in ENDED for pod in listed):
         return ""
-    return max([min(waits), *(pod.ended for pod in known)])
+    return max([min(waits), *(pod.ended for pod in listed)])
 
 
 def waits(pods: Iterable[PodState], completions: int, since: str) -> dict[int, str]:
@@ -132,9 +134,9 @@ def _ended_at(status: Mapping[str, Any], terminated: Mapping[str, Any] | None) -
 def _result(status: Mapping[str, Any], terminated: Mapping[str, Any] | None) -> Mapping[str, Any]:
     disrupted = any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", []))
     if disrupted and status["phase"] == "Failed":  # a disrupted pod may still succeed
-        return {"error": NODE_REMOVED}
+        return ErrorResult(NODE_REMOVED).to_json()
     if terminated is None:
-        return {"error": status.get("message") or status.get("reason") or NO_REASON}
+        return ErrorResult(status.get("message") or status.get("reason") or NO_REASON).to_json()
     try:
         message = json.loads(terminated.get("message") or "")
         if isinstance(message, dict):
@@ -142,8 +144,8 @@ def _result(status: Mapping[str, Any], terminated: Mapping[str, Any] | None) -> 
     except ValueError:
         pass
     if terminated.get("reason") == "OOMKilled":
-        return {"error": OUT_OF_MEMORY}
-    return {"error": terminated.get("message") or f"exited with code {terminated['exitCode']}; see its log"}
+        return ErrorResult(OUT_OF_MEMORY).to_json()
+    return ErrorResult(terminated.get("message") or f"exited with code {terminated['exitCode']}; see its log").to_json()
 
 
 def _waits_for(status: Mapping[str, Any]) -> str:
@@ -164,7 +166,7 @@ def trouble(pod: Mapping[str, Any]) -> str | None:
     if status.get("phase") == "Succeeded" or conditions.get("Ready", {}).get("status") == "True":
         return None
     if status.get("phase") == "Failed":
-        return f"pod {name} failed: {_result(status, _terminated(status)).get('error', 'interrupted')}"
+        return f"pod {name} failed: {ErrorResult.from_json(_result(status, _terminated(status))).error}"
     terminated = [
         state
         for container in status.get("containerStatuses", [])
@@ -172,13 +174,3 @@ def trouble(pod: Mapping[str, Any]) -> str | None:
     ]
     last = f"; last exit: {terminated[0].get('message') or terminated[0].get('reason')}" if terminated else ""
     return f"pod {name} is not ready: {_waits_for(status) or STILL_STARTING}{last}"
-
-
-def gpus(pod: Mapping[str, Any]) -> dict[str, int]:
-    """GPUs that a PodSpec requests, by resource name (`nvidia.com/gpu`)."""
-    counts: Counter[str] = Counter()
-    for container in pod["containers"]:
-        for name, count in container.get("resources", {}).get("limits", {}).items():
-            if name.endswith("/gpu"):
-                counts[name] += int(count)
-    return dict(counts)

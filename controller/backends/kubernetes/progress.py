@@ -13,7 +13,7 @@ from controller.backends.kubernetes.api import Api, Object
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.informer import Informer
 from controller.backends.kubernetes.pods import PodState
-from controller.jobs.results import IndexReport, progress
+from controller.jobs.results import PROGRESS_LINES, IndexReport, progress
 from controller.jobs.state import JobState, Stage, job_state
 from imgsearch import labels
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError
@@ -22,10 +22,11 @@ log = logging.getLogger(__name__)
 
 JOBS = ("batch/v1", "jobs")
 PODS = ("v1", "pods")
+POLL_SECONDS = 1.0
+"""Time after which a state is read again without an event."""
 LOGS = 5
 """Number of running pods whose logs are read for progress every LOG_SECONDS, in turn: the cost does not grow with the
 run."""
-LOG_LINES = 50
 LOG_SECONDS = 5.0
 
 
@@ -131,7 +132,7 @@ class RunProgress:
         for pod in sorted(running, key=lambda pod: self._log_read_at.get(pod.name, -LOG_SECONDS))[:LOGS]:
             self._log_read_at[pod.name] = self._logs_read_at
             try:
-                self._progress[pod.name] = progress(self._api.tail(pod.name, LOG_LINES).splitlines())
+                self._progress[pod.name] = progress(self._api.tail(pod.name, PROGRESS_LINES).splitlines())
             except TemporaryError as error:  # its node does not answer, and other nodes may not either
                 log.debug("%s", error)
                 break
@@ -158,7 +159,7 @@ class RunProgress:
             self.put(self._api.patch(*JOBS, state.name, {"metadata": {"annotations": record}}))
         except PermanentError as error:  # `status --watch` by a user with read access only
             self._records = False
-            log.info("results are not kept on the Jobs: %s", error)
+            log.info("cannot store results in the annotations of Jobs: %s", error)
 
 
 def _lacks_results(state: JobState) -> bool:

@@ -1,4 +1,4 @@
-"""Errands: short Jobs that run one command of a program in the cluster and return its output."""
+"""Query jobs: short Jobs that run one command of a program in the cluster and return its output."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 
-from controller.backends.kubernetes.api import AlreadyExists, Api, Object
-from controller.backends.kubernetes.progress import JOBS, RunProgress
-from controller.jobs.results import Answer, answer, failure
+from controller.backends.kubernetes.api import Api, Object
+from controller.backends.kubernetes.errors import AlreadyExists
+from controller.backends.kubernetes.progress import JOBS, POLL_SECONDS, RunProgress
+from controller.jobs.results import Output, exit_error, parse_output
 from controller.jobs.state import Phase, Stage
 from imgsearch import labels
 from imgsearch.errors import TemporaryError
@@ -18,7 +19,6 @@ START_SECONDS = 300.0
 """Time for a query job to start."""
 RUN_SECONDS = 3600.0
 """Time for a query job that runs to end: an evaluation reads every vector."""
-POLL_SECONDS = 1.0
 
 
 def run_query_job(
@@ -28,7 +28,7 @@ def run_query_job(
     follow: Callable[[str, threading.Event], RunProgress],
     *,
     clock: Callable[[], float] = time.monotonic,
-) -> Answer:
+) -> Output:
     """Runs a Job of one pod, reads its log and deletes it. `follow` returns the progress of a label selector's Jobs.
 
     Raises the error of the program, and TemporaryError where it does not start or end in time."""
@@ -39,7 +39,7 @@ def run_query_job(
         changed = threading.Event()
         with closing(follow(f"{labels.QUERY}={name}", changed)) as progress:
             pod = _wait(name, progress, changed, clock)
-        return answer(api.log(pod))
+        return parse_output(api.log(pod))
     except ValueError as error:
         raise TemporaryError(f"invalid output of {command}: {error}") from error
     finally:
@@ -57,10 +57,10 @@ def _wait(name: str, progress: RunProgress, changed: threading.Event, clock: Cal
         if state.phase is Phase.COMPLETE and pod:
             return pod.name
         if state.phase is Phase.FAILED:
-            raise failure(pod.code if pod else None, next(iter(state.errors().values()), state.reason))
+            raise exit_error(pod.code if pod else None, next(iter(state.errors().values()), state.reason))
         patience = RUN_SECONDS if pod and pod.phase == "Running" else START_SECONDS
         if clock() >= begun + patience:
             reason = next(iter(state.waiting), "it still runs")
-            raise TemporaryError(f"Job {name} has not ended in {patience:.0f} s: {reason}")
+            raise TemporaryError(f"Job {name} did not end within {patience:.0f} s ({reason}): try again")
         changed.wait(POLL_SECONDS)
         changed.clear()

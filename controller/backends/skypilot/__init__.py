@@ -30,7 +30,7 @@ INSTALL = (
     "SkyPilot is not installed: run `make install-sky` in a checkout and then `.venv-sky/bin/controller …`, or, in a "
     f"new environment, {distribution.install('sky')}"
 )
-HOME = Path("~/.imgsearch/sky")
+SKY_HOME = Path("~/.imgsearch/sky")
 
 
 def installed() -> bool:
@@ -50,7 +50,7 @@ def load() -> Path:
     Raises UsageError where it is not installed."""
     if not installed():
         raise UsageError(INSTALL)
-    home = HOME.expanduser()
+    home = SKY_HOME.expanduser()
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("SKYPILOT_DISABLE_USAGE_COLLECTION", "1")
     # Only during the import: credential plugins of the kubeconfig look for their files in HOME.

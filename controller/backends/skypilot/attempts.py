@@ -16,9 +16,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from controller.jobs import conditions
 from controller.jobs.indexes import format_indexes
 from controller.jobs.manifests import final_codes
-from controller.jobs.results import UNKNOWN_ERROR
+from controller.jobs.results import UNKNOWN_ERROR, ErrorResult
 from imgsearch.errors import ExitCode
 
 RETRY_DELAY = timedelta(seconds=60)
@@ -33,7 +34,7 @@ class TaskStatus(StrEnum):
     """Status of a task at one moment."""
 
     GONE = "gone"
-    """It was never started, it was ended, or its machine was taken away."""
+    """It was never started, it was ended, or its machine was lost."""
     WAITING = "waiting"
     """Its machine is being found or prepared."""
     RUNNING = "running"
@@ -67,7 +68,7 @@ class Exit:
     """Its output."""
 
 
-class Step(StrEnum):
+class IndexStep(StrEnum):
     """Progress of a completion index. The values are in the files of runs, so they stay."""
 
     QUEUED = "wants"
@@ -80,14 +81,14 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True)
-class Index:
-    """One completion index. Times are ISO 8601."""
+class IndexState:
+    """One completion index at one moment. Times are ISO 8601."""
 
-    step: Step = Step.QUEUED
+    step: IndexStep = IndexStep.QUEUED
     succeeded: bool | None = None
     """None before it is decided."""
     failures: int = 0
-    """Failed attempts. A machine that was taken away does not count."""
+    """Failed attempts. A lost machine does not count."""
     since: str = ""
     """The time since which it needs a machine; empty while it has one or is done."""
     reason: str = ""
@@ -102,10 +103,14 @@ class Index:
     total: int = 0
     result: Mapping[str, Any] | None = None
 
+    @property
+    def has_task(self) -> bool:
+        return self.step not in (IndexStep.QUEUED, IndexStep.DONE)
+
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Index:
+    def from_json(cls, entry: Mapping[str, Any]) -> IndexState:
         fields = {FIELDS.get(name, name): value for name, value in entry.items()}
-        return replace(cls(**fields), step=Step(entry["step"]))
+        return replace(cls(**fields), step=IndexStep(entry["step"]))
 
     def to_json(self) -> dict[str, Any]:
         names = {field: name for name, field in FIELDS.items()}
@@ -116,87 +121,81 @@ FIELDS = {"why": "reason", "again": "retry_at"}
 """Fields by their names in the files of runs, where these differ."""
 
 
-def submitted(index: Index, now: datetime) -> Index:
+def submitted(index: IndexState, now: datetime) -> IndexState:
     """The index after its task was submitted."""
-    return replace(index, step=Step.STARTING, since=index.since or _text(now), retry_at="", result=None)
+    return replace(index, step=IndexStep.STARTING, since=index.since or _text(now), retry_at="", result=None)
 
 
-def advanced(index: Index, task: TaskState, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> Index:
+def advanced(
+    index: IndexState, task: TaskState, exit: Exit | None, spec: Mapping[str, Any], now: datetime
+) -> IndexState:
     """The index after its task was observed. `exit` is that of an ENDED task, None where its log has none; `spec` is
     the Job's."""
-    if index.step in (Step.STARTING, Step.RUNNING):
+    if index.step in (IndexStep.STARTING, IndexStep.RUNNING):
         index = _observed(index, task, exit, spec, now)
     gone = not task.machine and task.status is not TaskStatus.WAITING
-    return _stopped(index) if index.step is Step.STOPPING and gone else index
+    return _stopped(index) if index.step is IndexStep.STOPPING and gone else index
 
 
-def given_up(index: Index, error: str, now: datetime) -> Index:
+def given_up(index: IndexState, error: str, now: datetime) -> IndexState:
     """The index as failed, at any step before it is decided."""
-    if index.step is Step.DONE or index.succeeded is not None:
+    if index.step is IndexStep.DONE or index.succeeded is not None:
         return index
-    failed = replace(index, succeeded=False, result={"error": error}, since="", reason="")
-    return replace(failed, step=Step.DONE) if index.step is Step.QUEUED else _stopping(failed, now)
+    failed = replace(index, succeeded=False, result=ErrorResult(error).to_json(), since="", reason="")
+    return replace(failed, step=IndexStep.DONE) if index.step is IndexStep.QUEUED else _stopping(failed, now)
 
 
-def was_refused(index: Index) -> bool:
+def was_refused(index: IndexState) -> bool:
     """Whether it was given up before an attempt ended: no machine can be rented."""
     return index.succeeded is False and index.failures == 0
 
 
-def next_attempts(indexes: Mapping[int, Index], parallelism: int, now: datetime) -> list[int]:
+def next_attempts(indexes: Mapping[int, IndexState], parallelism: int, now: datetime) -> list[int]:
     """Indexes that start now: the lowest first, `parallelism` at a time, stopping ones included."""
-    room = parallelism - sum(index.step not in (Step.QUEUED, Step.DONE) for index in indexes.values())
+    room = parallelism - sum(index.has_task for index in indexes.values())
     ready = [
         number
         for number, index in sorted(indexes.items())
-        if index.step is Step.QUEUED and not (index.retry_at and now < datetime.fromisoformat(index.retry_at))
+        if index.step is IndexStep.QUEUED and not (index.retry_at and now < datetime.fromisoformat(index.retry_at))
     ]
     return ready[: max(0, room)]
 
 
-def status(job: Mapping[str, Any], indexes: Mapping[int, Index]) -> dict[str, Any]:
+def status(job: Mapping[str, Any], indexes: Mapping[int, IndexState]) -> dict[str, Any]:
     """The status of a batch/v1 Job with these indexes."""
     succeeded = {number for number, index in indexes.items() if index.succeeded}
     failed = {number for number, index in indexes.items() if index.succeeded is False}
     status = {
         **job.get("status", {}),
-        "active": sum(index.step in (Step.STARTING, Step.RUNNING) for index in indexes.values()),
+        "active": sum(index.step in (IndexStep.STARTING, IndexStep.RUNNING) for index in indexes.values()),
         "completedIndexes": format_indexes(succeeded),
         "failedIndexes": format_indexes(failed),
     }
     # Only after the last machine is gone: the controller may stop as soon as the Job has ended.
     complete = len(indexes) == job["spec"]["completions"]  # other backends may have the other indexes
-    if complete and all(index.step is Step.DONE for index in indexes.values()):
-        end = max((index.ended for index in indexes.values()), default="")
-        type, reason, message = "Complete", "CompletionsReached", ""
-        if failed:
-            type, reason, message = "Failed", "FailedIndexes", f"indexes {format_indexes(failed)} failed"
-        else:
-            status["completionTime"] = end
-        status["conditions"] = [
-            {"type": type, "status": "True", "reason": reason, "message": message, "lastTransitionTime": end}
-        ]
+    if complete and all(index.step is IndexStep.DONE for index in indexes.values()):
+        status |= conditions.end_status(failed, max((index.ended for index in indexes.values()), default=""))
     return status
 
 
-def waiting(indexes: Mapping[int, Index]) -> dict[str, int]:
+def waiting(indexes: Mapping[int, IndexState]) -> dict[str, int]:
     """Reasons why indexes have no machine, and the number of indexes for each."""
     return dict(Counter(index.reason for index in indexes.values() if index.since and index.reason).most_common())
 
 
-def waiting_since(indexes: Mapping[int, Index]) -> str:
+def waiting_since(indexes: Mapping[int, IndexState]) -> str:
     """The time since which some indexes need a machine and none has one; empty otherwise."""
     times = [index.since for index in indexes.values() if index.since]
-    if not times or any(index.step is Step.RUNNING for index in indexes.values()):
+    if not times or any(index.step is IndexStep.RUNNING for index in indexes.values()):
         return ""
     return max([min(times), *(index.ended for index in indexes.values())])
 
 
-def machine_hours(indexes: Mapping[int, Index], now: datetime) -> float:
+def machine_hours(indexes: Mapping[int, IndexState], now: datetime) -> float:
     """Machine time of all attempts that have started."""
     seconds = 0.0
     for index in indexes.values():
-        seconds += index.seconds + (_seconds(index, now) if index.step is Step.RUNNING else 0.0)
+        seconds += index.seconds + (_seconds(index, now) if index.step is IndexStep.RUNNING else 0.0)
     return seconds / 3600
 
 
@@ -225,12 +224,14 @@ def parse_exit(log: str) -> Exit | None:
     return Exit(int(last[1]), result if isinstance(result, dict) else None, printed)
 
 
-def _observed(index: Index, task: TaskState, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> Index:
+def _observed(
+    index: IndexState, task: TaskState, exit: Exit | None, spec: Mapping[str, Any], now: datetime
+) -> IndexState:
     match task.status:
         case TaskStatus.WAITING:
-            return replace(index, step=Step.STARTING, since=index.since or _text(now), reason=task.reason)
+            return replace(index, step=IndexStep.STARTING, since=index.since or _text(now), reason=task.reason)
         case TaskStatus.RUNNING:
-            return replace(index, step=Step.RUNNING, since="", reason="", started=index.started or _text(now))
+            return replace(index, step=IndexStep.RUNNING, since="", reason="", started=index.started or _text(now))
         case TaskStatus.ENDED:
             return _exited(index, exit, spec, now)
         case TaskStatus.GONE:
@@ -241,7 +242,7 @@ def _observed(index: Index, task: TaskState, exit: Exit | None, spec: Mapping[st
             return given_up(index, task.reason, now)
 
 
-def _exited(index: Index, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> Index:
+def _exited(index: IndexState, exit: Exit | None, spec: Mapping[str, Any], now: datetime) -> IndexState:
     # It may have started and ended between two observations.
     ran = replace(index, started=index.started or _text(now), since="", reason="", result=_result(exit))
     if exit is not None and exit.code == ExitCode.DONE:
@@ -253,26 +254,26 @@ def _exited(index: Index, exit: Exit | None, spec: Mapping[str, Any], now: datet
 
 def _result(exit: Exit | None) -> Mapping[str, Any]:
     if exit is None:
-        return {"error": UNKNOWN_ERROR}
+        return ErrorResult(UNKNOWN_ERROR).to_json()
     if exit.result is not None:
         return exit.result
     if exit.code == ExitCode.DONE:
         return {}
     reason = "killed: probably out of memory" if exit.code == KILLED else f"exited with code {exit.code}"
-    return {"error": f"{reason}; see its log"}
+    return ErrorResult(f"{reason}; see its log").to_json()
 
 
-def _stopping(index: Index, now: datetime) -> Index:
+def _stopping(index: IndexState, now: datetime) -> IndexState:
     used = _seconds(index, now) if index.started else 0.0
     ended = _text(now) if index.started or index.succeeded is not None else index.ended
-    return replace(index, step=Step.STOPPING, started="", ended=ended, seconds=index.seconds + used)
+    return replace(index, step=IndexStep.STOPPING, started="", ended=ended, seconds=index.seconds + used)
 
 
-def _stopped(index: Index) -> Index:
-    return replace(index, step=Step.QUEUED if index.succeeded is None else Step.DONE)
+def _stopped(index: IndexState) -> IndexState:
+    return replace(index, step=IndexStep.QUEUED if index.succeeded is None else IndexStep.DONE)
 
 
-def _seconds(index: Index, now: datetime) -> float:
+def _seconds(index: IndexState, now: datetime) -> float:
     return max(0.0, (now - datetime.fromisoformat(index.started)).total_seconds())
 
 

@@ -10,28 +10,29 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from controller.backends.files import runs_below
-from controller.backends.kubernetes import pods
 from controller.backends.skypilot import attempts
-from controller.backends.skypilot.attempts import Index, Step, TaskStatus
+from controller.backends.skypilot.attempts import IndexState, IndexStep, TaskStatus
 from controller.backends.skypilot.jobfiles import JobFolder, StoredJob
 from controller.backends.skypilot.placement import pod_template
 from controller.backends.skypilot.reconciler import Reconciler, Tasks, task_name
 from controller.backends.skypilot.taskfiles import TASKS, read_task
-from controller.jobs.manifests import job_name, must_be_same
-from controller.jobs.results import Answer, IndexReport, answer, failure
+from controller.gpus.pods import requested_gpus
+from controller.jobs.manifests import job_name, must_be_same, quiet
+from controller.jobs.results import ErrorResult, IndexReport, Output, exit_error, parse_output
 from controller.jobs.state import JobState, Stage, job_state
 from controller.jobs.usage import Gpu
 from imgsearch import labels
 from imgsearch.errors import ExitCode, PermanentError, TemporaryError, UsageError
-from imgsearch.settings import LogSettings, Settings
+from imgsearch.settings import Settings
 
-RELEASE = "imgsearch"
+SKY_RELEASE = "imgsearch"
+"""The release in the names of Jobs and tasks on rented machines."""
 PYTHON = "/opt/venv/bin/python"
 """The Python of our images; it is not on the PATH of SkyPilot's login shell."""
 SECRETS = (
@@ -62,7 +63,7 @@ PARALLELISM = 4
 class Taken:
     """Indexes of a Kubernetes Job that run on rented machines."""
 
-    indexes: Mapping[int, Index]
+    indexes: Mapping[int, IndexState]
     gpus: int
     """GPUs of each machine."""
     gpu: Gpu
@@ -106,7 +107,7 @@ class SkyBackend:
             if stored := folder.read():
                 must_be_same(stored.job, job)
                 return
-            self._start(folder, job, dict.fromkeys(range(job["spec"]["completions"]), Index()))
+            self._start(folder, job, dict.fromkeys(range(job["spec"]["completions"]), IndexState()))
 
     def delete(self, name: str) -> None:
         folder = JobFolder(self._jobs / name)
@@ -115,7 +116,7 @@ class SkyBackend:
         with folder.locked():
             stored = folder.read()
             indexes = stored.indexes if stored else {}
-            left = [task_name(name, i) for i, index in indexes.items() if index.step not in (Step.QUEUED, Step.DONE)]
+            left = [task_name(name, i) for i, index in indexes.items() if index.has_task]
             while left:
                 states = self._tasks.states(left)
                 left = [task for task in left if states[task].machine or states[task].status is TaskStatus.WAITING]
@@ -148,14 +149,14 @@ class SkyBackend:
             owner = stored.job["metadata"]["annotations"].get(labels.OVERFLOW_OF)
             if owner is None:
                 run = job["metadata"]["labels"][labels.RUN]
-                raise UsageError(f"run {run} exists as one of --backend sky on this machine: use another --run")
+                raise UsageError(f"run {run} exists on this machine with --backend sky: use another --run")
             if owner != job["metadata"]["annotations"][labels.OVERFLOW_OF]:
                 self.delete(folder.name)
         self._runs.add(job["metadata"]["labels"][labels.RUN])
         with folder.locked():
             stored = folder.read()
             indexes = stored.indexes if stored else {}
-            new = {i: Index() for i in numbers if i not in indexes or attempts.was_refused(indexes[i])}
+            new = {i: IndexState() for i in numbers if i not in indexes or attempts.was_refused(indexes[i])}
             if new:
                 self._start(folder, stored.job if stored else job, {**indexes, **new})
 
@@ -181,18 +182,17 @@ class SkyBackend:
     def check(self, job: Mapping[str, Any]) -> None:
         """Raises UsageError for a Job that this backend cannot run."""
         if job["metadata"]["labels"].get(labels.QUEUE):
-            raise UsageError("a Kueue queue exists in a cluster only: omit jobs.queue")
+            raise UsageError("jobs.queue needs a cluster with Kueue: remove it, or remove --backend sky")
 
     def runs(self) -> list[str]:
         return runs_below(self._jobs)
 
-    def call(self, program: str, verb: str, settings: Settings) -> Answer:
+    def call(self, program: str, verb: str, settings: Settings) -> Output:
         """Rents a machine for one command: this takes minutes."""
-        quiet = replace(settings, log=LogSettings(level="CRITICAL"))  # a task's log contains both of its streams
-        name = f"{RELEASE}-{verb}-{uuid.uuid4().hex[:6]}"
+        name = f"{SKY_RELEASE}-{verb}-{uuid.uuid4().hex[:6]}"
         task = read_task(self._files, Stage.INGEST)
         task |= {
-            "envs": quiet.to_env(),
+            "envs": quiet(settings).to_env(),
             "run": attempts.script(f"{PYTHON} -m {program} {verb}"),
             "secrets": self._secrets,
         }
@@ -202,8 +202,9 @@ class SkyBackend:
             if exit is None:
                 raise TemporaryError(f"{program} {verb} exited without a result on its machine: try again")
             if exit.code != ExitCode.DONE:
-                raise failure(exit.code, str((exit.result or {}).get("error", f"exited with code {exit.code}")))
-            return answer(exit.printed)
+                error = ErrorResult.from_json(exit.result).error if exit.result else f"exited with code {exit.code}"
+                raise exit_error(exit.code, error)
+            return parse_output(exit.printed)
         except ValueError as error:
             raise TemporaryError(f"invalid output of {program} {verb}: {error}") from error
         finally:
@@ -213,8 +214,8 @@ class SkyBackend:
         folder = self._folder(run, stage)
         stored = folder.read()
         if stored is None or index not in stored.indexes:
-            raise UsageError(f"run {run} has no {stage} {index} on this machine")
-        running = stored.indexes[index].step is Step.RUNNING
+            raise UsageError(f"run {run} has no {stage} log of shard {index} on this machine")
+        running = stored.indexes[index].step is IndexStep.RUNNING
         return folder.read_log(index) + (self._tasks.log(task_name(folder.name, index)) if running else "")
 
     def troubles(self) -> list[str]:
@@ -225,13 +226,13 @@ class SkyBackend:
                 folder = self._folder(run, stage)
                 stored = folder.read()
                 if stored and not stored.ended and self._age(folder) > timedelta(seconds=4 * CHECK_SECONDS):
-                    troubles.append(f"no controller advances run {run} ({stage}): run the same command to continue it")
+                    troubles.append(f"run {run} ({stage}) has no controller: give the same command again to resume it")
         return troubles
 
     def parallelism(self) -> int:
         return PARALLELISM
 
-    def _start(self, folder: JobFolder, job: Mapping[str, Any], indexes: Mapping[int, Index]) -> None:
+    def _start(self, folder: JobFolder, job: Mapping[str, Any], indexes: Mapping[int, IndexState]) -> None:
         """Stores a Job with these indexes and checks it for the first time. Its lock is held."""
         status = {"startTime": self._now().isoformat(timespec="seconds")}
         folder.write_indexes(indexes)
@@ -270,15 +271,15 @@ class SkyBackend:
             if task.status is TaskStatus.REFUSED:
                 raise PermanentError(task.reason)
             if task.status in (TaskStatus.UNAVAILABLE, TaskStatus.GONE):
-                raise TemporaryError(task.reason or f"the machine of {name} was taken away: try again")
+                raise TemporaryError(task.reason or f"the machine of {name} was lost: try again")
             if self._now() >= deadline:
                 reason = task.reason or task.status
-                raise TemporaryError(f"{name} has not ended in {QUERY_SECONDS:.0f} s: {reason}")
+                raise TemporaryError(f"task {name} did not end within {QUERY_SECONDS:.0f} s ({reason}): try again")
             self._sleep(CHECK_SECONDS)
 
     def _folder(self, run: str, stage: Stage) -> JobFolder:
-        return JobFolder(self._jobs / job_name(RELEASE, run, stage))
+        return JobFolder(self._jobs / job_name(SKY_RELEASE, run, stage))
 
 
 def _gpus_per_machine(job: Mapping[str, Any]) -> int:
-    return sum(pods.gpus(job["spec"]["template"]["spec"]).values())
+    return sum(requested_gpus(job["spec"]["template"]["spec"]).values())

@@ -10,7 +10,7 @@ from typing import Any
 
 from controller.backends.skypilot import load, whole_tracebacks
 from controller.gpus.accelerators import Kind
-from controller.gpus.nodes import AUTOSCALER_ADVICE, SPOT_LABELS, UNKNOWN, NodeMatch, NoSuchShape, NotAllowed, Offer
+from controller.gpus.nodes import AUTOSCALER_ADVICE, UNKNOWN, NodeMatch, NoMatchingNode, NotAllowed, Offer, is_spot
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,9 @@ class SkyGpuFinder:
         from sky.utils.kubernetes_enums import KubernetesAutoscalerType
 
         annotations.clear_request_level_cache()
-        known = [type.value for type in KubernetesAutoscalerType]
-        if autoscaler is not None and autoscaler not in known:
-            raise UsageError(f"invalid autoscaler {autoscaler!r}: choose one of {', '.join(known)}")
+        autoscalers = [type.value for type in KubernetesAutoscalerType]
+        if autoscaler is not None and autoscaler not in autoscalers:
+            raise UsageError(f"invalid autoscaler {autoscaler!r}: choose one of {', '.join(autoscalers)}")
         chosen = context or utils.get_current_kube_config_context_name()
         if chosen is None:
             raise UsageError("no cluster is configured: set KUBECONFIG, or give a --context")
@@ -79,7 +79,7 @@ class SkyGpuFinder:
     def match(self, kind: Kind) -> NodeMatch:
         """The nodes for pods of this kind, whether their GPUs are free or not.
 
-        Raises NoSuchShape, and the errors of `offers`."""
+        Raises NoMatchingNode, and the errors of `offers`."""
         from sky.provision.kubernetes import utils
 
         with self._errors_translated(kind):
@@ -91,7 +91,7 @@ class SkyGpuFinder:
             resource = utils.get_gpu_resource_key(self._context)
         fitting = [node for node in nodes if node.labels.get(key) in values and node.gpus >= kind.count]
         if self._autoscaler is None and not fitting:
-            raise self._no_such_shape(kind, reason or "All nodes that have it are cordoned")
+            raise self._no_matching_node(kind, reason or "All nodes that have it are cordoned")
         return NodeMatch(
             kind=kind,
             resource=resource,
@@ -118,9 +118,11 @@ class SkyGpuFinder:
         except exceptions.ResourcesUnavailableError as error:
             if kind is None:
                 raise PermanentError(f"SkyPilot cannot read the nodes of {self._context}: {error}") from error
-            raise self._no_such_shape(kind, str(error)) from error
+            raise self._no_matching_node(kind, str(error)) from error
         except (urllib3.exceptions.HTTPError, ijson.JSONError) as error:  # an incomplete response
-            raise TemporaryError(f"incomplete response of the cluster {self._context} ({error}): try again") from error
+            raise TemporaryError(
+                f"the cluster {self._context} sent an incomplete response ({error}): try again"
+            ) from error
         except ValueError as error:
             raise PermanentError(f"SkyPilot cannot read the nodes of {self._context}: {error}") from error
 
@@ -156,7 +158,7 @@ class SkyGpuFinder:
                 raise
             if not self._has_warned:
                 self._has_warned = True
-                log.warning("the number of free GPUs is unknown: %s", reason)
+                log.warning("cannot count free GPUs: %s", reason)
             return None
         return used  # type: ignore[no-any-return]
 
@@ -170,14 +172,14 @@ class SkyGpuFinder:
                 everywhere = "" if kind == "nodes" else " of all namespaces"
                 return NotAllowed(
                     f"this account is not allowed to list the {kind}{everywhere} of {self._context}: bind a "
-                    f"ClusterRole to it that has the verb list on {kind}"
+                    f"ClusterRole with the verb list on {kind} to it (docs/gpu-pools.md)"
                 )
         reason = getattr(cause, "reason", None) or cause or error
         return TemporaryError(f"the cluster {self._context} does not answer ({reason}): try again when it is back")
 
-    def _no_such_shape(self, kind: Kind, reason: str) -> NoSuchShape:
+    def _no_matching_node(self, kind: Kind, reason: str) -> NoMatchingNode:
         cause = reason.split(". ")[0].rstrip(".")
-        return NoSuchShape(
+        return NoMatchingNode(
             f"{self._context} has no node for {kind.count} {kind.name} ({cause}): choose one of the GPUs that "
             f"`controller pools` lists, or {AUTOSCALER_ADVICE}"
         )
@@ -193,12 +195,12 @@ class _Node:
 
     @property
     def spot(self) -> bool:
-        return any(self.labels.get(key) == value for key, value in SPOT_LABELS.items())
+        return is_spot(self.labels)
 
 
 def _free(nodes: Sequence[_Node]) -> int | None:
-    known = [node.free for node in nodes if node.free is not None]
-    return sum(known) if len(known) == len(nodes) else None
+    counts = [node.free for node in nodes if node.free is not None]
+    return sum(counts) if len(counts) == len(nodes) else None
 
 
 def _accelerator(formatter: Any, labels: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.backends.files import write_json
-from controller.backends.skypilot.attempts import Index, Step
+from controller.backends.skypilot.attempts import IndexState, IndexStep
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -29,11 +29,11 @@ class StoredJob:
     """A Job and the state of its indexes."""
 
     job: dict[str, Any]
-    indexes: dict[int, Index]
+    indexes: dict[int, IndexState]
 
     @property
     def ended(self) -> bool:
-        return all(index.step is Step.DONE for index in self.indexes.values())
+        return all(index.step is IndexStep.DONE for index in self.indexes.values())
 
 
 class JobFolder:
@@ -53,7 +53,7 @@ class JobFolder:
             entries = json.loads((self._path / "indexes.json").read_text())["indexes"]
         except FileNotFoundError:
             return None
-        return StoredJob(job, {int(number): Index.from_json(entry) for number, entry in entries.items()})
+        return StoredJob(job, {int(number): IndexState.from_json(entry) for number, entry in entries.items()})
 
     def checked_at(self) -> datetime:
         """The time of the last check of its tasks, by any controller."""
@@ -62,7 +62,7 @@ class JobFolder:
     def write_job(self, job: Mapping[str, Any]) -> None:
         write_json(self._path / "job.json", job)
 
-    def write_indexes(self, indexes: Mapping[int, Index], checked_at: datetime = NEVER) -> None:
+    def write_indexes(self, indexes: Mapping[int, IndexState], checked_at: datetime = NEVER) -> None:
         entries = {number: index.to_json() for number, index in indexes.items()}
         write_json(self._path / "indexes.json", {"looked": checked_at.isoformat(), "indexes": entries})
 

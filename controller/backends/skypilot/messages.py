@@ -9,7 +9,7 @@ from dataclasses import dataclass
 NOISE = re.compile(r"<sky-payload.*?</sky-payload>|\x1b\[[0-9;]*m|[➜✔✗]")
 FAILED = re.compile(r"Error executing command(?!:).*?(?: on \S+: ?(?P<message>.*))?")
 MESSAGE = re.compile(r"on \S+: ?(?P<message>.*)")
-"""The last line of a remote command of several lines, after which its message stands."""
+"""The last line of a remote command of several lines; its message follows."""
 
 
 def clean(text: str) -> str:
@@ -46,7 +46,7 @@ def readable(log: Iterable[str]) -> Iterator[Line]:
             yield Line(text, failed)
 
 
-def failure(name: str, output: Iterable[Line], errors: Sequence[str]) -> str:
+def failure_reason(name: str, output: Iterable[Line], errors: Sequence[str]) -> str:
     """The reason why a pool failed. The last error names the step, and the output contains the message of the program
     that failed in it."""
     step = (errors[-1] if errors else "no reason given").removeprefix(f"{name}: ").split(". ")[0].rstrip(".")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from controller.backends.files import read_yaml, write_yaml
-from controller.backends.kubernetes.kubeconfig import Kubeconfig, MissingEntry
+from controller.backends.kubeconfig import Kubeconfig, MissingEntry
 from controller.backends.skypilot import load, whole_tracebacks
-from controller.backends.skypilot.messages import Line, failure, readable
+from controller.backends.skypilot.messages import Line, failure_reason, readable
 from imgsearch.errors import TemporaryError, UsageError
 
 log = logging.getLogger(__name__)
@@ -53,12 +53,12 @@ class ProvisioningFailed(TemporaryError):
 
 
 def ensure_pool(
-    name: str, file: Path | None = None, *, kubeconfig: str | None = None, tell: Callable[[str], None] = log.info
+    name: str, file: Path | None = None, *, kubeconfig: str | None = None, report: Callable[[str], None] = log.info
 ) -> str:
     """The context of a pool: one of that name in the kubeconfig, or `ssh-NAME`. Where neither exists, `sky ssh up`
-    installs a Kubernetes (k3s) on the machines that `file` lists under this name
+    installs Kubernetes (k3s) on the machines that `file` lists under this name
     (https://docs.skypilot.co/en/latest/reservations/existing-machines.html), which takes minutes, and adds its context
-    to the kubeconfig; the current context does not change. `tell` receives the progress.
+    to the kubeconfig; the current context does not change. `report` receives the progress.
 
     No API server of SkyPilot is started. The context works on this machine only: it is an SSH tunnel.
 
@@ -66,31 +66,31 @@ def ensure_pool(
     SkyPilot's log."""
     config = Kubeconfig.of(kubeconfig)
     context = f"ssh-{name}"
-    for known in (name, context):
-        if known in config.contexts():
-            return known
+    for existing in (name, context):
+        if existing in config.contexts():
+            return existing
     if file is None:
         raise UsageError(
             f"the kubeconfig has no context {name} or {context}: use one of its contexts "
-            f"({', '.join(config.contexts()) or 'none'}), or make a pool: `controller pools up {name} --file …`"
+            f"({', '.join(config.contexts()) or 'none'}), or create a pool with `controller pools up {name} --file …`"
         )
     home = load()
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         raise UsageError(f"`sky ssh up` needs programs that are not installed: install {', '.join(missing)}")
     pools = _Pools(home)
     pool, hosts = pools.read(name, file.expanduser())
-    ours = K3S if name in pools.names() else set()  # left by an earlier attempt
+    installed = K3S if name in pools.names() else set()  # left by an earlier attempt
     for host in hosts:
-        if trace := _kubernetes(host, but=ours):
+        if trace := _kubernetes(host, ignored=installed):
             raise UsageError(
-                f"{host['ip']} runs a Kubernetes already ({trace}): use the context of its own kubeconfig, or remove "
+                f"{host['ip']} already runs Kubernetes ({trace}): use the context of its own kubeconfig, or remove "
                 "the machine from the pool"
             )
     pools.put(name, pool)
     scratch = Kubeconfig.of(str(home / ".kube" / "config"))
     scratch.begin({**config.servers(), **_busy()})
-    tell(f"SkyPilot installs a Kubernetes on {len(hosts)} machines")
-    for line in _ssh(home, name, "up", tell):
+    report(f"SkyPilot installs Kubernetes on {', '.join(host['ip'] for host in hosts)}; this takes minutes")
+    for line in _ssh(home, name, "up", report):
         if line.startswith("Failed to") and "Prometheus" not in line:  # which is not needed
             log.warning("pool %s: %s", name, line)
     try:
@@ -100,9 +100,9 @@ def ensure_pool(
     return context
 
 
-def remove_pool(name: str, *, kubeconfig: str | None = None, tell: Callable[[str], None] = log.info) -> None:
-    """Removes a Kubernetes that `ensure_pool` installed from its machines, and its context from the kubeconfig. On each
-    machine `sky ssh down` removes /etc/rancher, /var/lib/rancher, /var/lib/kubelet, /etc/kubernetes and ~/.kube.
+def remove_pool(name: str, *, kubeconfig: str | None = None, report: Callable[[str], None] = log.info) -> None:
+    """Removes the Kubernetes that `ensure_pool` installed from its machines, and its context from the kubeconfig. On
+    each machine `sky ssh down` removes /etc/rancher, /var/lib/rancher, /var/lib/kubelet, /etc/kubernetes and ~/.kube.
 
     No API server of SkyPilot is started.
 
@@ -112,17 +112,17 @@ def remove_pool(name: str, *, kubeconfig: str | None = None, tell: Callable[[str
     pools = _Pools(home)
     if name not in pools.names():
         raise UsageError(
-            f"`controller pools up` has not made pool {name} (its pools: {', '.join(pools.names()) or 'none'}): remove "
-            "it with the program that made it"
+            f"pool {name} was not created by `controller pools up` (its pools: {', '.join(pools.names()) or 'none'}): "
+            "remove it with the program that created it"
         )
     _, hosts = pools.read(name, pools.file)
     for host in hosts:
-        if trace := _kubernetes(host, but=K3S, must_answer=True):
+        if trace := _kubernetes(host, ignored=K3S, must_answer=True):
             raise UsageError(
-                f"{host['ip']} has a Kubernetes that is not SkyPilot's ({trace}), which `sky ssh down` would destroy: "
+                f"{host['ip']} runs a Kubernetes that SkyPilot did not install ({trace}) and would destroy: "
                 f"remove the machine from {pools.file}, and uninstall SkyPilot's k3s by hand"
             )
-    lines = _ssh(home, name, "down", tell)
+    lines = _ssh(home, name, "down", report)
     config = Kubeconfig.of(kubeconfig)
     config.drop(f"ssh-{name}")
     pools.remove(name)
@@ -174,9 +174,10 @@ def _absolute(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**entry, "identity_file": os.path.abspath(os.path.expanduser(key))} if key else dict(entry)
 
 
-def _kubernetes(host: Mapping[str, Any], *, but: set[str], must_answer: bool = False) -> str | None:
-    """A process or file of a Kubernetes other than `but` on a machine. None where there is none, and where the machine
-    does not answer, since SkyPilot's own error is more detailed. Raises TemporaryError where it must answer."""
+def _kubernetes(host: Mapping[str, Any], *, ignored: set[str], must_answer: bool = False) -> str | None:
+    """A process or file of Kubernetes on a machine, except `ignored` processes. None where there is none, and where
+    the machine does not answer, since SkyPilot's own error is more detailed. Raises TemporaryError where it must
+    answer."""
     key = ("-o", "IdentitiesOnly=yes", "-i", host["identity_file"]) if host["identity_file"] else ()
     address = f"{host['user']}@{host['ip']}" if host["user"] else host["ip"]
     probe = subprocess.run([*SSH, *key, address, PROBE], capture_output=True, text=True, errors="replace", check=False)
@@ -185,14 +186,13 @@ def _kubernetes(host: Mapping[str, Any], *, but: set[str], must_answer: bool = F
             return None
         reason = (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise TemporaryError(f"{host['ip']} does not answer ({reason}): nothing has changed, try again when it does")
-    traces = [line for line in probe.stdout.splitlines() if line.startswith("/") or line in (KUBERNETES | K3S) - but]
-    return traces[0] if traces else None
+    processes = (KUBERNETES | K3S) - ignored
+    return next((line for line in probe.stdout.splitlines() if line.startswith("/") or line in processes), None)
 
 
-def _ssh(home: Path, name: str, action: str, tell: Callable[[str], None]) -> list[str]:
+def _ssh(home: Path, name: str, action: str, report: Callable[[str], None]) -> list[str]:
     """Runs `sky ssh` and returns the lines of its output. Raises ProvisioningFailed."""
-    # Its last step runs `sky check`, which would use an API server. Its result is not used, so it gets a program that
-    # does sky.
+    # Its last step runs `sky check`, which would use an API server. Its result is not used, so this `sky` does nothing.
     sky = home / "bin" / "sky"
     sky.parent.mkdir(exist_ok=True)
     sky.write_text("#!/bin/sh\n")
@@ -219,11 +219,11 @@ def _ssh(home: Path, name: str, action: str, tell: Callable[[str], None]) -> lis
             assert process.stdout is not None
             for line in readable(process.stdout):
                 lines.append(line)
-                tell(line.text)
+                report(line.text)
         stderr.seek(0)
         errors = [line.text for line in readable(stderr)]
     if process.returncode:
-        raise ProvisioningFailed(f"`sky ssh {action}` of {name} failed: {failure(name, lines, errors)}")
+        raise ProvisioningFailed(f"`sky ssh {action}` of {name} failed: {failure_reason(name, lines, errors)}")
     return [line.text for line in lines]
 
 

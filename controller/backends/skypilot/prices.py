@@ -20,7 +20,7 @@ CATALOGUE_SECONDS = 30.0
 """Time for the first twenty downloads; SkyPilot has no timeout for a firewall that drops packets."""
 UNPRICED = ("kubernetes", "slurm", "ssh", "vsphere")
 """The user's own clusters: they have no price list, and SkyPilot would connect to them."""
-SAME = {"H100-80GB": "H100"}
+PRICE_LIST_NAMES = {"H100-80GB": "H100"}
 """Names in price lists by names in node labels, where they differ."""
 
 
@@ -29,7 +29,7 @@ def prices(accelerator: str) -> list[Price]:
     (https://github.com/skypilot-org/skypilot-catalog). Empty with a warning where no list is available.
 
     Raises UsageError where SkyPilot is not installed."""
-    wanted = SAME.get(accelerator.upper(), accelerator).upper()
+    wanted = PRICE_LIST_NAMES.get(accelerator.upper(), accelerator).upper()
     cheapest = []
     for cloud, price_list in price_lists().items():
         rows = [row for name, rows in price_list.items() if name.upper() == wanted for row in rows]
@@ -58,7 +58,7 @@ def price_lists() -> Mapping[str, Mapping[str, Sequence[Any]]]:
 
     clouds = [cloud for cloud in constants.ALL_CLOUDS if cloud not in UNPRICED]
     lists: dict[str, Mapping[str, Sequence[Any]]] = {}
-    failed: dict[str, object] = dict.fromkeys(clouds, "no answer in time")
+    failed: dict[str, object] = dict.fromkeys(clouds, f"no response within {CATALOGUE_SECONDS:.0f} s")
     deadline = time.monotonic() + CATALOGUE_SECONDS
     with whole_tracebacks():
         for cloud in clouds:
@@ -75,5 +75,7 @@ def price_lists() -> Mapping[str, Mapping[str, Sequence[Any]]]:
                 lists[cloud] = response
     if failed:
         cloud, error = next(iter(failed.items()))
-        log.warning("no prices of %s: SkyPilot's price lists are unavailable (%s: %s)", ", ".join(failed), cloud, error)
+        log.warning(
+            "no prices for %s: SkyPilot cannot download their price lists (%s: %s)", ", ".join(failed), cloud, error
+        )
     return lists

@@ -10,17 +10,16 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from controller.backends.skypilot import attempts
-from controller.backends.skypilot.attempts import Index, Step, TaskState, TaskStatus
+from controller.backends.skypilot.attempts import IndexState, IndexStep, TaskState, TaskStatus
 from controller.backends.skypilot.jobfiles import NEVER, JobFolder
 from controller.backends.skypilot.placement import TASK
-from controller.jobs.results import progress
+from controller.jobs.results import PROGRESS_LINES, progress
 from imgsearch.errors import TemporaryError
 
 log = logging.getLogger(__name__)
 
 LOGS = 3
 """Number of running tasks whose logs are read for progress at each check, in turn: each is an SSH connection."""
-LOG_LINES = 50
 PATIENCE_SECONDS = 600.0
 """Time for which SkyPilot may not answer before that is an error."""
 
@@ -67,32 +66,28 @@ class Reconciler:
         finally:
             folder.write_indexes(stored.indexes, self._now())
 
-    def _advance(self, folder: JobFolder, job: Mapping[str, Any], indexes: dict[int, Index]) -> None:
+    def _advance(self, folder: JobFolder, job: Mapping[str, Any], indexes: dict[int, IndexState]) -> None:
         """Changes `indexes` step by step, so that a later error loses nothing."""
         spec = job["spec"]
         self._apply_deadline(job, indexes)
-        names = {
-            number: task_name(folder.name, number)
-            for number, index in indexes.items()
-            if index.step not in (Step.QUEUED, Step.DONE)
-        }
+        names = {number: task_name(folder.name, number) for number, index in indexes.items() if index.has_task}
         tasks = self._tasks.states([*names.values()]) if names else {}
         now = self._now()  # the call may take minutes, and its result is that of its end
         for number, name in names.items():
             task, before = tasks[name], indexes[number]
             exit = None
-            if task.status is TaskStatus.ENDED and before.step is not Step.STOPPING:
+            if task.status is TaskStatus.ENDED and before.step is not IndexStep.STOPPING:
                 text = self._tasks.log(name)
                 folder.append_log(number, text)
                 exit = attempts.parse_exit(text)
                 done, total = progress(text.splitlines())
                 indexes[number] = replace(before, done=done, total=total)
             indexes[number] = attempts.advanced(indexes[number], task, exit, spec, now)
-            lost = before.step is Step.RUNNING and indexes[number].step is Step.QUEUED
+            lost = before.step is IndexStep.RUNNING and indexes[number].step is IndexStep.QUEUED
             if lost and task.status is TaskStatus.GONE:
-                log.warning("the machine of %s was taken away: another one is requested", name)
+                log.warning("the machine of %s was lost; a new one is requested", name)
         for number, name in names.items():
-            if indexes[number].step is Step.STOPPING and tasks[name].machine:
+            if indexes[number].step is IndexStep.STOPPING and tasks[name].machine:
                 self._tasks.down(name)
         self._read_progress(folder.name, indexes)
         for number in attempts.next_attempts(indexes, spec["parallelism"], now):
@@ -101,7 +96,7 @@ class Reconciler:
             folder.write_indexes(indexes, now)
             self._tasks.submit(task_name(folder.name, number), self._task(job, number))
 
-    def _apply_deadline(self, job: Mapping[str, Any], indexes: dict[int, Index]) -> None:
+    def _apply_deadline(self, job: Mapping[str, Any], indexes: dict[int, IndexState]) -> None:
         seconds = job["spec"].get("activeDeadlineSeconds")
         if seconds is None:
             return
@@ -110,13 +105,13 @@ class Reconciler:
             for number, index in indexes.items():
                 indexes[number] = attempts.given_up(index, f"deadline exceeded: {seconds} s", now)
 
-    def _read_progress(self, job: str, indexes: dict[int, Index]) -> None:
+    def _read_progress(self, job: str, indexes: dict[int, IndexState]) -> None:
         now = self._now()
-        running = [number for number, index in indexes.items() if index.step is Step.RUNNING]
+        running = [number for number, index in indexes.items() if index.step is IndexStep.RUNNING]
         for number in sorted(running, key=lambda i: self._log_read_at.get(task_name(job, i), NEVER))[:LOGS]:
             name = task_name(job, number)
             self._log_read_at[name] = now
-            done, total = progress(self._tasks.log(name, LOG_LINES).splitlines())
+            done, total = progress(self._tasks.log(name, PROGRESS_LINES).splitlines())
             if total:
                 indexes[number] = replace(indexes[number], done=done, total=total)
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from controller.backends.files import read_yaml
 from controller.jobs.state import Stage
 from imgsearch.errors import UsageError
 from imgsearch.settings import PREFIX, Settings
@@ -19,15 +18,12 @@ TASKS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[3]
 def read_task(folder: Path, stage: Stage) -> dict[str, Any]:
     """The task of a stage. Raises UsageError where its file is missing or invalid."""
     file = folder / f"{stage}.yaml"
-    try:
-        task: dict[str, Any] = yaml.safe_load(file.read_text())
-    except FileNotFoundError:
+    if not file.exists():
         raise UsageError(
             f"{file} does not exist: give the folder of the task files with --sky-tasks (sky/ in the repository)"
-        ) from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"invalid YAML in {file}: {' '.join(str(error).split())}") from error
-    if not isinstance(task, dict) or not isinstance(task.get("run"), str) or "resources" not in task:
+        )
+    task = read_yaml(file)
+    if not isinstance(task.get("run"), str) or "resources" not in task:
         raise UsageError(f"invalid task in {file}: it must have `resources` and `run`")
     return task
 

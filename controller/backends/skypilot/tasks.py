@@ -27,7 +27,7 @@ from imgsearch.errors import ImgsearchError, TemporaryError, UsageError
 
 IDLE_MINUTES = 15
 """Time for which a machine with an ended task stays, so that its log can be read."""
-PREFIX = re.compile(r"^\x1b?\[?[0-9;]*m?\([^()]*\bpid=\d+[^()]*\)(?:\x1b\[0m)? ?")
+LINE_PREFIX = re.compile(r"^\x1b?\[?[0-9;]*m?\([^()]*\bpid=\d+[^()]*\)(?:\x1b\[0m)? ?")
 """The prefix of each line of a task: `(imgsearch-embed, pid=1234) `."""
 LAUNCH = "sky.launch"
 ACTIVE = ("PENDING", "WAITING", "RUNNING")
@@ -226,7 +226,7 @@ def _quiet() -> Iterator[None]:
 def plain(log: str) -> str:
     """The output of a task, without SkyPilot's prefix of each line and its own lines."""
     lines = log.splitlines(keepends=True)
-    return "".join(PREFIX.sub("", line) for line in lines if PREFIX.match(line))
+    return "".join(LINE_PREFIX.sub("", line) for line in lines if LINE_PREFIX.match(line))
 
 
 def _message(error: object) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from controller.backends.local import RELEASE, LocalBackend
-from controller.backends.processes import INTERRUPTED
+from controller.backends.local import LOCAL_RELEASE, LocalBackend
+from controller.backends.processes import CONTROLLER_ENDED
 from controller.jobs import manifests
-from controller.jobs.results import Answer
+from controller.jobs.results import Output
 from controller.jobs.state import JobState, Phase, Stage
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from imgsearch.settings import RunSettings, Settings, StorageSettings
@@ -34,7 +34,7 @@ def job(program: str, *, completions: int = 1, parallelism: int = 1, retries: in
     """A Job whose indexes run a Python program."""
     template = {"spec": {"containers": [{"name": "embed", "command": [sys.executable, "-c", PREAMBLE + program]}]}}
     manifest = manifests.job(
-        Stage.EMBED, SETTINGS, template, release=RELEASE, completions=completions, parallelism=parallelism
+        Stage.EMBED, SETTINGS, template, release=LOCAL_RELEASE, completions=completions, parallelism=parallelism
     )
     manifest["spec"]["backoffLimitPerIndex"] = retries
     return manifest
@@ -159,7 +159,7 @@ time.sleep(600)
     assert (folder / "flushed").exists()
     state = cluster.jobs("r1")[Stage.EMBED]
     assert state.phase is Phase.FAILED
-    assert state.reason == INTERRUPTED
+    assert state.reason == CONTROLLER_ENDED
     assert 1 not in state.indexes, "a process was started while stopping"
 
 
@@ -196,7 +196,7 @@ def test_after_a_killed_controller_its_processes_are_waited_for(cluster: LocalBa
     (tmp_path / "jobs" / "local-r1-embed" / "go").touch()
     state = wait_for_end(cluster)
     assert state.phase is Phase.FAILED
-    assert state.reason == INTERRUPTED
+    assert state.reason == CONTROLLER_ENDED
 
 
 def test_two_runs_at_once_do_not_meet(cluster: LocalBackend) -> None:
@@ -204,7 +204,7 @@ def test_two_runs_at_once_do_not_meet(cluster: LocalBackend) -> None:
         Stage.EMBED,
         Settings(run=RunSettings(id="r2", index="photos", source="/other", model="a/b")),
         {"spec": {"containers": [{"name": "embed", "command": ["true"]}]}},
-        release=RELEASE,
+        release=LOCAL_RELEASE,
         completions=1,
         parallelism=1,
     )
@@ -219,7 +219,7 @@ def test_a_call_returns_the_programs_result_or_raises_its_error(cluster: LocalBa
         run=RunSettings(index="photos"),
         store=type(SETTINGS.store)(url=f"chroma+file://{tmp_path}/chroma"),
     )
-    assert cluster.call("searcher", "indexes", store) == Answer({"indexes": []}, "")
+    assert cluster.call("searcher", "indexes", store) == Output({"indexes": []}, "")
     with pytest.raises(UsageError, match="index 'photos'"):
         cluster.call("searcher", "rollback", store)
     with pytest.raises(TemporaryError, match="code 2"):

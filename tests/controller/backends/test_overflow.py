@@ -162,7 +162,7 @@ def without_node(command: list[str], index: int) -> Ended | Unfinished:
 
 def rented_indexes(machines: Machines) -> list[int]:
     """Of the indexes that got a machine, in order."""
-    assert all(name.startswith(f"{backend.RELEASE}-r1-embed-") for name in machines.names)
+    assert all(name.startswith(f"{backend.SKY_RELEASE}-r1-embed-") for name in machines.names)
     return [int(name.rpartition("-")[2]) for name in machines.names]
 
 
@@ -185,7 +185,7 @@ def test_what_has_waited_long_enough_goes_the_highest_index_first() -> None:
 )
 def test_what_only_the_cluster_can_reach_is_refused(settings: Settings, address: str) -> None:
     check(SETTINGS)
-    with pytest.raises(UsageError, match=f"{address} within the cluster"):
+    with pytest.raises(UsageError, match=f"{address} in the cluster"):
         check(settings)
 
 
@@ -394,11 +394,11 @@ def test_a_whole_run_on_rented_machines_is_not_taken_for_an_overflow(
     manifest = pipeline(cluster).manifest(Stage.EMBED, 1)
     task = sky.template(Stage.EMBED)["metadata"]["annotations"][TASK]
     manifest["spec"]["template"]["metadata"].setdefault("annotations", {})[TASK] = task
-    manifest["metadata"]["name"] = f"{backend.RELEASE}-r1-embed"
+    manifest["metadata"]["name"] = f"{backend.SKY_RELEASE}-r1-embed"
     sky.create(manifest)
     create_embed_job(cluster, 1)
     pass_wait(wall_clock)
-    with pytest.raises(UsageError, match="run r1 exists as one of --backend sky"):
+    with pytest.raises(UsageError, match="run r1 exists on this machine with --backend sky"):
         poll(cluster)
     cluster.delete(JOB)
     assert Stage.EMBED in sky.jobs("r1")
@@ -532,6 +532,6 @@ def test_a_run_that_is_given_up_leaves_no_machine(
     with Workers(job_controller.server, without_node):
         outcome, _ = Pipeline(cluster, SETTINGS, release=RELEASE, capacity=capacity, show=show).run()
     assert isinstance(outcome, Failed)
-    assert "no node has had room" in outcome.reason
+    assert "no node had room" in outcome.reason
     assert len(machines.names) == 3
     assert machines.running == []

@@ -123,7 +123,7 @@ def test_an_autoscaler_may_add_what_no_node_has(cli: Cli, server: ApiServer) -> 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--max-parallelism", "3"), "name them with --accelerator"),
+        (("--max-parallelism", "3"), "--max-parallelism needs --accelerator"),
         (("--accelerator", "L4:0"), "'L4:0'"),
         (("--max-parallelism", "3", "--parallelism", "2"), "not allowed with argument"),
         (("--accelerator", "L4", "--local"), "remove --local"),

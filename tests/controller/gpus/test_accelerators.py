@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.gpus.accelerators import COREWEAVE, GKE, GPU_FEATURE_DISCOVERY, KARPENTER, NEBIUS, SKYPILOT, Kind, kinds
-from controller.gpus.nodes import NoSuchShape, match, offers
+from controller.gpus.nodes import NoMatchingNode, match, offers
 from imgsearch.errors import UsageError
 from tests.controller.nodes import H100, node
 
@@ -115,5 +115,5 @@ def test_a_longer_name_fits_and_never_less_memory(requested: str, value: str, fi
     if fits:
         assert match(nodes, [], Kind(requested, 1)).total == 2
     else:
-        with pytest.raises(NoSuchShape):
+        with pytest.raises(NoMatchingNode):
             match(nodes, [], Kind(requested, 1))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from controller.gpus.accelerators import COREWEAVE, GKE, GPU_FEATURE_DISCOVERY, KARPENTER, NEBIUS, SKYPILOT, Kind
-from controller.gpus.nodes import SPOT_LABELS, NodeMatch, NoSuchShape, Offer, match, offers
+from controller.gpus.nodes import SPOT_LABELS, NodeMatch, NoMatchingNode, Offer, match, offers
 from imgsearch.errors import UsageError
 from tests.controller.nodes import AMD, H100, NVIDIA, Object, node
 
@@ -89,7 +89,7 @@ def test_a_node_without_a_whole_gpu_for_pods_does_not_count(unusable: Object) ->
     assert offers([unusable], []) == []
     assert offers([GPU_1, unusable], []) == offers([GPU_1], [])
     assert match([GPU_1, unusable], [], L4) == match([GPU_1], [], L4)
-    with pytest.raises(NoSuchShape, match="no node with a whole GPU that is Ready and not cordoned"):
+    with pytest.raises(NoMatchingNode, match="no node with a whole GPU that is Ready and not cordoned"):
         match([unusable], [], L4)
 
 
@@ -260,7 +260,7 @@ def test_spot_nodes_have_the_labels_that_the_chart_knows() -> None:
 def test_a_gpu_that_no_node_has_is_named_with_the_gpus_of_the_cluster(
     nodes: list[Object], kind: Kind, phrases: list[str]
 ) -> None:
-    with pytest.raises(NoSuchShape) as error:
+    with pytest.raises(NoMatchingNode) as error:
         match(nodes, [], kind)
     message = str(error.value)
     assert [phrase for phrase in phrases if phrase not in message] == []
@@ -325,7 +325,7 @@ def test_an_autoscaler_adds_what_the_nodes_have_too_few_of() -> None:
 
 
 def test_what_gke_does_not_have_it_cannot_add() -> None:
-    with pytest.raises(NoSuchShape, match=r"no node has 1 A10G, .*gke.*: it has A100, A100-80GB, B200"):
+    with pytest.raises(NoMatchingNode, match=r"no node has 1 A10G, .*gke.*: it has A100, A100-80GB, B200"):
         match([GPU_1], [], Kind("A10G", 1), autoscaler="gke")
     nodes = [node(labels={SKYPILOT: "a10g"})]
     assert match(nodes, [], Kind("A10G", 1), autoscaler="gke").labels == {SKYPILOT: ("a10g",)}

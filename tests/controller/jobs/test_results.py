@@ -1,22 +1,34 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from controller.jobs.results import EmbedResult, IndexReport, IngestResult, PlanResult, answer, failure, progress
+from controller.jobs.results import (
+    UNKNOWN_ERROR,
+    EmbedResult,
+    ErrorResult,
+    IndexReport,
+    IngestResult,
+    PlanResult,
+    exit_error,
+    parse_output,
+    progress,
+)
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 
 
 def test_the_last_line_is_the_result_and_the_rest_is_text() -> None:
-    parsed = answer('key,reason\n"a\nb",[x]\n{"bytes": 3}\n')
+    parsed = parse_output('key,reason\n"a\nb",[x]\n{"bytes": 3}\n')
     assert parsed.result == {"bytes": 3}
     assert parsed.text == 'key,reason\n"a\nb",[x]\n'
-    assert answer('{"indexes": []}').text == ""
+    assert parse_output('{"indexes": []}').text == ""
 
 
 @pytest.mark.parametrize("output", ["", "\n", "words\n", "[1]\n", '{"bytes": 3}\nTraceback'])
 def test_what_ends_without_a_result_is_none(output: str) -> None:
     with pytest.raises(ValueError, match=r"Expecting value|invalid result|Extra data"):
-        answer(output)
+        parse_output(output)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +48,13 @@ def test_progress_is_the_last_that_was_logged(lines: list[bytes | str], expected
     [(2, UsageError), (3, TemporaryError), (4, PermanentError), (137, TemporaryError), (None, TemporaryError)],
 )
 def test_an_exit_code_says_of_what_kind_an_error_is(code: int | None, error_type: type[ImgsearchError]) -> None:
-    error = failure(code, "it broke")
+    error = exit_error(code, "it broke")
     assert type(error) is error_type
     assert str(error) == "it broke"
 
 
 def test_a_document_is_complete_where_it_has_the_size_of_the_result() -> None:
-    response = answer('Käse\n{"bytes": 6}\n')
+    response = parse_output('Käse\n{"bytes": 6}\n')
     assert response.is_complete("Käse\n")
     assert not response.is_complete("äse\n")
 
@@ -52,6 +64,20 @@ def test_results_of_stages_are_documents() -> None:
     assert EmbedResult.from_json({"shard": 0, "images": 9, "bad": 1}).processed == 10
     report = {"index": "photos", "images": 30, "bad": 1, "published": "r1", "seconds": 2.0}
     assert IngestResult.from_json(report) == IngestResult("photos", images=30, bad=1, published="r1")
+
+
+@pytest.mark.parametrize(
+    ("result", "error"),
+    [
+        ({"error": "damaged"}, "damaged"),
+        ({"interrupted": True}, "interrupted"),
+        ({}, UNKNOWN_ERROR),
+        (None, UNKNOWN_ERROR),
+    ],
+)
+def test_a_program_that_failed_has_an_error(result: dict[str, Any] | None, error: str) -> None:
+    assert ErrorResult.from_json(result) == ErrorResult(error)
+    assert ErrorResult.from_json(ErrorResult(error).to_json()) == ErrorResult(error)
 
 
 def test_an_index_has_a_result_an_error_or_neither() -> None:

@@ -35,6 +35,7 @@ def pipeline(
         release=RELEASE,
         capacity=capacity or Capacity(2),
         show=show,
+        scaler=cluster,
         events=Events(cluster._api, now=lambda: NOW),
     )
 

@@ -12,9 +12,9 @@ from controller.backends.kubernetes.api import (
     LONGEST_PAUSE,
     PAGE,
     PATIENCE_SECONDS,
-    AlreadyExists,
     Api,
 )
+from controller.backends.kubernetes.errors import AlreadyExists
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
 from tests.controller.apifaults import cut_reply, lost_reply, no_reply, refusal, text_reply
 from tests.controller.apihandler import Fault, chunked
@@ -97,25 +97,34 @@ def test_a_log_is_read_whole_or_from_its_end(api: Api, server: ApiServer) -> Non
 @pytest.mark.parametrize(
     ("fault", "error_type", "sentence"),
     [
-        (refusal(400, "cannot parse it", reason="BadRequest"), UsageError, "the cluster refuses: cannot parse it"),
+        (
+            refusal(400, "cannot parse it", reason="BadRequest"),
+            UsageError,
+            "the cluster rejects the request: cannot parse it",
+        ),
         (refusal(401, "Unauthorized"), UsageError, "authentication failed (401) at the cluster {url}: log in again"),
-        (refusal(403, "jobs is forbidden"), PermanentError, "the cluster refuses: jobs is forbidden"),
+        (refusal(403, "jobs is forbidden"), PermanentError, "access denied (403) by the cluster: jobs is forbidden"),
         (refusal(404, 'jobs "a" not found'), NotFound, 'jobs "a" not found'),
         (refusal(409, "it is there", reason="AlreadyExists"), AlreadyExists, "it is there"),
         (refusal(409, "changed", reason="Conflict"), TemporaryError, "the cluster at {url} answers 409: changed"),
         (
             refusal(422, "spec: Invalid value", reason="Invalid"),
             UsageError,
-            "the cluster refuses: spec: Invalid value",
+            "the cluster rejects the request: spec: Invalid value",
         ),
-        (text_reply(403, "<p>ask\nyour admin</p>"), PermanentError, "the cluster refuses: <p>ask your admin</p>"),
+        (
+            text_reply(403, "<p>ask\nyour admin</p>"),
+            PermanentError,
+            "access denied (403) by the cluster: <p>ask your admin</p>",
+        ),
         (text_reply(404, ""), NotFound, "Not Found"),
-        (text_reply(400, '"no Status"'), UsageError, 'the cluster refuses: "no Status"'),
+        (text_reply(400, '"no Status"'), UsageError, 'the cluster rejects the request: "no Status"'),
         (text_reply(302, ""), TemporaryError, "the cluster at {url} answers 302: Found"),
         (
             text_reply(200, "<html>Welcome"),
             UsageError,
-            "{url} is not the API of a Kubernetes: it answers '<html>Welcome'",
+            "{url} is not the API server of a cluster (its response: '<html>Welcome'): correct the address "
+            "in the kubeconfig",
         ),
     ],
 )

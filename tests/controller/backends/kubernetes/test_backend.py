@@ -280,7 +280,7 @@ def test_a_job_gets_more_pods_when_gpus_become_free(
         )
 
     with Workers(server, behave):
-        capacity = Capacity(1, most=9, room=count_free_gpus, widen=cluster.widen, clock=clock)
+        capacity = Capacity(1, most=9, room=count_free_gpus, clock=clock)
         outcome, _ = pipeline(cluster, advance, capacity).run()
     assert outcome == Finished()
     assert server.count("patch", "jobs") >= 1
@@ -298,7 +298,7 @@ def test_an_embedding_that_gets_no_node_is_given_up_and_leaves_no_pods(
     with Workers(server, behave):
         outcome, _ = pipeline(cluster, capacity=Capacity(2, patience=600, now=lambda: NOW)).run()
     assert isinstance(outcome, Failed)
-    assert "no node has had room for it in" in outcome.reason
+    assert "no node had room within" in outcome.reason
     assert "0/2 nodes are available: 2 busy." in outcome.reason
     assert [remaining["metadata"]["name"] for remaining in server.objects("jobs")] == ["team-r1-plan"]
     assert [event["reason"] for event in server.objects("events")] == ["NoCapacity"]

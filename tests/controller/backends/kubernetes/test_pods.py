@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from controller.backends.kubernetes import pods
 from controller.backends.kubernetes.pods import (
     NO_REASON,
     NODE_REMOVED,
@@ -237,17 +236,6 @@ def test_a_pod_whose_node_went_costs_nothing_from_then_on(status: dict[str, Any]
     ready = condition("Ready", "False", lastTransitionTime="2026-01-01T00:30:10Z")
     lost_pod = pod_state(pod(0, "Failed", gpus=1, node="a", conditions=[ready, TAKEN], **status))
     assert gpu_hours([lost_pod], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
-
-
-def test_gpus_are_counted_by_resource_over_all_containers() -> None:
-    spec = {
-        "containers": [
-            {"resources": {"limits": {"nvidia.com/gpu": "2", "cpu": "4"}}},
-            {"resources": {"limits": {"nvidia.com/gpu": "1", "amd.com/gpu": 1}}},
-            {},
-        ]
-    }
-    assert pods.gpus(spec) == {"nvidia.com/gpu": 3, "amd.com/gpu": 1}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.backends.skypilot.backend import (
     PYTHON,
-    RELEASE,
+    SKY_RELEASE,
     SkyBackend,
 )
 from controller.backends.skypilot.placement import MachinePlacement
@@ -38,7 +38,7 @@ def job(
     template["spec"]["containers"][0]["command"] = ["bash", "-c", script]
     settings = replace(SETTINGS, jobs=JobSettings(**job_settings))
     return manifests.job(
-        Stage.EMBED, settings, template, release=RELEASE, completions=completions, parallelism=parallelism
+        Stage.EMBED, settings, template, release=SKY_RELEASE, completions=completions, parallelism=parallelism
     )
 
 

@@ -11,8 +11,8 @@ from controller.backends.skypilot import attempts
 from controller.backends.skypilot.attempts import (
     RETRY_DELAY,
     Exit,
-    Index,
-    Step,
+    IndexState,
+    IndexStep,
     TaskState,
     TaskStatus,
     advanced,
@@ -33,13 +33,13 @@ ENDED = TaskState(TaskStatus.ENDED, machine=True)
 GONE = TaskState(TaskStatus.GONE)
 
 
-def running_index() -> Index:
-    return advanced(submitted(Index(), NOW), RUNNING, None, SPEC, NOW)
+def running_index() -> IndexState:
+    return advanced(submitted(IndexState(), NOW), RUNNING, None, SPEC, NOW)
 
 
-def after_exit(code: int | None, failures: int = 0) -> Index:
+def after_exit(code: int | None, failures: int = 0) -> IndexState:
     task_exit = None if code is None else Exit(code, {"error": "why"} if code else {"images": 1}, "")
-    return advanced(Index(step=Step.RUNNING, failures=failures), ENDED, task_exit, SPEC, NOW)
+    return advanced(IndexState(step=IndexStep.RUNNING, failures=failures), ENDED, task_exit, SPEC, NOW)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def after_exit(code: int | None, failures: int = 0) -> Index:
 )
 def test_an_exit_code_says_what_becomes_of_an_index(code: int | None, failures: int, succeeded: bool | None) -> None:
     index = after_exit(code, failures)
-    assert (index.step, index.succeeded) == (Step.STOPPING, succeeded), "its machine is given back first"
+    assert (index.step, index.succeeded) == (IndexStep.STOPPING, succeeded), "its machine is given back first"
     next_index = advanced(index, GONE, None, SPEC, LATER)
-    assert next_index.step is (Step.QUEUED if succeeded is None else Step.DONE)
+    assert next_index.step is (IndexStep.QUEUED if succeeded is None else IndexStep.DONE)
 
 
 @pytest.mark.parametrize(
@@ -73,56 +73,63 @@ def test_an_exit_code_says_what_becomes_of_an_index(code: int | None, failures: 
     ],
 )
 def test_as_long_as_its_machine_is_there_no_other_is_asked_for(state: TaskState) -> None:
-    assert advanced(after_exit(3), state, None, SPEC, LATER).step is Step.STOPPING
+    assert advanced(after_exit(3), state, None, SPEC, LATER).step is IndexStep.STOPPING
 
 
 def test_a_machine_that_is_taken_away_is_no_failure() -> None:
     index = advanced(running_index(), GONE, None, SPEC, LATER)
-    assert (index.step, index.failures, index.succeeded) == (Step.QUEUED, 0, None)
+    assert (index.step, index.failures, index.succeeded) == (IndexStep.QUEUED, 0, None)
     assert index.seconds == 60
 
 
 def test_where_no_place_has_a_machine_it_is_asked_for_again_after_a_while() -> None:
-    index = advanced(submitted(Index(), NOW), TaskState(TaskStatus.UNAVAILABLE, "full"), None, SPEC, NOW)
-    assert (index.step, index.reason) == (Step.QUEUED, "full")
+    index = advanced(submitted(IndexState(), NOW), TaskState(TaskStatus.UNAVAILABLE, "full"), None, SPEC, NOW)
+    assert (index.step, index.reason) == (IndexStep.QUEUED, "full")
     assert next_attempts({0: index}, 1, NOW) == []
     assert next_attempts({0: index}, 1, NOW + RETRY_DELAY) == [0]
     assert submitted(index, LATER).since == NOW.isoformat(), "it has waited all the time"
 
 
 def test_the_lowest_indexes_come_first_and_one_that_leaves_holds_its_place() -> None:
-    indexes = {2: Index(), 1: Index(), 0: Index(step=Step.STOPPING), 3: Index(step=Step.DONE)}
+    indexes = {
+        2: IndexState(),
+        1: IndexState(),
+        0: IndexState(step=IndexStep.STOPPING),
+        3: IndexState(step=IndexStep.DONE),
+    }
     assert next_attempts(indexes, 2, NOW) == [1]
     assert next_attempts(indexes, 1, NOW) == []
 
 
 def test_a_job_waits_only_while_none_of_its_indexes_has_a_machine() -> None:
-    waiting_index = submitted(Index(), NOW)
-    assert attempts.waiting_since({0: waiting_index, 1: submitted(Index(), LATER)}) == NOW.isoformat()
+    waiting_index = submitted(IndexState(), NOW)
+    assert attempts.waiting_since({0: waiting_index, 1: submitted(IndexState(), LATER)}) == NOW.isoformat()
     assert attempts.waiting_since({0: waiting_index, 1: running_index()}) == ""
-    ended_index = Index(step=Step.DONE, succeeded=True, ended=LATER.isoformat())
+    ended_index = IndexState(step=IndexStep.DONE, succeeded=True, ended=LATER.isoformat())
     assert attempts.waiting_since({0: waiting_index, 1: ended_index}) == LATER.isoformat()
-    assert attempts.waiting_since({0: Index()}) == ""
+    assert attempts.waiting_since({0: IndexState()}) == ""
 
 
 def test_an_index_survives_being_written_down() -> None:
     index = after_exit(3)
-    assert Index.from_json(json.loads(json.dumps(index.to_json()))) == index
+    assert IndexState.from_json(json.loads(json.dumps(index.to_json()))) == index
     assert index.to_json().keys() >= {"step", "why", "again"}, "the files of earlier versions have these names"
 
 
 def test_a_job_is_over_when_its_last_machine_is_gone() -> None:
     job: dict[str, Any] = {"spec": {"completions": 2}, "status": {"startTime": "then"}}
-    assert "conditions" not in attempts.status(job, {0: after_exit(0), 1: Index(step=Step.DONE, succeeded=False)})
+    assert "conditions" not in attempts.status(
+        job, {0: after_exit(0), 1: IndexState(step=IndexStep.DONE, succeeded=False)}
+    )
     status = attempts.status(
-        job, {0: advanced(after_exit(0), GONE, None, SPEC, LATER), 1: Index(step=Step.DONE, succeeded=False)}
+        job, {0: advanced(after_exit(0), GONE, None, SPEC, LATER), 1: IndexState(step=IndexStep.DONE, succeeded=False)}
     )
     assert status["conditions"][0]["type"] == "Failed"
     assert (status["completedIndexes"], status["failedIndexes"], status["startTime"]) == ("0", "1", "then")
 
 
 def test_a_job_is_not_over_while_indexes_of_it_are_somebody_elses() -> None:
-    indexes = {1: Index(step=Step.DONE, succeeded=True)}
+    indexes = {1: IndexState(step=IndexStep.DONE, succeeded=True)}
     assert "conditions" not in attempts.status({"spec": {"completions": 2}}, indexes)
     assert "conditions" in attempts.status({"spec": {"completions": 1}}, indexes)
 

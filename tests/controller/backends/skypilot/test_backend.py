@@ -100,7 +100,7 @@ def test_the_log_of_an_index_is_that_of_all_its_tries(cluster: SkyBackend, machi
 
 
 def test_a_log_that_is_not_there_is_named(cluster: SkyBackend) -> None:
-    with pytest.raises(UsageError, match="no embed 7"):
+    with pytest.raises(UsageError, match="no embed log of shard 7"):
         cluster.log("r1", Stage.EMBED, 7)
 
 

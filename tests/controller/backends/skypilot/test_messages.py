@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.backends.skypilot.messages import Line, failure, readable
+from controller.backends.skypilot.messages import Line, failure_reason, readable
 
 INSTALLING = """\
 <sky-payload>"<rich_init>Initializing</rich_init>"</sky-payload>
@@ -39,6 +39,6 @@ def test_a_failure_is_told_by_its_step_and_the_words_of_what_failed() -> None:
     lines = list(readable(INSTALLING.splitlines()))
     texts = [lines[-1].text]
     step = "Failed to deploy K3s on head node (10.0.0.5)"
-    assert failure("lab", lines, texts) == f"{step} (curl: (6) Could not resolve host: get.k3s.io)"
-    assert failure("lab", [], texts) == step
-    assert failure("lab", [], []) == "no reason given"
+    assert failure_reason("lab", lines, texts) == f"{step} (curl: (6) Could not resolve host: get.k3s.io)"
+    assert failure_reason("lab", [], texts) == step
+    assert failure_reason("lab", [], []) == "no reason given"

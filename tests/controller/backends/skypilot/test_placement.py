@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from controller.backends.skypilot.backend import (
-    RELEASE,
+    SKY_RELEASE,
     SkyBackend,
 )
 from controller.backends.skypilot.placement import MachinePlacement
@@ -38,7 +38,13 @@ def test_gpus_and_spot_machines_may_be_chosen_for_embedding_alone(cluster: SkyBa
     placement = MachinePlacement((Kind("L4", 2), Kind("A10G", 2)), Spot.PREFER)
     pods = {
         stage: manifests.job(
-            stage, SETTINGS, cluster.template(stage), release=RELEASE, completions=1, parallelism=1, placement=placement
+            stage,
+            SETTINGS,
+            cluster.template(stage),
+            release=SKY_RELEASE,
+            completions=1,
+            parallelism=1,
+            placement=placement,
         )["spec"]["template"]
         for stage in Stage
     }

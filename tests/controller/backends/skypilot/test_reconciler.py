@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller.backends.skypilot.backend import (
-    RELEASE,
+    SKY_RELEASE,
     SkyBackend,
 )
 from controller.backends.skypilot.reconciler import PATIENCE_SECONDS
@@ -78,7 +78,7 @@ def test_a_machine_that_is_taken_away_uses_up_no_retry(
     (machines_folder / "go").touch()
     assert wait_for_end(cluster).phase is Phase.COMPLETE
     assert machines.names == ["imgsearch-r1-embed-0"] * 4
-    assert "was taken away" in caplog.text
+    assert "was lost" in caplog.text
 
 
 def test_the_next_try_waits_until_the_machine_of_the_one_before_is_gone(
@@ -132,9 +132,9 @@ def test_a_run_without_capacity_is_given_up_and_asks_for_no_machine_any_more(
     machines.booting = True
     settings = replace(SETTINGS, store=StoreSettings(url="chroma+http://x:1"))
     capacity = Capacity(1, patience=120, now=clock.now)
-    pipeline = Pipeline(cluster, settings, release=RELEASE, capacity=capacity, show=lambda _: None)
+    pipeline = Pipeline(cluster, settings, release=SKY_RELEASE, capacity=capacity, show=lambda _: None)
     outcome, _ = pipeline.run()
-    assert outcome == Failed(Stage.PLAN, "no node has had room for it in 120 s (it boots)")
+    assert outcome == Failed(Stage.PLAN, "no node had room within 120 s (it boots)")
     assert machines.running == []
     assert cluster.jobs("r1") == {}
 

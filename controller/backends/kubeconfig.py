@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.backends.files import read_yaml, write_yaml
 
-DEFAULT = "~/.kube/config"
+DEFAULT_KUBECONFIG = "~/.kube/config"
 
 
 class MissingEntry(LookupError):
@@ -28,7 +28,7 @@ class Kubeconfig:
     @classmethod
     def of(cls, paths: str | None) -> Kubeconfig:
         """The files of the variable KUBECONFIG; None or empty: the default file."""
-        return cls([Path(path).expanduser() for path in (paths or DEFAULT).split(os.pathsep) if path])
+        return cls([Path(path).expanduser() for path in (paths or DEFAULT_KUBECONFIG).split(os.pathsep) if path])
 
     def contexts(self) -> list[str]:
         return [entry["name"] for entry in self._entries("contexts")]

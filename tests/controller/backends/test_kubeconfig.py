@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.backends.kubernetes.kubeconfig import Kubeconfig, MissingEntry
+from controller.backends.kubeconfig import Kubeconfig, MissingEntry
 from imgsearch.errors import UsageError
 from tests.skypilot.cluster import kubeconfig
 

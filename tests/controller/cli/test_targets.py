@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from controller.cli.options import TargetOptions
-from controller.cli.target import LocalTarget, ReleaseTarget, open_target
+from controller.cli.targets import open_target
+from controller.cli.targets.local import LocalTarget
+from controller.cli.targets.release import ReleaseTarget
 from imgsearch.errors import UsageError
 from tests.controller.apiserver import NAMESPACE, ApiServer
 from tests.controller.kubeconfigs import kubeconfig

@@ -1,0 +1,103 @@
+"""A target of commands: its backend, and the settings of its storage and store."""
+
+from __future__ import annotations
+
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from controller.backends import Backend, EventRecorder, JobBackend, Scaler
+from controller.cli import settings as run_settings
+from controller.cli.options import RunOptions, TargetOptions, to_arguments
+from controller.jobs.manifests import Placement
+from controller.jobs.results import Output
+from controller.run.capacity import Capacity
+from imgsearch.errors import UsageError
+from imgsearch.settings import EvaluateSettings, RunSettings, Settings
+
+
+class Target(ABC):
+    """The backend of a command, and the settings of its storage and store."""
+
+    scaler: Scaler | None = None
+    """None: a running Job keeps its number of pods."""
+    events: EventRecorder | None = None
+    """None: this target has no events."""
+
+    def __init__(self, backend: Backend, settings: Settings, *, release: str, options: TargetOptions) -> None:
+        """`options` select the same target in the next command."""
+        self.backend = backend
+        self.settings = settings
+        self.release = release
+        self.flags = "".join(f" {shlex.quote(word)}" for word in to_arguments(options))
+        """The options as text to append to the next command: empty, or with a space in front."""
+
+    def source(self, source: str) -> str:
+        """A source as the programs of this target find it. Raises UsageError where they cannot."""
+        return run_settings.pod_source(source)
+
+    def model(self, model: str | None) -> str | None:
+        """A model as the programs of this target find it. Raises UsageError where they cannot."""
+        return run_settings.pod_model(model)
+
+    def require_programs(self) -> None:  # noqa: B027 -- only this machine runs programs that may be missing
+        """Raises UsageError where a package that a run needs is not installed."""
+
+    def check(self, job: Mapping[str, Any]) -> None:  # noqa: B027 -- this machine runs every Job
+        """Raises UsageError where the backend would refuse this Job. Creates nothing."""
+
+    @abstractmethod
+    def resources(self, options: RunOptions, settings: Settings) -> tuple[Capacity, Placement | None]:
+        """The number of shards at a time, and the GPUs or machines that the options select.
+
+        Raises UsageError for options that this target does not have."""
+
+    def run_backend(self, options: RunOptions, settings: Settings) -> JobBackend:
+        """The backend for the Jobs of this run."""
+        if options.overflow:
+            raise UsageError(f"--overflow adds rented machines to the nodes of a cluster: remove{self.flags}")
+        return self.backend
+
+    def controller_job(self, options: RunOptions, settings: Settings) -> Mapping[str, Any]:
+        """The Job that runs this command in the cluster. Raises UsageError where there is no cluster."""
+        raise self._no_cluster()
+
+    def start_controller(self, job: Mapping[str, Any]) -> None:
+        """Starts that Job."""
+        raise self._no_cluster()
+
+    @abstractmethod
+    def serve(self, host: str, port: int) -> int:
+        """Serves until it is stopped and returns the exit code. Raises UsageError where another program serves."""
+
+    @abstractmethod
+    def interrupted(self, run: str) -> str:
+        """One sentence about a run whose controller was interrupted."""
+
+    def call(self, verb: str, run: RunSettings, evaluate: EvaluateSettings | None = None) -> Output:
+        """Runs `python -m searcher VERB` where the data is."""
+        settings = Settings(
+            run=run,
+            storage=self.settings.storage,
+            store=self.settings.store,
+            evaluate=evaluate or EvaluateSettings(),
+        )
+        return self.backend.call("searcher", verb, settings)
+
+    def query(self, verb: str, run: RunSettings | None = None) -> Mapping[str, Any]:
+        """The result of such a call."""
+        return self.call(verb, run or RunSettings()).result
+
+    def published(self, index: str) -> str | None:
+        """The run that an index serves."""
+        return next((row["run"] for row in self.query("indexes")["indexes"] if row["index"] == index), None)
+
+    def _no_cluster(self) -> UsageError:
+        return UsageError(f"--detach runs the controller in a cluster: remove{self.flags}")
+
+
+def fixed_capacity(options: RunOptions, settings: Settings, backend: Backend) -> Capacity:
+    """The number of shards at a time where it does not grow."""
+    jobs = settings.jobs
+    return Capacity(options.parallelism or jobs.parallelism or backend.parallelism(), patience=jobs.capacity_seconds)
