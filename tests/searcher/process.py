@@ -25,14 +25,14 @@ from tests.searcher.library import Library
 
 library = Library(Path(sys.argv[1]))
 library.publish()
-library.encoder.gate.clear()
+library.encoder.unblocked.clear()
 listener = listen("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
 
 
 def finish_when_told():
     sys.stdin.readline()
-    library.encoder.gate.set()
+    library.encoder.unblocked.set()
 
 
 threading.Thread(target=finish_when_told, daemon=True).start()
