@@ -1,1 +1,1 @@
-"""Speed and memory, measured beside what a user would pick instead: `python -m bench`."""
+"""Benchmarks of speed and memory, beside the usual alternatives: `python -m bench`."""

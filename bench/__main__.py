@@ -1,4 +1,4 @@
-"""`python -m bench [NAME…] [--quick]`: measures, writes bench/results/NAME.json, and makes docs/benchmarks.md anew."""
+"""`python -m bench [NAME…] [--quick]`: runs benchmarks, writes bench/results/NAME.json and docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ import sys
 import time
 
 from bench.benchmark import benchmark
-from bench.contender import Contender
 from bench.results import FOLDER, ORDER, PAGE, Result, page
+from bench.worker import Worker
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ORDER)}; all if none is given")
-    parser.add_argument("--quick", action="store_true", help="few images and rounds: shows that it works, not how fast")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ORDER)}. Default: all")
+    parser.add_argument(
+        "--quick", action="store_true", help="few images and rounds; the numbers are too rough to rely on"
+    )
     args = parser.parse_args(argv)
     if unknown := sorted(set(args.names) - set(ORDER)):
-        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(ORDER)}")
+        parser.error(f"unknown benchmark {', '.join(unknown)}; use {', '.join(ORDER)}")
     for name in args.names or ORDER:
         start = time.perf_counter()
-        with Contender(benchmark, name) as run:
+        with Worker(benchmark, name) as run:
             result: Result = run(args.quick)
         result.save()
         print(f"{name}: {time.perf_counter() - start:.0f} s, in {FOLDER / name}.json", flush=True)
         for heading, figures in result.tables.items():
             for figure in figures:
                 target = f"  target {figure.target}: {'met' if figure.met else 'MISSED'}" if figure.has_target else ""
-                print(f"  {f'{heading}: ' if heading else ''}{figure.case}: {figure.what}: {figure}{target}")
+                print(f"  {f'{heading}: ' if heading else ''}{figure.case}: {figure.column}: {figure}{target}")
     PAGE.write_text(page())
     return 0
 

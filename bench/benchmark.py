@@ -1,4 +1,4 @@
-"""One benchmark: the module with its name, and the machine that it ran on."""
+"""Runs one benchmark: the module of that name."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.contender import Work
 from bench.results import Result
+from bench.worker import Function
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench"
-"""Photos and models with random weights, kept for the next time."""
+"""Photos and models with random weights, kept for the next run."""
 
 
-def benchmark(name: str) -> Work:
-    """One benchmark, for a process of its own: its imports use no memory of another benchmark."""
+def benchmark(name: str) -> Function:
+    """Returns a function that runs the benchmark. Call it in a process of its own, so that it imports only what this
+    benchmark needs."""
     logging.disable()
     CACHE.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(f"bench.{name}")
@@ -27,7 +28,7 @@ def benchmark(name: str) -> Work:
         return Result(
             name=name,
             title=module.TITLE,
-            about=module.ABOUT,
+            method=module.METHOD,
             machine=machine(),
             date=datetime.now(UTC).date().isoformat(),
             quick=quick,

@@ -16,21 +16,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import copied, models, photos
-from bench.contender import Contender
+from bench import models, photos, simple_loop
 from bench.results import Figure
+from bench.worker import Worker
 from imgsearch import machine
 
 TITLE = "Embedding"
-ABOUT = """\
+METHOD = """\
 Images per second of `ShardEmbedder` on a planned shard, from files on a disk to Parquet and thumbnails, without the
 time to load the model.
 
-- **Of what the cores allow**: cores ÷ CPU-seconds of an image, decoded (`pictures.decode` and `Encoder.prepare`) and
+- **Limit of the cores**: cores ÷ CPU-seconds of an image, decoded (`pictures.decode` and `Encoder.prepare`) and
   encoded (`Encoder.encode_images`). Each is measured alone in the same round, with a thread on every core. The CPU
   time of other processes (the last column below, counted by Linux) is subtracted from the cores. The rest is the cost
   of reading, thumbnails, queues and writing. The second ratio counts a thumbnail as necessary work.
-- **The copied loop** has the shape of SkyPilot's image vector-database example: whole images, OpenCLIP's own transform,
+- **The simple loop** has the shape of SkyPilot's image vector-database example: whole images, OpenCLIP's own transform,
   batches of 50 in torch's defaults, each image as a JPEG again, pickles in Parquet, all in one thread.
 - **Chroma's function** is chromadb's `OpenCLIPEmbeddingFunction` on arrays that Pillow decoded. It makes no thumbnails
   and writes nothing.
@@ -43,13 +43,15 @@ SPEED = "images/s"
 
 @dataclass(frozen=True)
 class Case:
-    """One model on one size of photos, and how many of them each one gets in a round."""
+    """One model and one size of photos."""
 
     model: str
     size: tuple[int, int]
     ours: int
+    """Photos of a round for the embedder."""
     others: int
-    at_least_copied: float | None = None
+    """Photos of a round for the other programs."""
+    at_least_loop: float | None = None
 
     @property
     def name(self) -> str:
@@ -58,8 +60,8 @@ class Case:
 
 CASES = (
     Case("demo", photos.SMALL, ours=600, others=150),
-    Case("demo", photos.LARGE, ours=400, others=50, at_least_copied=3),
-    Case("ViT-B-32", photos.SMALL, ours=400, others=100, at_least_copied=1.15),
+    Case("demo", photos.LARGE, ours=400, others=50, at_least_loop=3),
+    Case("ViT-B-32", photos.SMALL, ours=400, others=100, at_least_loop=1.15),
     Case("ViT-B-32", photos.LARGE, ours=300, others=50),
 )
 DISTINCT = {photos.SMALL: 150, photos.LARGE: 50}
@@ -67,7 +69,7 @@ DISTINCT = {photos.SMALL: 150, photos.LARGE: 50}
 
 @dataclass(frozen=True)
 class Alone:
-    """CPU-seconds of one image, by what is done to it."""
+    """CPU-seconds of one image, by stage."""
 
     decode: float
     model: float
@@ -76,7 +78,7 @@ class Alone:
 
 @dataclass(frozen=True)
 class Run:
-    """One shard through the product."""
+    """The embedding of one shard."""
 
     seconds: float
     cpu: float
@@ -94,7 +96,8 @@ def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
         model = models.DEMO if name == "demo" else models.random_weights(name, cache)
         with tempfile.TemporaryDirectory(dir=cache) as scratch, ExitStack() as stack:
             product, alone, loop, function = (
-                stack.enter_context(Contender(way, model)) for way in (ours, stages, copied.loop, chroma_function)
+                stack.enter_context(Worker(program, model))
+                for program in (ours, stages, simple_loop.loop, chroma_function)
             )
             for case in (case for case in CASES if case.model == name):
                 rounds = [
@@ -108,13 +111,13 @@ def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
 
 @dataclass(frozen=True)
 class Round:
-    """Images per second of each, and what the stages cost alone."""
+    """Images per second of each program, and the cost of each stage alone."""
 
     cores: int
     ours: float
     ours_cpu: float
     others_share: float
-    """Of the cores, what processes that are no part of this took meanwhile."""
+    """The share of the cores that other processes used meanwhile."""
     load_seconds: float
     loop: float
     function: float
@@ -129,10 +132,10 @@ def _round(
     case: Case,
     pool: Path,
     scratch: Path,
-    product: Contender,
-    alone: Contender,
-    loop: Contender,
-    function: Contender,
+    product: Worker,
+    alone: Worker,
+    loop: Worker,
+    function: Worker,
     *,
     share: float,
 ) -> Round:
@@ -153,22 +156,22 @@ def _round(
 
 
 def _rates(case: Case, rounds: Sequence[Round]) -> list[Figure]:
-    def figure(what: str, value: Callable[[Round], float], at_least: float | None = None) -> Figure:
-        return Figure.median(case.name, what, [value(sample) for sample in rounds], at_least=at_least)
+    def figure(column: str, value: Callable[[Round], float], at_least: float | None = None) -> Figure:
+        return Figure.median(case.name, column, [value(sample) for sample in rounds], at_least=at_least)
 
     return [
         figure(SPEED, lambda sample: sample.ours),
-        figure("÷ what the cores allow", lambda sample: sample.ours / sample.allowed(thumbnails=False), 0.9),
+        figure("÷ limit of the cores", lambda sample: sample.ours / sample.allowed(thumbnails=False), 0.9),
         figure("the same, thumbnails counted in", lambda sample: sample.ours / sample.allowed(thumbnails=True)),
-        figure("÷ the copied loop", lambda sample: sample.ours / sample.loop, case.at_least_copied),
+        figure("÷ the simple loop", lambda sample: sample.ours / sample.loop, case.at_least_loop),
         figure("÷ Chroma's function", lambda sample: sample.ours / sample.function),
         Figure(case.name, "s to load the model", round(median(sample.load_seconds for sample in rounds), 2)),
     ]
 
 
 def _costs(case: Case, rounds: Sequence[Round]) -> list[Figure]:
-    def figure(what: str, value: Callable[[Round], float]) -> Figure:
-        return Figure.median(case.name, what, [1000 * value(sample) for sample in rounds])
+    def figure(column: str, value: Callable[[Round], float]) -> Figure:
+        return Figure.median(case.name, column, [1000 * value(sample) for sample in rounds])
 
     return [
         figure("decode", lambda sample: sample.alone.decode),
@@ -180,7 +183,7 @@ def _costs(case: Case, rounds: Sequence[Round]) -> list[Figure]:
 
 
 def ours(model: str) -> Callable[[str, int, Path], Run]:
-    """The product over a folder of so many images."""
+    """Returns a function that embeds a folder of images as one shard."""
     machine.tune_for_throughput()  # before torch is imported, as `python -m embedder embed` does
     from embedder.metrics import EmbedMetrics
     from embedder.plan import plan
@@ -211,18 +214,19 @@ def ours(model: str) -> Callable[[str, int, Path], Run]:
             metrics=EmbedMetrics(),
             stopping=threading.Event(),
         )
-        start, cpu, before = time.perf_counter(), time.process_time(), busy()
+        start, cpu_before, busy_before = time.perf_counter(), time.process_time(), busy()
         done = embedder.embed(0)
-        seconds, cpu, taken = time.perf_counter() - start, time.process_time() - cpu, busy() - before
+        seconds = time.perf_counter() - start
+        cpu, busy_cpu = time.process_time() - cpu_before, busy() - busy_before
         assert done.images == images
         shutil.rmtree(home)
-        return Run(seconds, cpu, taken, load_seconds, machine.cpus())
+        return Run(seconds, cpu, busy_cpu, load_seconds, machine.cpus())
 
     return run
 
 
 def stages(model: str) -> Callable[[Sequence[Path]], Alone]:
-    """The product's stages, one at a time, a thread on each core."""
+    """Returns a function that runs each stage alone, with a thread on each core."""
     machine.tune_for_throughput()
     from imgsearch import pictures
     from imgsearch.encoder.openclip import load_encoder
@@ -250,13 +254,13 @@ def stages(model: str) -> Callable[[Sequence[Path]], Alone]:
 
 
 def chroma_function(model: str) -> Callable[[Sequence[Path]], float]:
-    """Chroma's embedding function over files: seconds."""
+    """Returns a function that embeds files with Chroma's embedding function, and returns its seconds."""
     import numpy as np
     from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
     from PIL import Image
 
-    function = OpenCLIPEmbeddingFunction(model, None)  # a folder has its weights in it
-    function._model.eval()  # as it comes, batch normalisation would learn from each image
+    function = OpenCLIPEmbeddingFunction(model, None)  # the folder contains the weights
+    function._model.eval()  # otherwise batch normalisation would learn from each image
 
     def run(files: Sequence[Path]) -> float:
         start = time.perf_counter()
@@ -268,14 +272,14 @@ def chroma_function(model: str) -> Callable[[Sequence[Path]], float]:
 
 
 def _timed(pool: ThreadPoolExecutor, work: Callable[[Any], Any], values: Sequence[Any]) -> tuple[list[Any], float]:
-    """The results of the work, and the CPU-seconds of its threads."""
+    """The results of the work, and the CPU-seconds of the threads."""
 
-    def one(value: Any) -> tuple[Any, float]:
+    def timed(value: Any) -> tuple[Any, float]:
         start = time.thread_time()
         return work(value), time.thread_time() - start
 
-    made = list(pool.map(one, values))
-    return [value for value, _ in made], sum(seconds for _, seconds in made)
+    results = list(pool.map(timed, values))
+    return [value for value, _ in results], sum(seconds for _, seconds in results)
 
 
 def busy() -> float:

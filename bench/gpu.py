@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import embed, models, photos
-from bench.contender import Contender
 from bench.results import Figure
+from bench.worker import Worker
 
 TITLE = "Embedding on a GPU"
-ABOUT = """\
+METHOD = """\
 Images per second of `ShardEmbedder` from files of 500×375 to Parquet and thumbnails on one GPU. It is compared with
 OpenCLIP's bare model in bfloat16 on batches of 256 in the GPU's memory, and with the speed at which the cores decode.
 Weights are random. Measured only if torch finds a GPU."""
@@ -43,16 +43,16 @@ def _row(cache: Path, architecture: str, images: int, rounds: int) -> list[Figur
     model = models.random_weights(architecture, cache)
     with (
         tempfile.TemporaryDirectory(dir=cache) as scratch,
-        Contender(embed.ours, model) as product,
-        Contender(embed.stages, models.DEMO) as alone,
-        Contender(bare, architecture, "cuda") as plain,
+        Worker(embed.ours, model) as product,
+        Worker(embed.stages, models.DEMO) as alone,
+        Worker(bare, architecture, "cuda") as bare_model,
     ):
         product(str(folder), images, Path(scratch))  # warms up
         ours, model_rates, decoded = [], [], []
         for _ in range(rounds):
             run: embed.Run = product(str(folder), images, Path(scratch))
             ours.append(images / run.seconds)
-            model_rates.append(plain())
+            model_rates.append(bare_model())
             decoded.append(run.cores / alone(files).decode)
     limits = [min(pair) for pair in zip(model_rates, decoded, strict=True)]
     return [
@@ -65,7 +65,7 @@ def _row(cache: Path, architecture: str, images: int, rounds: int) -> list[Figur
 
 
 def bare(architecture: str, device: str, *, batch: int = BATCH, seconds: float = 5.0) -> Callable[[], float]:
-    """OpenCLIP's model by itself: images per second."""
+    """Returns a function that measures the images per second of OpenCLIP's model alone."""
     import open_clip
     import torch
 

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import vectors
-from bench.contender import Contender
 from bench.results import Figure
+from bench.worker import Worker
 from imgsearch.storage import Storage
 from imgsearch.stores.chroma import ChromaStore
 from searcher.ingest.job import Ingest
 from searcher.ingest.metrics import IngestMetrics
 
 TITLE = "Ingest"
-ABOUT = """\
+METHOD = """\
 Vectors per second (512 dimensions, in clusters, with two fields of metadata and our own fields) into a fresh, embedded
 Chroma.
 
@@ -36,17 +36,19 @@ def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         runs = f"{Path(scratch).as_uri()}/runs"
         vectors.write(Storage(runs), RUN, count, vectors.Origin())
-        with Contender(bare, runs) as plain, Contender(ours, runs) as product:
-            rates = {batch: probe / plain(batch, probe, scratch) for batch in BATCHES}
+        with Worker(bare, runs) as bare_loop, Worker(ours, runs) as product:
+            rates = {batch: probe / bare_loop(batch, probe, scratch) for batch in BATCHES}
             best = max(rates, key=rates.__getitem__)
-            pairs = [(plain(best, count, scratch), *product(scratch)) for _ in range(rounds)]
+            pairs = [(bare_loop(best, count, scratch), *product(scratch)) for _ in range(rounds)]
     case = f"{count:,} vectors"
     return {
         "": [
             Figure.median(case, "ours, vectors/s", [count / first for _, first, _ in pairs]),
             Figure.median(case, "bare loop, vectors/s", [count / loop for loop, _, _ in pairs]),
             Figure.median(case, "ours ÷ bare loop", [loop / first for loop, first, _ in pairs], at_least=0.95),
-            Figure.median(case, "again, × faster than the first", [one / two for _, one, two in pairs], at_least=5),
+            Figure.median(
+                case, "again, × faster than the first", [first / again for _, first, again in pairs], at_least=5
+            ),
         ],
         f"The bare loop's batch size, by its vectors/s over {probe:,}": [
             Figure("bare loop", f"{batch:,}", round(rate)) for batch, rate in rates.items()
@@ -55,7 +57,7 @@ def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
 
 
 def bare(runs: str) -> Callable[[int, int, str], float]:
-    """Chroma's own `add`: seconds for the first `count` vectors."""
+    """Returns a function that adds the first `count` vectors with Chroma's own `add`, and returns its seconds."""
     import chromadb
     import numpy as np
     from chromadb.config import Settings
@@ -72,8 +74,8 @@ def bare(runs: str) -> Callable[[int, int, str], float]:
                 "bench", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
             )
             start = time.perf_counter()
-            for at in range(0, count, batch):
-                part = slice(at, min(at + batch, count))
+            for first in range(0, count, batch):
+                part = slice(first, min(first + batch, count))
                 collection.add(ids=ids[part], embeddings=matrix[part], metadatas=metadatas[part])
             seconds = time.perf_counter() - start
             client.close()
@@ -83,7 +85,7 @@ def bare(runs: str) -> Callable[[int, int, str], float]:
 
 
 def ours(runs: str) -> Callable[[str], tuple[float, float]]:
-    """The product: seconds of the first ingest, and of the same again."""
+    """Returns a function that returns the seconds of an ingest, and of the same ingest again."""
 
     def run(scratch: str) -> tuple[float, float]:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -94,7 +96,7 @@ def ours(runs: str) -> Callable[[str], tuple[float, float]]:
 
 
 def ingest(runs: str, url: str, run: str = RUN) -> float:
-    """Seconds that the run takes into the store, opening included."""
+    """The seconds of one ingest, with the opening of the store."""
     start = time.perf_counter()
     Ingest(
         run,

@@ -1,4 +1,4 @@
-"""Memory of the embedder: the same process over few images and over many."""
+"""Memory of the embedder, with few images and with many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.results import Figure
 from imgsearch.settings import LogSettings, RunSettings, Settings, StorageSettings
 
 TITLE = "Memory"
-ABOUT = """\
+METHOD = """\
 Maximum memory (`ru_maxrss`) of `python -m embedder embed`, in its own process, on one shard of photos of 500×375 with
 the demo's model. The photos are 500 different ones under many names. A part has 2 000 images."""
 
@@ -25,8 +25,8 @@ def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
     few, many = (200, 600) if quick else (FEW, MANY)
     peaks = {images: _peak(cache, images) for images in (few, many)}
     figures = [Figure(f"{images:,} images", "MB", round(peak)) for images, peak in peaks.items()]
-    more = Figure(f"{many:,} images beside {few:,}", "MB more", round(peaks[many] - peaks[few]), at_most=100)
-    return {"": [*figures, more]}
+    growth = Figure(f"{many:,} images beside {few:,}", "MB more", round(peaks[many] - peaks[few]), at_most=100)
+    return {"": [*figures, growth]}
 
 
 def _peak(cache: Path, images: int) -> float:
@@ -42,7 +42,7 @@ def _peak(cache: Path, images: int) -> float:
 
 
 def _stage(stage: str, settings: Settings) -> float:
-    """Runs a stage of the embedder; the most memory it had, in MB."""
+    """Runs a stage of the embedder; returns its maximum memory, in MB."""
     process = subprocess.Popen(
         [sys.executable, "-m", "embedder", stage],
         env={**os.environ, **settings.to_env(), "JOB_COMPLETION_INDEX": "0"},
@@ -50,5 +50,5 @@ def _stage(stage: str, settings: Settings) -> float:
     )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, f"{stage} ended with {process.returncode}"
+    assert process.returncode == 0, f"{stage} exited with {process.returncode}"
     return usage.ru_maxrss * 1024 / 1e6

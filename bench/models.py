@@ -1,4 +1,4 @@
-"""The models that are measured: the demo's, and well-known architectures with random weights, as local folders."""
+"""The models of the benchmarks, as local folders: the demo's, and known architectures with random weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DEMO = "local-dir:" + str(Path(__file__).resolve().parent.parent / "demo" / "mod
 
 
 def random_weights(architecture: str, cache: Path) -> str:
-    """`local-dir:` of that architecture with random weights, made at the first call: speed needs no training."""
+    """The name of a model with random weights, which the first call writes. Speed does not depend on training."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -25,5 +25,5 @@ def random_weights(architecture: str, cache: Path) -> str:
             folder / "open_clip_model.safetensors",
         )
         config_document = {"model_cfg": open_clip.get_model_config(architecture), "preprocess_cfg": {}}
-        config.write_text(json.dumps(config_document))  # last: a folder with it is whole
+        config.write_text(json.dumps(config_document))  # last: a folder with it is complete
     return f"local-dir:{folder}"

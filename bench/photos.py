@@ -1,4 +1,4 @@
-"""Synthetic photographs: as random as needed, but they cost a JPEG decoder and a disk what real ones do."""
+"""Synthetic photos that cost a JPEG decoder and a disk as much as real photos."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ QUALITY = 90
 
 
 def photo(seed: int, size: tuple[int, int]) -> bytes:
-    """A JPEG of `size` (width, height): an uneven backdrop, a few objects with edges and shade, texture over all.
+    """A JPEG of `size` (width, height): a background, a few objects with edges, and a texture.
 
     Amplitudes fall with frequency as in photographs (1/f), and colour varies less than brightness."""
     random = np.random.default_rng(seed)
-    scene = Image.fromarray(_bytes(_sky(random, size)))
+    scene = Image.fromarray(_bytes(_background(random, size)))
     draw = ImageDraw.Draw(scene)
     for _ in range(int(random.integers(6, 14))):
         _object(draw, random, size)
@@ -31,27 +31,27 @@ def photo(seed: int, size: tuple[int, int]) -> bytes:
     return sink.getvalue()
 
 
-def folder(place: Path, count: int, size: tuple[int, int], *, distinct: int | None = None) -> Path:
-    """A folder of `count` photos, of which `distinct` (all) differ and the others are further links to them."""
-    made = distinct or count
-    originals = place / f"{size[0]}x{size[1]}"
+def folder(parent: Path, count: int, size: tuple[int, int], *, distinct: int | None = None) -> Path:
+    """A folder of `count` photos. `distinct` of them differ, and the others are further links to them. Default: all."""
+    distinct = distinct or count
+    originals = parent / f"{size[0]}x{size[1]}"
     originals.mkdir(parents=True, exist_ok=True)
-    for seed in range(made):
+    for seed in range(distinct):
         file = originals / f"{seed:05d}.jpg"
         if not file.exists():
             partial = file.with_suffix(".partial")
             partial.write_bytes(photo(seed, size))
             partial.replace(file)
-    named = place / f"{size[0]}x{size[1]}-{count}-of-{made}"
-    named.mkdir(exist_ok=True)
+    links = parent / f"{size[0]}x{size[1]}-{count}-of-{distinct}"
+    links.mkdir(exist_ok=True)
     for number in range(count):
-        file = named / f"{number:06d}.jpg"
+        file = links / f"{number:06d}.jpg"
         if not file.exists():
-            os.link(originals / f"{number % made:05d}.jpg", file)
-    return named
+            os.link(originals / f"{number % distinct:05d}.jpg", file)
+    return links
 
 
-def _sky(random: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
+def _background(random: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
     """A gradient between two colours, in some direction."""
     width, height = size
     x, y = np.linspace(-1, 1, width), np.linspace(-1, 1, height)

@@ -1,4 +1,4 @@
-"""Results of benchmarks: JSON files in bench/results, and the page docs/benchmarks.md made from them."""
+"""The results of benchmarks, as JSON files in bench/results and as the page docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Self
 
 FOLDER = Path(__file__).with_name("results")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-ORDER = ("embed", "memory", "ingest", "search", "crowds", "gpu")
+ORDER = ("embed", "memory", "ingest", "search", "concurrency", "gpu")
 """The benchmarks of `python -m bench`."""
 SECTIONS = (*ORDER, "cluster")
-"""Of the page; the last one's times come from the cluster tests."""
+"""The sections of the page. The cluster tests measure the times of the last one."""
 
 HEAD = """\
 # Benchmarks
@@ -30,20 +30,20 @@ class Figure:
     """One measured number."""
 
     case: str
-    """Its row in the table."""
-    what: str
-    """Its column, with the unit."""
+    """The row in the table."""
+    column: str
+    """The column in the table, with the unit."""
     value: float
     rounds: tuple[float, ...] = ()
     """The measurements; `value` is their median."""
     at_least: float | None = None
     at_most: float | None = None
-    """Targets; None where there is none."""
+    """The targets; None: no target."""
 
     @classmethod
-    def median(cls, case: str, what: str, rounds: Sequence[float], **targets: float | None) -> Self:
+    def median(cls, case: str, column: str, rounds: Sequence[float], **targets: float | None) -> Self:
         digits = tuple(float(f"{value:.4g}") for value in rounds)
-        return cls(case, what, statistics.median(digits), digits, **targets)
+        return cls(case, column, statistics.median(digits), digits, **targets)
 
     @property
     def target(self) -> str:
@@ -66,17 +66,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class Result:
-    """All that one benchmark found."""
+    """The result of one benchmark."""
 
     name: str
     title: str
-    about: str
+    method: str
     """How it was measured, in Markdown."""
     machine: str
     date: str
     quick: bool
     tables: dict[str, list[Figure]] = field(default_factory=dict)
-    """By heading; none where it could not be measured, which `about` then says."""
+    """By heading; empty if this machine cannot run the benchmark."""
 
     def save(self) -> None:
         FOLDER.mkdir(exist_ok=True)
@@ -94,7 +94,7 @@ class Result:
 
 
 def page() -> str:
-    """docs/benchmarks.md, made of the results that are there."""
+    """The text of docs/benchmarks.md, from the results in FOLDER."""
     results = [Result.load(file) for name in SECTIONS if (file := FOLDER / f"{name}.json").exists()]
     return "\n".join([HEAD, _targets(results), *map(_section, results)])
 
@@ -110,14 +110,14 @@ def _targets(results: Sequence[Result]) -> str:
             for figure in filter(lambda figure: figure.has_target, figures):
                 verdict = "met" if figure.met else "**missed**"
                 lines.append(
-                    f"| {result.name} | {figure.what}; {figure.case} | {figure} | {figure.target} | {verdict} |"
+                    f"| {result.name} | {figure.column}; {figure.case} | {figure} | {figure.target} | {verdict} |"
                 )
     return "\n".join(lines) + "\n"
 
 
 def _section(result: Result) -> str:
     quick = " A quick run: too few images and rounds to rely on." if result.quick else ""
-    lines = [f"## {result.title}\n", f"{result.about}\n", f"{result.date}, {result.machine}.{quick}\n"]
+    lines = [f"## {result.title}\n", f"{result.method}\n", f"{result.date}, {result.machine}.{quick}\n"]
     if not result.tables:
         lines.append("Not measured: this machine has no GPU.\n")
     for heading, figures in result.tables.items():
@@ -128,9 +128,9 @@ def _section(result: Result) -> str:
 
 
 def _table(figures: Sequence[Figure]) -> list[str]:
-    """A row for each case, a column for each figure of it."""
-    columns = list(dict.fromkeys(figure.what for figure in figures))
-    cells = {(figure.case, figure.what): figure for figure in figures}
+    """One row for each case."""
+    columns = list(dict.fromkeys(figure.column for figure in figures))
+    cells = {(figure.case, figure.column): figure for figure in figures}
     lines = ["| | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
     for case in dict.fromkeys(figure.case for figure in figures):
         values = [str(cells.get((case, column), "")) for column in columns]
@@ -139,5 +139,5 @@ def _table(figures: Sequence[Figure]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Three digits, more only where they are whole."""
+    """Three significant digits; a number from 100 on has no decimals."""
     return f"{value:,.0f}".replace(",", " ") if abs(value) >= 100 else f"{value:.3g}"

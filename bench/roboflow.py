@@ -1,4 +1,4 @@
-"""Roboflow Inference's CLIP server, without its hub: our own weights as the ONNX files that it looks for.
+"""Roboflow Inference's CLIP server, without its hub: it reads our own weights as ONNX files.
 
 It runs in an environment of its own, .venv-roboflow, made with
 `uv venv .venv-roboflow; uv pip install -p .venv-roboflow inference-cpu open-clip-torch uvicorn asgi-correlation-id
@@ -19,13 +19,13 @@ OTHERS = (
     *("PE", "SAM", "SAM2", "SAM3", "OWLV2", "GAZE", "DOCTR", "EASYOCR", "TROCR", "PPOCR"),
     *("GROUNDINGDINO", "YOLO_WORLD"),
 )
-"""Its other models, which take long to import."""
+"""Its other models, which take a long time to import."""
 
 
 def command(port: int) -> list[str]:
     """The command that starts the server."""
-    words = ["-m", "uvicorn", "--factory", "bench.roboflow:app", "--port", str(port), "--log-level", "error"]
-    return [str(PYTHON), *words]
+    arguments = ["-m", "uvicorn", "--factory", "bench.roboflow:app", "--port", str(port), "--log-level", "error"]
+    return [str(PYTHON), *arguments]
 
 
 def environment(cache: Path) -> dict[str, str]:
@@ -43,8 +43,8 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 def write_weights(model: str, architecture: str, cache: Path) -> None:
-    """The model's two halves as ONNX, where it keeps what its hub gives; once. It has to be started in `cache`."""
-    for part in ("static", "_next/static"):  # of its page, which it wants where it starts
+    """Writes the two halves of the model as ONNX into the cache of the server, once. Start the server in `cache`."""
+    for part in ("static", "_next/static"):  # of its page, which it needs in its working folder
         (cache / "inference/landing/out" / part).mkdir(parents=True, exist_ok=True)
     folder = cache / "clip" / architecture
     if not (folder / "visual.onnx").exists():
@@ -53,7 +53,7 @@ def write_weights(model: str, architecture: str, cache: Path) -> None:
 
 
 def app() -> Any:
-    """Its HTTP server as its image for CPUs starts it."""
+    """The HTTP server, as its CPU image starts it."""
     from inference.core.interfaces.http.http_api import HttpInterface
     from inference.core.managers.base import ModelManager
     from inference.core.managers.decorators.fixed_size_cache import WithFixedSizeCache
@@ -72,7 +72,7 @@ def _export(model: str, folder: Path) -> None:
     network = open_clip.create_model(model).eval()
     halves = {"textual": (network.encode_text, torch.zeros(2, 77, dtype=torch.int32))}
     halves["visual"] = (network.encode_image, torch.zeros(2, 3, 224, 224))
-    torch.backends.mha.set_fastpath_enabled(False)  # the exporter does not know its operator
+    torch.backends.mha.set_fastpath_enabled(False)  # the exporter does not support its operator
     for name, (encode, example) in halves.items():
         half = torch.nn.Module()
         half.network, half.forward = network, encode

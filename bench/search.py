@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import subprocess
@@ -11,21 +12,20 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from bench import ingest, load, models, vectors
-from bench.contender import Contender
-from bench.load import Load
+from bench import clients, ingest, models, vectors
+from bench.clients import SearchLoad
 from bench.results import Figure
+from bench.worker import Worker
 from imgsearch.settings import LogSettings, SearchSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.storage import Storage
 
 TITLE = "Search"
-ABOUT = """\
+METHOD = """\
 Text searches (k = 10) against `python -m searcher serve` with an embedded Chroma and ViT-B-32 (random weights), over
 HTTP from one process on the same cores, with one connection for each client. **Encode** and **store** are `took_ms` of
 the answers, including the wait for the model and for a thread. **Ours** is the time at the client without these two:
@@ -34,11 +34,11 @@ repeat five texts."""
 
 CLIENTS = (1, 8, 32)
 MODES = ("uncached", "cached")
-FAMILIAR = ["a red bicycle", "a cat on a sofa", "a street at night", "snow on a mountain", "a cup of coffee"]
+REPEATED = ["a red bicycle", "a cat on a sofa", "a street at night", "snow on a mountain", "a cup of coffee"]
 READY_SECONDS = 120.0
 
-Samples = dict[tuple[int, str, int], list[Load]]
-"""By vectors, mode and clients; one a round."""
+Samples = dict[tuple[int, str, int], list[SearchLoad]]
+"""The loads of all rounds, by the number of vectors, the mode, and the number of clients."""
 
 
 def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
@@ -53,16 +53,16 @@ def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
             log=LogSettings(level="WARNING"),
         )
         for size in sizes:
-            with Contender(publish, settings, model) as fill:
+            with Worker(publish, settings, model) as fill:
                 fill(size)
-        with serving(settings), Contender(load.clients, port) as clients:
-            samples = _samples(clients, sizes, seconds=seconds, rounds=rounds)
+        with serving(settings), Worker(clients.search_clients, port) as load:
+            samples = _samples(load, sizes, seconds=seconds, rounds=rounds)
     figures = [figure for key, loads in samples.items() for figure in _row(*key, loads)]
     return {"": figures, "Side by side": [figure for size in sizes for figure in _ratios(size, samples)]}
 
 
 def publish(settings: Settings, model: str) -> Callable[[int], None]:
-    """Fills and publishes an index of so many vectors, called by their number."""
+    """Returns a function that fills and publishes an index of that many vectors. Their number is its name."""
     from imgsearch.encoder.openclip import load_encoder
 
     encoder = load_encoder(model)
@@ -75,48 +75,52 @@ def publish(settings: Settings, model: str) -> Callable[[int], None]:
     return run
 
 
-def _samples(clients: Contender, sizes: tuple[int, ...], *, seconds: float, rounds: int) -> Samples:
-    """Every combination in turn, `rounds` times, after one to warm up."""
+def _samples(load: Worker, sizes: tuple[int, ...], *, seconds: float, rounds: int) -> Samples:
+    """Every combination in turn, `rounds` times, after one round that warms up."""
     samples: Samples = defaultdict(list)
-    numbers = count()
-    for number in range(rounds + 1):
+    numbers = itertools.count()
+    for round in range(rounds + 1):
         for size in sizes:
             for mode in MODES:
-                for crowd in CLIENTS:
+                for count in CLIENTS:
                     texts = (
-                        [f"photo {next(numbers)} of a town" for _ in range(5_000)] if mode == "uncached" else FAMILIAR
+                        [f"photo {next(numbers)} of a town" for _ in range(5_000)] if mode == "uncached" else REPEATED
                     )
-                    done = clients(str(size), texts, crowd, seconds if number else 0.5)
-                    if number:
-                        samples[size, mode, crowd].append(done)
+                    sample = load(str(size), texts, count, seconds if round else 0.5)
+                    if round:
+                        samples[size, mode, count].append(sample)
     return samples
 
 
-def _row(size: int, mode: str, crowd: int, loads: list[Load]) -> list[Figure]:
-    case = f"{size:,} vectors, {mode}, {crowd} client{'s' if crowd > 1 else ''}"
-    answers = [answer for sample in loads for answer in sample.answers]
+def _row(size: int, mode: str, count: int, loads: list[SearchLoad]) -> list[Figure]:
+    case = f"{size:,} vectors, {mode}, {count} client{'s' if count > 1 else ''}"
+    searches = [search for sample in loads for search in sample.searches]
     return [
         Figure.median(case, "searches/s", [sample.rate for sample in loads]),
-        Figure(case, "p50 ms", median(answer.wall for answer in answers)),
-        Figure(case, "p95 ms", quantiles((answer.wall for answer in answers), n=20)[-1]),
-        Figure(case, "encode p50 ms", median(answer.encode for answer in answers)),
-        Figure(case, "store p50 ms", median(answer.store for answer in answers)),
-        Figure(case, "ours p50 ms", median(answer.ours for answer in answers), at_most=3 if crowd == 1 else None),
+        Figure(case, "p50 ms", median(search.total for search in searches)),
+        Figure(case, "p95 ms", quantiles((search.total for search in searches), n=20)[-1]),
+        Figure(case, "encode p50 ms", median(search.encode for search in searches)),
+        Figure(case, "store p50 ms", median(search.store for search in searches)),
+        Figure(case, "ours p50 ms", median(search.ours for search in searches), at_most=3 if count == 1 else None),
     ]
 
 
 def _ratios(size: int, samples: Samples) -> list[Figure]:
-    def rates(mode: str, crowd: int) -> list[float]:
-        return [sample.rate for sample in samples[size, mode, crowd]]
+    def rates(mode: str, count: int) -> list[float]:
+        return [sample.rate for sample in samples[size, mode, count]]
 
     case = f"{size:,} vectors"
-    eight, one = rates("uncached", 8), rates("uncached", 1)
     return [
-        Figure.median(case, "uncached, 8 clients ÷ 1", [a / b for a, b in zip(eight, one, strict=True)], at_least=1.3),
+        Figure.median(
+            case,
+            "uncached, 8 clients ÷ 1",
+            [many / one for many, one in zip(rates("uncached", 8), rates("uncached", 1), strict=True)],
+            at_least=1.3,
+        ),
         Figure.median(
             case,
             "8 clients, cached ÷ uncached",
-            [a / b for a, b in zip(rates("cached", 8), eight, strict=True)],
+            [cached / uncached for cached, uncached in zip(rates("cached", 8), rates("uncached", 8), strict=True)],
             at_least=10,
         ),
     ]
@@ -134,10 +138,10 @@ def serving(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
         [sys.executable, "-m", "searcher", "serve"], env={**os.environ, **settings.to_env()}, stdout=subprocess.DEVNULL
     )
     try:
-        until = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + READY_SECONDS
         while not _ready(settings.search.port):
-            assert process.poll() is None, "the searcher ended"
-            assert time.monotonic() < until, "the searcher did not get ready"
+            assert process.poll() is None, "the searcher exited"
+            assert time.monotonic() < deadline, "the searcher is not ready in time"
             time.sleep(0.2)
         yield process
     finally:
@@ -147,7 +151,7 @@ def serving(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
 
 def _ready(port: int) -> bool:
     try:
-        with urlopen(f"http://127.0.0.1:{port}/readyz") as answer:
-            return bool(answer.status == 200)
+        with urlopen(f"http://127.0.0.1:{port}/readyz") as response:
+            return bool(response.status == 200)
     except (URLError, ConnectionError):
         return False

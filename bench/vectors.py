@@ -1,4 +1,4 @@
-"""Synthetic embedded runs: what the embedder would have left in storage, had there been images."""
+"""Synthetic embedded runs, as the embedder writes them, without images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from imgsearch.stores.records import record
 
 CLUSTERS = 200
 SPREAD = 0.04
-"""Of each of the dimensions around a cluster's centre of length 1: neighbours then have a cosine of about 0.55."""
+"""The standard deviation of each dimension around the centre of a cluster. Neighbours have a cosine of about 0.55."""
 PART_IMAGES = 2_000
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The encoder of a part, as its metadata names it."""
+    """The encoder that the metadata of a part names."""
 
     model: str = "none"
     fingerprint: str = "none"
@@ -34,7 +34,7 @@ class Origin:
 
 
 def write(storage: Storage, run: str, count: int, origin: Origin) -> None:
-    """An embedded run of one shard, whose index is called as the run is."""
+    """Writes an embedded run of one shard. The name of the run is also that of its index."""
     folder = RunFolder(run)
     writer = Parts(storage, folder, 0, encoder=cast(Encoder, origin))
     rows = list(_rows(count, origin.dim))
@@ -56,11 +56,11 @@ def write(storage: Storage, run: str, count: int, origin: Origin) -> None:
 def records(storage: Storage, run: str) -> list[Record]:
     """The records that ingest makes from such a run."""
     folder = RunFolder(run)
-    found = []
+    records = []
     for part in range(ShardDone.from_json(storage.get(folder.done(0)), run).parts):
         table, _ = parts.from_bytes(storage.get(folder.part(0, part)), run)
-        found += [record(row, run=run, shard=0, part=part) for row in parts.rows(table)]
-    return found
+        records += [record(row, run=run, shard=0, part=part) for row in parts.rows(table)]
+    return records
 
 
 def _rows(count: int, dim: int) -> Iterator[Row]:

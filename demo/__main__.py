@@ -1,6 +1,6 @@
 """`make demo`: indexes photos, runs three searches and serves the page until Ctrl-C.
 
-It runs the commands that a user would run, and prints each of them. Its data are in `.demo`."""
+It prints and runs the same commands as a user. Its data are in `.demo`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ import httpx
 
 HOME = Path(".demo")
 MODEL = f"local-dir:{Path(__file__).parent / 'model'}"
-QUERIES = {
-    True: ("a cat", "a cup of coffee", "stars in the night sky"),
-    False: ("people", "a building", "nature"),
-}
+DEMO_QUERIES = ("a cat", "a cup of coffee", "stars in the night sky")
+OWN_QUERIES = ("people", "a building", "nature")
+"""The queries for the user's own photos."""
 
 
 def photos() -> str:
     """The folder with the photos of scikit-image."""
-    found = importlib.util.find_spec("skimage")
-    if found is None or found.origin is None:
-        sys.exit("the demo photos come from scikit-image: make install")
-    return str(Path(found.origin).parent / "data")
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        sys.exit("scikit-image, which contains the demo photos, is not installed: run make install")
+    return str(Path(spec.origin).parent / "data")
 
 
 def main() -> int:
@@ -43,29 +42,31 @@ def main() -> int:
     if code := subprocess.call(index):
         return code
     url = f"http://127.0.0.1:{args.port}"
-    serving = subprocess.Popen(
+    server = subprocess.Popen(
         _command("serve", "--local", "--home", str(HOME), "--port", str(args.port)), start_new_session=True
     )
     try:
-        if not _ready(serving, url):
-            return serving.wait()
-        for query in QUERIES[args.source is None]:
+        if not _wait_until_ready(server, url):
+            return server.wait()
+        for query in OWN_QUERIES if args.source else DEMO_QUERIES:
             subprocess.call(_command("search", query, "-k", "3", "--url", url))
-        print(f"\nSearch page: {url}   (Ctrl-C ends it)", flush=True)
-        return serving.wait()
+        print(f"\nSearch page: {url}   (Ctrl-C stops the server)", flush=True)
+        return server.wait()
     except KeyboardInterrupt:
-        serving.terminate()
-        serving.wait()
+        server.terminate()
+        server.wait()
         return 0
 
 
-def _command(*words: str) -> list[str]:
-    print(f"\n$ controller {shlex.join(words)}", flush=True)
-    return [str(Path(sys.executable).with_name("controller")), *words]
+def _command(*arguments: str) -> list[str]:
+    """Prints and returns a command of `controller`."""
+    print(f"\n$ controller {shlex.join(arguments)}", flush=True)
+    return [str(Path(sys.executable).with_name("controller")), *arguments]
 
 
-def _ready(serving: subprocess.Popen[bytes], url: str) -> bool:
-    while serving.poll() is None:
+def _wait_until_ready(server: subprocess.Popen[bytes], url: str) -> bool:
+    """Returns whether the server is ready; False: it has exited."""
+    while server.poll() is None:
         try:
             if httpx.get(f"{url}/readyz").status_code == 200:
                 return True

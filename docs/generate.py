@@ -1,6 +1,6 @@
 """Generates docs/settings.md from imgsearch.settings, and docs/cli.md from the parser of `controller`: `make docs`.
 
-tests/test_docs.py fails if a generated page is old."""
+tests/test_docs.py fails for a generated page that is out of date."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from controller.main import parser
-from imgsearch.settings import documentation
+from imgsearch.settings.documentation import documentation
 
 ROOT = Path(__file__).resolve().parent.parent
 
 SETTINGS = """# Settings
 
-`make docs` generates this page from `imgsearch/settings.py`. Change it there.
+`make docs` generates this page from `imgsearch/settings/`. Change it there.
 
 The programs (`python -m embedder`, `python -m searcher`) read their settings once, from environment variables. An
 unknown variable that begins with `IMGSEARCH_` is an error, so a misspelt name is noticed. An empty value means None if

@@ -1,6 +1,6 @@
-"""Builds the documentation site: `make docs-site`. A broken link ends the build. No network is used.
+"""Builds the documentation site: `make docs-site`. A broken link is an error. The build uses no network.
 
-The pages of the site are docs/*.md and a few files that belong elsewhere in the repository (`ELSEWHERE`). Links between
+The pages of the site are docs/*.md and a few other files of the repository (`OTHER_FILES`). Links between
 files of the repository become links between pages, or links to the repository where a file has no page."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "docs" / "zensical.toml"
 SITE = ROOT / ".site"
 REPOSITORY = "https://github.com/imgsearch/imgsearch"
-ELSEWHERE = {
+OTHER_FILES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
@@ -30,14 +30,14 @@ LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 
 
 def page_names() -> dict[str, str]:
-    """The files of the repository that the site has, each with its name in the site."""
+    """The files of the site: from their name in the repository to their name in the site."""
     files = [file for pattern in ("*.md", "*.svg", "*.jpg") for file in (ROOT / "docs").rglob(pattern)]
     names = {file.relative_to(ROOT).as_posix(): file.relative_to(ROOT / "docs").as_posix() for file in sorted(files)}
-    return names | ELSEWHERE
+    return names | OTHER_FILES
 
 
 def site_text(text: str, file: str, names: dict[str, str]) -> str:
-    """The text of a file with the links that it has in the site."""
+    """The text of a file, with the links changed for the site."""
 
     def site_link(match: re.Match[str]) -> str:
         path, _, anchor = match[2].partition("#")
@@ -55,33 +55,33 @@ def site_text(text: str, file: str, names: dict[str, str]) -> str:
     return LINK.sub(site_link, text)
 
 
-def prepare(stage: Path) -> None:
+def prepare(folder: Path) -> None:
     """Writes the pages and the configuration into a folder."""
     names = page_names()
     for file, name in names.items():
-        target = stage / "pages" / name
+        target = folder / "pages" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".md":
             target.write_text(site_text((ROOT / file).read_text(), file, names))
         else:
             shutil.copy(ROOT / file, target)
-    shutil.copy(CONFIG, stage)
+    shutil.copy(CONFIG, folder)
 
 
-def render(stage: Path) -> Path:
-    """Builds the site of a prepared folder. Raises CalledProcessError after Zensical has printed the broken links."""
+def render(folder: Path) -> Path:
+    """Builds the site in a prepared folder. Raises CalledProcessError for broken links, which Zensical prints."""
     zensical = Path(sys.executable).with_name("zensical")
-    subprocess.run([zensical, "build", "--strict", "--clean"], cwd=stage, check=True)
-    return stage / "site"
+    subprocess.run([zensical, "build", "--strict", "--clean"], cwd=folder, check=True)
+    return folder / "site"
 
 
 def main() -> int:
     shutil.rmtree(SITE, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="imgsearch-docs-") as name:
-        stage = Path(name)
-        prepare(stage)
+        folder = Path(name)
+        prepare(folder)
         try:
-            shutil.copytree(render(stage), SITE)
+            shutil.copytree(render(folder), SITE)
         except subprocess.CalledProcessError as error:
             return error.returncode
     print(f"The site is in {SITE}. Open {SITE / 'index.html'}.")

@@ -63,3 +63,8 @@ class BadImage(Exception):
         self.stage = stage
         """`read`: its bytes cannot be read. `decode`: its bytes are not a supported image."""
         self.reason = reason
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for a message of one sentence; without a text, the name of its class."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()

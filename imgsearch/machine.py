@@ -12,9 +12,10 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def cpus(root: Path = CGROUP) -> int:
-    """How many threads can compute at once: the cgroup's CPU limit (v2, then v1) or the allowed cores, at least 1.
+    """The number of threads that can compute at once: the cgroup's CPU limit (v2, then v1) or the allowed cores. At
+    least 1.
 
-    A limit of 1.5 counts as 1: with 2 threads, one is throttled half of the time, and the other waits for it.
+    A limit of 1.5 counts as 1: of 2 threads, one would be throttled half of the time, and the other would wait for it.
     """
     return max(1, int(min(_quota(root), len(os.sched_getaffinity(0)))))
 

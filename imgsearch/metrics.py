@@ -1,4 +1,4 @@
-"""Prometheus metrics of programs that end by themselves: seconds of work by stage, and the port that serves them."""
+"""Prometheus metrics of programs that run as Jobs: the seconds of work by stage, and the server of /metrics."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Watched:
         return _Response(self._app(environ, start_response), sent=sent)
 
     def await_read(self, seconds: float) -> None:
-        """Returns when somebody has read the current values, or after `seconds`."""
+        """Returns after the current values have been read, at the latest after `seconds`."""
         self._final.set()
         log.info("waiting at most %.0f s until the last metrics are read", seconds)
         self._read.wait(seconds)
@@ -102,8 +102,8 @@ def exposed(registry: CollectorRegistry, port: int | None, *, last_read: float =
     try:
         server, thread = start_http_server(port, address, registry)
     except (OSError, OverflowError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        reason = "it is in use" if taken else getattr(error, "strerror", None) or error
+        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        reason = "it is in use" if in_use else getattr(error, "strerror", None) or error
         raise UsageError(
             f"cannot serve metrics on port {port}: {reason}; choose another with IMGSEARCH_METRICS_PORT"
         ) from error

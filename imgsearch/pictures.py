@@ -24,17 +24,17 @@ class Picture:
     """One decoded image, upright, in RGB."""
 
     image: Image.Image
-    """May be smaller than the original; see `decode`."""
+    """The pixels; it may be smaller than the original, see `decode`."""
     width: int
-    """Of the original, upright, in pixels."""
+    """Width and height of the original, upright, in pixels."""
     height: int
 
 
 def decode(data: bytes, *, max_pixels: int, target: int | None = None) -> Picture:
     """Decodes the first frame, turns it upright, and puts transparent pixels over white.
 
-    With `target` (pixels), a JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 1/4, 1/8) whose shorter
-    side is still at least twice `target`. That is much faster, and the final resize still has pixels to average.
+    With `target` (pixels), a JPEG is decoded at the smallest of libjpeg's scales (1, 1/2, 1/4, 1/8) at which both sides
+    have at least twice `target`. This is much faster, and leaves enough pixels for the final resize.
     Raises BadImage("decode", …) for everything that is not a usable image.
     """
     if not data:
@@ -63,10 +63,10 @@ def decode(data: bytes, *, max_pixels: int, target: int | None = None) -> Pictur
 
 
 def thumbnail(image: Image.Image, px: int) -> bytes:
-    """A WebP whose longer side has `px` pixels; a smaller image keeps its size.
+    """A WebP whose longer side has `px` pixels. A smaller image keeps its size.
 
-    Bilinear with a box pre-reduction and the fastest WebP search take a third of the time of the best settings, without
-    a visible difference at this size."""
+    Bilinear scaling after a box reduction, and the fastest WebP method, take a third of the time of the best settings.
+    The difference is not visible at this size."""
     scale = px / max(image.size)
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -106,5 +106,5 @@ def _unknown(data: bytes) -> str:
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
         return "HEIC/HEIF is not supported: convert it to JPEG"
     if not data.strip(b"\0"):
-        return "it holds only zero bytes"
+        return "it contains only zero bytes"
     return "not an image in a format that Pillow reads"

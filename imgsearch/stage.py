@@ -28,6 +28,12 @@ class Interrupted(Exception):
     """Stopped by SIGTERM after the current part was written. The same command resumes."""
 
 
+def check_stopping(stopping: threading.Event) -> None:
+    """Raises Interrupted if the event is set."""
+    if stopping.is_set():
+        raise Interrupted
+
+
 Stage = Callable[[Settings, threading.Event], Mapping[str, Any]]
 """Does the work of the stage. Raises Interrupted soon after the event is set."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,14 +28,14 @@ CREDENTIALS = {
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
 METADATA_SERVERS = ("http://169.254.169.254/", "http://metadata.google.internal/")
-"""obstore asks them for credentials if the environment has none."""
+"""obstore requests credentials from these if the environment has none."""
 STATUS = re.compile(r"status code: (\d{3} [\w ]+)")
 ERROR = re.compile(r"<Code>(.+?)</Code>\s*<Message>(.*?)</Message>", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An object without its bytes."""
+    """An object of a listing."""
 
     key: str
     size: int
@@ -43,13 +44,14 @@ class Entry:
 
 
 class Storage:
-    """Objects below one URI. A put is whole or absent, never half. Any thread may call."""
+    """Objects below one URI. A put is atomic. Any thread may call."""
 
     def __init__(self, uri: str) -> None:
         """`uri` is `file:///folder` (created if it does not exist), `s3://bucket/prefix`, `gs://…` or `az://…`.
         Credentials come from the environment, or from the machine's role. Raises UsageError for another URI."""
         self.uri = uri.rstrip("/")
-        self._store = _open(uri)
+        self._folder = _local_folder(uri)
+        self._store = _open(uri, self._folder)
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
         """The whole object; raises NotFound, or PermanentError if it has more than `limit` bytes."""
@@ -82,7 +84,7 @@ class Storage:
         return True
 
     def entry(self, key: str) -> Entry:
-        """The object without its bytes; raises NotFound."""
+        """Size and etag of the object; raises NotFound."""
         with self._translated("read", key):
             return _entry(obstore.head(self._store, key))
 
@@ -121,6 +123,9 @@ class Storage:
         with self._translated("delete", folder):
             for start in range(0, len(keys), 1000):
                 obstore.delete(self._store, keys[start : start + 1000])
+        if self._folder is not None:
+            # A process that is killed leaves the file that obstore was writing, which is not in a listing.
+            shutil.rmtree(self._folder / folder, ignore_errors=True)
         return len(keys)
 
     @contextmanager
@@ -131,7 +136,7 @@ class Storage:
             raise self._failure(verb, key, error) from error
 
     def _failure(self, verb: str, key: str, error: Exception) -> ImgsearchError:
-        """Our error for one of obstore. It reads the text, since errors of a listing all have the same class."""
+        """Our error for an error of obstore. It reads the text, because all errors of a listing have the same class."""
         if mistake := _mistake(self.uri, error):
             return UsageError(mistake)
         reason = _reason(error)
@@ -176,7 +181,7 @@ def _mistake(uri: str, error: Exception) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """The error of the service, or only its status, or else the first line of obstore's error."""
+    """The error of the service; else its status; else the first line of obstore's error."""
     text = str(error)
     if error_document := ERROR.search(text):
         return f"{error_document[1]}: {unescape(error_document[2])}"
@@ -184,14 +189,21 @@ def _reason(error: Exception) -> str:
     return status[1] if status else text.split("\n", 1)[0]
 
 
-def _open(uri: str) -> ObjectStore:
+def _local_folder(uri: str) -> Path | None:
+    """The folder of a `file://` URI; None for another URI."""
     parts = urlsplit(uri)
-    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+    is_folder = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
+    return Path(unquote(parts.path)) if is_folder else None
+
+
+def _open(uri: str, folder: Path | None) -> ObjectStore:
+    if folder is not None:
         try:
-            Path(unquote(parts.path)).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"cannot create the folder {unquote(parts.path)}: {error.strerror}") from error
-        return LocalStore(unquote(parts.path), automatic_cleanup=True)  # deletes a folder with its last object
+            raise UsageError(f"cannot create the folder {folder}: {error.strerror}") from error
+        return LocalStore(folder, automatic_cleanup=True)  # deletes a folder with its last object
+    parts = urlsplit(uri)
     if parts.scheme in BUCKETS and parts.netloc:
         bucket, _, prefix = uri.partition("://")[2].partition("/")  # not `parts`: a name may contain ? or #
         try:

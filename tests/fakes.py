@@ -16,7 +16,8 @@ from imgsearch.encoder import Pixels
 from imgsearch.errors import NotFound, UsageError
 from imgsearch.sources import Item, SourceImage
 from imgsearch.sources.values import Metadata
-from imgsearch.stores import Filter, Hit, Pointer, Record, Vectors, VectorStore
+from imgsearch.stores import Filter, Hit, Pointer, Record, VectorStore
+from imgsearch.vectors import Vectors
 
 COLOURS = {
     "red": (255, 0, 0),

@@ -22,6 +22,9 @@ PLANTED = [
     ("images/searcher/ingest/fill.py", "searcher.ingest.job"),
     ("images/searcher/evaluation/queries.py", "searcher.evaluation.relevance"),
     ("images/searcher/admin/reports.py", "searcher.admin.deletion"),
+    ("images/embedder/parts.py", "embedder.part_writer"),
+    ("imgsearch/vectors.py", "imgsearch.stores"),
+    ("imgsearch/settings/fields.py", "imgsearch.settings.searcher"),
     ("controller/backends/kubernetes/pods.py", "controller.backends.kubernetes.progress"),
     ("controller/backends/skypilot/placement.py", "controller.backends.skypilot.reconciler"),
     # a backend imports another

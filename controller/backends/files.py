@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -16,17 +17,32 @@ from imgsearch.errors import UsageError
 
 
 def write_atomically(file: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replaces a file, or nothing where that fails."""
+    """Replaces a file. A write that fails changes nothing.
+
+    A process that is killed meanwhile leaves the partial file. The next writer of the same file uses it again."""
     target = file.resolve()  # a symbolic link stays one
-    with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}.", delete=False) as partial:
+    path = target.with_name(f".{target.name}.partial")
+    with _locked(path) as partial:
         try:
+            os.fchmod(partial.fileno(), mode)
+            partial.truncate(0)
             partial.write(text)
-            partial.close()
-            os.chmod(partial.name, mode)
-            os.replace(partial.name, target)
+            partial.flush()
+            os.replace(path, target)
         except BaseException:
-            os.unlink(partial.name)
+            path.unlink(missing_ok=True)
             raise
+
+
+def _locked(path: Path) -> IO[str]:
+    """Opens a partial file for one writer at a time; other writers wait."""
+    while True:
+        file = path.open("a")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # the writer before has renamed or deleted it
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from controller.run.steps import run_id
 from imgsearch.errors import UsageError
 from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import PREFIX, Settings, StorageSettings, StoreSettings
-from imgsearch.sources.uri import parse
+from imgsearch.sources.uri import parse_source
 
 INDEX_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?")
 
@@ -83,7 +83,7 @@ def serving(settings: Settings, *, host: str, port: int) -> Settings:
 
 def check_source(source: str) -> None:
     """Raises UsageError for a folder that does not exist on this machine."""
-    if path := parse(source).path:
+    if path := parse_source(source).path:
         _check_exists("source", path)
 
 
@@ -95,13 +95,13 @@ def check_model(model: str | None) -> None:
 
 def local_source(source: str) -> str:
     """A path made absolute, so that the same folder gives the same run from every working directory."""
-    uri = parse(source)
+    uri = parse_source(source)
     return uri.with_path(os.path.abspath(os.path.expanduser(uri.path))) if uri.path else source
 
 
 def pod_source(source: str) -> str:
     """A source that pods can read. Raises UsageError for a path that exists only on this machine."""
-    path = parse(source).path
+    path = parse_source(source).path
     if path and not path.startswith("/"):
         raise UsageError(
             f"source {source!r} is a path on this machine. In a cluster, use the path in its pods (/sources/NAME; see "

@@ -30,26 +30,26 @@ class Workspace:
 
     folder: Path
 
-    def run(self, *words: str) -> str:
-        """Runs `controller WORDS` to its end and returns its results."""
-        done = subprocess.run(
-            [CONTROLLER, *words],
+    def run(self, *arguments: str) -> str:
+        """Runs a command of `controller` and returns its stdout."""
+        process = subprocess.run(
+            [CONTROLLER, *arguments],
             cwd=self.folder,
             env=self._env(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        return done.stdout
+        return process.stdout
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """`controller serve` on port 8000, from the moment that it is ready."""
+        """Runs `controller serve` on port 8000. The block begins when the server is ready."""
         with subprocess.Popen(
             [CONTROLLER, "serve", "--local"], cwd=self.folder, env=self._env(), start_new_session=True
         ) as server:
             try:
-                _wait()
+                _wait_until_ready()
                 yield
             finally:
                 os.killpg(server.pid, signal.SIGTERM)
@@ -60,7 +60,7 @@ class Workspace:
 
 
 @contextmanager
-def workspace(names: Iterable[str] = ()) -> Iterator[Workspace]:
+def temporary_workspace(names: Iterable[str] = ()) -> Iterator[Workspace]:
     """A workspace with these photos of scikit-image, or with all of them."""
     with tempfile.TemporaryDirectory(prefix="imgsearch-") as name:
         folder = Path(name)
@@ -74,7 +74,7 @@ def workspace(names: Iterable[str] = ()) -> Iterator[Workspace]:
         yield Workspace(folder)
 
 
-def _wait() -> None:
+def _wait_until_ready() -> None:
     while True:
         try:
             if httpx.get(f"{URL}/readyz").is_success:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import sync_playwright
 
-from docs.pictures.demo import URL, workspace
+from docs.pictures.demo import URL, temporary_workspace
 
 PICTURE = Path(__file__).with_suffix(".jpg")
 QUERY = "a cat"
@@ -36,9 +36,9 @@ FREE_PHOTOS = (
 
 def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    with workspace(FREE_PHOTOS) as place:
-        place.run("run-pipeline", "photos", "--local", "--model", "local-dir:model")
-        with place.serving(), sync_playwright() as playwright:
+    with temporary_workspace(FREE_PHOTOS) as workspace:
+        workspace.run("run-pipeline", "photos", "--local", "--model", "local-dir:model")
+        with workspace.serving(), sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 760}, reduced_motion="reduce")
             page.goto(f"{URL}/?{urlencode({'q': QUERY})}")

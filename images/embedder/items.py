@@ -1,4 +1,4 @@
-"""The items of a run, sorted, joined and compared on disk, so that ten million need no more memory than ten."""
+"""The items of a run, sorted, joined and compared on the disk: ten million items need no more memory than ten."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Totals(NamedTuple):
 
 
 class Items:
-    """The items that the source has now, and those of an earlier run, the base. Use it in a `with`.
+    """The current items of the source, and the items of an earlier run, the base. Use it in a `with`.
 
-    SQLite keeps them in a temporary file without a name, in the folder TMPDIR."""
+    SQLite keeps them in an unnamed temporary file in the folder TMPDIR."""
 
     def __init__(self, image_keys: Callable[[Item], Iterable[str]]) -> None:
-        """`image_keys` gives the keys of an item's images, see Source."""
+        """`image_keys`: see Source."""
         self._image_keys = image_keys
 
     def __enter__(self) -> Self:
@@ -89,8 +89,8 @@ class Items:
         )
 
     def add_base(self, rows: Iterable[Row], dropped: Iterable[str]) -> None:
-        """Adds the rows of an earlier run's plan, and removes the image keys that it dropped. Start with the run that
-        indexed everything, then add each update."""
+        """Adds the rows of an earlier run's plan, and removes the image keys that this run dropped. Begin with the run
+        that indexed everything, then add each update."""
         self._db.executemany("INSERT INTO gone VALUES (?)", ((key,) for key in dropped))
         self._db.execute("DELETE FROM base WHERE first_key IN gone")
         self._db.execute("DELETE FROM gone")
@@ -106,7 +106,7 @@ class Items:
         yield from map(dict, self._db.execute(query))
 
     def totals(self) -> Totals:
-        """Of `wanted`."""
+        """The sums over `wanted`."""
         sums = "count(*), total(items.images), total(items.size)"
         return Totals(*map(int, self._db.execute(f"SELECT {sums} {WANTED}").fetchone()))
 
@@ -116,30 +116,30 @@ class Items:
             yield from self._image_keys(_item(row))
 
     def kept(self) -> int:
-        """How many images of the base are unchanged."""
+        """The number of unchanged images of the base."""
         return self._number(f"SELECT total(base.images) FROM base JOIN items USING (key, unit) WHERE {SAME}")
 
     def removed(self) -> int:
-        """How many images of the base are gone. For a unit that shrank, this is the difference."""
-        lost = "total(max(0, base.images - coalesce(items.images, 0)))"
-        return self._number(f"SELECT {lost} {DROPPED}")
+        """The number of images of the base that the source has no longer. For a smaller unit, the difference."""
+        removed = "total(max(0, base.images - coalesce(items.images, 0)))"
+        return self._number(f"SELECT {removed} {DROPPED}")
 
     def _number(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])
 
     def _insert(self, statement: str, rows: Iterable[Row], *, duplicate: str) -> None:
-        latest: Row = {}
+        current: Row = {}
 
-        def remembered() -> Iterator[Row]:
-            nonlocal latest
+        def tracked() -> Iterator[Row]:
+            nonlocal current
             for row in rows:
-                latest = row
+                current = row
                 yield row
 
         try:
-            self._db.executemany(statement, remembered())
+            self._db.executemany(statement, tracked())
         except sqlite3.IntegrityError as error:
-            raise UsageError(duplicate.format(key=latest["key"])) from error
+            raise UsageError(duplicate.format(key=current["key"])) from error
 
 
 def _item(row: Row | sqlite3.Row) -> Item:

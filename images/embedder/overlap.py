@@ -1,4 +1,4 @@
-"""Stages that work at the same time and keep the order, so that reading, decoding and computing overlap."""
+"""A map over threads that keeps the order, so that reading, decoding and computing overlap."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ def ordered_map(
     window: int,
     queued: Callable[[int], None],
 ) -> Iterator[Out]:
-    """`map` in `pool`, with the results in the order of `values` and at most `window` of them in flight.
+    """`map` in `pool`: the results are in the order of `values`, and at most `window` values are in work at a time.
 
-    It takes a value only when a result is taken: chained maps need bounded memory and never run ahead of the slowest.
-    It calls `queued` with 1 when a result is ready and with -1 when it is taken; the sum is the queue's length.
-    It raises an exception of `work` in place of the result."""
-    flight: deque[Future[Out]] = deque()
+    The next value is read only when a result is taken, so chained maps need bounded memory. `queued` is called with 1
+    when a result is ready, and with -1 when it is taken: the sum is the length of the queue. An exception of `work` is
+    raised in place of the result."""
+    pending: deque[Future[Out]] = deque()
 
-    def taken() -> Out:
-        result = flight.popleft().result()
+    def take() -> Out:
+        result = pending.popleft().result()
         queued(-1)
         return result
 
     for value in values:
         future = pool.submit(work, value)
         future.add_done_callback(lambda _: queued(1))
-        flight.append(future)
-        if len(flight) >= window:
-            yield taken()
-    while flight:
-        yield taken()
+        pending.append(future)
+        if len(pending) >= window:
+            yield take()
+    while pending:
+        yield take()
 
 
 def batched(values: Iterable[In], size: Callable[[], int]) -> Iterator[list[In]]:

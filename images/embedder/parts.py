@@ -20,6 +20,7 @@ from imgsearch.runs import parts, tables
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import BadRow, Header, PartRow, ThumbnailArchive
 from imgsearch.storage import Storage
+from imgsearch.vectors import Vector
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,10 @@ class Row:
     key: str
     etag: str
     metadata: Mapping[str, Any]
-    vector: NDArray[np.float32]
+    vector: Vector
     width: int
     height: int
     thumbnail: bytes
-
-
-@dataclass(frozen=True)
-class Bad:
-    """One image that could not be used."""
-
-    key: str
-    etag: str
-    stage: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -57,14 +48,19 @@ class Progress:
     def done(self) -> int:
         return self.images + self.bad
 
+    def with_part(self, *, images: int, bad: int) -> Progress:
+        """The counts with one more part."""
+        return Progress(self.parts + 1, self.images + images, self.bad + bad)
+
 
 VECTOR_BLOCK = 500
+"""Vectors in a block."""
 
 
 class Draft:
-    """A part in memory that still grows. Thumbnails go into the archive, and vectors into a few large blocks, at once:
-    thousands of small objects, kept until the part is complete, would fragment the heap so much that the model's large
-    blocks do not fit any more."""
+    """An unfinished part in memory. Thumbnails are added to the archive at once, and vectors to a few large blocks:
+    thousands of small objects that live until the part is complete would fragment the heap, and the large blocks of the
+    model would not fit any more."""
 
     def __init__(self) -> None:
         self.rows: list[PartRow] = []
@@ -75,9 +71,9 @@ class Draft:
     def __len__(self) -> int:
         return len(self.rows) + len(self.bad)
 
-    def add(self, image: Row | Bad) -> None:
-        if isinstance(image, Bad):
-            self.bad.append({"key": image.key, "stage": image.stage, "reason": image.reason, "etag": image.etag})
+    def add(self, image: Row | BadRow) -> None:
+        if isinstance(image, BadRow):
+            self.bad.append(image)
             return
         id = image_id(image.key)
         self.rows.append(
@@ -85,7 +81,7 @@ class Draft:
                 "id": id,
                 "key": image.key,
                 "etag": image.etag,
-                "embedding": self._kept(image.vector),
+                "embedding": self._copied(image.vector),
                 "width": image.width,
                 "height": image.height,
                 "thumb_offset": self.thumbnails.add(id, image.thumbnail),
@@ -94,10 +90,10 @@ class Draft:
             }
         )
 
-    def _kept(self, vector: NDArray[np.float32]) -> NDArray[np.float16]:
+    def _copied(self, vector: Vector) -> NDArray[np.float16]:
         row = len(self.rows) % VECTOR_BLOCK
         if row == 0:
-            self._block = np.empty((VECTOR_BLOCK, len(vector)), np.float16)  # the rows keep the block before alive
+            self._block = np.empty((VECTOR_BLOCK, len(vector)), np.float16)  # the rows keep the earlier blocks alive
         copy: NDArray[np.float16] = self._block[row]
         copy[:] = vector
         return copy
@@ -113,19 +109,19 @@ class Parts:
         self._empty = Header(encoder.model, encoder.fingerprint, encoder.preprocessing, encoder.dim, images=0, bad=0)
 
     def progress(self) -> Progress:
-        """Counts the complete parts; raises PermanentError if another model made one of them."""
+        """Counts the complete parts. Raises PermanentError if one of them was made with another model."""
         progress = Progress()
         names = set(self._storage.keys(self._folder.shard(self._shard)))
         while (name := self._folder.part(self._shard, progress.parts)) in names:
             _, header = parts.from_bytes(self._storage.get(name), name)
             for field in ("model", "fingerprint", "dim"):
-                before, now = getattr(header, field), getattr(self._empty, field)
-                if before != now:
+                earlier, current = getattr(header, field), getattr(self._empty, field)
+                if earlier != current:
                     raise PermanentError(
-                        f"{name} was made with another model ({field} {before}, now {now}): "
-                        "use the same model, or index under a new --run"
+                        f"{name} was made with another model ({field} {earlier}, now {current}): "
+                        "use the same model, or index again with a new --run"
                     )
-            progress = Progress(progress.parts + 1, progress.images + header.images, progress.bad + header.bad)
+            progress = progress.with_part(images=header.images, bad=header.bad)
         return progress
 
     def write(self, part: int, draft: Draft) -> None:

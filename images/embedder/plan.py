@@ -1,4 +1,4 @@
-"""The plan of a run: the items of the source, in shards of about the same work. No pixel is read."""
+"""The plan of a run: the items of the source, in shards of about equal work. No image is read."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from imgsearch.sources import Source
 from imgsearch.storage import Storage
 
 IMAGE_COST = 2**14
-"""The cost of an image besides its bytes, in bytes: a shard of a million icons is not small."""
+"""The cost of an image beside its size, in bytes: a million icons are as much work as larger images."""
 DROPPED_ROWS = 100_000
-"""How many keys of `dropped.parquet` are in memory at a time."""
+"""Keys of `dropped.parquet` in memory at a time."""
 
 
 def plan(settings: Settings, storage: Storage, source: Source) -> Plan:
@@ -57,18 +57,18 @@ def read_plan(storage: Storage, run: str) -> Plan:
 
 
 def cut(rows: Iterable[Row], *, shards: int, items: int, work: int) -> Iterator[tuple[int, Row]]:
-    """Each of `rows`, in their order, with the number of its shard. All `shards` have about the same work, and none
-    is empty.
+    """Each of `rows`, in their order, with the number of its shard. The `shards` have about equal work, and none is
+    empty.
 
     `items` and `work` (bytes, plus IMAGE_COST for each image) are sums over `rows`."""
-    shard, held = 0, 0
+    shard, shard_work = 0, 0
     for number, row in enumerate(rows):
         cost = row["size"] + row["images"] * IMAGE_COST
-        left = shards - shard
-        full = held + cost / 2 > work / left  # the middle of the item is beyond an equal share of the rest
-        if held and left > 1 and (full or items - number < left):
-            shard, work, held = shard + 1, work - held, 0
-        held += cost
+        remaining = shards - shard
+        full = shard_work + cost / 2 > work / remaining  # the middle of the item is beyond an equal share of the rest
+        if shard_work and remaining > 1 and (full or items - number < remaining):
+            shard, work, shard_work = shard + 1, work - shard_work, 0
+        shard_work += cost
         yield shard, row
 
 

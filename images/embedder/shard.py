@@ -1,4 +1,4 @@
-"""Embeds one shard, from its images to its done.json: reading, decoding, encoding and writing overlap."""
+"""Embeds one shard, from its items to its done.json. Reading, decoding, encoding and writing overlap."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -15,13 +15,15 @@ import pyarrow.compute as pc
 
 from embedder.metrics import EmbedMetrics
 from embedder.overlap import batched, ordered_map
-from embedder.parts import Bad, Draft, Parts, Progress, Row
+from embedder.part_writer import PartWriter
+from embedder.parts import Parts, Row
 from imgsearch import machine, pictures
 from imgsearch.encoder import Encoder, Pixels
 from imgsearch.errors import BadImage
 from imgsearch.runs import tables
 from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
+from imgsearch.runs.parts import BadRow
 from imgsearch.settings import EmbedSettings
 from imgsearch.sources import Item, Source, SourceImage
 from imgsearch.stage import Interrupted
@@ -31,12 +33,6 @@ log = logging.getLogger(__name__)
 
 READERS = 16
 """Threads that wait for a disk or a bucket, and do not compute."""
-
-PROGRESS_SECONDS = 2.0
-
-RELEASE_IMAGES = 500
-"""After this many images, freed memory goes back to the kernel. More often, and the page faults of a small model take
-more than 2 % of its time; less often, and a fragmented heap grows."""
 
 
 @dataclass(frozen=True)
@@ -86,23 +82,23 @@ class ShardEmbedder:
     def embed(self, shard: int) -> ShardDone:
         """Embeds the rest of `shard` and writes its done.json.
 
-        Raises Interrupted if `stopping` is set meanwhile, after it has written the started part."""
+        If `stopping` is set meanwhile, writes the started part and raises Interrupted."""
         name = self._folder.done(shard)
         if self._storage.exists(name):
-            log.info("shard %d is done already", shard)
+            log.info("shard %d is already done", shard)
             return ShardDone.from_json(self._storage.get(name), name)
         start = self._clock()
         items = self._items(shard)
         total = pc.sum(items["images"]).as_py()
         encoder = self._load_encoder()
         parts = Parts(self._storage, self._folder, shard, encoder=encoder)
-        before = parts.progress()
-        if before.done:
-            log.info("resuming after %d of %d images", before.done, total)
-        images = self._until_stopping(self._source.images(_items(items), before.done))
+        earlier = parts.progress()
+        if earlier.done:
+            log.info("resuming after %d of %d images", earlier.done, total)
+        images = self._until_stopping(self._source.images(_items(items), earlier.done))
         writer = PartWriter(
             parts,
-            before,
+            earlier,
             part_images=self._plan.part_images,
             total=total,
             metrics=self._metrics,
@@ -111,14 +107,14 @@ class ShardEmbedder:
         with writer:
             for batch in self._embedded(images, encoder):
                 writer.add(batch)
-        after = writer.progress
-        if after.done < total:
+        progress = writer.progress
+        if progress.done < total:
             raise Interrupted
         done = ShardDone(
             shard=shard,
-            images=after.images,
-            bad=after.bad,
-            parts=after.parts,
+            images=progress.images,
+            bad=progress.bad,
+            parts=progress.parts,
             model=encoder.model,
             fingerprint=encoder.fingerprint,
             dim=encoder.dim,
@@ -141,14 +137,14 @@ class ShardEmbedder:
                 return
             yield image
 
-    def _embedded(self, images: Iterable[SourceImage], encoder: Encoder) -> Iterator[list[Row | Bad]]:
+    def _embedded(self, images: Iterable[SourceImage], encoder: Encoder) -> Iterator[list[Row | BadRow]]:
         """Batches of finished images, in the order of `images`."""
         waiting = 2 * encoder.batch * encoder.workers
 
-        def prepare(read: Read) -> Prepared | Bad:
+        def prepare(read: Read) -> Prepared | BadRow:
             return self._prepare(read, encoder)
 
-        def encode(batch: list[Prepared | Bad]) -> list[Row | Bad]:
+        def encode(batch: list[Prepared | BadRow]) -> list[Row | BadRow]:
             return self._encode(batch, encoder)
 
         with ExitStack() as pools:
@@ -175,7 +171,7 @@ class ShardEmbedder:
         self._metrics.read_bytes.inc(len(data))
         return Read(image, data)
 
-    def _prepare(self, read: Read, encoder: Encoder) -> Prepared | Bad:
+    def _prepare(self, read: Read, encoder: Encoder) -> Prepared | BadRow:
         try:
             if isinstance(read.data, BadImage):
                 raise read.data
@@ -185,18 +181,18 @@ class ShardEmbedder:
                 thumbnail = pictures.thumbnail(picture.image, self._settings.thumbnail_px)
         except BadImage as bad:
             self._metrics.bad(bad.stage, bad.reason)
-            return Bad(read.source.key, read.source.etag, bad.stage, bad.reason)
+            return BadRow(read.source.key, bad.stage, bad.reason, read.source.etag)
         self._metrics.decoded.inc()
         return Prepared(read.source, pixels, picture.width, picture.height, thumbnail)
 
-    def _encode(self, batch: list[Prepared | Bad], encoder: Encoder) -> list[Row | Bad]:
+    def _encode(self, batch: list[Prepared | BadRow], encoder: Encoder) -> list[Row | BadRow]:
         pixels = [image.pixels for image in batch if isinstance(image, Prepared)]
         with self._metrics.timed("encode"):
             vectors = iter(encoder.encode_images(pixels) if pixels else ())
         self._metrics.device_memory.set(encoder.device_memory)
-        rows: list[Row | Bad] = []
+        rows: list[Row | BadRow] = []
         for image in batch:
-            if isinstance(image, Bad):
+            if isinstance(image, BadRow):
                 rows.append(image)
                 continue
             source = image.source
@@ -220,77 +216,3 @@ def _items(items: pa.Table) -> Iterator[Item]:
     for batch in items.to_batches(max_chunksize=1000):
         for row in batch.to_pylist():
             yield Item(**{**row, "metadata": tables.decode_metadata(row["metadata"])})
-
-
-class PartWriter:
-    """Collects finished images into parts, and writes a part in a thread while the next one is computed.
-
-    As a context manager it writes the started part at the end, unless an error ended the block."""
-
-    def __init__(
-        self,
-        parts: Parts,
-        before: Progress,
-        *,
-        part_images: int,
-        total: int,
-        metrics: EmbedMetrics,
-        clock: Callable[[], float],
-    ) -> None:
-        self._parts = parts
-        self._part_images = part_images
-        self._total = total
-        self._metrics = metrics
-        self._clock = clock
-        self._draft = Draft()
-        self._pool = ThreadPoolExecutor(1, "write")
-        self._writing: Future[None] | None = None
-        self._logged = clock()
-        self._seen = before.done
-        self.progress = before
-        """Of the parts that are written or being written."""
-
-    def __enter__(self) -> PartWriter:
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        try:
-            if error is None:
-                if len(self._draft):
-                    self._flush()
-                self._settle()
-        finally:
-            self._pool.shutdown()
-        self._log()
-
-    def add(self, images: list[Row | Bad]) -> None:
-        for image in images:
-            self._draft.add(image)
-            if len(self._draft) == self._part_images:
-                self._flush()
-        before, self._seen = self._seen, self._seen + len(images)
-        if self._seen // RELEASE_IMAGES > before // RELEASE_IMAGES:
-            machine.release_freed_memory()
-        if self._clock() - self._logged >= PROGRESS_SECONDS:
-            self._log()
-
-    def _flush(self) -> None:
-        self._settle()
-        draft, self._draft = self._draft, Draft()
-        before = self.progress
-        self.progress = Progress(before.parts + 1, before.images + len(draft.rows), before.bad + len(draft.bad))
-        self._writing = self._pool.submit(self._write, before.parts, draft)
-
-    def _write(self, part: int, draft: Draft) -> None:
-        with self._metrics.timed("write"):
-            self._parts.write(part, draft)
-        self._metrics.written.inc(len(draft))
-
-    def _settle(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
-            self._writing = None
-
-    def _log(self) -> None:
-        self._logged = self._clock()
-        log.info("embedded %d of %d", self._seen, self._total, extra={"done": self._seen, "total": self._total})

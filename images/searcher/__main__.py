@@ -21,7 +21,7 @@ from imgsearch.settings import Settings
 from imgsearch.storage import Storage
 from imgsearch.stores import VectorStore, open_store
 from searcher.admin import deletion, reports
-from searcher.admin import indexes as published
+from searcher.admin.indexes import find_pointer, index_entry, list_indexes
 from searcher.admin.rollback import roll_back
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 
 def indexes(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Lists the published indexes."""
-    return published.listing(_store(settings, stopping))
+    return list_indexes(_store(settings, stopping))
 
 
 def runs(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
@@ -87,7 +87,7 @@ def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
 
     store = _store(settings, stopping)
     names = [name for name in (settings.run.index, settings.evaluate.against) if name is not None]
-    pointers = [published.pointer(store, name) for name in names]
+    pointers = [find_pointer(store, name) for name in names]
     evaluation = Evaluation(
         settings.evaluate,
         storage=Storage(settings.storage.uri),
@@ -95,14 +95,14 @@ def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
         load_encoder=load_encoder,
         stopping=stopping,
     )
-    line = json.dumps(document([evaluation.of(pointer) for pointer in pointers]), ensure_ascii=False).encode()
+    line = json.dumps(document([evaluation.evaluate(pointer) for pointer in pointers]), ensure_ascii=False).encode()
     sys.stdout.buffer.write(line + b"\n")
     return {"indexes": names, "bytes": len(line)}
 
 
 def rollback(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Points the index at its previous run."""
-    return published.entry(roll_back(_store(settings, stopping), settings.run.index))
+    return index_entry(roll_back(_store(settings, stopping), settings.run.index))
 
 
 def forget(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:

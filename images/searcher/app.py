@@ -36,7 +36,7 @@ from searcher.http.body_limit import BodyLimit
 from searcher.http.compat import clip_retrieval, roboflow, skypilot
 from searcher.http.connections import ConnectionDraining
 from searcher.http.cors import cors_options
-from searcher.http.files import Asset
+from searcher.http.files import Asset, page_headers
 from searcher.http.head_requests import HeadRequests
 from searcher.http.rate_limit import RateLimit, parse_rate
 from searcher.http.request_id import RequestId
@@ -45,7 +45,7 @@ from searcher.http.unhandled_errors import UnhandledErrors
 from searcher.search.admission import Admission
 from searcher.search.catalog import Catalog
 from searcher.search.engine import SearchEngine
-from searcher.search.errors import RETRY_SECONDS, Problem, of_validation
+from searcher.search.errors import RETRY_SECONDS, Problem, problem_of_validation
 from searcher.search.metrics import Metrics
 from searcher.search.model import Model, VectorCache
 from searcher.search.requests import LogIn
@@ -62,14 +62,7 @@ PAGE = {
 LOGIN = "/v1/login"
 PUBLIC = frozenset({*PAGE, LOGIN, "/healthz", "/readyz", "/metrics", skypilot.HEALTH})
 """Paths that need no API key, because they show none of the team's images."""
-PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+PAGE_HEADERS = page_headers(styles="'self'")
 MIN_COMPRESSED_BYTES = 1024
 """A smaller response is not compressed."""
 
@@ -173,7 +166,7 @@ def _protected() -> dict[str, Any]:
 
 async def _handle_validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return problems.response(of_validation(error.errors()))
+    return problems.response(problem_of_validation(error.errors()))
 
 
 def _add_login(app: FastAPI, keys: ApiKeys) -> None:

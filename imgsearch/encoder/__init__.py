@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from imgsearch.vectors import Vectors
+
 Pixels = NDArray[np.uint8]
 """(size, size, 3), RGB: an image cropped and scaled to the input of the model."""
-Vectors = NDArray[np.float32]
-"""(n, dim), each row of length 1."""
 LOCAL = "local-dir:"
-"""Prefix of the name of a model that is a folder, not from the hub."""
+"""The prefix of the name of a model that is a local folder."""
 
 
 class Encoder(Protocol):
@@ -22,7 +22,7 @@ class Encoder(Protocol):
 
     @property
     def model(self) -> str:
-        """The name that it was loaded by: `ARCH/TAG` or `local-dir:PATH`."""
+        """The name of the model: `ARCH/TAG` or `local-dir:PATH`."""
 
     @property
     def fingerprint(self) -> str:
@@ -30,7 +30,7 @@ class Encoder(Protocol):
 
     @property
     def preprocessing(self) -> str:
-        """The steps of `prepare` and of the normalisation, recorded in each part."""
+        """The steps of `prepare` and of the normalisation. Each part records them."""
 
     @property
     def dim(self) -> int: ...
@@ -45,7 +45,7 @@ class Encoder(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many threads should call `encode_images` at once."""
+        """The number of threads that should call `encode_images` at once."""
 
     @property
     def batch(self) -> int:
@@ -58,6 +58,8 @@ class Encoder(Protocol):
     def prepare(self, image: Image.Image) -> Pixels:
         """Turns an RGB image of any size into the model's input, not yet normalised."""
 
-    def encode_images(self, batch: Sequence[Pixels]) -> Vectors: ...
+    def encode_images(self, batch: Sequence[Pixels]) -> Vectors:
+        """The vectors of the images, each of length 1."""
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of the texts, each of length 1."""

@@ -19,9 +19,10 @@ from torch import Tensor
 from torchvision import transforms
 
 from imgsearch import machine
-from imgsearch.encoder import LOCAL, Encoder, Pixels, Vectors
+from imgsearch.encoder import LOCAL, Encoder, Pixels
 from imgsearch.encoder.packed import pack
-from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
+from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError, first_line
+from imgsearch.vectors import Vectors
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +230,7 @@ def _similar(name: str, known: Sequence[str]) -> str:
 
 
 def _load_failure(model: str, error: Exception) -> ImgsearchError:
-    reason = str(error).strip().split("\n", 1)[0]
+    reason = first_line(error)
     if model.startswith(LOCAL):
         return PermanentError(f"cannot load the model in {model.removeprefix(LOCAL)}: {reason}")
     return TemporaryError(

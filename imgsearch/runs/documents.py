@@ -11,7 +11,7 @@ from imgsearch.errors import PermanentError
 
 
 class Document:
-    """A JSON document of the run folder. Unknown or missing fields are an error."""
+    """A JSON document of the run folder. An unknown or a missing field is an error."""
 
     def to_json(self) -> bytes:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False).encode() + b"\n"  # type: ignore[call-overload]
@@ -23,7 +23,7 @@ class Document:
             return cls(**json.loads(data))
         except (ValueError, TypeError) as error:
             raise PermanentError(
-                f"{name} is not a {cls.__name__} of this version of imgsearch ({error}); index again under a new --run"
+                f"{name} is not a {cls.__name__} of this version of imgsearch ({error}); index again with a new --run"
             ) from error
 
 
@@ -37,17 +37,17 @@ class Plan(Document):
     model: str
     shards: int
     images: int
-    """Of all shards together; ingest must account for each."""
+    """The images of all shards. Ingest must account for each of them."""
     bytes: int
     part_images: int
     base: str | None = None
     """For an update: the run whose rows are kept for unchanged images."""
     removed: int = 0
-    """For an update: how many images of the base are gone from the source."""
+    """For an update: the number of images of the base that the source has no longer."""
     kept: int = 0
-    """For an update: how many images of the base are unchanged."""
+    """For an update: the number of unchanged images of the base."""
     skipped: dict[str, int] = field(default_factory=dict)
-    """How many files the listing skipped, by reason: other file extensions, links to folders."""
+    """The number of files that the listing skipped, by reason: other file extensions, links to folders."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,19 @@ class ShardDone(Document):
 
     shard: int
     images: int
-    """Vectors written, all parts together."""
+    """The vectors in all parts."""
     bad: int
     parts: int
     model: str
     fingerprint: str
-    """Of the weights; see Encoder.fingerprint."""
+    """The fingerprint of the weights; see Encoder.fingerprint."""
     dim: int
     bytes: int
     """Bytes read from the source."""
     seconds: float
-    """Wall-clock seconds of the process that finished it, without earlier ones that were killed."""
+    """Wall-clock seconds of the process that finished the shard, without earlier processes."""
     stages: dict[str, float] = field(default_factory=dict)
-    """Seconds of work by stage (read, decode, encode, write), summed over threads, likewise."""
+    """Seconds of work by stage (read, decode, encode, write), summed over the threads of the same process."""
     device: str = "cpu"
 
 
@@ -87,13 +87,13 @@ class Report(Document):
     """UTC, ISO 8601."""
     shards: int
     images: int
-    """Searchable, including those kept from the base."""
+    """Searchable images, with the images that the update kept."""
     bad: int
     kept: int
     removed: int
     skipped: dict[str, int]
     bad_reasons: dict[str, int]
-    """The most frequent ones, with their number of images."""
+    """The most frequent reasons, with the number of images."""
     bad_examples: list[dict[str, str]]
     embed_seconds: float
     """The sum over all shards."""
@@ -106,7 +106,7 @@ class Report(Document):
     """Seconds of work of the last ingest by stage (read, store, verify, publish, facets, map). The first two overlap;
     facets are counted between them."""
     vectors_added: int
-    """By the last ingest; fewer than `images` if an earlier one was interrupted."""
+    """The vectors that the last ingest added; fewer than `images` if an earlier ingest was interrupted."""
     verified: dict[str, int]
 
 
@@ -115,7 +115,7 @@ class FacetValue(TypedDict):
 
     value: str | bool | int | float
     count: int
-    """How many images have it."""
+    """The number of images with this value."""
 
 
 class Facet(TypedDict):
@@ -124,14 +124,14 @@ class Facet(TypedDict):
     field: str
     type: Literal["text", "number", "bool", "list"]
     images: int
-    """How many images have the field."""
+    """The number of images with this field."""
     distinct: int | None
-    """How many different values there are; None: too many to count."""
+    """The number of distinct values; None: too many to count."""
     values: list[FacetValue]
     """The most frequent first."""
     min: float | None
     max: float | None
-    """Of numbers; None for other types."""
+    """The smallest and the largest number; None for other types."""
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,13 @@ class Point(TypedDict):
 
 @dataclass(frozen=True)
 class Map(Document):
-    """`map.json`: a fair sample of the images, similar ones near each other. Written after its sprite, `map.webp`."""
+    """`map.json`: a random sample of the images on a plane; similar images are near each other. It is written after its
+    sprite, `map.webp`."""
 
     run: str
     index: str
     images: int
-    """Of the whole run."""
+    """The images of the whole run."""
     tile: int
     """Width and height of a tile of the sprite, in pixels."""
     columns: int

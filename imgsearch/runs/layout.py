@@ -8,7 +8,7 @@
     runs/<run>/shards/00042/bad-00003.parquet  the images of that part that could not be used
     runs/<run>/shards/00042/done.json          documents.ShardDone: written last, read first
     runs/<run>/bad.csv                         every image that could not be used: key, stage, reason
-    runs/<run>/facets.json                     documents.Facets: the values of the metadata, and how often each occurs
+    runs/<run>/facets.json                     documents.Facets: the values of the metadata, with their counts
     runs/<run>/map.json                        documents.Map: a sample of the images, each with a point on a plane
     runs/<run>/map.webp                        their thumbnails, as tiles of one image
     runs/<run>/report.json                     documents.Report: the whole run, written last of all

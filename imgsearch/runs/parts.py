@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 
 from imgsearch.errors import PermanentError
 from imgsearch.runs import tables
-
-Vectors = NDArray[np.float32]
-"""(rows, dim)."""
+from imgsearch.vectors import Vectors
 
 
 class PartRow(TypedDict):
@@ -33,17 +31,18 @@ class PartRow(TypedDict):
     embedding: NDArray[Any]
     """(dim,). Stored as float16, which keeps cosine similarity to about 1e-3 in half the bytes."""
     width: int
-    """Of the original, in pixels."""
+    """Width and height of the original, in pixels."""
     height: int
     thumb_offset: int
-    """Of the thumbnail's bytes in the tar."""
+    """Offset and length of the thumbnail in the tar, in bytes."""
     thumb_length: int
     metadata: str
     """A JSON object."""
 
 
-class BadRow(TypedDict):
-    """One image that could not be used."""
+@dataclass(frozen=True)
+class BadRow:
+    """One image that could not be used. See imgsearch.errors.BadImage."""
 
     key: str
     stage: str
@@ -57,11 +56,11 @@ class Header:
 
     model: str
     fingerprint: str
-    """Of the weights; see Encoder.fingerprint."""
+    """The fingerprint of the weights; see Encoder.fingerprint."""
     preprocessing: str
     dim: int
     images: int
-    """How many rows the part has."""
+    """The number of rows."""
     bad: int
 
     @classmethod
@@ -130,7 +129,15 @@ def from_bytes(data: bytes, name: str) -> tuple[pa.Table, Header]:
 
 def bad_to_bytes(rows: Sequence[BadRow]) -> bytes:
     """A `bad-*.parquet`."""
-    return tables.to_bytes(tables.table(BAD, rows))
+    return tables.to_bytes(tables.table(BAD, [vars(row) for row in rows]))
+
+
+def bad_from_bytes(data: bytes, name: str) -> list[BadRow]:
+    """The rows of a `bad-*.parquet`; raises PermanentError, with the name of the object, if it is damaged."""
+    table, _ = tables.from_bytes(data, name)
+    if table.schema.remove_metadata() != BAD:
+        raise _other_version(name)
+    return [BadRow(**row) for row in table.to_pylist()]
 
 
 def vectors(table: pa.Table) -> Vectors:
@@ -148,7 +155,7 @@ def rows(table: pa.Table) -> Iterator[PartRow]:
 
 
 class ThumbnailArchive:
-    """A `thumbs-*.tar` in memory. A reader fetches single thumbnails by their offset."""
+    """A `thumbs-*.tar` in memory. Readers fetch single thumbnails by their offset."""
 
     def __init__(self) -> None:
         self._sink = io.BytesIO()
@@ -169,4 +176,4 @@ class ThumbnailArchive:
 
 
 def _other_version(name: str) -> PermanentError:
-    return PermanentError(f"{name} is not a part of this version of imgsearch: index again under a new --run")
+    return PermanentError(f"{name} is not a part of this version of imgsearch: index again with a new --run")

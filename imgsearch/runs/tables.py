@@ -1,4 +1,4 @@
-"""The Parquet tables of a plan, and how a table of a run folder becomes bytes and back."""
+"""The Parquet tables of a plan, and the encoding of the tables of a run folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imgsearch.errors import PermanentError
+from imgsearch.errors import PermanentError, first_line
 
 ITEMS = pa.schema(
     [
@@ -47,7 +47,7 @@ def table(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 def to_bytes(value: pa.Table, metadata: Mapping[str, str] | None = None) -> bytes:
     """A Parquet file with this key-value metadata.
 
-    No dictionary encoding: vectors and ids do not repeat, and trying costs most of the write."""
+    It has no dictionary encoding: vectors and ids do not repeat, and the attempt takes most of the time."""
     if metadata:
         value = value.replace_schema_metadata(dict(metadata))
     sink = pa.BufferOutputStream()
@@ -61,7 +61,7 @@ def from_bytes(data: bytes, name: str) -> tuple[pa.Table, dict[str, str]]:
         value = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError) as error:
         raise PermanentError(
-            f"{name} is damaged ({str(error).splitlines()[0]}): delete its shard's folder and give the same command"
+            f"{name} is damaged ({first_line(error)}): delete the folder of its shard, and repeat the command"
         ) from error
     metadata = {k.decode(): v.decode() for k, v in (value.schema.metadata or {}).items()}
     return value, metadata

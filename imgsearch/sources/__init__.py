@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Protocol
 
-from imgsearch.sources import uri as uris
+from imgsearch.sources.uri import parse_source
 from imgsearch.sources.values import Metadata
 
 
@@ -19,25 +19,25 @@ class Item:
     key: str
     """Path of the file relative to the source, with `/`."""
     size: int
-    """Bytes, as far as the listing has them; used to balance the shards."""
+    """In bytes, from the listing; 0 if it is unknown. It balances the shards."""
     etag: str = ""
-    """Changes when the content changes (mtime and size, an object's hash); an update compares it up to an `@`.
-    The part after the `@` is the place of that content (the hub: a commit). Empty for a file that no listing had."""
+    """Changes when the content changes: mtime and size, or the hash of an object. An update compares it up to an `@`.
+    The part after the `@` selects the version to read (the hub: a commit). Empty for a file that was not listed."""
     unit: int = 0
     """Number of the unit within the file."""
     first: int = 0
     """Number of the unit's first image within the file."""
     images: int = 1
     metadata: Metadata = field(default_factory=dict)
-    """Of a file that is one image. A unit with many images keeps the metadata beside the pixels."""
+    """Of a file that is one image. A unit of many images has the metadata in its rows."""
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One image on its way into the embedder, not read yet where reading costs I/O."""
+    """One image of a source. `load` reads it."""
 
     key: str
-    """The image's id is computed from it."""
+    """The id of the image is a hash of it."""
     etag: str
     metadata: Metadata
     load: Callable[[], bytes]
@@ -45,30 +45,30 @@ class SourceImage:
 
 
 class Source(Protocol):
-    """A source that `open_source` opened. It holds no pixels."""
+    """An open source. It keeps no pixels in memory."""
 
     @property
     def uri(self) -> str:
-        """The URI that opened it, with an absolute path; plan.json records it."""
+        """The URI of the source, with an absolute path. plan.json records it."""
 
     @property
     def skipped(self) -> Counter[str]:
-        """How many files `items` has passed over, by a short reason."""
+        """The number of files that `items` has skipped, by reason."""
 
     def items(self) -> Iterator[Item]:
-        """Every item once, in any order, with flat memory. Raises UsageError if there is nothing to list,
+        """Every item once, in any order, with flat memory. Raises UsageError for a source without images,
         TemporaryError if the source does not answer."""
 
     def metadata(self) -> Iterator[tuple[str, Metadata]]:
-        """Metadata in files beside the images (metadata.jsonl), by item key. Call it after all of `items` is listed;
-        the plan joins the two."""
+        """The metadata in files beside the images (metadata.jsonl), by item key. Call it after `items` has ended. The
+        plan joins the two."""
 
     def image_keys(self, item: Item) -> Iterator[str]:
-        """The keys of the item's images, in their order. Reads nothing."""
+        """The keys of the item's images, in their order, without I/O."""
 
     def images(self, items: Iterable[Item], skip: int = 0) -> Iterator[SourceImage]:
-        """The images of `items` in their order, without the first `skip`. Always exactly `item.images` for an item:
-        where the unit cannot be read, each image's `load` raises BadImage."""
+        """The images of `items` in their order, without the first `skip`. An item always has `item.images` images: if
+        its unit cannot be read, `load` of each image raises BadImage."""
 
     def read(self, key: str) -> bytes:
         """The encoded bytes of one image by its key. Raises NotFound, or BadImage if the image cannot be read."""
@@ -76,7 +76,7 @@ class Source(Protocol):
 
 def open_source(uri: str) -> Source:
     """Opens the source with this URI; raises UsageError if the URI is invalid. Nothing is listed or read yet."""
-    parsed = uris.parse(uri)
+    parsed = parse_source(uri)
     # By name: each source needs its own libraries, and a program installs only those that it uses.
     source: Source = resolve_name(parsed.opener)(parsed)
     return source

@@ -1,4 +1,4 @@
-"""The columns of a Parquet file with images: which one holds the images, and the metadata in the others."""
+"""The columns of a Parquet file: one contains the images, the others contain metadata."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 import pyarrow as pa
 
 from imgsearch.errors import UsageError
-from imgsearch.sources.values import Metadata, plain
+from imgsearch.sources.values import Metadata, to_metadata
 
 
 def find_columns(schema: pa.Schema, *, wanted: str | None, path: str) -> tuple[str, list[str]]:
     """The column with the images, and those with metadata. Without `wanted`, the column that `datasets` marked as an
     image comes first, then a struct with bytes, then plain bytes.
 
-    Raises UsageError, with the names of the columns, if `wanted` holds no images, or if `wanted` is None and not
-    exactly one column holds images."""
+    Raises UsageError, with the names of the columns, if `wanted` contains no images. Raises it without `wanted`, too,
+    unless exactly one column contains images."""
     features = declared_features(schema)
     structs = [field.name for field in schema if _is_struct(field.type)]
     binaries = [field.name for field in schema if _is_binary(field.type)]
     marked = [name for name in structs + binaries if _type(features.get(name)) == "Image"]
-    found = marked or structs or binaries
+    candidates = marked or structs or binaries
     if wanted is not None:
         if wanted not in structs + binaries:
             raise UsageError(f"{path} has no images in a column {wanted!r}; its columns are {_list(schema.names)}")
-        found = [wanted]
-    if not found:
+        candidates = [wanted]
+    if not candidates:
         raise UsageError(f"no column of {path} holds image bytes; its columns are {_list(schema.names)}")
-    if len(found) > 1:
-        raise UsageError(f"{path} has several columns with images: name one of {_list(found)} with ?column=")
-    return found[0], [name for name in schema.names if name not in structs + binaries]
+    if len(candidates) > 1:
+        raise UsageError(f"{path} has several columns with images: name one of {_list(candidates)} with ?column=")
+    return candidates[0], [name for name in schema.names if name not in structs + binaries]
 
 
 def declared_features(schema: pa.Schema) -> Mapping[str, Any]:
@@ -60,7 +60,7 @@ def rows_metadata(batch: pa.RecordBatch, labels: Mapping[str, Sequence[str]]) ->
         columns[name] = column.to_pylist()
     for row in range(batch.num_rows):
         values = {name: column[row] for name, column in columns.items()}
-        yield plain({name: _label(value, labels.get(name)) for name, value in values.items()})
+        yield to_metadata({name: _label(value, labels.get(name)) for name, value in values.items()})
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -76,7 +76,7 @@ def _type(feature: Any) -> Any:
 
 
 def _label(value: Any, names: Sequence[str] | None) -> Any:
-    """Datasets write -1 for an unknown label."""
+    """The name of a class, or the names of a list of classes. `datasets` writes -1 for an unknown label."""
     if names is None:
         return value
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Image files in folders within folders as a source, in a folder of a disk or below a prefix of a bucket."""
+"""Image files as a source: below a folder of a disk, or below a prefix of a bucket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGES = {
 MAX_BYTES = 2**30
 """A larger file is refused before it fills the memory; a raw bitmap with the most pixels allowed is smaller."""
 MAX_REASONS = 50
-"""After this many different extensions, the rest is counted together, so that the count stays small."""
+"""Reasons that are counted separately. The other files are counted together, so that the counts stay small."""
 NOT_UTF8 = re.compile(r"\\udc[89a-f][0-9a-f]")
 """A byte of a file name that is not UTF-8, as `printable` escapes it."""
 
@@ -40,7 +40,7 @@ class File:
     path: str
     """Full path, for messages."""
     measure: Callable[[], tuple[int, str]]
-    """Returns size and etag. It may read the disk, so only items are measured."""
+    """Returns the size and the etag. It may read the disk, so it is called for images only."""
 
 
 class Tree(Protocol):
@@ -57,7 +57,7 @@ class Tree(Protocol):
         TemporaryError if it does not answer."""
 
     def check(self) -> None:
-        """Raises an error if the whole tree is gone or cannot be reached: its images are not to blame then."""
+        """Raises an error if the whole tree does not exist or does not answer: then its images are not bad."""
 
     def lines(self, file: File) -> Iterator[bytes]:
         """The lines of a metadata file; raises UsageError if it cannot be read."""
@@ -76,22 +76,22 @@ class ImageFiles:
         self._metadata_files: list[File] = []
 
     def items(self) -> Iterator[Item]:
-        """Every file with the extension of an image, readable or not; `load` finds that out.
+        """Every file with the extension of an image. Nothing is read.
 
         Raises UsageError if there is no image, and the errors of `Tree.walk`."""
         self.skipped.clear()
         self._metadata_files.clear()
         empty = True
         for file in self._tree.walk(self.skipped):
-            kind = extension(file.key)
-            if kind in IMAGES:
+            suffix = extension(file.key)
+            if suffix in IMAGES:
                 empty = False
                 size, etag = file.measure()
                 yield Item(key=file.key, size=size, etag=etag)
             elif posixpath.basename(file.key) in metadata.NAMES:
                 self._metadata_files.append(file)
             else:
-                count(self.skipped, f".{kind} files" if kind else "files without an ending")
+                count(self.skipped, f".{suffix} files" if suffix else "files without an extension")
         if empty:
             parquet = f"; its Parquet files are named '{self.uri}/*.parquet'" if self.skipped[".parquet files"] else ""
             raise UsageError(f"{self.uri} holds no image files{parquet}")
@@ -109,7 +109,7 @@ class ImageFiles:
         yield item.key
 
     def images(self, items: Iterable[Item], skip: int = 0) -> Iterator[SourceImage]:
-        """Raises an error if the whole tree is gone."""
+        """Raises an error if the whole tree does not exist."""
         self._tree.check()
         for item in islice(items, skip, None):
             yield SourceImage(item.key, item.etag, item.metadata, partial(self._load, item))
@@ -125,20 +125,20 @@ class ImageFiles:
         return data
 
     def _load(self, item: Item) -> bytes:
-        if not item.etag:  # no listing had it
-            wrong = "the file does not exist" if extension(item.key) in IMAGES else "its name has no image extension"
-            raise BadImage("read", f"named in the metadata, but {wrong}")
+        if not item.etag:  # it was not listed
+            problem = "the file does not exist" if extension(item.key) in IMAGES else "its name has no image extension"
+            raise BadImage("read", f"named in the metadata, but {problem}")
         try:
             return self.read(item.key)
         except NotFound as error:
             if NOT_UTF8.search(item.key):
                 raise BadImage("read", "its name is not UTF-8: rename it") from error
             self._tree.check()
-            raise BadImage("read", "the file was there when it was listed, and is gone now") from error
+            raise BadImage("read", "the file was deleted after it was listed") from error
 
 
 def extension(name: str) -> str:
-    """In lower case, without the dot."""
+    """The extension of a file name, in lower case and without the dot."""
     return os.path.splitext(name)[1].lower().removeprefix(".")
 
 

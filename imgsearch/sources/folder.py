@@ -39,8 +39,8 @@ class Folder:
     def walk(self, skipped: Counter[str]) -> Iterator[File]:
         """Holds one folder's entries at a time."""
         if not os.path.isdir(self.uri):
-            wrong = "is a file" if os.path.exists(self.uri) else "does not exist"
-            raise UsageError(f"{self.uri} {wrong}: name the folder that holds the images")
+            problem = "is a file" if os.path.exists(self.uri) else "does not exist"
+            raise UsageError(f"{self.uri} {problem}: name the folder that contains the images")
         folders = [("", self.uri)]
         while folders:
             key, path = folders.pop()
@@ -104,7 +104,7 @@ class Folder:
 
 
 class LocalFiles:
-    """Parquet files that match a pattern such as `data/**/*.parquet`, or one of that name."""
+    """Parquet files that match a pattern such as `data/**/*.parquet`, or the one file of that name."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = os.path.abspath(pattern)
@@ -120,7 +120,7 @@ class LocalFiles:
         return files
 
     def open(self, path: str, etag: str = "") -> AbstractContextManager[Any]:
-        """Opens only files that match the pattern, and of a changed file the current version."""
+        """Opens only files that match the pattern. A changed file is read as it is now."""
         if path not in self._paths:
             raise FileNotFoundError(f"no file {path!r} matches {self._pattern}")
         return pa.OSFile(self._paths[path])  # type: ignore[no-any-return]
@@ -142,7 +142,7 @@ class LocalFiles:
 
 
 def _measure(entry: os.DirEntry[str]) -> tuple[int, str]:
-    """Size and etag. Of a broken link, those of the link, so that an update notices a change of it."""
+    """The size and the etag. For a broken link, those of the link itself: an update must notice when it changes."""
     for follow in (True, False):
         try:
             status = entry.stat(follow_symlinks=follow)

@@ -21,8 +21,8 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.hf_file_system import HfFileSystemFile
 from yaml import YAMLError
 
-from imgsearch.errors import PermanentError, TemporaryError, UsageError
-from imgsearch.sources.parquet import DataFile, ParquetSource, first_line
+from imgsearch.errors import PermanentError, TemporaryError, UsageError, first_line
+from imgsearch.sources.parquet import DataFile, ParquetSource
 from imgsearch.sources.uri import HubDataset
 
 CONVERTED = "refs/convert/parquet"
@@ -30,7 +30,7 @@ CONVERTED = "refs/convert/parquet"
 PATHS = 500
 """The most paths in one request to the hub."""
 MISSING = "dataset {} does not exist or is private: correct its name, or set HF_TOKEN"
-GONE = "the hub has deleted the version of dataset {} that was listed: index it again under a new --run"
+GONE = "the hub has deleted the version of dataset {} that was listed: index it again with a new --run"
 
 
 def open_dataset(uri: HubDataset) -> ParquetSource:
@@ -39,7 +39,7 @@ def open_dataset(uri: HubDataset) -> ParquetSource:
 
 
 class HubFiles:
-    """The Parquet files of one split: the dataset's own, or those into which the hub converted it."""
+    """The Parquet files of one split: the dataset's own, or those that the hub made of it."""
 
     def __init__(
         self, name: str, *, split: str | None = None, config: str | None = None, revision: str | None = None
@@ -56,18 +56,18 @@ class HubFiles:
         """The files at the newest commit of the revision. An etag is `blob@commit`: the blob changes with the
         content only, and the file is read at the commit that was listed.
 
-        Raises UsageError if the dataset does not exist, is private, or does not exist as Parquet."""
+        Raises UsageError if the dataset does not exist, is private, or has no Parquet files."""
         with _translated(self._name):
             self._api.auth_check(self._name, repo_type="dataset")
             commit = self._commit(self._revision)
-            files = self._own(commit)
+            files = self._own_files(commit)
             if files is None:
                 commit = self._commit(CONVERTED)
-                files = self._converted(commit)
+                files = self._converted_files(commit)
         return [DataFile(file.path, file.size, f"{file.blob_id}@{commit}") for file in files]
 
     def open(self, path: str, etag: str = "") -> AbstractContextManager[Any]:
-        """The file reads ahead nothing: only the caller knows how far it will read."""
+        """Opens without read-ahead: the caller reads exactly the ranges that it needs."""
         with _translated(self._name):
             if etag:
                 return self._open(path, etag.rpartition("@")[2])
@@ -101,13 +101,13 @@ class HubFiles:
                 f"dataset {self._name} has no revision {revision!r}: correct it, or leave it out"
             ) from error
 
-    def _own(self, commit: str) -> list[RepoFile] | None:
+    def _own_files(self, commit: str) -> list[RepoFile] | None:
         """The dataset's own files; None if they are not Parquet."""
         builder = self._builder(commit)
         if builder is None or not builder.config.data_files:
             return None
         splits = {str(split): list(urls) for split, urls in builder.config.data_files.items()}
-        urls = splits[_chosen("split", self._split, splits, name=self._name)]
+        urls = splits[_choose("split", self._split, splits, name=self._name)]
         paths = [url.partition(f"@{commit}/")[2] for url in urls]
         if not all(path.endswith(".parquet") for path in paths):
             return None
@@ -118,16 +118,16 @@ class HubFiles:
             files += [info for info in infos if isinstance(info, RepoFile)]
         return files
 
-    def _converted(self, commit: str) -> list[RepoFile]:
+    def _converted_files(self, commit: str) -> list[RepoFile]:
         tree = self._api.list_repo_tree(self._name, recursive=True, revision=commit, repo_type="dataset")
         by_config: dict[str, dict[str, list[RepoFile]]] = {}
         for file in tree:
             if isinstance(file, RepoFile) and file.path.endswith(".parquet"):
-                config, split, _ = file.path.split("/", 2)
-                by_config.setdefault(config, {}).setdefault(split, []).append(file)
-        wanted = self._config or ("default" if "default" in by_config else None)
-        splits = by_config[_chosen("config", wanted, by_config, name=self._name)]
-        return splits[_chosen("split", self._split, splits, name=self._name)]
+                folder, split, _ = file.path.split("/", 2)
+                by_config.setdefault(folder, {}).setdefault(split, []).append(file)
+        config = self._config or ("default" if "default" in by_config else None)
+        splits = by_config[_choose("config", config, by_config, name=self._name)]
+        return splits[_choose("split", self._split, splits, name=self._name)]
 
     def _builder(self, commit: str) -> Any:
         """The builder of `datasets` for the repository at `commit`; None if it finds no data."""
@@ -145,7 +145,8 @@ class HubFiles:
             except (ValueError, YAMLError) as error:  # several configs, or a damaged page
                 reason = " ".join(str(error).splitlines()[:2])
                 raise UsageError(
-                    f"the files of dataset {self._name} are not clear: name a config with &config= ({reason})"
+                    f"dataset {self._name} has several configs, or its page is damaged: name a config with &config= "
+                    f"({reason})"
                 ) from error
             except (DataFilesNotFoundError, EmptyDatasetError):
                 return None
@@ -193,7 +194,7 @@ def _translated(name: str) -> Iterator[None]:
         raise TemporaryError(f"the hub did not answer for dataset {name}: {first_line(error)}") from error
 
 
-def _chosen(option: str, wanted: str | None, available: Iterable[str], *, name: str) -> str:
+def _choose(option: str, wanted: str | None, available: Iterable[str], *, name: str) -> str:
     """`wanted`, or the only one if none is wanted."""
     names = sorted(available)
     if wanted is None and len(names) == 1:

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from imgsearch.errors import UsageError
-from imgsearch.sources.values import Metadata, plain
+from imgsearch.sources.values import Metadata, to_metadata
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-"""Without leading zeros: 00501 is a zip code. Without nan and inf: they are words. At most the digits of 64 bits."""
+"""Without leading zeros: 00501 is a zip code. Without nan and inf, which are words. At most 18 digits: 64 bits."""
 
 
 def rows(path: str, lines: Iterable[bytes]) -> Iterator[tuple[str, Metadata]]:
@@ -29,7 +29,7 @@ def _json_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[str, Metadata]
             continue
         try:
             row = json.loads(line)
-            values = plain(row) if isinstance(row, dict) else None
+            values = to_metadata(row) if isinstance(row, dict) else None
         except (ValueError, RecursionError) as error:
             raise _bad_line(path, number, f"is not JSON ({error})") from error
         if values is None:
@@ -42,9 +42,9 @@ def _csv_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[str, Metadata]]
     try:
         for row in reader:
             if None in row or None in row.values():
-                raise _bad_line(path, reader.line_num, "has another number of values than the first line has names")
+                raise _bad_line(path, reader.line_num, "has more or fewer values than the first line has names")
             name = _file_name(path, reader.line_num, row)
-            yield name, plain({column: _parse(value) for column, value in row.items()})
+            yield name, to_metadata({column: _parse(value) for column, value in row.items()})
     except csv.Error as error:
         raise _bad_line(path, reader.reader.line_num, f"is not CSV ({error})") from error
 
@@ -70,5 +70,5 @@ def _parse(value: str) -> str | int | float | None:
     return value or None
 
 
-def _bad_line(path: str, number: int, wrong: str) -> UsageError:
-    return UsageError(f"{path}, line {number}, {wrong}: correct it")
+def _bad_line(path: str, number: int, problem: str) -> UsageError:
+    return UsageError(f"{path}, line {number}, {problem}: correct it")

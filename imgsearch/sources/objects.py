@@ -22,7 +22,7 @@ from imgsearch.sources.uri import BucketParquet, BucketPrefix
 from imgsearch.storage import Entry, Storage
 
 LINES_BYTES = 2**20
-"""How many bytes of a metadata file are read at once."""
+"""Bytes of a metadata file that are read at once."""
 
 
 def open_prefix(uri: BucketPrefix) -> ImageFiles:
@@ -35,7 +35,7 @@ def open_parquet(uri: BucketParquet) -> ParquetSource:
 
 
 class Prefix:
-    """Objects below a prefix, as a folder: the `/` in their names separates sub-folders."""
+    """Objects below a prefix, as a tree: `/` in their names separates folders."""
 
     def __init__(self, storage: Storage) -> None:
         self.uri = storage.uri
@@ -46,7 +46,7 @@ class Prefix:
         empty, folder = True, ""
         for entry in self._storage.entries():
             empty = False
-            if not entry.size and extension(entry.key) not in IMAGES:  # consoles mark a folder so
+            if not entry.size and extension(entry.key) not in IMAGES:  # a web console's mark of a folder
                 continue
             if not (path := _hidden_path(entry.key)):
                 yield File(entry.key, f"{self.uri}/{entry.key}", partial(_measure, entry))
@@ -60,7 +60,7 @@ class Prefix:
 
     def check(self) -> None:
         if next(self._storage.entries(), None) is None:
-            raise PermanentError(f"{self.uri} has no objects any more: was it moved?")
+            raise PermanentError(f"{self.uri} has no objects any more: check whether they were moved")
 
     def lines(self, file: File) -> Iterator[bytes]:
         size, _ = file.measure()
@@ -68,7 +68,7 @@ class Prefix:
             yield from lines
 
     def read(self, key: str) -> bytes:
-        """A refused object is a bad image only if the other objects can still be listed."""
+        """An object without permission is a bad image only if the other objects can still be listed."""
         try:
             return self._storage.get(key, limit=MAX_BYTES)
         except NotFound:
@@ -79,7 +79,7 @@ class Prefix:
 
 
 class ObjectFiles:
-    """Parquet objects that match a pattern such as `data/**/*.parquet`, or one of that name."""
+    """Parquet objects that match a pattern such as `data/**/*.parquet`, or the one object of that name."""
 
     def __init__(self, storage: Storage, pattern: str) -> None:
         self._uri = f"{storage.uri}/{pattern}"
@@ -87,15 +87,15 @@ class ObjectFiles:
         self._pattern = pattern
 
     def files(self) -> list[DataFile]:
-        found = [DataFile(entry.key, entry.size, entry.etag) for entry in self._entries()]
-        if not found:
+        files = [DataFile(entry.key, entry.size, entry.etag) for entry in self._entries()]
+        if not files:
             is_folder = next(self._storage.entries(self._pattern), None) is not None
             hint = f"; name the files in it as '{self._uri}/*.parquet'" if is_folder else ""
             raise UsageError(f"no object matches {self._uri}{hint}")
-        return sorted(found, key=lambda file: file.path)
+        return sorted(files, key=lambda file: file.path)
 
     def open(self, path: str, etag: str = "") -> Reader:
-        """Opens only objects that match the pattern, and of a changed object the current version."""
+        """Opens only objects that match the pattern. A changed object is read as it is now."""
         if path != self._pattern and not matches(path, self._pattern):
             raise NotFound(f"no object {path!r} matches {self._uri}")
         return Reader(self._storage, path, self._storage.entry(path).size)
@@ -112,7 +112,7 @@ class ObjectFiles:
 
 
 class Reader(io.RawIOBase):
-    """An object as a file. It reads ahead nothing: only the caller knows how far it will read."""
+    """An object as a file, without read-ahead: the callers read exactly the ranges that they need."""
 
     def __init__(self, storage: Storage, key: str, size: int) -> None:
         self._storage = storage
@@ -144,10 +144,10 @@ class Reader(io.RawIOBase):
 
 
 def matches(key: str, pattern: str) -> bool:
-    """As on a disk: `*` stays within one folder, `**` is any number of folders, and neither matches hidden files."""
+    """Matches as on a disk: `*` stays within one folder, `**` is any number of folders, and both skip hidden files."""
     # wcmatch has more syntax than Python's glob: escapes, `[^…]` and `[[:…:]]`.
-    plain = re.sub(r"\[(!?)([\^\[])", r"[\1\\\2", pattern.replace("\\", r"\\"))
-    return bool(globmatch(key, plain, flags=GLOBSTAR))
+    escaped = re.sub(r"\[(!?)([\^\[])", r"[\1\\\2", pattern.replace("\\", r"\\"))
+    return bool(globmatch(key, escaped, flags=GLOBSTAR))
 
 
 def _measure(entry: Entry) -> tuple[int, str]:

@@ -14,21 +14,21 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgsearch.errors import BadImage, NotFound, PermanentError, UsageError
+from imgsearch.errors import BadImage, NotFound, PermanentError, UsageError, first_line
 from imgsearch.sources import Item, SourceImage
 from imgsearch.sources.columns import class_names, declared_features, find_columns, rows_metadata
 from imgsearch.sources.values import Metadata
 
 FOOTERS = 8
-"""How many footers are read at once: over a network, most of the time is waiting."""
+"""Footers that are read at once: over a network, most of the time is waiting."""
 BATCH_BYTES = 2**26
-"""About how many bytes of a row group are in memory at a time."""
+"""Bytes of a row group in memory at a time, approximately."""
 BATCH_ROWS = 256
 READ_BYTES = 2**23
-"""How many bytes of a column are read at once, so that a row group of any size is a stream."""
+"""Bytes of a column that are read at once. A row group may be larger than the memory."""
 KEY = re.compile(r"([^\0]+)#(0|[1-9][0-9]{0,17})")
 DAMAGED = (pa.ArrowException, OSError, ValueError, IndexError, NotFound)
-"""The errors for a file that is gone, and those of pyarrow for bytes that do not match the footer."""
+"""The errors for a file that does not exist any more, and pyarrow's errors for bytes that do not match the footer."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ class ParquetSource:
         return items
 
     def _images(self, item: Item, skip: int) -> Iterator[SourceImage]:
-        """The images of a row group from its row `skip` on: as many as planned, whatever the file holds now."""
+        """The images of a row group from its row `skip` on: as many as planned, even if the file has changed."""
         row = skip
-        reason = "the file has fewer rows than it had when it was listed"
+        reason = "the file has fewer rows than when it was listed"
         try:
             for cell, metadata in self._rows(item, skip):
                 if row < item.images:
@@ -139,8 +139,8 @@ class ParquetSource:
                     row += 1
         except DAMAGED as error:
             reason = f"its row group cannot be read: {first_line(error)}"
-        for lost in range(row, item.images):
-            yield SourceImage(_image_key(item, lost), item.etag, {}, partial(_refuse, reason))
+        for missing in range(row, item.images):
+            yield SourceImage(_image_key(item, missing), item.etag, {}, partial(_refuse, reason))
 
     def _rows(self, item: Item, skip: int, *, with_metadata: bool = True) -> Iterator[tuple[Any, Metadata]]:
         """The image cell and the metadata of each row from `skip` on."""
@@ -157,10 +157,10 @@ class ParquetSource:
                 row_groups=[item.unit],
                 columns=[image, *others],
             ):
-                wanted = batch.slice(skip)
+                rows = batch.slice(skip)
                 skip = max(0, skip - len(batch))
-                cells = wanted.column(image)
-                for number, metadata in enumerate(rows_metadata(wanted.select(others), labels)):
+                cells = rows.column(image)
+                for number, metadata in enumerate(rows_metadata(rows.select(others), labels)):
                     yield cells[number].as_py(), metadata
 
     @contextmanager
@@ -171,11 +171,6 @@ class ParquetSource:
             pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False) as parquet,
         ):
             yield parquet
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, for a message of one sentence."""
-    return next(filter(None, str(error).splitlines()), type(error).__name__)
 
 
 def _image_key(item: Item, row: int) -> str:

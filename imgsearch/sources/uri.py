@@ -1,4 +1,4 @@
-"""The grammar of source URIs: one class a kind of source. Light, so that the controller can read a URI too.
+"""The grammar of source URIs: one class for each kind of source. It imports no library, for the controller.
 
 A new source needs a class here, in KINDS, and a module with the function that its `opener` names.
 """
@@ -27,7 +27,7 @@ class SourceUri(ABC):
     """A valid URI of one kind of source."""
 
     text: str
-    """The URI as the user gave it."""
+    """The URI of the user."""
 
     opener: ClassVar[str]
     """The function that makes a Source of this URI, as `module:function`."""
@@ -167,10 +167,10 @@ class DiskFolder(SourceUri):
 
 
 KINDS: tuple[type[SourceUri], ...] = (HubDataset, BucketParquet, BucketPrefix, DiskParquet, DiskFolder)
-"""In the order in which they are tried."""
+"""The kinds, in the order in which `parse_source` tries them."""
 
 
-def parse(text: str) -> SourceUri:
+def parse_source(text: str) -> SourceUri:
     """The parsed URI of a source; raises UsageError if it is invalid. Nothing is opened."""
     for kind in KINDS:
         if uri := kind.parse(text):
@@ -182,7 +182,7 @@ def parse(text: str) -> SourceUri:
 
 
 def folder_before_wildcard(pattern: str) -> str:
-    """The folder that all files which match `pattern` have in common. A file that comes later does not change it."""
+    """The folder that contains all possible matches of `pattern`. It does not depend on the existing files."""
     folder = posixpath.dirname(pattern)
     while glob.has_magic(folder):
         folder = posixpath.dirname(folder)

@@ -1,4 +1,4 @@
-"""Metadata values that every plan and every store can hold."""
+"""Metadata values that every plan and every store supports."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Metadata = Mapping[str, Any]
 """Values are str, int, float, bool or a list of one of those; any other value becomes a str."""
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
     """Any values as Metadata. Leaves out None, NaN, bytes and empty lists."""
-    return {printable(name): value for name, raw in values.items() if (value := _plain(raw)) is not None}
+    return {printable(name): value for name, raw in values.items() if (value := _to_value(raw)) is not None}
 
 
 def printable(text: str) -> str:
@@ -21,7 +21,7 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _plain(value: Any) -> Any:
+def _to_value(value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(item, str | int | float | None) for item in value):
         flat = [scalar for item in value if (scalar := _scalar(item)) is not None]
         kinds = {type(scalar) for scalar in flat}

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from imgsearch.errors import PermanentError, UsageError
+from imgsearch.vectors import Vector, Vectors
 
-from imgsearch.errors import UsageError
-
-Vectors = NDArray[np.float32]
 Filter = Mapping[str, Any]
 """A condition on the metadata; filters.py has the grammar."""
 
@@ -23,8 +20,8 @@ class Record:
 
     id: str
     metadata: Mapping[str, Any]
-    vector: Vectors | None = None
-    """(dim,), L2-normalised; None if it was not requested."""
+    vector: Vector | None = None
+    """Of length 1; None if it was not requested."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Hit:
     score: float
     """Cosine similarity in [-1, 1]."""
     metadata: Mapping[str, Any]
-    vector: Vectors | None = None
+    vector: Vector | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,14 @@ class Pointer:
     """UTC, ISO 8601."""
     previous: Pointer | None = None
     """The run that a rollback publishes again; its own `previous` is None, since two collections are kept."""
+
+    def check_weights(self, fingerprint: str) -> None:
+        """Raises PermanentError if a loaded model has other weights than the model of the run's vectors."""
+        if fingerprint != self.fingerprint:
+            raise PermanentError(
+                f"the weights of {self.model} here ({fingerprint[:12]}) differ from those of run {self.run} "
+                f"({self.fingerprint[:12]}); provide the same weights, or index again"
+            )
 
 
 class VectorStore(Protocol):
@@ -93,14 +98,14 @@ class VectorStore(Protocol):
         """The pointer of every index, read without a cache."""
 
     def reopen(self) -> VectorStore:
-        """A new client without this one's caches: it sees what a restarted reader sees."""
+        """A new client without the caches of this one: it sees the same data as a restarted reader."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of store, which the scheme of a URL names."""
+    """A kind of store. The scheme of a URL names it."""
 
     opener: str
     """The function that opens a URL, as `module:function`."""
@@ -116,7 +121,7 @@ KINDS = {
     "chroma+http": Kind("imgsearch.stores.chroma:ChromaStore", "chroma+http://host:8000"),
     "chroma+https": Kind("imgsearch.stores.chroma:ChromaStore", "chroma+https://host:443"),
 }
-"""By scheme. A new store needs a line here, and a module with the function that its `opener` names."""
+"""The kinds, by scheme. A new store needs a line here, and a module with the function that its `opener` names."""
 
 
 def embedded(url: str) -> bool:

@@ -22,17 +22,18 @@ import numpy as np
 from chromadb.config import Settings as ChromaSettings
 from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
 
-from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError
-from imgsearch.stores import Filter, Hit, Pointer, Record, Vectors, VectorStore, chroma_dialect
+from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError, first_line
+from imgsearch.stores import Filter, Hit, Pointer, Record, VectorStore, chroma_dialect
+from imgsearch.vectors import Vector, Vectors
 
 POINTER = "pointer."
 TIMEOUT = httpx.Timeout(60, connect=5)
-"""Seconds. A server whose node is gone never answers; a server that replays its log after a start is slow."""
+"""Seconds. A server on a lost node never answers; a server that replays its log after a start is slow."""
 
 
 class ChromaStore:
     """A VectorStore (see imgsearch.stores) in one Chroma. It connects at the first call, so a program may start before
-    its store does."""
+    its store."""
 
     def __init__(self, url: str) -> None:
         """`url` is `chroma+file:///folder` (created if it does not exist) or `chroma+http://host:port`."""
@@ -51,11 +52,11 @@ class ChromaStore:
             )
 
     def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
-        found: set[str] = set()
+        stored: set[str] = set()
         with self._translated(collection):
             for chunk in self._chunks(ids):
-                found.update(self._call(collection, "get", ids=list(chunk), include=[])["ids"])
-        return set(ids) - found
+                stored.update(self._call(collection, "get", ids=list(chunk), include=[])["ids"])
+        return set(ids) - stored
 
     def add(self, collection: str, records: Sequence[Record]) -> None:
         with self._translated(collection):
@@ -64,7 +65,7 @@ class ChromaStore:
                     collection,
                     "add",
                     ids=[record.id for record in chunk],
-                    embeddings=np.stack([cast(Vectors, record.vector) for record in chunk]),
+                    embeddings=np.stack([cast(Vector, record.vector) for record in chunk]),
                     metadatas=[chroma_dialect.to_chroma(record.metadata) for record in chunk],
                 )
 
@@ -76,9 +77,9 @@ class ChromaStore:
         records: dict[str, Record] = {}
         with self._translated(collection):
             for chunk in self._chunks(ids):
-                got = self._call(collection, "get", ids=list(chunk), include=_include(vectors))
-                embeddings = got["embeddings"] if vectors else [None] * len(got["ids"])
-                for id, metadata, vector in zip(got["ids"], got["metadatas"], embeddings, strict=True):
+                response = self._call(collection, "get", ids=list(chunk), include=_include(vectors))
+                embeddings = response["embeddings"] if vectors else [None] * len(response["ids"])
+                for id, metadata, vector in zip(response["ids"], response["metadatas"], embeddings, strict=True):
                     records[id] = Record(id, chroma_dialect.from_chroma(metadata), _vector(vector))
         return [records[id] for id in ids if id in records]
 
@@ -86,7 +87,7 @@ class ChromaStore:
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
     ) -> list[list[Hit]]:
         with self._translated(collection):
-            got = self._call(
+            response = self._call(
                 collection,
                 "query",
                 query_embeddings=queries,
@@ -94,13 +95,13 @@ class ChromaStore:
                 where=chroma_dialect.where(where) if where else None,
                 include=["distances", *_include(vectors)],
             )
-        embeddings = got["embeddings"] if vectors else [[None] * len(ids) for ids in got["ids"]]
+        embeddings = response["embeddings"] if vectors else [[None] * len(ids) for ids in response["ids"]]
         return [
             [
                 Hit(id, 1.0 - distance, chroma_dialect.from_chroma(metadata), _vector(vector))
                 for id, distance, metadata, vector in zip(*row, strict=True)
             ]
-            for row in zip(got["ids"], got["distances"], got["metadatas"], embeddings, strict=True)
+            for row in zip(response["ids"], response["distances"], response["metadatas"], embeddings, strict=True)
         ]
 
     def drop(self, collection: str) -> None:
@@ -118,7 +119,7 @@ class ChromaStore:
         metadata = {"pointer": json.dumps(dataclasses.asdict(pointer))}
         name = POINTER + pointer.index
         with self._translated(name):
-            # Created with the pointer in it, so that no reader finds it without; replaced if it existed.
+            # It is created with the pointer, so that no reader finds it without one. An existing one is replaced.
             collection = self._connected().get_or_create_collection(name, metadata=metadata, embedding_function=None)
             if collection.metadata != metadata:
                 collection.modify(metadata=metadata)
@@ -181,19 +182,21 @@ class ChromaStore:
             self._handles.pop(collection, None)
             raise NotFound(f"the store has no collection {collection!r}") from error
         except (InvalidArgumentError, ValueError, TypeError) as error:
-            raise UsageError(f"Chroma refused the request for {collection!r}: {_first_line(error)}") from error
+            raise UsageError(f"Chroma refused the request for {collection!r}: {first_line(error)}") from error
         except (httpx.HTTPError, ConnectionError) as error:
-            raise TemporaryError(f"Chroma at {self._url} does not answer: {_first_line(error)}") from error
+            raise TemporaryError(f"Chroma at {self._url} does not answer: {first_line(error)}") from error
         except ChromaError as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             if "disk is full" in reason or "No space left" in reason:
-                raise PermanentError(f"no space left on the disk of {self._url}: free some, then try again") from error
+                raise PermanentError(
+                    f"no space left on the disk of {self._url}: free some space and repeat the command"
+                ) from error
             raise TemporaryError(f"Chroma at {self._url} failed: {reason}") from error
         except Exception as error:
             if type(error) is not Exception:
                 raise
             # chromadb raises it for a response that is not Chroma's, such as a proxy's 502.
-            reason = _first_line(error.__context__ or error)
+            reason = first_line(error.__context__ or error)
             raise TemporaryError(f"Chroma at {self._url} does not answer: {reason}") from error
 
 
@@ -222,7 +225,7 @@ def _http_client(url: str, host: str, port: int, tls: bool, settings: ChromaSett
     try:
         client = chromadb.HttpClient(address, port, ssl=tls, settings=settings)
     except ValueError as error:  # chromadb raises it if the server does not answer
-        raise TemporaryError(f"Chroma at {url} does not answer: {_first_line(error)}") from error
+        raise TemporaryError(f"Chroma at {url} does not answer: {first_line(error)}") from error
     client._server._session.timeout = TIMEOUT  # chromadb has no setting for it
     return client
 
@@ -231,14 +234,10 @@ def _include(vectors: bool) -> list[str]:
     return ["metadatas", "embeddings"] if vectors else ["metadatas"]
 
 
-def _vector(vector: Any) -> Vectors | None:
+def _vector(vector: Any) -> Vector | None:
     return None if vector is None else np.asarray(vector, dtype=np.float32)
 
 
 def _pointer(document: Mapping[str, Any]) -> Pointer:
     previous = document["previous"]
     return Pointer(**{**document, "previous": _pointer(previous) if previous else None})
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).split("\n", 1)[0]

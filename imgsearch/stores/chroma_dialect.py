@@ -24,12 +24,12 @@ def to_chroma(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_chroma(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The metadata that was given to `to_chroma`."""
+    """The reverse of `to_chroma`."""
     return {name.removeprefix(ESCAPE): value for name, value in (metadata or {}).items()}
 
 
 def where(condition: Filter) -> dict[str, Any]:
-    """A filter as Chroma reads it. Raises ValueError for a filter with more than one condition at a place."""
+    """A filter as Chroma reads it. Raises ValueError for more than one condition without $and or $or."""
     ((field, operation),) = condition.items()
     if field in ("$and", "$or"):
         return _joined(field, [where(part) for part in operation])

@@ -1,5 +1,5 @@
 """The grammar of metadata filters, the same for every store: $eq $ne $gt $gte $lt $lte $in $nin $contains $not_contains
-$and $or. A store translates them where its own differ."""
+$and $or. A store translates them if its own operators differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPERATORS = (*SCALARS[:2], *COMPARISONS, *LISTS, *SCALARS[2:])
 
 MAX_DEPTH = 8
 MAX_VALUES = 1_000
-"""The most values in all conditions together: each one costs the store a lookup."""
+"""The most values in all conditions together: the store looks up each of them."""
 
 
 def check(where: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The records of a store: made from the rows of a part, with the metadata that every store can hold."""
+"""The records of a store: made from the rows of a part, with metadata that every store supports."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ def record(row: PartRow, *, run: str, shard: int, part: int) -> Record:
 
 
 def thumbnail(record: Record) -> tuple[str, int, int]:
-    """The place of the record's thumbnail: the path of a tar in the storage, and the offset and length in it."""
+    """The location of the record's thumbnail: the path of a tar in the storage, and the offset and length in bytes."""
     metadata = record.metadata
     shard, part = (int(number) for number in metadata["_thumbs"].split("/"))
     return RunFolder(metadata["_run"]).thumbs(shard, part), metadata["_offset"], metadata["_length"]
 
 
 def filterable(metadata: Mapping[str, Any]) -> dict[str, Scalar | list[Scalar]]:
-    """The source's metadata as every store can hold and filter it: text, numbers, booleans, and lists of one of these.
+    """The source's metadata as every store supports it: text, numbers, booleans, and lists of one of these types.
 
-    Leaves out null, since stores have none; nested values become JSON text."""
-    kept: dict[str, Scalar | list[Scalar]] = {}
+    Leaves out null, which stores do not have. Nested values become JSON text."""
+    result: dict[str, Scalar | list[Scalar]] = {}
     for key, value in metadata.items():
         # Names that begin with `_` are ours, and a filter has no field that begins with `$` or `#`.
-        name = str(key).lstrip("_$#") or f"field_{len(kept)}"
+        name = str(key).lstrip("_$#") or f"field_{len(result)}"
         if isinstance(value, (list, tuple)):
             items = [item for item in map(_scalar, value) if item is not None]
             if items:
-                kept[name] = _alike(items)
+                result[name] = _alike(items)
         elif (scalar := _scalar(value)) is not None:
-            kept[name] = scalar
-    return kept
+            result[name] = scalar
+    return result
 
 
 def _scalar(value: Any) -> Scalar | None:
@@ -70,7 +70,7 @@ def _scalar(value: Any) -> Scalar | None:
 
 
 def _alike(items: Sequence[Scalar]) -> list[Scalar]:
-    """A list in a store has one type; a mixed one becomes text."""
+    """The items as values of one type, because a list in a store has one type. Mixed types become text."""
     if len({type(item) for item in items}) == 1:
         return list(items)
     if all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in items):

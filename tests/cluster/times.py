@@ -26,8 +26,8 @@ class Times:
     def __init__(self) -> None:
         self.figures: list[Figure] = []
 
-    def note(self, case: str, event: str, seconds: float) -> None:
-        self.figures.append(Figure(case, event, round(seconds, 1)))
+    def note(self, case: str, column: str, seconds: float) -> None:
+        self.figures.append(Figure(case, column, round(seconds, 1)))
 
     def save(self) -> None:
         today = datetime.now(UTC).date().isoformat()

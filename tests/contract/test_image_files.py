@@ -111,7 +111,7 @@ class TestListing:
             assert keys(source) == KEYS
             assert source.skipped == {
                 ".txt files": 2,
-                "files without an ending": 1,
+                "files without an extension": 1,
                 "hidden files": 2,
                 "hidden folders": 2,
             }
@@ -196,7 +196,7 @@ class TestImages:
         assert keys(source) == ["empty.png", "sub/one.png"]
         medium.remove("sub")
         assert refusal(source, "empty.png") == "the file is empty"
-        assert refusal(source, "sub/one.png") == "the file was there when it was listed, and is gone now"
+        assert "deleted" in refusal(source, "sub/one.png")
 
     @pytest.mark.parametrize(
         ("key", "reason"),

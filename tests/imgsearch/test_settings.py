@@ -10,8 +10,8 @@ from imgsearch.settings import (
     RunSettings,
     SearchSettings,
     Settings,
-    documentation,
 )
+from imgsearch.settings.documentation import documentation
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +120,30 @@ def test_a_folder_of_the_disk_goes_with_its_last_object(tmp_path: Path) -> None:
     storage.put("runs/a/b/1", b"")
     storage.delete("runs/a")
     assert not (tmp_path / "runs" / "a").exists()
+
+
+KILLED = """
+import resource, signal, sys
+from imgsearch.storage import Storage
+storage = Storage(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+storage.put("runs/r1/a", bytes(1_000_000))
+"""
+"""The system kills the process in the middle of the put."""
+
+
+def test_a_put_of_a_killed_process_is_invisible_and_deleted_with_its_folder(tmp_path: Path) -> None:
+    process = subprocess.run([sys.executable, "-c", KILLED, tmp_path.as_uri()])
+    assert process.returncode == -signal.SIGXFSZ
+    assert [file.stat().st_size for file in (tmp_path / "runs" / "r1").iterdir()] == [1000]
+    storage = Storage(tmp_path.as_uri())
+    assert list(storage.keys("runs")) == []
+    storage.put("runs/r1/b", b"x")
+    assert storage.delete("runs/r1") == 1
+    assert not (tmp_path / "runs" / "r1").exists()
+    assert storage.folders("runs") == []
 
 
 @pytest.mark.parametrize("uri", ["", "/a/path", "file://host/path", "ftp://host/x", "s3://"])

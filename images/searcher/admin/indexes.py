@@ -8,7 +8,7 @@ from imgsearch.errors import UsageError
 from imgsearch.stores import Pointer, VectorStore
 
 
-def pointer(store: VectorStore, index: str) -> Pointer:
+def find_pointer(store: VectorStore, index: str) -> Pointer:
     """The pointer of an index. Raises UsageError for an index that does not exist."""
     pointers = store.pointers()
     if index not in pointers:
@@ -16,12 +16,12 @@ def pointer(store: VectorStore, index: str) -> Pointer:
     return pointers[index]
 
 
-def listing(store: VectorStore) -> dict[str, Any]:
+def list_indexes(store: VectorStore) -> dict[str, Any]:
     """All indexes, by name."""
-    return {"indexes": [entry(pointer) for _, pointer in sorted(store.pointers().items())]}
+    return {"indexes": [index_entry(pointer) for _, pointer in sorted(store.pointers().items())]}
 
 
-def entry(pointer: Pointer) -> dict[str, Any]:
+def index_entry(pointer: Pointer) -> dict[str, Any]:
     """One index in a stage's result."""
     return {
         "index": pointer.index,

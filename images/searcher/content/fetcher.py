@@ -22,7 +22,7 @@ import httpx
 from imgsearch.settings import SearchSettings
 from searcher.content.url_rules import Address, FetchRefused, Reason, UrlRules, host_of, is_allowed
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host and a port, in the order to try; empty for an unknown name."""
@@ -36,7 +36,7 @@ MAX_FETCHES = 16
 REDIRECTS = (301, 302, 303, 307, 308)
 
 _UNREACHABLE = (httpcore.NetworkError, httpcore.TimeoutException)
-"""A timeout comes from the system: none of httpcore's own is set."""
+"""Timeouts are those of the system, because httpcore has none here."""
 
 
 async def resolve_host(host: str, port: int) -> list[str]:
@@ -87,7 +87,7 @@ class Fetcher:
         except TimeoutError:
             raise FetchRefused(Reason.TIMEOUT, seconds=self._seconds) from None
         except (*_UNREACHABLE, httpcore.ProtocolError, OSError) as error:
-            logger.info("image_url: %s: %s", url.host, error)
+            log.info("image_url: %s: %s", url.host, error)
             raise FetchRefused(Reason.CONNECTION) from None
 
     async def _follow(self, url: httpx.URL) -> bytes:
@@ -145,12 +145,12 @@ class _Network(httpcore.AsyncNetworkBackend):
 
         An unknown name gets the same error, so that clients cannot find out the names of this network."""
         addresses = [ip_address(text) for text in await self._resolve(host, port)]
-        listed = self._rules.lists(host, port)
+        listed = self._rules.allows_exactly(host, port)
         refused = [
             address for address in addresses if self._rules.denies(address, port) or not self._allowed(address, listed)
         ]
         if refused or not addresses:
-            logger.info("image_url: host %s refused; addresses: %s", host, ", ".join(map(str, addresses)) or "none")
+            log.info("image_url: host %s refused; addresses: %s", host, ", ".join(map(str, addresses)) or "none")
             raise FetchRefused(Reason.ADDRESS, host=host)
         return [str(address) for address in addresses]
 

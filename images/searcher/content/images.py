@@ -98,7 +98,7 @@ def _thumbnail_etag(id: str, index: ServedIndex) -> str:
 
 
 def _media_type(data: bytes) -> str:
-    """From the bytes, never from the name: an HTML page called .jpg must not be served as a page of this server."""
+    """The media type of the bytes. The name may be wrong: this server must not serve an HTML page called .jpg."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             media_type = image.get_format_mimetype() or ""

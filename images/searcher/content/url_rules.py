@@ -167,7 +167,7 @@ class UrlRules:
             raise FetchRefused(Reason.DENIED, port=port, host=host)
         return url
 
-    def lists(self, host: str, port: int) -> bool:
+    def allows_exactly(self, host: str, port: int) -> bool:
         """Whether the allow list has exactly this host."""
         return any(not entry.subdomains for entry in self._allow_entries(host, port))
 

@@ -22,12 +22,12 @@ CUTOFFS = (1, 5, 10)
 class Figure:
     """One measure over many queries."""
 
-    of: str
-    """The queries: `images`, `texts`, `captions`, `labels`, or `neighbours` (images that look for their label)."""
+    query_kind: str
+    """`images`, `texts`, `captions`, `labels`, or `neighbours` (images as queries for their label)."""
     name: str
     """recall@k: the store's results against exact search. R@k and precision@k: the relevant results."""
     values: Mapping[str, float]
-    """By query."""
+    """The value of each query, by its name."""
     at_best: float
     """The value of perfect results: a label with 3 images cannot have a precision@10 above 0.3."""
 
@@ -56,11 +56,11 @@ def recalls(
         values: dict[str, dict[str, float]] = {"images": {}, "texts": {}}
         for row, query in enumerate(queries):
             exact_scores = [exact.score(row, hit.id) for hit in results[k][row]]
-            of = "images" if query.source_image else "texts"
-            values[of][f"{query.kind} {query.name}"] = scores.recall(exact_scores, exact.best[row], k)
-        for of, by_query in values.items():
+            kind = "images" if query.source_image else "texts"
+            values[kind][f"{query.kind} {query.name}"] = scores.recall(exact_scores, exact.best[row], k)
+        for kind, by_query in values.items():
             if by_query:
-                yield Figure(of, f"recall@{k}", by_query, 1.0)
+                yield Figure(kind, f"recall@{k}", by_query, 1.0)
 
 
 def retrievals(
@@ -68,13 +68,13 @@ def retrievals(
 ) -> Iterator[Figure]:
     """R@k and precision@k. `relevant`: for each query, whether its results are relevant."""
     measures = {
-        "captions": {"R": scores.found},
-        "labels": {"R": scores.found, "precision": scores.precision},
+        "captions": {"R": scores.any_relevant},
+        "labels": {"R": scores.any_relevant, "precision": scores.precision},
         "images": {"precision": scores.precision},
     }
-    for kind, named in measures.items():
+    for kind, by_name in measures.items():
         rows = [row for row, query in enumerate(queries) if query.kind == kind and (query.labels or query.image)]
-        for name, measure in named.items():
+        for name, measure in by_name.items():
             for k in CUTOFFS if rows else ():
                 values = {queries[row].name: measure(relevant[row], k) for row in rows}
                 perfect = [measure([True] * relevance.count(row), k) for row in rows]
@@ -106,20 +106,21 @@ def document(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
     It has rounded numbers: an estimate for each figure, and the difference of the second index to the first on the
     queries that both have."""
     figures = []
-    names = list(dict.fromkeys((figure.of, figure.name) for index in evaluated for figure in index.figures))
-    for of, name in names:
-        sides = [_figure(index, of, name) for index in evaluated]
-        first, second = sides[0], sides[-1]
-        compared = scores.difference(first.values, second.values) if len(sides) > 1 and first and second else None
+    names = list(dict.fromkeys((figure.query_kind, figure.name) for index in evaluated for figure in index.figures))
+    for kind, name in names:
+        columns = [_figure(index, kind, name) for index in evaluated]
+        first, last = columns[0], columns[-1]
+        difference = scores.difference(first.values, last.values) if len(columns) > 1 and first and last else None
         figures.append(
             {
-                "of": of,
+                "of": kind,
                 "figure": name,
                 "indexes": [
-                    side and {**_rounded(scores.estimate([*side.values.values()])), "at_best": round(side.at_best, 4)}
-                    for side in sides
+                    figure
+                    and {**_rounded(scores.estimate([*figure.values.values()])), "at_best": round(figure.at_best, 4)}
+                    for figure in columns
                 ],
-                "difference": compared and _rounded(compared),
+                "difference": difference and _rounded(difference),
             }
         )
     return {
@@ -139,8 +140,8 @@ def document(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
     }
 
 
-def _figure(evaluated: Evaluated, of: str, name: str) -> Figure | None:
-    return next((figure for figure in evaluated.figures if (figure.of, figure.name) == (of, name)), None)
+def _figure(evaluated: Evaluated, kind: str, name: str) -> Figure | None:
+    return next((figure for figure in evaluated.figures if (figure.query_kind, figure.name) == (kind, name)), None)
 
 
 def _rounded(estimate: Estimate) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Evaluates an index: the recall of its store against exact search, and, where the source has labels or captions, the
 share of relevant results.
 
-The queries are a sample of the index's own images, and texts made of their labels and captions. The store is searched
-as a search does it. Exact scores are computed from the vectors in the run's folder, so they reveal errors of the store.
+The queries are a sample of the index's own images, and texts made of their labels and captions. They are sent to the
+store like those of a search. Exact scores come from the vectors in the run folder, so they reveal errors of the store.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from imgsearch.encoder import Encoder
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.runs import parts
 from imgsearch.settings import EvaluateSettings
-from imgsearch.stage import Interrupted
+from imgsearch.stage import check_stopping
 from imgsearch.storage import Storage
-from imgsearch.stores import Hit, Pointer, Vectors, VectorStore
+from imgsearch.stores import Hit, Pointer, VectorStore
+from imgsearch.vectors import Vectors
 from searcher.evaluation import figures
 from searcher.evaluation.figures import CUTOFFS, Evaluated
 from searcher.evaluation.queries import EvaluationQuery, Survey, image_queries, text_queries
@@ -28,7 +29,7 @@ from searcher.ingest.run_reader import RunReader
 
 LABELS = ("label", "labels", "class", "category", "categories", "tags")
 CAPTIONS = ("caption", "captions", "text", "description", "title")
-"""The usual names of these fields in the metadata; the first that exists is used where the settings name none."""
+"""The usual names of these fields in the metadata. The first that exists is used, unless the settings name one."""
 RECALL_CUTOFFS = (1, 10, 100)
 """The numbers of results for which recall@k is measured."""
 MAX_BATCH = 64
@@ -53,11 +54,11 @@ class Evaluation:
         self._load_encoder = load_encoder
         self._stopping = stopping
 
-    def of(self, pointer: Pointer) -> Evaluated:
+    def evaluate(self, pointer: Pointer) -> Evaluated:
         """Evaluates one index.
 
-        Raises UsageError for a field that no image has, and PermanentError where the run's folder or the model's
-        weights differ from those of the index."""
+        Raises UsageError for a field that no image has, and PermanentError if the run folder or the weights of the
+        model differ from those of the index."""
         survey = self._survey(pointer)
         labels = _field(self._settings.labels, LABELS, survey.fields, pointer)
         captions = _field(self._settings.captions, CAPTIONS, survey.fields - {labels}, pointer)
@@ -72,7 +73,7 @@ class Evaluation:
         results = {k: self._search(pointer, queries, vectors, k) for k in {*CUTOFFS, *recall_cutoffs}}
         exact = ExactSearch(
             vectors,
-            own=[query.source_image for query in queries],
+            query_images=[query.source_image for query in queries],
             k=max(recall_cutoffs, default=1),
             results=[{hit.id for hits in results.values() for hit in hits[row]} for row in range(len(queries))],
         )
@@ -105,18 +106,14 @@ class Evaluation:
         """Ids, vectors (rows, dim) and metadata (JSON) of all images, part by part."""
         for shard in self._runs.shards(self._runs.plan(run)):
             for number in range(shard.done.parts):
-                self._check()
+                check_stopping(self._stopping)
                 table = self._runs.part(shard, number)
                 if len(table):
                     yield table["id"].to_pylist(), parts.vectors(table), table["metadata"].to_pylist()
 
     def _encoder(self, pointer: Pointer) -> Encoder:
         encoder = self._load_encoder(pointer.model)
-        if encoder.fingerprint != pointer.fingerprint:
-            raise PermanentError(
-                f"the weights of {pointer.model} here ({encoder.fingerprint[:12]}) differ from those of run "
-                f"{pointer.run} ({pointer.fingerprint[:12]}); provide the same weights, or index again"
-            )
+        pointer.check_weights(encoder.fingerprint)
         return encoder
 
     def _search(
@@ -125,17 +122,13 @@ class Evaluation:
         """The first k results of each query, without the image that is the query."""
         results: list[list[Hit]] = []
         for start in range(0, len(queries), MAX_BATCH):
-            self._check()
+            check_stopping(self._stopping)
             batch = slice(start, start + MAX_BATCH)
-            found = self._store.search(pointer.collection, vectors[batch], k=k + 1)
-            for query, hits in zip(queries[batch], found, strict=True):
-                others = {hit.id: hit for hit in hits if hit.id != query.source_image}
-                results.append([*others.values()][:k])
+            batch_hits = self._store.search(pointer.collection, vectors[batch], k=k + 1)
+            for query, hits in zip(queries[batch], batch_hits, strict=True):
+                by_id = {hit.id: hit for hit in hits if hit.id != query.source_image}
+                results.append([*by_id.values()][:k])
         return results
-
-    def _check(self) -> None:
-        if self._stopping.is_set():
-            raise Interrupted
 
 
 def _field(name: str | None, usual: Sequence[str], fields: Collection[str], pointer: Pointer) -> str | None:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from imgsearch.stores import Vectors
 from imgsearch.stores.records import filterable
+from imgsearch.vectors import Vector, Vectors
 
 PROMPT = "a photo of a {}"
 """The query for a label, as CLIP's authors write it (Radford et al. 2021, https://arxiv.org/abs/2103.00020, 3.1.4)."""
@@ -24,7 +24,7 @@ class Survey:
     fields: set[str] = field(default_factory=set)
     words: dict[str, set[str]] = field(default_factory=dict)
     """The distinct texts of each field that may contain the labels."""
-    sample: list[tuple[str, Vectors, Mapping[str, Any]]] = field(default_factory=list)
+    sample: list[tuple[str, Vector, Mapping[str, Any]]] = field(default_factory=list)
     """The images with the smallest ids. Ids are hashes, so the sample is random, and the same for each run of a
     source."""
 

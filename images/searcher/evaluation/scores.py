@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from imgsearch.stores import Vectors
+from imgsearch.vectors import Vectors
 
 TIES = 1e-5
 """Cosines that differ by less are equal: the order of its terms changes a float32 sum by up to this much."""
@@ -37,7 +37,7 @@ def recall(scores: Sequence[float], best: NDArray[np.float32], k: int) -> float:
     return sum(score >= float(best[k - 1]) - TIES for score in scores[:k]) / k
 
 
-def found(relevant: Sequence[bool], k: int) -> float:
+def any_relevant(relevant: Sequence[bool], k: int) -> float:
     """1 if one of the first k results is relevant, else 0. Its mean over queries is R@k, as image-text retrieval
     reports it (Karpathy & Fei-Fei 2015, https://arxiv.org/abs/1412.2306, 4.1)."""
     return float(any(relevant[:k]))
@@ -81,12 +81,12 @@ class ExactSearch:
     """Exact search: the nearest of all vectors for some queries. It takes the vectors in blocks, to save memory."""
 
     def __init__(
-        self, queries: Vectors, *, own: Sequence[str | None], k: int, results: Sequence[Iterable[str]]
+        self, queries: Vectors, *, query_images: Sequence[str | None], k: int, results: Sequence[Iterable[str]]
     ) -> None:
-        """`queries`: (n, dim), of length 1. `own`: for each query, the id of the image that is the query, which is not
+        """`queries`: (n, dim), of length 1. `query_images`: for each query that is an image, its id; an image is not
         its own neighbour. `results`: for each query, the ids whose exact scores are needed."""
         self._queries = queries
-        self._own = {id: row for row, id in enumerate(own) if id is not None}
+        self._query_rows = {id: row for row, id in enumerate(query_images) if id is not None}
         self._wanted: dict[str, list[int]] = {}
         for row, ids in enumerate(results):
             for id in ids:
@@ -100,13 +100,13 @@ class ExactSearch:
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         scores = self._queries @ unit.T
         for column, id in enumerate(ids):
-            if id in self._own:
-                scores[self._own[id], column] = -np.inf
+            if id in self._query_rows:
+                scores[self._query_rows[id], column] = -np.inf
             for row in self._wanted.get(id, ()):
                 self._scores[row][id] = float(scores[row, column])
         k = self.best.shape[1]
-        both = np.concatenate([self.best, scores], axis=1)
-        self.best = -np.sort(np.partition(-both, k - 1, axis=1)[:, :k], axis=1)
+        candidates = np.concatenate([self.best, scores], axis=1)
+        self.best = -np.sort(np.partition(-candidates, k - 1, axis=1)[:, :k], axis=1)
 
     def score(self, query: int, id: str) -> float:
         """The exact score of one of the results of a query; -inf for an id without a vector."""

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from fastapi import FastAPI
 
-from searcher.http.files import Asset
+from searcher.http.files import Asset, page_headers
 
 TITLE = "imgsearch API"
 PAGE = f"""\
@@ -28,15 +28,7 @@ PAGE = f"""\
 """
 # Without `validatorUrl`, the page would send the document to a validator on the internet.
 START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#reference", deepLinking: true, validatorUrl: "none"});\n'
-HEADERS = {
-    # Swagger UI sets inline styles, and embeds its icons as data: URLs.
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+HEADERS = page_headers(styles="'self' 'unsafe-inline'")  # Swagger UI sets inline styles
 
 
 def add_docs(app: FastAPI) -> None:

@@ -97,14 +97,14 @@ def cached_json(model: type[BaseModel]) -> Responses:
 
 def add_common_headers(app: FastAPI) -> None:
     """Adds the headers that middlewares set on every response to the OpenAPI document."""
-    plain = app.openapi
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            for path in plain()["paths"].values():
+            for path in generate()["paths"].values():
                 for operation in path.values():
                     for response in operation["responses"].values():
                         response["headers"] = {**COMMON_HEADERS, **response.get("headers", {})}
-        return plain()
+        return generate()
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from searcher.search import errors
 from searcher.search.errors import Problem
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -22,20 +22,20 @@ def response(problem: Problem) -> Response:
     return Response(to_json(problem.document()), problem.status, problem.headers, MEDIA_TYPE)
 
 
-def of_error(error: Exception) -> Problem:
+def problem_of_error(error: Exception) -> Problem:
     """The problem that a client gets for an exception."""
     if isinstance(error, HTTPException):
         return Problem(error.status_code, error.detail, headers=error.headers)
-    return errors.of_error(error)
+    return errors.problem_of_error(error)
 
 
 async def handle(request: Request, error: Exception) -> Response:
     """The exception handler for all kinds of errors."""
-    problem = of_error(error)
+    problem = problem_of_error(error)
     if isinstance(error, HTTPException):
         problem.detail = _detail(error, request)
     if problem.status == 500:
-        logger.error("%s %s: %s", request.method, request.url.path, problem.detail)
+        log.error("%s %s: %s", request.method, request.url.path, problem.detail)
     return response(problem)
 
 

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from searcher.http import problems
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class UnhandledErrors:
@@ -31,5 +31,5 @@ class UnhandledErrors:
         except Exception as error:
             if scope["type"] != "http" or started:
                 raise
-            logger.exception("%s %s", scope["method"], scope["path"])
-            await problems.response(problems.of_error(error))(scope, receive, send)
+            log.exception("%s %s", scope["method"], scope["path"])
+            await problems.response(problems.problem_of_error(error))(scope, receive, send)

@@ -49,7 +49,7 @@ class _Field:
         self._images = 0
         self._kinds: set[type] = set()
         self._counts: Counter[tuple[bool, Scalar]] | None = Counter()
-        """By (is it a boolean, value), since True == 1 in Python. None: there are too many values."""
+        """The counts by (whether it is a boolean, value), because True == 1 in Python. None: too many values."""
         self._min: float | None = None
         self._max: float | None = None
 
@@ -102,5 +102,5 @@ class _Field:
 
 def _first(counts: Counter[tuple[bool, Scalar]]) -> list[FacetValue]:
     """The most frequent values. Equally frequent ones are ordered by text, so that each ingest writes the same."""
-    kept = heapq.nsmallest(VALUES, counts.items(), key=lambda item: (-item[1], str(item[0][1])))
-    return [FacetValue(value=value, count=count) for (_, value), count in kept]
+    most_frequent = heapq.nsmallest(VALUES, counts.items(), key=lambda item: (-item[1], str(item[0][1])))
+    return [FacetValue(value=value, count=count) for (_, value), count in most_frequent]

@@ -13,7 +13,7 @@ from functools import partial
 import pyarrow as pa
 
 from imgsearch.runs.parts import rows
-from imgsearch.stage import Interrupted
+from imgsearch.stage import check_stopping
 from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import record
 from searcher.ingest.facets import FacetCounts
@@ -46,7 +46,7 @@ class BatchSize:
     def __init__(self) -> None:
         self.records = FIRST_BATCH
 
-    def of(self, remaining: int) -> int:
+    def for_remaining(self, remaining: int) -> int:
         """The size of the next batch, such that all batches of `remaining` records have about the same size."""
         return -(-remaining // max(1, round(remaining / self.records)))
 
@@ -79,11 +79,11 @@ class Filler:
     ) -> tuple[int, int]:
         """Adds the missing vectors. Returns the number of rows in the shards, and the number of vectors added.
 
-        All records go to `samples` and `facets`. Raises PermanentError for a part that is not as it must be, and
-        Interrupted between two batches."""
-        # An empty collection lacks every vector, and asking the store takes time.
-        probing = self._store.count(collection) > 0
-        missing = partial(self._store.missing, collection) if probing else set[str]
+        All records go to `samples` and `facets`. Raises PermanentError for an invalid part, and Interrupted
+        between two batches."""
+        # An empty collection needs no lookup: every vector is missing.
+        is_empty = self._store.count(collection) == 0
+        missing = set[str] if is_empty else partial(self._store.missing, collection)
         size = BatchSize()
         rows = added = 0
         logged = self._clock()
@@ -103,28 +103,27 @@ class Filler:
         return rows, added
 
     def _add(self, collection: str, records: Sequence[Record], size: BatchSize) -> None:
-        start = 0
-        while remaining := len(records) - start:
-            if self._stopping.is_set():
-                raise Interrupted
-            batch = records[start : start + size.of(remaining)]
-            before = self._clock()
+        added = 0
+        while remaining := len(records) - added:
+            check_stopping(self._stopping)
+            batch = records[added : added + size.for_remaining(remaining)]
+            start = self._clock()
             with self._metrics.timed("store"):
                 self._store.add(collection, batch)
-            seconds = self._clock() - before
+            seconds = self._clock() - start
             size.observe(len(batch), seconds)
             self._metrics.batch(len(batch), seconds)
-            start += len(batch)
+            added += len(batch)
 
     def _parts(self, shards: Sequence[Shard], missing: Callable[[list[str]], set[str]]) -> Iterator[LoadedPart]:
         """All parts. The next part is loaded while the caller stores the current one."""
         parts = [(shard, number) for shard in shards for number in range(shard.done.parts)]
         with ThreadPoolExecutor(1, "read") as reader:
             pending = reader.submit(self._load, *parts[0], missing) if parts else None
-            for following in [*parts[1:], None]:
+            for next_part in [*parts[1:], None]:
                 assert pending is not None
                 part = pending.result()
-                pending = reader.submit(self._load, *following, missing) if following else None
+                pending = reader.submit(self._load, *next_part, missing) if next_part else None
                 yield part
 
     def _load(self, shard: Shard, number: int, missing: Callable[[list[str]], set[str]]) -> LoadedPart:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from imgsearch.errors import PermanentError
 from imgsearch.runs.documents import Facets, Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, collection_name
+from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, VectorStore
 from searcher.ingest import projection
@@ -56,7 +57,7 @@ class Ingest:
         """Fills, verifies, publishes and reports. Returns the report, and the pointer that the index has then.
 
         A run that is published already, or was rolled back from, only gets a new report. Raises PermanentError, and
-        publishes nothing, for a shard, a part or a collection that is not as it must be."""
+        publishes nothing, for an invalid shard, part or collection."""
         start = self._clock()
         plan = self._runs.plan(self._folder.run)
         shards = list(self._runs.shards(plan))
@@ -75,7 +76,7 @@ class Ingest:
                 f"{self._folder.bad_list} has the reason for each"
             )
         with self._metrics.timed("verify"):
-            found = verify(self._store, collection, run=plan.run, rows=rows, samples=sample)
+            found_itself = verify(self._store, collection, run=plan.run, rows=rows, samples=sample)
             # Again with a new client, which sees the collection as a restarted searcher would.
             store = self._store.reopen()
             verify(store, collection, run=plan.run, rows=rows, samples=sample)
@@ -93,7 +94,7 @@ class Ingest:
             added=added,
             bad=bad,
             sampled=len(sample.records),
-            found=found,
+            found_itself=found_itself,
             seconds=self._clock() - start,
             stages=self._metrics.stage_seconds(),
         )
@@ -101,7 +102,7 @@ class Ingest:
         self._storage.put(self._folder.report, written.to_json())
         return written, pointer
 
-    def _bad(self, shards: Sequence[Shard]) -> list[dict[str, str]]:
+    def _bad(self, shards: Sequence[Shard]) -> list[BadRow]:
         """The bad images of all parts, in the order of the shards."""
         with self._metrics.timed("read"):
             return [

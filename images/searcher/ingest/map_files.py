@@ -10,7 +10,7 @@ from PIL import Image
 
 from imgsearch.runs.documents import Map, Plan
 from imgsearch.runs.layout import RunFolder
-from imgsearch.stage import Interrupted
+from imgsearch.stage import Interrupted, check_stopping
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
 from imgsearch.stores.records import thumbnail
@@ -40,9 +40,9 @@ class MapWriter:
         try:
             with ThreadPoolExecutor(THUMBNAIL_THREADS, "thumbnail") as pool:
                 tiles = list(pool.map(self._tile, sample.records))
-            self._check()
+            check_stopping(self._stopping)
             positions = projection.positions(sample.vectors())
-            self._check()
+            check_stopping(self._stopping)
             self._storage.put(folder.sprite, projection.sprite(tiles))
             document = Map(
                 run=plan.run,
@@ -62,9 +62,5 @@ class MapWriter:
             log.warning("run %s has no map: %s", plan.run, error)
 
     def _tile(self, record: Record) -> Image.Image:
-        self._check()
+        check_stopping(self._stopping)
         return projection.tile(self._storage.get_range(*thumbnail(record)))
-
-    def _check(self) -> None:
-        if self._stopping.is_set():
-            raise Interrupted

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from imgsearch.stores import Vectors
+from imgsearch.vectors import Vectors
 
 IMAGES = 3_000
-"""As many as a person can look through, and a browser can draw smoothly."""
+"""Images on a map: a person can look through them, and a browser draws them smoothly."""
 TILE = 48
 """Pixels. 55 × 55 tiles stay far below the 16,383 pixels of a WebP's longest side."""
 MIN_VECTORS = 10
@@ -49,27 +49,28 @@ def tile(thumbnail: bytes) -> Image.Image:
 
 
 def columns(tiles: int) -> int:
-    """Columns of a sprite that is about square."""
+    """The number of columns of a sprite that is approximately square."""
     return math.ceil(math.sqrt(tiles))
 
 
 def sprite(tiles: Sequence[Image.Image]) -> bytes:
     """A WebP of all tiles, row by row."""
-    wide = columns(len(tiles))
-    whole = Image.new("RGB", (wide * TILE, -(-len(tiles) // wide) * TILE))
+    column_count = columns(len(tiles))
+    row_count = math.ceil(len(tiles) / column_count)
+    canvas = Image.new("RGB", (column_count * TILE, row_count * TILE))
     for number, image in enumerate(tiles):
-        whole.paste(image, (number % wide * TILE, number // wide * TILE))
+        canvas.paste(image, (number % column_count * TILE, number // column_count * TILE))
     sink = io.BytesIO()
-    whole.save(sink, "WEBP", quality=60)
+    canvas.save(sink, "WEBP", quality=60)
     return sink.getvalue()
 
 
 def _principal(vectors: Vectors) -> NDArray[np.float64]:
     """The first two principal components (n, 2); zeros where there are fewer."""
     centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    left_vectors, singular_values, _ = np.linalg.svd(centred, full_matrices=False)
     points = np.zeros((len(vectors), 2))
-    scores = left[:, :2] * sizes[:2]
+    scores = left_vectors[:, :2] * singular_values[:2]
     points[:, : scores.shape[1]] = scores
     return points
 

@@ -1,4 +1,4 @@
-"""The files that tell the result of an ingest: `report.json`, and the list of bad images as CSV. No I/O."""
+"""The result of an ingest as files: `report.json`, and the list of bad images as CSV. No I/O."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imgsearch.runs.documents import Plan, Report
+from imgsearch.runs.parts import BadRow
 from imgsearch.stores import Pointer
 from searcher.ingest.run_reader import Shard, same_model
 
 BAD_EXAMPLES = 20
-"""Examples of bad images in a report, and reasons."""
+"""The most examples of bad images in a report, and the most reasons."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Result:
     """The pointer that the index has then."""
     rows: int
     added: int
-    bad: list[dict[str, str]]
+    bad: list[BadRow]
     sampled: int
-    found: int
+    found_itself: int
     """Samples that were their own nearest neighbour."""
     seconds: float
     stages: dict[str, float]
@@ -36,8 +37,8 @@ class Result:
 def report(plan: Plan, shards: Sequence[Shard], result: Result) -> Report:
     """The report of a run."""
     model = same_model(shards)
-    own = [shard.done for shard in shards if shard.folder.run == plan.run]
-    reasons = Counter(f"{row['stage']}: {row['reason']}" for row in result.bad)
+    own_shards = [shard.done for shard in shards if shard.folder.run == plan.run]
+    reasons = Counter(f"{row.stage}: {row.reason}" for row in result.bad)
     return Report(
         run=plan.run,
         index=plan.index,
@@ -54,24 +55,28 @@ def report(plan: Plan, shards: Sequence[Shard], result: Result) -> Report:
         removed=plan.removed,
         skipped=plan.skipped,
         bad_reasons=dict(reasons.most_common(BAD_EXAMPLES)),
-        bad_examples=result.bad[:BAD_EXAMPLES],
-        embed_seconds=round(sum(done.seconds for done in own), 3),
-        embed_stages=_sum([done.stages for done in own]),
-        embed_bytes=sum(done.bytes for done in own),
+        bad_examples=[_entry(row) for row in result.bad[:BAD_EXAMPLES]],
+        embed_seconds=round(sum(done.seconds for done in own_shards), 3),
+        embed_stages=_sum([done.stages for done in own_shards]),
+        embed_bytes=sum(done.bytes for done in own_shards),
         ingest_seconds=round(result.seconds, 3),
         ingest_stages=result.stages,
         vectors_added=result.added,
-        verified={"counted": result.rows, "sampled": result.sampled, "found_itself": result.found},
+        verified={"counted": result.rows, "sampled": result.sampled, "found_itself": result.found_itself},
     )
 
 
-def bad_csv(rows: Sequence[dict[str, str]]) -> bytes:
+def bad_csv(rows: Sequence[BadRow]) -> bytes:
     """The bad images as CSV, with a header."""
     sink = io.StringIO()
     writer = csv.DictWriter(sink, ["key", "stage", "reason"])
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(_entry, rows))
     return sink.getvalue().encode()
+
+
+def _entry(row: BadRow) -> dict[str, str]:
+    return {"key": row.key, "stage": row.stage, "reason": row.reason}
 
 
 def _sum(stages: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from imgsearch.errors import NotFound, PermanentError
 from imgsearch.runs import parts, tables
 from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
+from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
 
 
@@ -71,11 +72,10 @@ class RunReader:
             table = table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(shard.dropped)))))
         return table
 
-    def bad(self, shard: Shard, number: int) -> list[dict[str, str]]:
-        """The unusable images of one part that later updates have kept."""
+    def bad(self, shard: Shard, number: int) -> list[BadRow]:
+        """The bad images of one part that later updates have kept."""
         name = shard.folder.bad(shard.done.shard, number)
-        table, _ = tables.from_bytes(self._bytes(name), name)
-        return [row for row in table.drop_columns(["etag"]).to_pylist() if row["key"] not in shard.dropped]
+        return [row for row in parts.bad_from_bytes(self._bytes(name), name) if row.key not in shard.dropped]
 
     def _bytes(self, name: str) -> bytes:
         """An object of a shard that is done."""

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from imgsearch.stores import Record, Vectors
+from imgsearch.stores import Record
+from imgsearch.vectors import Vector, Vectors
 
 
 class Samples:
@@ -33,12 +34,12 @@ class Samples:
         return np.stack([vector_of(record) for record in self.records])
 
 
-def vector_of(record: Record) -> Vectors:
-    """The vector of a record that comes from a part: all of these have one."""
+def vector_of(record: Record) -> Vector:
+    """The vector of a record from a part. Each of these records has one."""
     assert record.vector is not None
     return record.vector
 
 
 def _copied(record: Record) -> Record:
-    """The record with a copy of its vector, which is a view that keeps the whole part in memory."""
+    """The record with a copy of its vector. The vector itself is a view, which would keep the whole part in memory."""
     return replace(record, vector=vector_of(record).copy())

@@ -15,7 +15,7 @@ TOLERANCE = 1e-3
 
 
 def verify(store: VectorStore, collection: str, *, run: str, rows: int, samples: Samples) -> int:
-    """Returns how many samples are their own nearest neighbour. The others have an identical vector nearest to them.
+    """Returns the number of samples that are their own nearest neighbour. For the others, it has the same vector.
 
     Raises PermanentError where the collection does not have `rows` vectors, or a sample does not find its vector."""
     stored = store.count(collection)
@@ -31,5 +31,7 @@ def verify(store: VectorStore, collection: str, *, run: str, rows: int, samples:
         if best.id == sample.id:
             found += 1
         elif best.vector is None or not np.allclose(best.vector, vector_of(sample), atol=TOLERANCE):
-            raise PermanentError(f"image {sample.id} does not find itself in {collection}; nothing was published")
+            raise PermanentError(
+                f"a search for image {sample.id} does not find it in {collection}; nothing was published"
+            )
     return found

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from imgsearch.encoder import Encoder
-from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError
+from imgsearch.errors import ImgsearchError, NotFound, TemporaryError
 from imgsearch.stores import Pointer, VectorStore
 from searcher.search.errors import Problem
 from searcher.search.metrics import Metrics
 from searcher.search.model import Model
 from searcher.search.threads import Threads
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class Catalog:
             try:
                 await self.refresh()
             except Exception:  # one unexpected error must not stop the refreshes
-                logger.exception("reading the indexes failed; retrying in %s s", every)
+                log.exception("reading the indexes failed; retrying in %s s", every)
             await asyncio.sleep(every)
 
     async def refresh(self) -> None:
@@ -93,7 +93,7 @@ class Catalog:
             await self._refresh()
 
     def listed(self) -> Mapping[str, ServedIndex]:
-        """`indexes`. Raises TemporaryError where they have never been read, which is not the same as none."""
+        """`indexes`. Raises TemporaryError if they have not been read yet."""
         if not self.indexes and self.store_problem:
             raise TemporaryError(f"{self.store_problem}; try again in a moment")
         return self.indexes
@@ -187,7 +187,7 @@ class Catalog:
             pointers = await self._threads.store(self._store.pointers)
         except ImgsearchError as error:
             if self.store_problem != str(error):
-                logger.warning("reading the indexes failed: %s", error)
+                log.warning("reading the indexes failed: %s", error)
             self.store_problem = str(error)
             return
         self.store_problem = None
@@ -209,7 +209,7 @@ class Catalog:
             return
         self._replace({**self.indexes, pointer.index: ServedIndex(pointer, model)})
         self.problems = {name: reason for name, reason in self.problems.items() if name != pointer.index}
-        logger.info("index %s is served from run %s, %s images", pointer.index, pointer.run, pointer.images)
+        log.info("index %s is served from run %s, %s images", pointer.index, pointer.run, pointer.images)
 
     def _is_served(self, pointer: Pointer) -> bool:
         index = self.indexes.get(pointer.index)
@@ -236,7 +236,7 @@ class Catalog:
             model = self._models[key] = await self._load(pointer)
         except Exception as error:  # a model is third-party code: it may raise anything, and the others must go on
             known = isinstance(error, ImgsearchError)
-            logger.warning("loading the model of index %s failed: %s", pointer.index, error, exc_info=not known)
+            log.warning("loading the model of index %s failed: %s", pointer.index, error, exc_info=not known)
             reason = str(error) or type(error).__name__
             self._failures[key] = _Failure(reason, self._clock() + RETRY_LOAD_SECONDS)
             return None
@@ -244,13 +244,9 @@ class Catalog:
         return model
 
     async def _load(self, pointer: Pointer) -> Model:
-        logger.info("loading the model %s for run %s", pointer.model, pointer.run)
+        log.info("loading the model %s for run %s", pointer.model, pointer.run)
         encoder = await self._threads.load(self._load_encoder, pointer.model)
-        if encoder.fingerprint != pointer.fingerprint:
-            raise PermanentError(
-                f"the weights of {pointer.model} here ({encoder.fingerprint[:12]}) differ from those of run "
-                f"{pointer.run} ({pointer.fingerprint[:12]}); provide the same weights, or index again"
-            )
+        pointer.check_weights(encoder.fingerprint)
         return self._make_model(encoder)
 
 

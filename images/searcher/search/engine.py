@@ -11,20 +11,21 @@ from time import perf_counter
 
 from imgsearch.settings import SearchSettings
 from imgsearch.stores import Hit, VectorStore
-from searcher.search import limits as checks
+from imgsearch.vectors import Vector
 from searcher.search import ranking
 from searcher.search.catalog import Catalog, ServedIndex
 from searcher.search.cursors import Cursor
-from searcher.search.errors import Problem, of_error
+from searcher.search.errors import Problem, problem_of_error
+from searcher.search.limits import check_cursor, check_embed, check_search
 from searcher.search.metrics import Metrics
 from searcher.search.neighbours import Neighbours
 from searcher.search.ranking import Group
 from searcher.search.requests import Embed, Search, Term
 from searcher.search.responses import BatchResponse, EmbedResponse, Failure, SearchResponse, Took
 from searcher.search.threads import Threads, gather
-from searcher.search.vectors import Vector, unit_vector, weighted_sum
+from searcher.search.vectors import unit_vector, weighted_sum
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class SearchEngine:
@@ -51,9 +52,9 @@ class SearchEngine:
 
     async def search(self, search: Search) -> SearchResponse:
         """One page of results. Raises Problem, BadImage or ImgsearchError."""
-        checks.check_search(search, self._limits)
+        check_search(search, self._limits)
         cursor = Cursor.of(search)
-        checks.check_cursor(cursor, self._limits)
+        check_cursor(cursor, self._limits)
         return await self._catalog.using(cursor.index, partial(self._search_index, search, cursor), run=cursor.run)
 
     async def batch(self, searches: Sequence[Search | Problem]) -> BatchResponse:
@@ -64,7 +65,7 @@ class SearchEngine:
 
     async def embed(self, embed: Embed) -> EmbedResponse:
         """The vectors of texts or images, in their order."""
-        checks.check_embed(embed, self._limits)
+        check_embed(embed, self._limits)
         model = self._catalog.pick(embed.index).model
         vectors = await model.vectors(embed.text or embed.image or [])
         return EmbedResponse.model_construct(
@@ -77,9 +78,9 @@ class SearchEngine:
                 raise search
             return await self.search(search)
         except Exception as error:  # it fails this search, not the others of the batch
-            problem = of_error(error)
+            problem = problem_of_error(error)
             if problem.status == 500:
-                logger.error("a search of a batch failed: %s", problem.detail, exc_info=error)
+                log.error("a search of a batch failed: %s", problem.detail, exc_info=error)
             return Failure.model_construct(problem=problem.document())
 
     async def _search_index(self, search: Search, cursor: Cursor, index: ServedIndex) -> SearchResponse:
@@ -95,7 +96,7 @@ class SearchEngine:
             index=index.pointer.index,
             run=index.pointer.run,
             model=index.pointer.model,
-            took_ms=watch.took(),
+            took_ms=watch.times(),
         )
 
     async def _query_vector(self, terms: Sequence[Term], index: ServedIndex, watch: _Stopwatch) -> Vector:
@@ -166,7 +167,7 @@ class _Stopwatch:
         yield
         self._store += perf_counter() - start
 
-    def took(self) -> Took:
+    def times(self) -> Took:
         total = perf_counter() - self._start
         return Took.model_construct(
             encode=_milliseconds(self._encode), store=_milliseconds(self._store), total=_milliseconds(total)

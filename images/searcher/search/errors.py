@@ -76,7 +76,7 @@ def invalid(field: str, problem: str) -> Problem:
     return Problem(422, f"{field}: {problem}", errors=[{"field": field, "problem": problem}])
 
 
-def of_error(error: Exception) -> Problem:
+def problem_of_error(error: Exception) -> Problem:
     """The problem that the client gets for an exception."""
     match error:
         case Problem():
@@ -94,7 +94,7 @@ def of_error(error: Exception) -> Problem:
     return Problem(500, "internal error; see the log of the searcher")
 
 
-def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
+def problem_of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """The problem for a list of pydantic's errors, without the values, which may be large."""
     first = errors[0]
     if first["type"] == "json_invalid" and isinstance(first["loc"][-1], int):

@@ -10,11 +10,11 @@ from time import perf_counter
 from imgsearch.encoder import Encoder, Pixels
 from imgsearch.pictures import decode
 from imgsearch.settings import SearchSettings
+from imgsearch.vectors import Vector
 from searcher.search.admission import Admission
 from searcher.search.batcher import BatchQueue
 from searcher.search.metrics import Metrics
 from searcher.search.threads import Threads, gather
-from searcher.search.vectors import Vector
 
 VectorCache = MutableMapping[tuple[str, str], Vector]
 """Vectors of texts by (fingerprint of the model, text)."""

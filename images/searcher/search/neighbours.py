@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgsearch.stores import Filter, Hit, VectorStore
+from imgsearch.vectors import Vector
 from searcher.search.batcher import BatchQueue
 from searcher.search.metrics import Metrics
 from searcher.search.threads import Threads
-from searcher.search.vectors import Vector
 
 MAX_BATCH = 32
 """Searches in one call of the store. Shared calls gave between the same and 1.33 times as many searches a second."""

@@ -10,14 +10,14 @@ from urllib.parse import quote
 import numpy as np
 
 from imgsearch.settings import SearchSettings
-from imgsearch.sources.uri import parse
+from imgsearch.sources.uri import parse_source
 from imgsearch.stores import Hit, Pointer
 from searcher.search.requests import Search
 from searcher.search.responses import Result
 
 FOLD_ROWS = 256
 ROUNDING = 1e-6
-"""In float32, the cosine of a vector with itself may be this much less than 1."""
+"""A float32 cosine of a vector with itself may be less than 1 by this much."""
 
 
 def pools(first: int, limits: SearchSettings) -> Iterator[int]:
@@ -34,10 +34,10 @@ def pools(first: int, limits: SearchSettings) -> Iterator[int]:
     yield largest
 
 
-def ranked(before: Sequence[Hit], hits: Iterable[Hit]) -> list[Hit]:
-    """`before`, unchanged, then the new ones of `hits`: best first, equal scores by id."""
-    known = {hit.id for hit in before}
-    return [*before, *sorted((hit for hit in hits if hit.id not in known), key=lambda hit: (-hit.score, hit.id))]
+def ranked(earlier: Sequence[Hit], hits: Iterable[Hit]) -> list[Hit]:
+    """`earlier`, unchanged, then the new ones of `hits`: best first, equal scores by id."""
+    known = {hit.id for hit in earlier}
+    return [*earlier, *sorted((hit for hit in hits if hit.id not in known), key=lambda hit: (-hit.score, hit.id))]
 
 
 @dataclass
@@ -71,13 +71,13 @@ def folded(hits: Sequence[Hit], min_cosine: float) -> list[Group]:
         similar = block @ np.concatenate([vectors[leaders], block]).T >= min_cosine - ROUNDING
         group = np.arange(similar.shape[1])  # of each column; -1: the column leads no group
         group[len(leaders) :] = -1
-        own = group[len(leaders) :]
+        block_group = group[len(leaders) :]
         for row, hit in enumerate(hits[start : start + FOLD_ROWS]):
             matching = group[similar[row] & (group >= 0)]
             if matching.size:
                 groups[matching[0]].duplicates.append(hit.id)
             else:
-                own[row] = len(groups)
+                block_group[row] = len(groups)
                 groups.append(Group(hit))
                 leaders.append(start + row)
     return groups
@@ -93,7 +93,7 @@ def enough(groups: Sequence[Group], hits: Sequence[Hit], search: Search, *, end:
 def page(groups: Sequence[Group], search: Search, *, offset: int, pointer: Pointer) -> tuple[list[Result], int | None]:
     """The results of the page at `offset`, and the offset of the next page."""
     end = offset + search.k
-    prefix = parse(pointer.source).image_prefix
+    prefix = parse_source(pointer.source).image_prefix
     # With the run, a URL always shows the same image, so clients may cache it.
     parameters = f"?index={quote(pointer.index, safe='')}&run={quote(pointer.run, safe='')}"
     results = [_result(group, search, prefix=prefix, parameters=parameters) for group in groups[offset:end]]

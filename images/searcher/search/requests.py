@@ -19,13 +19,10 @@ from pydantic import (
     model_validator,
 )
 
+from imgsearch.api import MAX_EMBEDDED, MAX_SEARCHES
 from imgsearch.stores import filters
-from searcher.search.errors import Problem, of_validation
+from searcher.search.errors import Problem, problem_of_validation
 
-MAX_EMBEDDED = 64
-"""Texts or images in one /v1/embed."""
-MAX_SEARCHES = 64
-"""Searches in one /v1/search/batch."""
 PIXEL = "UklGRhoAAABXRUJQVlA4TA4AAAAvAAAAAAcQEf0PRET/Aw=="
 """A WebP of one black pixel, in base64."""
 
@@ -93,7 +90,9 @@ class SingleQuery(Strict):
 class Term(SingleQuery):
     """One term of a weighted query."""
 
-    weight: float = Field(default=1.0, ge=-100, le=100, description="A negative weight leads away from the term.")
+    weight: float = Field(
+        default=1.0, ge=-100, le=100, description="A negative weight moves results away from the term."
+    )
 
 
 class Options(Strict):
@@ -173,7 +172,7 @@ def _search_or_problem(value: Any) -> Search | Problem:
     try:
         return Search.model_validate(value)
     except ValidationError as error:
-        return of_validation([{**detail, "loc": ("body", *detail["loc"])} for detail in error.errors()])
+        return problem_of_validation([{**detail, "loc": ("body", *detail["loc"])} for detail in error.errors()])
 
 
 Attempt = Annotated[Search | Problem, PlainValidator(_search_or_problem, json_schema_input_type=Search)]

@@ -1,4 +1,4 @@
-"""Query vectors: a client's embedding as a unit vector, and the weighted sum of several. No I/O."""
+"""Query vectors, of length 1: a client's embedding, and the weighted sum of several vectors. No I/O."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from imgsearch.vectors import Vector
 from searcher.search.errors import invalid
-
-Vector = NDArray[np.float32]
-"""(dim,), of length 1."""
 
 NEARLY_ZERO = 1e-6
 """A weighted sum that is shorter consists of rounding errors: its direction means nothing."""

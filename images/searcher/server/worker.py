@@ -30,7 +30,7 @@ from searcher.server.shutdown import DrainingServer
 from searcher.server.socket import BACKLOG
 from searcher.server.supervisor import METRICS_FOLDER, STARTED, worker_count
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def run_worker(
@@ -74,13 +74,13 @@ def run_server(app: FastAPI, listener: socket.socket, limits: SearchSettings, st
         timeout_graceful_shutdown=round(limits.drain_seconds),
     )
     host, port, *_ = listener.getsockname()
-    logger.info("serving on http://%s:%s", f"[{host}]" if ":" in host else host, port)
+    log.info("serving on http://%s:%s", f"[{host}]" if ":" in host else host, port)
     # uvicorn raises the signal again after its shutdown; this handler turns it into KeyboardInterrupt.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         DrainingServer(config, stopping=stopping, linger=limits.linger_seconds).run(sockets=[listener])
     except KeyboardInterrupt:
-        logger.info("stopped by a signal")
+        log.info("stopped by a signal")
 
 
 def _load_encoder(model: str, *, threads: int) -> Encoder:

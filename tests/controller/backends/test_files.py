@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,6 +36,37 @@ def test_a_write_that_fails_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_atomically(file, "\ud800")
     assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from controller.backends.files import write_atomically
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+write_atomically(Path(sys.argv[1]), "never visible")
+"""
+
+
+def test_a_killed_writer_leaves_nothing_that_a_later_one_does_not_remove(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    write_atomically(file, "before")
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", KILLED, str(file)]).returncode == -signal.SIGKILL
+        assert file.read_text() == "before"
+        assert len(list(tmp_path.iterdir())) == 2
+    write_atomically(file, "after")
+    assert file.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_writers_of_one_file_take_turns(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    texts = [str(number) * 100_000 for number in range(10)]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        for written in [pool.submit(write_atomically, file, text) for text in texts * 5]:
+            written.result()
+    assert file.read_text() in texts
     assert list(tmp_path.iterdir()) == [file]
 
 

@@ -16,7 +16,7 @@ from imgsearch.sources.uri import (
     DiskParquet,
     HubDataset,
     SourceUri,
-    parse,
+    parse_source,
 )
 
 
@@ -34,7 +34,7 @@ from imgsearch.sources.uri import (
     ],
 )
 def test_a_uri_has_one_kind(text: str, kind: type[SourceUri]) -> None:
-    uri = parse(text)
+    uri = parse_source(text)
     assert type(uri) is kind
     assert uri.text == text
 
@@ -50,7 +50,7 @@ def test_a_uri_has_one_kind(text: str, kind: type[SourceUri]) -> None:
     ],
 )
 def test_the_uri_of_an_image_is_the_prefix_and_the_key(source: str, key: str, location: str) -> None:
-    assert parse(source).image_prefix + key == location
+    assert parse_source(source).image_prefix + key == location
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_the_uri_of_an_image_is_the_prefix_and_the_key(source: str, key: str, lo
     ],
 )
 def test_only_a_path_of_the_shell_is_a_path(text: str, path: str | None) -> None:
-    assert parse(text).path == path
+    assert parse_source(text).path == path
 
 
 def test_a_uri_with_another_path_keeps_its_options() -> None:
-    assert parse("a/*.parquet?column=a%2Bb+%26c").with_path("/x/*.parquet") == "/x/*.parquet?column=a%2Bb+%26c"
-    assert parse("a.parquet?column=é").with_path("/x/a.parquet") == "/x/a.parquet?column=é"
-    assert parse("a/*.parquet").with_path("/x/*.parquet") == "/x/*.parquet"
-    assert parse("photos").with_path("/photos") == "/photos"
+    assert parse_source("a/*.parquet?column=a%2Bb+%26c").with_path("/x/*.parquet") == "/x/*.parquet?column=a%2Bb+%26c"
+    assert parse_source("a.parquet?column=é").with_path("/x/a.parquet") == "/x/a.parquet?column=é"
+    assert parse_source("a/*.parquet").with_path("/x/*.parquet") == "/x/*.parquet"
+    assert parse_source("photos").with_path("/photos") == "/photos"
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_a_uri_with_another_path_keeps_its_options() -> None:
 )
 def test_an_invalid_uri_is_a_usage_error(text: str, value: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse(text)
+        parse_source(text)
     assert value in str(caught.value)
 
 
 def test_a_file_uri_is_unquoted() -> None:
-    uri = parse("file:///data/my%20photos/")
+    uri = parse_source("file:///data/my%20photos/")
     assert isinstance(uri, DiskFolder)
     assert Path(uri.folder) == Path("/data/my photos")
 

@@ -18,8 +18,9 @@ from imgsearch.runs.parts import Header, PartRow
 from imgsearch.settings import EvaluateSettings
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
-from imgsearch.stores import Pointer, Vectors
+from imgsearch.stores import Pointer
 from imgsearch.stores.records import record
+from imgsearch.vectors import Vectors
 from searcher.evaluation.figures import Evaluated, Figure, document
 from searcher.evaluation.job import Evaluation
 from tests.fakes import FakeEncoder, InMemoryStore
@@ -80,7 +81,7 @@ class EvaluationBench:
             store=self.store,
             load_encoder=lambda _: self.encoder,
             stopping=self.stopping,
-        ).of(pointer)
+        ).evaluate(pointer)
 
     def _row(self, key: str, angle: float, metadata: Mapping[str, Any]) -> PartRow:
         return {
@@ -119,7 +120,7 @@ def best_figures(evaluated: Evaluated, of: str) -> dict[str, float]:
 
 
 def _figures(evaluated: Evaluated, of: str) -> list[Figure]:
-    return [figure for figure in evaluated.figures if figure.of == of]
+    return [figure for figure in evaluated.figures if figure.query_kind == of]
 
 
 def test_a_store_that_finds_the_nearest_has_a_recall_of_one(bench: EvaluationBench) -> None:
@@ -207,7 +208,7 @@ def test_without_labels_and_captions_no_model_is_needed(tmp_path: Path) -> None:
     pointer = bench.publish("photos")
     bench.encoder = PlaneEncoder("m", fingerprint="another")
     evaluated = bench.evaluate(pointer)
-    assert {figure.of for figure in evaluated.figures} == {"images"}
+    assert {figure.query_kind for figure in evaluated.figures} == {"images"}
 
 
 def test_other_weights_than_the_indexs_are_refused(bench: EvaluationBench) -> None:

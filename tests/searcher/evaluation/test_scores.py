@@ -30,7 +30,7 @@ def test_recall_counts_what_is_as_near_as_the_kth(exact: list[float], k: int, ex
 
 def test_of_relevant_answers_one_is_enough_or_their_share_counts() -> None:
     relevant = [False, True, False, True, True]
-    assert [scores.found(relevant, k) for k in (1, 2, 5)] == [0.0, 1.0, 1.0]
+    assert [scores.any_relevant(relevant, k) for k in (1, 2, 5)] == [0.0, 1.0, 1.0]
     assert [scores.precision(relevant, k) for k in (1, 2, 5, 10)] == [0.0, 0.5, 0.6, 0.3]
 
 
@@ -68,7 +68,7 @@ def test_exact_search_finds_the_best_over_all_blocks_but_not_the_image_itself() 
     angles = np.radians([0, 10, 20, 40, 80])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     ids = ["a", "b", "c", "d", "e"]
-    search = ExactSearch(vectors[[0, 3]], own=["a", None], k=2, results=[["e", "a", "unknown"], []])
+    search = ExactSearch(vectors[[0, 3]], query_images=["a", None], k=2, results=[["e", "a", "unknown"], []])
     for start in (0, 2, 4):
         search.add(ids[start : start + 2], 3 * vectors[start : start + 2])  # length does not matter
     expected = np.cos(np.radians([[10, 20], [0, 20]]))
@@ -78,7 +78,7 @@ def test_exact_search_finds_the_best_over_all_blocks_but_not_the_image_itself() 
 
 
 def test_where_there_are_fewer_vectors_than_asked_for_the_rest_is_empty() -> None:
-    search = ExactSearch(np.eye(2, dtype=np.float32)[:1], own=[None], k=3, results=[[]])
+    search = ExactSearch(np.eye(2, dtype=np.float32)[:1], query_images=[None], k=3, results=[[]])
     search.add(["a"], np.eye(2, dtype=np.float32)[:1])
     assert search.best.tolist() == [[1.0, -np.inf, -np.inf]]
 

@@ -30,7 +30,7 @@ JSON = {"Content-Type": "application/json"}
     ],
 )
 def test_each_kind_of_error_has_its_status(error: Exception, status: int) -> None:
-    response = problems.response(problems.of_error(error))
+    response = problems.response(problems.problem_of_error(error))
     assert response.status_code == status
     assert ("Retry-After" in response.headers) == (status == 503)
 

@@ -126,7 +126,7 @@ class IngestBench:
         ]
         header = Header("m", fingerprint, "", DIM, images=len(rows), bad=len(bad))
         self.storage.put(folder.part(shard, number), parts.to_bytes(rows, header))
-        bad_rows: list[BadRow] = [{"key": key, "stage": "decode", "reason": "truncated", "etag": ""} for key in bad]
+        bad_rows = [BadRow(key, "decode", "truncated", etag="") for key in bad]
         self.storage.put(folder.bad(shard, number), parts.bad_to_bytes(bad_rows))
 
     def write_thumbnails(self, folder: RunFolder, shards: int = 2) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgsearch.stores import Vectors
+from imgsearch.vectors import Vectors
 from searcher.ingest import projection
 from searcher.ingest.projection import TILE
 

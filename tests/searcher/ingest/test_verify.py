@@ -92,7 +92,7 @@ class TestRefused:
         old_bench.write_run("r1", A_KEYS)
         old_bench.store.create("photos-r1", dim=DIM)
         old_bench.store.add("photos-r1", [Record(image_id("a3"), {}, -vector("a3"))])
-        self.check_refused(old_bench, f"{image_id('a3')} does not find itself in photos-r1")
+        self.check_refused(old_bench, f"{image_id('a3')} .*photos-r1")
 
     def test_a_run_without_one_usable_image(self, old_bench: IngestBench) -> None:
         old_bench.write_run("r1", [], bad=A_KEYS, shards=1)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from imgsearch.stores import Hit, Vectors
+from imgsearch.stores import Hit
+from imgsearch.vectors import Vectors
 from tests.fakes import InMemoryStore
 from tests.searcher.library import Library, search_colours
 

@@ -96,8 +96,8 @@ class _JsonRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_json(request: Request) -> Response:
-            others = [header for header in request.scope["headers"] if header[0] != b"content-type"]
-            scope = {**request.scope, "headers": [*others, (b"content-type", b"application/json")]}
+            other_headers = [header for header in request.scope["headers"] if header[0] != b"content-type"]
+            scope = {**request.scope, "headers": [*other_headers, (b"content-type", b"application/json")]}
             return await handle(Request(scope, request.receive))
 
         return handle_json

@@ -15,13 +15,14 @@ import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
+from imgsearch.api import MAX_EMBEDDED
 from searcher.http import openapi
 from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.http.parameters import IndexName
 from searcher.search.catalog import Catalog
 from searcher.search.engine import SearchEngine
 from searcher.search.errors import invalid
-from searcher.search.requests import MAX_EMBEDDED, Embed, Name, Picture, Text, Url
+from searcher.search.requests import Embed, Name, Picture, Text, Url
 
 Kind = Literal["image", "text"]
 
@@ -154,13 +155,15 @@ def router(
         _check("subject", [request.subject], request.subject_type)
         _check("prompt", prompts, request.prompt_type)
         name = _index(catalog, index, request)
-        (subject,), others = await asyncio.gather(
+        (subject_vector,), prompt_vectors = await asyncio.gather(
             vectors([request.subject], name, "subject"), vectors(prompts, name, "prompt")
         )
-        cosines = dict(zip(request.prompt, (np.asarray(others) @ np.asarray(subject)).tolist(), strict=True))
-        named = isinstance(next(iter(cosines)), str)
+        cosines = dict(
+            zip(request.prompt, (np.asarray(prompt_vectors) @ np.asarray(subject_vector)).tolist(), strict=True)
+        )
+        has_names = isinstance(next(iter(cosines)), str)
         return ClipSimilarity.model_construct(
-            similarity=cosines if named else list(cosines.values()), time=perf_counter() - start
+            similarity=cosines if has_names else list(cosines.values()), time=perf_counter() - start
         )
 
     return routes

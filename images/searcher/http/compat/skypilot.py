@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from imgsearch.sources.uri import parse
+from imgsearch.sources.uri import parse_source
 from searcher.content.images import Images
 from searcher.http import openapi
 from searcher.http.compat import TAG, Lenient, fields_named
@@ -55,7 +55,7 @@ def router(catalog: Catalog, engine: SearchEngine, images: Images) -> APIRouter:
             response = await engine.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
         # The source of the run that was searched: a newer run may have another one.
         searched = await catalog.find(response.index, response.run)
-        prefix = parse(searched.pointer.source).image_prefix
+        prefix = parse_source(searched.pointer.source).image_prefix
         return [
             ExampleResult(image_path=result["uri"].removeprefix(prefix), similarity=result["score"])
             for result in response.results

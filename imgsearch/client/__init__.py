@@ -9,128 +9,30 @@ with Client("http://127.0.0.1:8000") as client:
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_attempt
 
+from imgsearch.api import MAX_EMBEDDED, MAX_SEARCHES
+from imgsearch.client.queries import Image, Options, Query, Term, image_text, query_body, without_none
+from imgsearch.client.results import Index, Page, Result, parse, parse_page
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError
 from imgsearch.runs.documents import Facet
 
+__all__ = ["URL", "Client", "Image", "Index", "KeyRefused", "Options", "Page", "Query", "Result", "Term"]
+
 URL = "http://127.0.0.1:8000"
-AT_ONCE = 64
-"""Searches in one /v1/search/batch, and texts or images in one /v1/embed."""
 ATTEMPTS = 5
 LONGEST_PAUSE = 30.0
 """Seconds. If the searcher asks for a longer pause, the caller gets the error at once."""
 
 T = TypeVar("T")
-Image = str | os.PathLike[str] | bytes
-"""The path of a file, or its bytes."""
-
-
-class Term(TypedDict, total=False):
-    """One part of a query: exactly one of the first five fields."""
-
-    text: str
-    image: Image
-    image_url: str
-    """The searcher fetches this image."""
-    id: str
-    """An image of the index."""
-    embedding: Sequence[float]
-    weight: float
-    """Default: 1. A negative weight moves results away from this part."""
-
-
-class Options(TypedDict, total=False):
-    """The arguments of a search beside its text."""
-
-    image: Image | None
-    image_url: str | None
-    id: str | None
-    embedding: Sequence[float] | None
-    parts: Sequence[Term] | None
-    k: int
-    """Results in a page. Default: 10."""
-    filter: Mapping[str, Any] | None
-    """A filter with Chroma's operators: `{"year": {"$gte": 2020}}`."""
-    min_score: float | None
-    dedupe: float | None
-    """Results whose cosine with a better result is at least this are merged into it; about 0.97 for near-duplicates."""
-    index: str | None
-    """Needed only if the searcher serves several."""
-    include: Sequence[str]
-    """`metadata`, `embedding`. Default: `metadata`."""
-    cursor: str | None
-    """`next_cursor` of the previous page."""
-
-
-class Query(Options, total=False):
-    """One search of a batch: its text or parts, and its options."""
-
-    text: str | None
-
-
-@dataclass(frozen=True)
-class Result:
-    """One found image."""
-
-    id: str
-    score: float
-    """Cosine similarity, from -1 to 1."""
-    uri: str
-    """The image in its source."""
-    image: str
-    """Path of the original on the server, for `Client.image`."""
-    thumbnail: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    embedding: Sequence[float] = ()
-    duplicates: Sequence[str] = ()
-    """Ids of the results that were merged into this one."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """The results of one search, best first. Iterate over the page to get them."""
-
-    results: Sequence[Result]
-    next_cursor: str | None
-    """None on the last page."""
-    index: str
-    run: str
-    model: str
-    took_ms: Mapping[str, float]
-    """`encode`, `store` and `total`."""
-
-    def __iter__(self) -> Iterator[Result]:
-        return iter(self.results)
-
-    def __len__(self) -> int:
-        return len(self.results)
-
-
-@dataclass(frozen=True)
-class Index:
-    """One index that is served."""
-
-    index: str
-    run: str
-    model: str
-    dim: int
-    images: int
-    source: str
-    published: str
-    """UTC, ISO 8601."""
 
 
 class KeyRefused(UsageError):
@@ -138,11 +40,11 @@ class KeyRefused(UsageError):
 
 
 class Client:
-    """One searcher. Any thread may call; a context manager, which closes its connections.
+    """A connection to one searcher. Any thread may call. As a context manager it closes its connections at the end.
 
     Every call raises an error of imgsearch.errors with the searcher's message: UsageError for an invalid request
     (KeyRefused without the right key), TemporaryError if a later call may succeed or no server answers, PermanentError
-    for a broken searcher. After 429 or 503 a request is retried when Retry-After says, 5 attempts in all."""
+    for a broken searcher. After 429 or 503 a request is retried at the time of Retry-After, up to 5 attempts in all."""
 
     def __init__(
         self,
@@ -152,7 +54,7 @@ class Client:
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`key`: an API key of the searcher, if it needs one. `timeout`: of one request, in seconds."""
+        """`key`: the API key, if the searcher needs one. `timeout`: of one request, in seconds."""
         # As bytes: a str must be ASCII here.
         headers = {b"Authorization": b"Bearer " + os.fsencode(key.strip())} if key else None
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
@@ -178,7 +80,7 @@ class Client:
     def search(self, text: str | None = None, **query: Unpack[Options]) -> Page:
         """The images nearest to a text, an image, the image at a URL, an image of the index, an embedding, or to the
         weighted sum of `parts`: give exactly one of them."""
-        return _page(self._post("/v1/search", _body({"text": text, **query})))
+        return parse_page(self._post("/v1/search", query_body({"text": text, **query})))
 
     def pages(self, text: str | None = None, **query: Unpack[Options]) -> Iterator[Page]:
         """All pages of a search, `k` results each, from the same run of the index."""
@@ -190,13 +92,13 @@ class Client:
             query["cursor"] = page.next_cursor
 
     def batch(self, queries: Iterable[Query]) -> list[Page | ImgsearchError]:
-        """The pages of many searches, in their order; a failed search has its error in its place."""
+        """The pages of many searches, in their order; for a failed search, its error."""
         pages: list[Page | ImgsearchError] = []
-        for chunk in _chunks([*queries]):
-            payload = self._post("/v1/search/batch", {"searches": [_body(query) for query in chunk]})
+        for chunk in _chunks([*queries], MAX_SEARCHES):
+            payload = self._post("/v1/search/batch", {"searches": [query_body(query) for query in chunk]})
             for response in payload["responses"]:
                 problem = response.get("problem")
-                pages.append(_error(problem["status"], problem["detail"]) if problem else _page(response))
+                pages.append(_error(problem["status"], problem["detail"]) if problem else parse_page(response))
         return pages
 
     def embed(
@@ -204,9 +106,9 @@ class Client:
     ) -> list[list[float]]:
         """The vectors of texts or of images, in their order, each of length 1."""
         vectors: list[list[float]] = []
-        for name, chunks in (("text", _chunks(text)), ("image", _chunks([_base64(file) for file in image]))):
-            for chunk in chunks:
-                vectors += self._post("/v1/embed", _without_none({name: chunk, "index": index}))["vectors"]
+        for field, inputs in (("text", text), ("image", [image_text(file) for file in image])):
+            for chunk in _chunks(inputs, MAX_EMBEDDED):
+                vectors += self._post("/v1/embed", without_none({field: chunk, "index": index}))["vectors"]
         return vectors
 
     def facets(self, field: str | None = None, *, index: str | None = None) -> list[Facet]:
@@ -216,23 +118,25 @@ class Client:
 
     def indexes(self) -> list[Index]:
         """The indexes that the searcher serves."""
-        return [_parsed(Index, payload) for payload in self._get_json("/v1/indexes")["indexes"]]
+        return [parse(Index, payload) for payload in self._get_json("/v1/indexes")["indexes"]]
 
-    def image(self, of: Result | str, *, index: str | None = None) -> bytes:
+    def image(self, result: Result | str, *, index: str | None = None) -> bytes:
         """The original file of a result, or of the image with this id."""
-        return self._picture(of, "image", f"/v1/images/{_quoted(of)}", index)
+        path = result.image if isinstance(result, Result) else _image_path(result)
+        return self._file(path, result, index)
 
-    def thumbnail(self, of: Result | str, *, index: str | None = None) -> bytes:
+    def thumbnail(self, result: Result | str, *, index: str | None = None) -> bytes:
         """The thumbnail (WebP) of a result, or of the image with this id."""
-        return self._picture(of, "thumbnail", f"/v1/images/{_quoted(of)}/thumbnail", index)
+        path = result.thumbnail if isinstance(result, Result) else f"{_image_path(result)}/thumbnail"
+        return self._file(path, result, index)
 
-    def _picture(self, of: Result | str, name: str, path: str, index: str | None) -> bytes:
-        if isinstance(of, Result):
-            return self._request("GET", getattr(of, name)).content  # the path names its index
-        return self._request("GET", path, params=_without_none({"index": index})).content
+    def _file(self, path: str, result: Result | str, index: str | None) -> bytes:
+        # The path of a result names its index.
+        params = {} if isinstance(result, Result) else without_none({"index": index})
+        return self._request("GET", path, params=params).content
 
     def _get_json(self, path: str, params: Mapping[str, str | None] | None = None) -> Any:
-        return self._json(self._request("GET", path, params=_without_none(params or {})))
+        return self._json(self._request("GET", path, params=without_none(params or {})))
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._json(self._request("POST", path, json=body))
@@ -267,10 +171,10 @@ class Client:
         return f"unexpected response {response.status_code} from {self._http.base_url}: is it an imgsearch searcher?"
 
 
-def _error(status: int, sentence: str) -> ImgsearchError:
+def _error(status: int, message: str) -> ImgsearchError:
     if status == 500:
-        return PermanentError(sentence)
-    return (TemporaryError if status == 429 or status > 500 else UsageError)(sentence)
+        return PermanentError(message)
+    return (TemporaryError if status == 429 or status > 500 else UsageError)(message)
 
 
 def _pause(response: httpx.Response, attempt: int = 1) -> float | None:
@@ -294,39 +198,10 @@ def _last_response(state: RetryCallState) -> httpx.Response:
     return response
 
 
-def _page(payload: Mapping[str, Any]) -> Page:
-    return _parsed(Page, {**payload, "results": [_parsed(Result, result) for result in payload["results"]]})
+def _image_path(id: str) -> str:
+    return f"/v1/images/{quote(id, safe='')}"
 
 
-def _parsed(kind: type[T], payload: Mapping[str, Any]) -> T:
-    """Ignores the fields that a newer searcher adds."""
-    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in payload.items() if name in names})
-
-
-def _body(query: Query) -> dict[str, Any]:
-    """The JSON object of a query."""
-    body = _without_none(query)
-    if "image" in body:
-        body["image"] = _base64(body["image"])
-    if "parts" in body:
-        body["parts"] = [_body(part) for part in body["parts"]]
-    return body
-
-
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _base64(image: Image) -> str:
-    data = image if isinstance(image, bytes) else Path(image).expanduser().read_bytes()
-    return b64encode(data).decode()
-
-
-def _quoted(of: Result | str) -> str:
-    return quote(of.id if isinstance(of, Result) else of, safe="")
-
-
-def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(values), AT_ONCE):
-        yield values[start : start + AT_ONCE]
+def _chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

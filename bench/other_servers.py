@@ -1,5 +1,4 @@
-"""Servers of the kind that people run today, over the same collection: `python -m bench.rivals KIND MODEL FOLDER
-COLLECTION PORT`."""
+"""Other servers over the same collection: `python -m bench.other_servers KIND MODEL FOLDER COLLECTION PORT`."""
 
 from __future__ import annotations
 
@@ -20,8 +19,8 @@ class Query(BaseModel):
 
 
 def one_at_a_time(model: str, collection: Any) -> FastAPI:
-    """In the shape of the server of SkyPilot's image vector-database example: everything in turn on the event loop,
-    torch as it comes."""
+    """A server after SkyPilot's image vector-database example: it encodes and queries on the event loop, with the
+    defaults of torch."""
     import open_clip
     import torch
 
@@ -35,43 +34,45 @@ def one_at_a_time(model: str, collection: Any) -> FastAPI:
         with torch.no_grad():
             features = network.encode_text(tokenizer([query.text]))
             features /= features.norm(dim=-1, keepdim=True)
-        found = collection.query(
+        results = collection.query(
             query_embeddings=features.numpy().tolist(), n_results=query.k, include=["metadatas", "distances"]
         )
-        return _results(found)
+        return _results(results)
 
     return app
 
 
 def chroma_function(model: str, collection: Any) -> FastAPI:
-    """Chroma, queried with its own function for OpenCLIP, in FastAPI's threads."""
+    """A server that queries Chroma with its own function for OpenCLIP, in FastAPI's threads."""
     from chromadb.utils.embedding_functions import OpenCLIPEmbeddingFunction
 
-    function = OpenCLIPEmbeddingFunction(model, None)  # a folder has its weights in it
+    function = OpenCLIPEmbeddingFunction(model, None)  # the folder contains the weights
     function._model.eval()
     app = FastAPI()
 
     @app.post("/search")
     def search(query: Query) -> list[dict[str, Any]]:
-        found = collection.query(
+        results = collection.query(
             query_embeddings=function([query.text]), n_results=query.k, include=["metadatas", "distances"]
         )
-        return _results(found)
+        return _results(results)
 
     return app
 
 
-def _results(found: Any) -> list[dict[str, Any]]:
+def _results(results: Any) -> list[dict[str, Any]]:
     return [
         {"id": id, "score": 1 - distance, "metadata": metadata}
-        for id, distance, metadata in zip(found["ids"][0], found["distances"][0], found["metadatas"][0], strict=True)
+        for id, distance, metadata in zip(
+            results["ids"][0], results["distances"][0], results["metadatas"][0], strict=True
+        )
     ]
 
 
-def main(kind: str, model: str, folder: str, collection: str, port: str) -> None:
-    opened = chromadb.PersistentClient(folder).get_collection(collection, embedding_function=None)
-    make = one_at_a_time if kind == "one at a time" else chroma_function
-    uvicorn.run(make(model, opened), host="127.0.0.1", port=int(port), log_level="warning")
+def main(kind: str, model: str, folder: str, name: str, port: str) -> None:
+    collection = chromadb.PersistentClient(folder).get_collection(name, embedding_function=None)
+    create_app = one_at_a_time if kind == "one at a time" else chroma_function
+    uvicorn.run(create_app(model, collection), host="127.0.0.1", port=int(port), log_level="warning")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""The loop that people copy today, in the shape of SkyPilot's image vector-database example: one thread, everything
-in turn, torch as it comes, and pickles in Parquet."""
+"""A simple embedding loop, after SkyPilot's image vector-database example: one thread, one step after the other, the
+defaults of torch, and pickles in Parquet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BATCH = 50
 
 
 def loop(model: str) -> Callable[[Sequence[Path], Path], float]:
-    """Loads the model; what is returned embeds files into a Parquet file and says how many seconds it took."""
+    """Loads the model. Returns a function that embeds files into a Parquet file, and returns its seconds."""
     import open_clip
     import pandas  # type: ignore[import-untyped]
     import torch

@@ -1,0 +1,108 @@
+"""The searcher's own settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+from pydantic.dataclasses import dataclass
+
+from imgsearch.settings.fields import NonNegativeFloat, NonNegativeInt, Port, PositiveFloat, PositiveInt, setting
+
+
+def _normalized(schemes: Any) -> Any:
+    """`https, HTTP` → `https,http`."""
+    if not isinstance(schemes, str):
+        return schemes
+    return ",".join(scheme.strip().lower() for scheme in schemes.split(",") if scheme.strip())
+
+
+Schemes = Annotated[Literal["", "https", "http", "https,http", "http,https"], BeforeValidator(_normalized)]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The search service and its limits."""
+
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: Port = setting(8000, "Port to listen on. 0: a free port.")
+    max_body_bytes: PositiveInt = setting(20_000_000, "The largest request body, in bytes. A larger one gets 413.")
+    max_pixels: PositiveInt = setting(50_000_000, "The most pixels of a query image. A larger one gets 422.")
+    max_k: PositiveInt = setting(200, "The most results of one search.")
+    max_offset: NonNegativeInt = setting(10_000, "The largest offset of a page.")
+    max_text_chars: PositiveInt = setting(1_000, "The longest text query, in characters.")
+    max_parts: PositiveInt = setting(16, "The most parts of one weighted query.")
+    cache_vectors: NonNegativeInt = setting(
+        10_000, "Query vectors in the cache. The least recently used vector is evicted first."
+    )
+    batch_texts: PositiveInt = setting(32, "The most text queries in one call of the model.")
+    batch_images: PositiveInt = setting(16, "The most image queries in one call of the model.")
+    max_waiting: PositiveInt = setting(
+        256,
+        "The most queries that wait for the model or are in it, in each process. More get 429 with Retry-After. The "
+        "texts or images of one `/v1/embed` are admitted together or refused together; an empty queue admits any "
+        "number.",
+    )
+    workers: PositiveInt | None = setting(
+        None,
+        "Processes that answer requests. They share the port and the CPUs. Each has its own models, cache and queue, "
+        "so N processes need up to N times the memory. More than 1 need a Chroma server. None: one for every 4 CPUs "
+        "of the container's CPU limit, at least 1; without a CPU limit or a Chroma server, 1.",
+    )
+    refresh_seconds: PositiveFloat = setting(2.0, "Seconds between two checks for newly published indexes.")
+    url_schemes: Schemes = setting("https", "Schemes of an `image_url`. Empty: no URL is fetched.")
+    url_allow: str = setting(
+        "",
+        "The only hosts that an `image_url` may name, separated by commas: `photos.example.com`, or `*.example.com` "
+        "for every host below it. Add `:port` if the port is neither 80 nor 443. Empty: every host with a public "
+        "address, at these two ports. A host that is listed without `*` may also have a private address (RFC 1918, "
+        "RFC 4193). A loopback, link-local or metadata address is always refused.",
+    )
+    url_deny: str = setting(
+        "",
+        "Hosts and addresses (IPv6 in brackets) that an `image_url` may not name or redirect to, written as in "
+        "`url_allow`. `url_deny` takes precedence over `url_allow`.",
+    )
+    url_seconds: PositiveFloat = setting(10.0, "Timeout of an `image_url` with all its redirects, in seconds.")
+    linger_seconds: NonNegativeFloat = setting(
+        0.0,
+        "Seconds after SIGTERM in which the server accepts new requests. In this time /readyz returns 503, and "
+        "each response closes its connection. Set the time that load balancers need to stop sending requests.",
+    )
+    drain_seconds: NonNegativeFloat = setting(
+        20.0, "Seconds in which running requests may finish after `linger_seconds`."
+    )
+    api_keys: str | None = setting(
+        None,
+        "API keys, as `NAME:SHA256HEX`, one a line or separated by commas (docs/api-keys.md shows how to make one). "
+        "Requests must send one of the keys as `Authorization: Bearer …`. Several keys are valid at a time, and two "
+        "may have one name. Not set: no key is needed. Empty is an error.",
+        secret=True,
+    )
+    rate_limit: str | None = setting(
+        None,
+        "Requests that one client may send to search and embed, such as `20/second` or `600/minute`. More get 429. A "
+        "batch counts as one request. A client is the name of an API key; without API keys it is an address (behind a "
+        "proxy the proxy's address, unless uvicorn's variable `FORWARDED_ALLOW_IPS` names the proxy). Each process "
+        "counts separately. None: no limit.",
+    )
+    cors_origins: str = setting(
+        "",
+        "Origins whose pages may use the API from a browser, separated by commas: `https://photos.example.com`; `*` "
+        "for all. If an API key is needed, such a page sends it as a header: its requests do not carry the cookie of "
+        "the search page.",
+    )
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """The evaluation; the flags of `controller evaluate` set these."""
+
+    against: str | None = setting(None, "The index to compare with. None: one index is measured.")
+    queries: PositiveInt = setting(500, "The most queries of each kind: images, captions, labels.")
+    labels: str | None = setting(
+        None, "The metadata field with the labels. None: the first of label, labels, class, category, categories, tags."
+    )
+    captions: str | None = setting(
+        None, "The metadata field with the captions. None: the first of caption, captions, text, description, title."
+    )
