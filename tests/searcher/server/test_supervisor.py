@@ -60,8 +60,8 @@ def store(tmp_path: Path) -> Iterator[str]:
             "dim": encoder.dim,
             "source": "/photos",
         }
-        time = "2026-01-01T00:00:00+00:00"
-        chroma.publish(Pointer("photos", "r1", "photos-r1", images=len(records), published=time, **model_fields))
+        published_at = "2026-01-01T00:00:00+00:00"
+        chroma.publish(Pointer("photos", "r1", "photos-r1", images=len(records), published=published_at, **model_fields))
         yield server.url
 
 
