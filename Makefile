@@ -24,6 +24,8 @@ BASE ?=
 BUILDER ?= $(notdir $(firstword $(foreach each,docker podman buildah,$(shell command -v $(each)))))
 BUILD_FLAGS ?=
 BUILD_ARGS = $(BASE:%=BASE=%)
+# Where this is set, each program that a test starts compiles torch again: 10 s instead of 5.
+unexport PYTHONDONTWRITEBYTECODE
 # Without it buildah makes one layer of an image, and nothing is shared.
 export BUILDAH_LAYERS := true
 # Two builds at a time would both install torch.
