@@ -61,7 +61,9 @@ def store(tmp_path: Path) -> Iterator[str]:
             "source": "/photos",
         }
         published_at = "2026-01-01T00:00:00+00:00"
-        chroma.publish(Pointer("photos", "r1", "photos-r1", images=len(records), published=published_at, **model_fields))
+        chroma.publish(
+            Pointer("photos", "r1", "photos-r1", images=len(records), published=published_at, **model_fields)
+        )
         yield server.url
 
 
