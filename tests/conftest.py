@@ -60,24 +60,24 @@ def coco128() -> Path:
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
     """Fills a folder once for all processes that run the tests: `once(name, fill)`. Nobody may change what is in it."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
 
-    def filled(name: str, fill: Callable[[Path], None]) -> Path:
-        folder, done = root / name, root / f"{name}.done"
+    def fill_once(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, marker = root / name, root / f"{name}.done"
         with (root / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not done.exists():
+            if not marker.exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
                 fill(folder)
-                done.touch()
+                marker.touch()
         return folder
 
-    return filled
+    return fill_once
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def s3_storage() -> Iterator[Storage]:
 @pytest.fixture(params=["file", "s3"])
 def storage(request: pytest.FixtureRequest) -> Storage:
     """An empty one, on the disk and on a real S3 server."""
-    opened: Storage = request.getfixturevalue(f"{request.param}_storage")
-    return opened
+    fixture: Storage = request.getfixturevalue(f"{request.param}_storage")
+    return fixture
 
 
 @pytest.fixture

@@ -46,20 +46,20 @@ class FakeEncoder:
     def __init__(self, model: str = "fake/colours", *, fingerprint: str | None = None) -> None:
         self.model = model
         self.fingerprint = fingerprint or hashlib.sha256(model.encode()).hexdigest()
-        self.gate = threading.Event()
+        self.unblocked = threading.Event()
         """Cleared, every call waits until it is set: a busy model."""
-        self.gate.set()
-        self.entered = threading.Event()
+        self.unblocked.set()
+        self.call_started = threading.Event()
         """Set when a call has begun."""
         self.failure: Exception | None = None
         """What every call raises instead of answering."""
         self.text_calls: list[list[str]] = []
         self.image_calls: list[int] = []
-        self.prepared = 0
+        self.prepared_count = 0
         self.threads: set[int] = set()
 
     def prepare(self, image: Image.Image) -> Pixels:
-        self.prepared += 1
+        self.prepared_count += 1
         return np.asarray(image.convert("RGB").resize((self.size, self.size)), dtype=np.uint8)
 
     def encode_images(self, batch: Sequence[Pixels]) -> Vectors:
@@ -74,22 +74,22 @@ class FakeEncoder:
 
     def _begin(self) -> None:
         self.threads.add(threading.get_ident())
-        self.entered.set()
-        assert self.gate.wait(30), "the test never opened the gate"
+        self.call_started.set()
+        assert self.unblocked.wait(30), "the test never opened the gate"
         if self.failure:
             raise self.failure
 
-    def _text(self, words: Sequence[str]) -> Vectors:
-        known = [COLOURS[word] for word in words if word in COLOURS]
-        return self._vector(np.mean(known, axis=0) if known else np.zeros(3), words)
+    def _text(self, tokens: Sequence[str]) -> Vectors:
+        colours = [COLOURS[token] for token in tokens if token in COLOURS]
+        return self._vector(np.mean(colours, axis=0) if colours else np.zeros(3), tokens)
 
-    def _vector(self, colour: Any, words: Iterable[str] = ()) -> Vectors:
+    def _vector(self, colour: Any, tokens: Iterable[str] = ()) -> Vectors:
         vector = np.zeros(self.dim, np.float32)
         vector[:3] = np.asarray(colour) / 255
         vector[3] = 0.1  # black, too, has a direction
-        for word in words:
-            if word not in COLOURS:
-                digest = hashlib.sha256(word.encode()).digest()
+        for token in tokens:
+            if token not in COLOURS:
+                digest = hashlib.sha256(token.encode()).digest()
                 vector[4:] += np.frombuffer(digest[: self.dim - 4], np.uint8) / 255 - 0.5
         return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
@@ -120,33 +120,33 @@ class InMemoryStore:
 
     def get(self, collection: str, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         stored = self._records(collection)
-        found = [stored[id] for id in ids if id in stored]
-        return [Record(one.id, dict(one.metadata), one.vector if vectors else None) for one in found]
+        records = [stored[id] for id in ids if id in stored]
+        return [Record(item.id, dict(item.metadata), item.vector if vectors else None) for item in records]
 
     def search(
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
     ) -> list[list[Hit]]:
         with self._lock:
             records = list(self._records(collection).values())
-        kept = [one for one in records if not where or matches(where, one.metadata)]
-        if not kept:
+        matching = [item for item in records if not where or matches(where, item.metadata)]
+        if not matching:
             return [[] for _ in queries]
-        matrix = np.stack([one.vector for one in kept if one.vector is not None])
+        matrix = np.stack([item.vector for item in matching if item.vector is not None])
         if matrix.shape[1] != queries.shape[1]:
             raise UsageError(f"{collection} has vectors of {matrix.shape[1]} numbers, the query {queries.shape[1]}")
         rows = []
         for query in queries:
             scores = matrix @ (query / np.linalg.norm(query))
-            best = np.argsort(-scores, kind="stable")[:k]
+            order = np.argsort(-scores, kind="stable")[:k]
             rows.append(
                 [
                     Hit(
-                        kept[i].id,
+                        matching[i].id,
                         float(scores[i]),
-                        dict(kept[i].metadata),
-                        kept[i].vector if vectors else None,
+                        dict(matching[i].metadata),
+                        matching[i].vector if vectors else None,
                     )
-                    for i in best
+                    for i in order
                 ]
             )
         return rows
@@ -168,9 +168,9 @@ class InMemoryStore:
             return dict(self._pointers)
 
     def reopen(self) -> VectorStore:
-        fresh = InMemoryStore()
-        fresh._lock, fresh._collections, fresh._pointers = self._lock, self._collections, self._pointers
-        return fresh
+        reopened = InMemoryStore()
+        reopened._lock, reopened._collections, reopened._pointers = self._lock, self._collections, self._pointers
+        return reopened
 
     def close(self) -> None:
         """Nothing is open."""
@@ -226,13 +226,13 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 _NEGATED = {"$ne": "$eq", "$nin": "$in", "$not_contains": "$contains"}
 
 
-def matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
+def matches(filter_: Filter, metadata: Mapping[str, Any]) -> bool:
     """Whether `metadata` passes the filter. As in Chroma, a field that is absent passes every negation."""
-    ((field, condition),) = where.items()
+    ((field, condition),) = filter_.items()
     if field == "$and":
-        return all([matches(part, metadata) for part in condition])
+        return all([matches(inner, metadata) for inner in condition])
     if field == "$or":
-        return any([matches(part, metadata) for part in condition])
+        return any([matches(inner, metadata) for inner in condition])
     if not isinstance(condition, Mapping):
         condition = {"$eq": condition}
     ((name, operand),) = condition.items()
@@ -240,9 +240,9 @@ def matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
         return not matches({field: {_NEGATED[name]: operand}}, metadata)
     value = metadata.get(field)
     if name == "$in":
-        return any(_comparable(value, one) and value == one for one in operand)
+        return any(_comparable(value, item) and value == item for item in operand)
     if name == "$contains":
-        return isinstance(value, list) and any(_comparable(one, operand) and one == operand for one in value)
+        return isinstance(value, list) and any(_comparable(item, operand) and item == operand for item in value)
     if name not in _COMPARE:
         raise UsageError(f"no filter operator is called {name}")
     return _comparable(value, operand) and _COMPARE[name](value, operand)

@@ -1,6 +1,6 @@
 """A Hugging Face hub on this machine: enough of its HTTP for the real `datasets`, `huggingface_hub` and `open_clip`.
 
-with running() as hub:
+with running_hub() as hub:
     commit = hub.push("acme/cats", {"data/train-00000.parquet": …})
     hub.push("acme/clip", {"open_clip_model.safetensors": …}, kind="models")
     …                            # in a process that has HF_ENDPOINT=hub.url when it imports huggingface_hub
@@ -54,10 +54,16 @@ class Hub:
         self.sent_bytes = 0
 
     def push(
-        self, name: str, files: Files, *, kind: Kind = "datasets", branch: str = "main", access: Access = "open"
+        self,
+        name: str,
+        files: Files,
+        *,
+        repository_kind: Kind = "datasets",
+        branch: str = "main",
+        access: Access = "open",
     ) -> str:
         """Makes a commit of all `files`, the only ones on its branch from now on; returns its hash."""
-        repositories = self.datasets if kind == "datasets" else self.models
+        repositories = self.datasets if repository_kind == "datasets" else self.models
         repository = repositories.setdefault(name, Repository(access=access))
         contents = sorted((path, _hash(data)) for path, data in files.items())
         commit = _hash(repr((name, branch, len(repository.commits), contents)).encode())
@@ -67,7 +73,7 @@ class Hub:
 
 
 @contextmanager
-def running() -> Iterator[Hub]:
+def running_hub() -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     hub = server.hub = Hub(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -124,10 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             return self._refuse(HTTPStatus.NOT_FOUND, "EntryNotFound")
         headers = {"X-Repo-Commit": commit, "ETag": f'"{_hash(data)}"', "Accept-Ranges": "bytes"}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if not asked:
+        byte_range = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not byte_range:
             return self._answer(HTTPStatus.OK, data, headers)
-        first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+        first, last = int(byte_range[1]), min(int(byte_range[2]), len(data) - 1)
         headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
         self._answer(HTTPStatus.PARTIAL_CONTENT, data[first : last + 1], headers)
 
@@ -156,7 +162,7 @@ def _tree(files: Files, folder: str, *, recursive: bool) -> list[dict[str, Any]]
     entries = {}
     for path, data in files.items():
         if path.startswith(prefix):
-            for slash in (found.start() for found in re.finditer("/", path)):
+            for slash in (match.start() for match in re.finditer("/", path)):
                 if slash >= len(prefix):
                     entries[path[:slash]] = {"type": "directory", "path": path[:slash], "oid": _hash(b""), "size": 0}
             entries[path] = _entry(path, data)

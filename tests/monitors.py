@@ -15,14 +15,14 @@ ENDED = {"action": "drop", "source_labels": ["__meta_kubernetes_pod_phase"], "re
 
 def scrape_config(monitor: Object) -> dict[str, Any]:
     """The entry of `scrape_configs` for a monitor with one endpoint, without how its targets are discovered."""
-    about = monitor["metadata"]
+    metadata = monitor["metadata"]
     pods = monitor["kind"] == "PodMonitor"
     (endpoint,) = monitor["spec"]["podMetricsEndpoints" if pods else "endpoints"]
     return {
-        "job_name": f"{'podMonitor' if pods else 'serviceMonitor'}/{about['namespace']}/{about['name']}/0",
+        "job_name": f"{'podMonitor' if pods else 'serviceMonitor'}/{metadata['namespace']}/{metadata['name']}/0",
         "scrape_interval": endpoint["interval"],
         "relabel_configs": [
-            *(_of_pods if pods else _of_endpoints)(about, endpoint["port"]),
+            *(_of_pods if pods else _of_endpoints)(metadata, endpoint["port"]),
             {"target_label": "endpoint", "replacement": endpoint["port"]},
             *map(_relabeling, endpoint["relabelings"]),
         ],
@@ -39,31 +39,34 @@ def selects(selector: Object, labels: Mapping[str, str]) -> bool:
 
 def selector_text(selector: Object) -> str:
     """A label selector as the API takes it in a query."""
-    written = {"In": "{key} in ({values})", "DoesNotExist": "!{key}"}
+    formats = {"In": "{key} in ({values})", "DoesNotExist": "!{key}"}
     return ",".join(
-        written[operator].format(key=key, values=",".join(values)) for key, operator, values in _expressions(selector)
+        formats[operator].format(key=key, values=",".join(values)) for key, operator, values in _expressions(selector)
     )
 
 
 def _expressions(selector: Object) -> list[tuple[str, str, list[str]]]:
     return [
         *((key, "In", [value]) for key, value in selector.get("matchLabels", {}).items()),
-        *((each["key"], each["operator"], each.get("values", [])) for each in selector.get("matchExpressions", [])),
+        *(
+            (expression["key"], expression["operator"], expression.get("values", []))
+            for expression in selector.get("matchExpressions", [])
+        ),
     ]
 
 
-def _of_pods(about: Object, port: str) -> list[dict[str, Any]]:
+def _of_pods(metadata: Object, port: str) -> list[dict[str, Any]]:
     return [
         ENDED,
         _keep("pod_container_port_name", port),
         _copy("namespace", "namespace"),
         _copy("pod_container_name", "container"),
         _copy("pod_name", "pod"),
-        {"target_label": "job", "replacement": f"{about['namespace']}/{about['name']}"},
+        {"target_label": "job", "replacement": f"{metadata['namespace']}/{metadata['name']}"},
     ]
 
 
-def _of_endpoints(about: Object, port: str) -> list[dict[str, Any]]:
+def _of_endpoints(metadata: Object, port: str) -> list[dict[str, Any]]:
     return [
         _keep("endpoint_port_name", port),
         _copy("namespace", "namespace"),
@@ -83,7 +86,7 @@ def _copy(label: str, target: str) -> dict[str, Any]:
     return {"source_labels": [f"__meta_kubernetes_{label}"], "target_label": target}
 
 
-def _relabeling(given: Object) -> dict[str, Any]:
+def _relabeling(relabeling: Object) -> dict[str, Any]:
     """The operator's spelling into that of Prometheus."""
     names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
-    return {names.get(name, name): value for name, value in given.items()}
+    return {names.get(name, name): value for name, value in relabeling.items()}

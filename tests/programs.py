@@ -21,10 +21,10 @@ PAUSE_SECONDS = 0.05
 """Between two looks at a program that begins: it needs the machine itself."""
 
 
-def controller(*words: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def controller(*arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs `controller WORDS` to its end."""
     return subprocess.run(
-        [*CONTROLLER, *map(str, words)],
+        [*CONTROLLER, *map(str, arguments)],
         env={**os.environ, **WIDE, **(env or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,

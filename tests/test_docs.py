@@ -44,7 +44,7 @@ def test_every_command_of_the_controller_has_its_arguments_in_the_docs() -> None
 
 def test_the_metrics_page_names_the_metrics_that_exist_and_no_other() -> None:
     programs = (EmbedMetrics(), IngestMetrics(), RunMetrics("r1", "photos"))
-    exposed = "".join(generate_latest(one.registry).decode() for one in programs) + Metrics().text().decode()
+    exposed = "".join(generate_latest(metrics.registry).decode() for metrics in programs) + Metrics().text().decode()
     exist = {name for name in re.findall(r"^# TYPE (\S+)", exposed, re.MULTILINE) if not name.endswith("_created")}
     documented = re.findall(r"^\| `(imgsearch_\w+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(exist)
@@ -75,9 +75,9 @@ def test_the_api_page_names_the_fields_of_a_search_and_no_other(openapi: dict[st
 def links(page: Path) -> Iterator[tuple[str, Path, str]]:
     """The links of a page to files of this repository: the link, its file, its anchor."""
     for link in LINK.findall(page.read_text()):
-        own = OWN.match(link)
-        if own:
-            folder, target = ROOT, link[own.end() :]
+        own_link = OWN.match(link)
+        if own_link:
+            folder, target = ROOT, link[own_link.end() :]
         elif re.match(r"[a-z]+:", link):
             continue
         else:
@@ -91,7 +91,7 @@ def test_every_link_to_a_file_of_the_repository_leads_somewhere(page: Path) -> N
     for link, target, anchor in links(page):
         assert target.exists(), f"{name_of(page)} links to {link}"
         if anchor:
-            assert anchor in {slug(heading) for heading in HEADING.findall(target.read_text())}, link
+            assert anchor in {slug(title) for title in HEADING.findall(target.read_text())}, link
 
 
 def test_the_readme_fits_and_its_links_work_elsewhere() -> None:

@@ -13,18 +13,20 @@ QUESTIONS = ("What", "Which", "Whose", "Who", "Where")
 
 
 def test_every_file_says_what_it_is_for() -> None:
-    silent = [str(file.relative_to(ROOT)) for file in _files() if not ast.get_docstring(ast.parse(file.read_text()))]
-    assert silent == []
+    undocumented = [
+        str(file.relative_to(ROOT)) for file in _files() if not ast.get_docstring(ast.parse(file.read_text()))
+    ]
+    assert undocumented == []
 
 
 def test_no_docstring_begins_with_a_question_word() -> None:
-    wrong = [
+    questions = [
         f"{file.relative_to(ROOT)}:{line}: {text}"
         for file in _files()
         for line, text in _docstrings(ast.parse(file.read_text()))
         if text.split()[0] in QUESTIONS
     ]
-    assert wrong == []
+    assert questions == []
 
 
 def _files() -> list[Path]:

@@ -29,12 +29,12 @@ def installs(file: Path) -> list[str]:
     return [command for run in runs for command in run.split(" && ") if "pip install" in command]
 
 
-def named(install: str) -> set[str]:
+def packages_named(install: str) -> set[str]:
     """The packages that an installing command names."""
     return set(re.sub(r"--[a-z-]+ \S+", "", install.partition("constraints.txt")[2]).split()) - {"/src"}
 
 
-def copied(file: Path) -> set[str]:
+def copied_files(file: Path) -> set[str]:
     """What a Dockerfile takes from the context."""
     lines = [line.split()[1:-1] for line in instructions(file) if line.startswith("COPY ")]
     return {source for sources in lines if not sources[0].startswith("--from=") for source in sources}
@@ -49,16 +49,16 @@ def test_embedder_and_searcher_are_the_same_down_to_the_layer_with_torch() -> No
     heads = []
     for name in ("embedder", "searcher"):
         lines = instructions(ROOT / "images" / name / "Dockerfile")
-        torch = next(at for at, line in enumerate(lines) if line.startswith("RUN ") and " torch " in line)
+        torch = next(number for number, line in enumerate(lines) if line.startswith("RUN ") and " torch " in line)
         heads.append(lines[: torch + 1])
     assert heads[0] == heads[1]
 
 
 @pytest.mark.parametrize("name", ["embedder", "searcher"])
 def test_the_layer_with_torch_has_nothing_that_one_of_the_two_does_not_need(name: str) -> None:
-    (shared,) = (line for line in installs(ROOT / "images" / name / "Dockerfile") if "torch" in named(line))
-    needed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"][name]]
-    assert named(shared) <= {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in needed}
+    (shared,) = (line for line in installs(ROOT / "images" / name / "Dockerfile") if "torch" in packages_named(line))
+    requirements = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"][name]]
+    assert packages_named(shared) <= {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in requirements}
 
 
 @each_image
@@ -68,14 +68,14 @@ def test_what_is_installed_is_pinned_and_leaves_no_cache(file: Path) -> None:
         assert "--constraint /opt/constraints.txt" in command or "--no-deps" in command
         assert "--build-constraint /opt/constraints.txt" in command or "/src" not in command
         assert "--no-cache" in command
-        assert named(command) <= PINNED
+        assert packages_named(command) <= PINNED
 
 
 @each_image
 def test_an_image_ends_as_a_user_with_a_number(file: Path) -> None:
     lines = instructions(file)
-    end = lines[max(at for at, line in enumerate(lines) if line.startswith("FROM ")) :]
-    assert [line for line in end if line.startswith("USER ")] == ["USER 10001:10001"]
+    last_stage = lines[max(number for number, line in enumerate(lines) if line.startswith("FROM ")) :]
+    assert [line for line in last_stage if line.startswith("USER ")] == ["USER 10001:10001"]
 
 
 @each_image
@@ -108,16 +108,16 @@ def test_an_image_says_what_it_is(name: str) -> None:
 def test_a_builder_sees_what_is_copied_and_nothing_else() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert lines[0] == "*"
-    let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
-    assert let_in == set().union(*map(copied, DOCKERFILES))
-    assert all((ROOT / source).exists() for source in let_in)
+    allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    assert allowed == set().union(*map(copied_files, DOCKERFILES))
+    assert all((ROOT / source).exists() for source in allowed)
 
 
 def test_make_images_builds_each_of_them() -> None:
-    done = make(
+    completed = make(
         "images", "BUILDER=echo", "BUILD_FLAGS=--pull", "REGISTRY=reg.example/team", "TAG=7", "TORCH=cpu", "BASE=b"
     )
-    builds = done.stdout.splitlines()
+    builds = completed.stdout.splitlines()
     assert len(builds) == len(PROGRAMS)
     for name, build in zip(PROGRAMS, builds, strict=True):
         assert build.startswith("build --pull ")
@@ -133,6 +133,6 @@ def test_the_tag_is_the_version_unless_one_is_given() -> None:
 
 
 def test_without_a_builder_make_says_which_there_are() -> None:
-    done = make("images", "BUILDER=")
-    assert done.returncode == 2
-    assert all(name in done.stderr for name in ("docker", "podman", "buildah", "BUILDER="))
+    completed = make("images", "BUILDER=")
+    assert completed.returncode == 2
+    assert all(name in completed.stderr for name in ("docker", "podman", "buildah", "BUILDER="))

@@ -57,18 +57,18 @@ NEW_FILES = ("controller/elsewhere.py", "images/searcher/elsewhere.py", "imgsear
 def test_bad_imports_are_refused(tmp_path: Path) -> None:
     code = _copy(tmp_path)
     for file, module in PLANTED:
-        with (code / file).open("a") as opened:
-            opened.write(f"\nimport {module}\n")
-    broken = _broken(code)
-    missed = [f"{file}: {module}" for file, module in PLANTED if not _refused(broken, file, module)]
-    assert missed == []
+        with (code / file).open("a") as source:
+            source.write(f"\nimport {module}\n")
+    report = _lint(code)
+    not_refused = [f"{file}: {module}" for file, module in PLANTED if not _refused(report, file, module)]
+    assert not_refused == []
 
 
 def test_a_new_file_must_have_a_layer(tmp_path: Path) -> None:
     code = _copy(tmp_path)
     for file in NEW_FILES:
         (code / file).write_text("")
-        assert _module(file) in _broken(code), file
+        assert _module(file) in _lint(code), file
         (code / file).unlink()
 
 
@@ -79,20 +79,20 @@ def _copy(folder: Path) -> Path:
     return folder
 
 
-def _broken(code: Path) -> str:
+def _lint(code: Path) -> str:
     """The report of import-linter on `code`, its lines joined: it wraps them."""
     program = f"import sys; sys.path[:0] = {[str(code), str(code / 'images')]!r}; " + (
         "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-logo', '--no-cache'])"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=code, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
-    return re.sub(r"\s+", " ", done.stdout)
+    completed = subprocess.run([sys.executable, "-c", program], cwd=code, capture_output=True, text=True, check=False)
+    assert completed.returncode == 1, completed.stdout + completed.stderr
+    return re.sub(r"\s+", " ", completed.stdout)
 
 
-def _refused(broken: str, file: str, module: str) -> bool:
+def _refused(report: str, file: str, module: str) -> bool:
     importer, imported = re.escape(_module(file)), re.escape(module)
     top = re.escape(module.split(".")[0])
-    return bool(re.search(rf"- {importer} -> ({imported}|{top}) \(l\.", broken))
+    return bool(re.search(rf"- {importer} -> ({imported}|{top}) \(l\.", report))
 
 
 def _module(file: str) -> str:

@@ -59,12 +59,12 @@ def declared(*extras: str) -> dict[str, Requirement]:
 
 def modules() -> Sources:
     """The file of each of our modules, by the module's name."""
-    found = {}
+    names = {}
     for package, folder in FOLDERS.items():
         for file in folder.rglob("*.py"):
-            parts = [package, *file.relative_to(folder).with_suffix("").parts]
-            found[".".join(parts).removesuffix(".__init__")] = file
-    return found
+            name_parts = [package, *file.relative_to(folder).with_suffix("").parts]
+            names[".".join(name_parts).removesuffix(".__init__")] = file
+    return names
 
 
 @functools.cache
@@ -83,7 +83,7 @@ def imported(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def opened(package: str, sources: Sources) -> Iterator[str]:
+def opened_extras(package: str, sources: Sources) -> Iterator[str]:
     """The modules that a package loads by a name such as `imgsearch.sources.hub:open_dataset`."""
     for name, file in sources.items():
         if name.startswith(package):
@@ -94,28 +94,28 @@ def opened(package: str, sources: Sources) -> Iterator[str]:
 
 def third_parties(program: str, sources: Sources) -> set[str]:
     """The distributions that a program imports, itself and through the modules of ours that it imports."""
-    waiting = [name for name in sources if name.split(".")[0] == program]
-    reached: set[str] = set()
-    others: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        if name in reached:
+    queue = [name for name in sources if name.split(".")[0] == program]
+    seen_modules: set[str] = set()
+    other_modules: set[str] = set()
+    while queue:
+        name = queue.pop()
+        if name in seen_modules:
             continue
-        reached.add(name)
+        seen_modules.add(name)
         for target in imported(sources[name]):
             top = target.split(".")[0]
             if top not in FOLDERS:
-                others.add(top)
+                other_modules.add(top)
             else:
-                waiting += opened(OPENING[target], sources) if target in OPENING else []
-                packages = [target.rsplit(".", up)[0] for up in range(target.count(".") + 1)]
-                waiting += [package for package in packages if package in sources]
+                queue += opened_extras(OPENING[target], sources) if target in OPENING else []
+                packages = [target.rsplit(".", depth)[0] for depth in range(target.count(".") + 1)]
+                queue += [package for package in packages if package in sources]
     owners = distributions()
-    found = set()
-    for module in others - sys.stdlib_module_names:
+    names = set()
+    for module in other_modules - sys.stdlib_module_names:
         owner = NOT_IN_THIS_ENVIRONMENT.get(module) or owners.get(module, [module])[0]
-        found.add(canonicalize_name(owner))
-    return found
+        names.add(canonicalize_name(owner))
+    return names
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -136,16 +136,16 @@ def test_every_declared_package_is_imported() -> None:
 def test_an_undeclared_import_is_found(tmp_path: Path) -> None:
     """In a function of a shared module, which the program imports through another."""
     sources = modules()
-    planted = tmp_path / "pictures.py"
-    planted.write_text("def draw() -> None:\n    import skimage.draw\n")
-    sources["imgsearch.errors"] = planted
+    file = tmp_path / "pictures.py"
+    file.write_text("def draw() -> None:\n    import skimage.draw\n")
+    sources["imgsearch.errors"] = file
     assert "scikit-image" in third_parties("embedder", sources)
 
 
 def test_modules_that_are_loaded_by_name_count() -> None:
     sources = modules()
-    assert {"imgsearch.sources.hub", "imgsearch.sources.folder"} <= set(opened("imgsearch.sources", sources))
-    assert "imgsearch.stores.chroma" in set(opened("imgsearch.stores", sources))
+    assert {"imgsearch.sources.hub", "imgsearch.sources.folder"} <= set(opened_extras("imgsearch.sources", sources))
+    assert "imgsearch.stores.chroma" in set(opened_extras("imgsearch.stores", sources))
     assert OPENING.keys() <= {target for file in sources.values() for target in imported(file)}
 
 
@@ -172,25 +172,25 @@ def test_installing_an_extra_names_one_that_exists() -> None:
     code = [*modules().values()]
     for file in [*pages, *code]:
         text = file.read_text()
-        for what, extras in re.findall(r"pip install '([^'\[\]]*)\[([a-z,]+)\]", text):
-            assert what.endswith((".", ".whl")) or what.startswith("skypilot"), f"{file}: pip install {what}"
-            if not what.startswith("skypilot"):
+        for target, extras in re.findall(r"pip install '([^'\[\]]*)\[([a-z,]+)\]", text):
+            assert target.endswith((".", ".whl")) or target.startswith("skypilot"), f"{file}: pip install {target}"
+            if not target.startswith("skypilot"):
                 assert set(extras.split(",")) <= EXTRAS.keys(), f"{file}: {extras}"
-        for extras in re.findall(r"distribution\.install\('([a-z]+)'\)", text):
+        for extras in re.findall(r"target\.install\('([a-z]+)'\)", text):
             assert extras in EXTRAS, f"{file}: {extras}"
 
 
 def test_a_checkout_says_its_version() -> None:
-    done = controller("--version")
-    assert (done.returncode, done.stdout.strip()) == (0, f"controller {PROJECT['version']}")
+    completed = controller("--version")
+    assert (completed.returncode, completed.stdout.strip()) == (0, f"controller {PROJECT['version']}")
 
 
 def test_a_checkout_that_is_not_installed_says_its_version(tmp_path: Path) -> None:
     program = "from imgsearch import distribution; print(distribution.version())"
     # -I -S: without the environment of the tests, in which the checkout is installed.
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.strip() == PROJECT["version"]
+    completed = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert completed.stdout.strip() == PROJECT["version"]
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +212,8 @@ def wheel(archives: Path) -> Path:
 def files_of(folder: Path) -> Iterator[str]:
     """The files of a folder that git does not ignore, by their paths below it."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
-    return (name for name in listed if (folder / name).exists())
+    names = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
+    return (name for name in names if (folder / name).exists())
 
 
 def test_the_wheel_has_the_packages_with_their_data_and_nothing_else(wheel: Path) -> None:
@@ -229,19 +229,19 @@ def test_the_wheel_has_the_packages_with_their_data_and_nothing_else(wheel: Path
 def test_the_source_archive_has_no_model_and_builds_the_same_wheel(archives: Path) -> None:
     """`uv build` makes the wheel from the source archive, so what the wheel has, the archive has."""
     (archive,) = archives.glob("*.tar.gz")
-    with tarfile.open(archive) as opened:
-        members = opened.getmembers()
+    with tarfile.open(archive) as archive_file:
+        members = archive_file.getmembers()
     assert not [member.name for member in members if "demo/" in member.name or member.size > 1_000_000]
 
 
 def test_the_metadata_of_the_wheel(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as opened:
-        (name,) = (name for name in opened.namelist() if name.endswith("/METADATA"))
-        about = message_from_string(opened.read(name).decode())
-    assert (about["Name"], about["Version"]) == (PROJECT["name"], PROJECT["version"])
-    assert set(about.get_all("Provides-Extra", [])) == set(EXTRAS)
-    assert "Typing :: Typed" in about.get_all("Classifier", [])
-    urls = [url.split(", ")[1] for url in about.get_all("Project-URL", [])]
+    with zipfile.ZipFile(wheel) as wheel_file:
+        (name,) = (name for name in wheel_file.namelist() if name.endswith("/METADATA"))
+        metadata = message_from_string(wheel_file.read(name).decode())
+    assert (metadata["Name"], metadata["Version"]) == (PROJECT["name"], PROJECT["version"])
+    assert set(metadata.get_all("Provides-Extra", [])) == set(EXTRAS)
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+    urls = [url.split(", ")[1] for url in metadata.get_all("Project-URL", [])]
     assert urls
     assert all(url.startswith("https://") for url in urls)
 
@@ -261,11 +261,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def run(program: Path, *words: str, folder: Path) -> str:
+def run(program: Path, *arguments: str, folder: Path) -> str:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([program, *words], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    completed = subprocess.run([program, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout.strip()
 
 
 def test_the_installed_command_runs_outside_a_checkout(installed: Path, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def test_the_page_is_made_of_the_results() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "met"),
+    ("value", "is_met"),
     [(0.95, True), (0.9, True), (0.89, False)],
 )
-def test_a_target_is_met_or_missed(value: float, met: bool) -> None:
-    assert results.Figure("case", "ratio", value, at_least=0.9).met is met
+def test_a_target_is_met_or_missed(value: float, is_met: bool) -> None:
+    assert results.Figure("case", "ratio", value, at_least=0.9).met is is_met

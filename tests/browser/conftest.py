@@ -62,7 +62,7 @@ def photos(coco128: Path, folder: Path) -> None:
 
 
 @pytest.fixture(scope="package")
-def home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def home(coco128: Path, shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The home of two indexes: `few` has twelve photos, `photos` has all."""
 
     def fill(folder: Path) -> None:
@@ -82,7 +82,7 @@ def home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> 
         done = subprocess.run(command, cwd=ROOT, env=program_env({}), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
-    return once("page", fill) / "home"
+    return shared_folder("page", fill) / "home"
 
 
 @pytest.fixture(scope="package")

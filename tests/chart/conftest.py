@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from tests.chart.helm import CHART, Helm, Objects
+from tests.chart.monitoring import MONITORING, Promtool
 
 VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 
 
-def program(name: str, where: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not on the PATH; get it from {where}")
-    return found
+def program(name: str, url: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not on the PATH; get it from {url}")
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +54,13 @@ def everything(helm: Helm) -> Objects:
 @pytest.fixture(scope="session")
 def external_store(helm: Helm) -> Objects:
     return helm.template(CHART / "ci" / "external-store-values.yaml")
+
+
+@pytest.fixture(scope="session")
+def monitored(helm: Helm) -> Objects:
+    return helm.template({"monitoring": MONITORING})
+
+
+@pytest.fixture
+def tool(promtool: str, tmp_path: Path) -> Promtool:
+    return Promtool(promtool, tmp_path)

@@ -38,25 +38,28 @@ class Pod:
     @property
     def env(self) -> dict[str, Any]:
         """Variables of the first container: the value, or where it comes from."""
-        return {each["name"]: each.get("value", each.get("valueFrom")) for each in self.spec["containers"][0]["env"]}
+        return {
+            variable["name"]: variable.get("value", variable.get("valueFrom"))
+            for variable in self.spec["containers"][0]["env"]
+        }
 
 
 class Objects:
     """What `helm template` made."""
 
     def __init__(self, text: str) -> None:
-        self.all: list[Object] = [one for one in yaml.safe_load_all(text) if one]
+        self.manifests: list[Object] = [manifest for manifest in yaml.safe_load_all(text) if manifest]
 
     def named(self, kind: str, name: str) -> Object:
-        (found,) = [one for one in self.of(kind) if one["metadata"]["name"] == f"{RELEASE}-{name}"]
-        return found
+        (manifest,) = [manifest for manifest in self.of(kind) if manifest["metadata"]["name"] == f"{RELEASE}-{name}"]
+        return manifest
 
     def of(self, kind: str) -> list[Object]:
-        return [one for one in self.all if one["kind"] == kind]
+        return [manifest for manifest in self.manifests if manifest["kind"] == kind]
 
     def pods(self) -> list[Pod]:
         """Every pod of every object: also those of Jobs to be, and that of `helm test`."""
-        return [pod for one in self.all for pod in _pods(one)]
+        return [pod for manifest in self.manifests for pod in _pods(manifest)]
 
     def pod(self, component: str) -> Pod:
         return next(pod for pod in self.pods() if pod.component == component)
@@ -88,9 +91,9 @@ class Helm:
 
     def template(self, values: Path | Mapping[str, Any] | None = None, *, chart: Path = CHART) -> Objects:
         """The objects of a release with these values."""
-        done = self.try_template(values, chart=chart)
-        assert done.returncode == 0, done.stderr
-        return Objects(done.stdout)
+        completed = self.try_template(values, chart=chart)
+        assert completed.returncode == 0, completed.stderr
+        return Objects(completed.stdout)
 
     def try_template(
         self, values: Path | Mapping[str, Any] | None = None, *, chart: Path = CHART, release: str = RELEASE
@@ -100,12 +103,12 @@ class Helm:
     def lint(self, values: Path) -> subprocess.CompletedProcess[str]:
         return self._run("lint", "--strict", CHART, values=values)
 
-    def _run(self, *words: str | Path, values: Path | Mapping[str, Any] | None) -> subprocess.CompletedProcess[str]:
-        given: Sequence[str | Path] = (
+    def _run(self, *arguments: str | Path, values: Path | Mapping[str, Any] | None) -> subprocess.CompletedProcess[str]:
+        values_option: Sequence[str | Path] = (
             () if values is None else ("--values", values if isinstance(values, Path) else "-")
         )
         return subprocess.run(
-            [self._program, *words, "--kube-version", KUBERNETES, *given],
+            [self._program, *arguments, "--kube-version", KUBERNETES, *values_option],
             input=yaml.safe_dump(values) if isinstance(values, Mapping) else None,
             capture_output=True,
             text=True,

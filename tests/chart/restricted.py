@@ -34,30 +34,30 @@ def _of_pod(spec: Mapping[str, Any]) -> Iterator[str]:
         if spec.get(name):
             yield f"{name} is true"
     for volume in spec.get("volumes", []):
-        if kinds := volume.keys() - VOLUMES - {"name"}:
-            yield f"volume {volume['name']} is a {', '.join(kinds)}"
+        if forbidden := volume.keys() - VOLUMES - {"name"}:
+            yield f"volume {volume['name']} is a {', '.join(forbidden)}"
     if spec.get("securityContext", {}).get("sysctls"):
         yield "sysctls are set"
 
 
 def _of_container(container: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[str]:
-    own = container.get("securityContext", {})
-    both = {**spec.get("securityContext", {}), **own}
-    if own.get("privileged"):
+    context = container.get("securityContext", {})
+    effective = {**spec.get("securityContext", {}), **context}
+    if context.get("privileged"):
         yield "privileged is true"
-    if own.get("allowPrivilegeEscalation") is not False:
+    if context.get("allowPrivilegeEscalation") is not False:
         yield "allowPrivilegeEscalation is not false"
-    if "ALL" not in own.get("capabilities", {}).get("drop", []):
+    if "ALL" not in context.get("capabilities", {}).get("drop", []):
         yield "capabilities do not drop ALL"
-    if set(own.get("capabilities", {}).get("add", [])) - {"NET_BIND_SERVICE"}:
+    if set(context.get("capabilities", {}).get("add", [])) - {"NET_BIND_SERVICE"}:
         yield "capabilities are added"
-    if own.get("procMount", "Default") != "Default":
+    if context.get("procMount", "Default") != "Default":
         yield "procMount is not Default"
-    if both.get("runAsNonRoot") is not True:
+    if effective.get("runAsNonRoot") is not True:
         yield "runAsNonRoot is not true"
-    if both.get("runAsUser") == 0:
+    if effective.get("runAsUser") == 0:
         yield "runAsUser is 0"
-    if both.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+    if effective.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
         yield "seccompProfile is neither RuntimeDefault nor Localhost"
     if any(port.get("hostPort") for port in container.get("ports", [])):
         yield "a hostPort is set"

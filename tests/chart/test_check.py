@@ -24,16 +24,16 @@ def check(url: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_it_prints_what_is_served(tmp_path: Path) -> None:
     with searcher(tmp_path) as url:
-        done = check(url)
-    assert done.returncode == 0, done.stderr
-    assert 'ready: {"status": "ready"' in done.stdout
-    assert "index photos: run r1, 4 images" in done.stdout
+        completed = check(url)
+    assert completed.returncode == 0, completed.stderr
+    assert 'ready: {"status": "ready"' in completed.stdout
+    assert "index photos: run r1, 4 images" in completed.stdout
 
 
 def test_a_searcher_that_wants_a_key_is_well(tmp_path: Path) -> None:
     with searcher(tmp_path, api_keys=hashed("key")) as url:
-        done = check(url)
-    assert done.returncode == 0, done.stderr
-    assert 'ready: {"status": "ready"' in done.stdout
-    assert "needs an API key" in done.stdout
-    assert "index photos" not in done.stdout
+        completed = check(url)
+    assert completed.returncode == 0, completed.stderr
+    assert 'ready: {"status": "ready"' in completed.stdout
+    assert "needs an API key" in completed.stdout
+    assert "index photos" not in completed.stdout

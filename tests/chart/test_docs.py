@@ -39,17 +39,17 @@ def test_the_readme_is_what_helm_docs_makes(helm_docs: str, copy: Path) -> None:
 def test_every_value_has_a_sentence() -> None:
     rows = ROW.findall((CHART / "README.md").read_text())
     assert {name for name, sentence in rows if not sentence.endswith(".")} == set()
-    assert {name for name, _ in rows} == set(leaves(yaml.safe_load((CHART / "values.yaml").read_text())))
+    assert {name for name, _ in rows} == set(value_names(yaml.safe_load((CHART / "values.yaml").read_text())))
 
 
-def leaves(values: Mapping[str, Any], path: str = "") -> list[str]:
+def value_names(values: Mapping[str, Any], path: str = "") -> list[str]:
     """The values with a row of their own: each value, and each map that is passed on unchanged."""
-    found = []
+    names = []
     for name, value in values.items():
-        full = f"{path}{name}"
+        full_name = f"{path}{name}"
         unchanged = not value or name in ("resources", "settings", "dashboardLabels")
-        found += leaves(value, f"{full}.") if isinstance(value, dict) and not unchanged else [full]
-    return found
+        names += value_names(value, f"{full_name}.") if isinstance(value, dict) and not unchanged else [full_name]
+    return names
 
 
 def test_the_versions_are_the_projects() -> None:

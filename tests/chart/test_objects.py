@@ -7,31 +7,31 @@ from tests.chart.restricted import violations
 
 PODS = {"plan", "embed", "ingest", "evaluate", "controller", "searcher", "test"}
 DATA = {"storage", "models", "chroma"}
-GIVEN = {"release", "grafana_dashboard"}
+ADDED_LABELS = {"release", "grafana_dashboard"}
 """Labels that the values add, so that Prometheus and Grafana find what is theirs."""
 
 
 def test_everything_is_called_after_the_release(chart: Objects) -> None:
-    for one in chart.all:
-        about = one["metadata"]
-        assert about["name"].startswith(f"{RELEASE}-")
-        if one["kind"].startswith("Cluster"):  # of no namespace, so its name says which
-            about = {**about, "name": about["name"].removesuffix(f"-{NAMESPACE}")}
-            assert about["name"] != one["metadata"]["name"]
+    for manifest in chart.manifests:
+        metadata = manifest["metadata"]
+        assert metadata["name"].startswith(f"{RELEASE}-")
+        if manifest["kind"].startswith("Cluster"):  # of no namespace, so its name says which
+            metadata = {**metadata, "name": metadata["name"].removesuffix(f"-{NAMESPACE}")}
+            assert metadata["name"] != manifest["metadata"]["name"]
         else:
-            assert about["namespace"] == NAMESPACE
-        assert {name: value for name, value in about["labels"].items() if name not in GIVEN} == {
+            assert metadata["namespace"] == NAMESPACE
+        assert {name: value for name, value in metadata["labels"].items() if name not in ADDED_LABELS} == {
             "helm.sh/chart": "imgsearch-0.1.0",
             "app.kubernetes.io/name": "imgsearch",
             "app.kubernetes.io/instance": RELEASE,
-            "app.kubernetes.io/component": about["name"].removeprefix(f"{RELEASE}-"),
+            "app.kubernetes.io/component": metadata["name"].removeprefix(f"{RELEASE}-"),
             "app.kubernetes.io/version": "0.1.0",
             "app.kubernetes.io/managed-by": "Helm",
         }
 
 
 def test_there_is_one_object_of_a_kind_and_name(chart: Objects) -> None:
-    names = [(one["kind"], one["metadata"]["name"]) for one in chart.all]
+    names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in chart.manifests]
     assert sorted(names) == sorted(set(names))
 
 
@@ -112,14 +112,14 @@ def test_every_mount_has_its_volume_and_every_volume_its_mount(chart: Objects) -
 
 
 def test_every_claim_of_a_pod_is_made_or_named_in_the_values(chart: Objects) -> None:
-    made = {claim["metadata"]["name"] for claim in chart.of("PersistentVolumeClaim")}
+    charted = {claim["metadata"]["name"] for claim in chart.of("PersistentVolumeClaim")}
     used = {
         volume["persistentVolumeClaim"]["claimName"]
         for pod in chart.pods()
         for volume in pod.spec.get("volumes", [])
         if "persistentVolumeClaim" in volume and not volume["name"].startswith("source-")
     }
-    assert made <= used
+    assert charted <= used
     # Those of ci/external-store-values.yaml are called as the chart would call its own.
     assert used <= {f"{RELEASE}-{name}" for name in DATA}
 
@@ -131,11 +131,11 @@ def test_claims_outlive_the_release(chart: Objects) -> None:
 
 def test_selectors_choose_the_pods_of_their_component_alone(chart: Objects) -> None:
     for kind in ("Deployment", "StatefulSet", "Service", "PodDisruptionBudget"):
-        for one in chart.of(kind):
-            selector = one["spec"]["selector"]
+        for manifest in chart.of(kind):
+            selector = manifest["spec"]["selector"]
             labels = selector if kind == "Service" else selector["matchLabels"]
             chosen = {pod.component for pod in chart.pods() if labels.items() <= pod.labels.items()}
-            assert chosen == {one["metadata"]["labels"]["app.kubernetes.io/component"]}
+            assert chosen == {manifest["metadata"]["labels"]["app.kubernetes.io/component"]}
 
 
 def test_what_points_to_the_searcher_finds_it(everything: Objects) -> None:

@@ -67,15 +67,15 @@ def test_a_store_elsewhere_takes_the_place_of_the_charts_own(external_store: Obj
     url = "chroma+https://chroma.vectors.example.com"
     assert settings(external_store).store.url == url
     assert external_store.env("searcher")["IMGSEARCH_STORE_URL"] == url
-    assert not [one for one in external_store.all if "chroma" in one["metadata"]["name"]]
+    assert not [manifest for manifest in external_store.manifests if "chroma" in manifest["metadata"]["name"]]
 
 
 def test_there_is_a_pod_template_for_each_stage_the_controller_and_evaluations(chart: Objects) -> None:
-    found = {one["metadata"]["name"]: one["template"] for one in chart.of("PodTemplate")}
+    templates = {manifest["metadata"]["name"]: manifest["template"] for manifest in chart.of("PodTemplate")}
     stages = [*map(str, Stage), "controller", "evaluate"]
-    assert sorted(found) == sorted(f"{RELEASE}-{stage}" for stage in stages)
+    assert sorted(templates) == sorted(f"{RELEASE}-{stage}" for stage in stages)
     for stage in stages:
-        template = found[f"{RELEASE}-{stage}"]
+        template = templates[f"{RELEASE}-{stage}"]
         assert template["metadata"]["labels"]["app.kubernetes.io/component"] == stage
         assert template["spec"]["containers"][0]["name"] == stage
         assert template["spec"]["restartPolicy"] == "Never"
@@ -85,8 +85,8 @@ def test_what_a_template_sets_is_no_setting_of_a_run(chart: Objects) -> None:
     """The run's own come from the controller, which would overwrite them."""
     for stage in (*map(str, Stage), "controller"):
         env = chart.env(stage)
-        ours = {name: value for name, value in env.items() if name.startswith("IMGSEARCH_")}
-        assert Settings.from_env(ours).metrics.port == (None if stage == "plan" else 9090)
+        variables = {name: value for name, value in env.items() if name.startswith("IMGSEARCH_")}
+        assert Settings.from_env(variables).metrics.port == (None if stage == "plan" else 9090)
         assert env["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
         assert env["HOME"] == env["TMPDIR"] == "/tmp"
 
@@ -139,8 +139,8 @@ def test_sources_are_mounted_read_only_where_images_are_read(everything: Objects
 
 
 def test_the_hubs_token_goes_to_who_reads_from_the_hub(everything: Objects) -> None:
-    told = {pod.component for pod in everything.pods() if "HF_TOKEN" in pod.env}
-    assert told == {"plan", "embed", "searcher", "evaluate"}
+    components = {pod.component for pod in everything.pods() if "HF_TOKEN" in pod.env}
+    assert components == {"plan", "embed", "searcher", "evaluate"}
     assert everything.env("embed")["HF_TOKEN"] == {"secretKeyRef": {"name": "hub-token", "key": "HF_TOKEN"}}
 
 
@@ -160,7 +160,10 @@ def terms(chart: Objects) -> list[set[str]]:
     """The alternatives of the node affinity, each as its expressions."""
     affinity = chart.pod("embed").spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     return [
-        {f"{each['key']} {each['operator']} {','.join(each['values'])}" for each in term["matchExpressions"]}
+        {
+            f"{expression['key']} {expression['operator']} {','.join(expression['values'])}"
+            for expression in term["matchExpressions"]
+        }
         for term in affinity["nodeSelectorTerms"]
     ]
 
@@ -179,7 +182,9 @@ def test_a_gpu_is_a_limit_a_toleration_and_an_affinity(helm: Helm) -> None:
 def test_required_spot_nodes_are_those_of_any_cloud(everything: Objects) -> None:
     accelerators = "cloud.google.com/gke-accelerator In nvidia-l4,nvidia-tesla-t4"
     assert terms(everything) == [{f"{key} In {value}", accelerators} for key, value in SPOT.items()]
-    tolerated = {(each["key"], each.get("value")) for each in everything.pod("embed").spec["tolerations"]}
+    tolerated = {
+        (toleration["key"], toleration.get("value")) for toleration in everything.pod("embed").spec["tolerations"]
+    }
     assert tolerated == {("team", None), ("nvidia.com/gpu", None), *SPOT.items()}
 
 
@@ -190,31 +195,31 @@ def test_avoided_spot_nodes_have_the_label_of_no_cloud(helm: Helm) -> None:
 
 
 def test_preferred_spot_nodes_are_tolerated_too_and_other_affinity_stays(helm: Helm) -> None:
-    mine: dict[str, Any] = {"preferredDuringSchedulingIgnoredDuringExecution": []}
-    chart = helm.template({"embed": {"spot": "prefer", "affinity": {"podAntiAffinity": mine}}})
+    pod_anti_affinity: dict[str, Any] = {"preferredDuringSchedulingIgnoredDuringExecution": []}
+    chart = helm.template({"embed": {"spot": "prefer", "affinity": {"podAntiAffinity": pod_anti_affinity}}})
     affinity = chart.pod("embed").spec["affinity"]
     preferred = affinity["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
-    assert [each["preference"]["matchExpressions"][0]["key"] for each in preferred] == [*SPOT]
-    assert affinity["podAntiAffinity"] == mine
-    assert {each["key"] for each in chart.pod("embed").spec["tolerations"]} == {*SPOT}
+    assert [entry["preference"]["matchExpressions"][0]["key"] for entry in preferred] == [*SPOT]
+    assert affinity["podAntiAffinity"] == pod_anti_affinity
+    assert {entry["key"] for entry in chart.pod("embed").spec["tolerations"]} == {*SPOT}
 
 
 @pytest.mark.parametrize("component", ["plan", "embed", "ingest", "evaluate", "controller", "searcher", "chroma"])
 def test_each_pod_goes_where_the_values_say(helm: Helm, component: str) -> None:
-    told: dict[str, Any] = {
+    placement: dict[str, Any] = {
         "nodeSelector": {"pool": "a"},
         "tolerations": [{"key": "pool", "operator": "Exists"}],
         "affinity": {"podAffinity": {}},
         "priorityClassName": "high",
         "resources": {"requests": {"cpu": "3"}},
     }
-    chart = helm.template({component: told | {"podAnnotations": {"note": "here"}}})
+    chart = helm.template({component: placement | {"podAnnotations": {"note": "here"}}})
     spec = chart.pod(component).spec
     for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
-        assert spec[name] == told[name]
+        assert spec[name] == placement[name]
     assert spec["containers"][0]["resources"]["requests"]["cpu"] == "3"
     assert {pod.component for pod in chart.pods() if pod.spec.get("priorityClassName")} == {component}
-    assert [one for one in chart.all if "note: here" in str(one).replace("'", "")]
+    assert [manifest for manifest in chart.manifests if "note: here" in str(manifest).replace("'", "")]
 
 
 def test_only_embedding_gets_the_gpus_runtime(helm: Helm) -> None:
@@ -250,7 +255,7 @@ def test_the_controller_may_do_what_it_does_and_no_more(default: Objects) -> Non
     ]
     (subject,) = default.named("RoleBinding", "controller")["subjects"]
     assert subject["name"] == default.pod("controller").spec["serviceAccountName"]
-    assert not {one["kind"] for one in default.all} & {"ClusterRole", "ClusterRoleBinding"}
+    assert not {manifest["kind"] for manifest in default.manifests} & {"ClusterRole", "ClusterRoleBinding"}
 
 
 def test_the_controller_lists_nodes_and_pods_everywhere_where_it_is_let(everything: Objects) -> None:

@@ -30,7 +30,7 @@ def test_a_pod_that_keeps_the_rules_has_no_violation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "violation"),
     [
         (pod(hostNetwork=True), "hostNetwork is true"),
         (pod(volumes=[{"name": "node", "hostPath": {"path": "/"}}]), "volume node is a hostPath"),
@@ -49,5 +49,5 @@ def test_a_pod_that_keeps_the_rules_has_no_violation() -> None:
          "one: allowPrivilegeEscalation is not false"),
     ],
 )  # fmt: skip
-def test_a_pod_that_breaks_one_has_it_named(spec: dict[str, Any], said: str) -> None:
-    assert violations(spec) == [said]
+def test_a_pod_that_breaks_one_has_it_named(spec: dict[str, Any], violation: str) -> None:
+    assert violations(spec) == [violation]

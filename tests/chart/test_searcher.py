@@ -43,14 +43,14 @@ def test_the_api_keys_come_from_their_secret(default: Objects, everything: Objec
 
 
 def test_settings_may_be_words(helm: Helm) -> None:
-    words = {
+    values = {
         "rateLimit": "20/second",
         "corsOrigins": "https://a.example.com,https://b.example.com",
         "urlAllow": "*.a&b",
     }
-    chart = helm.template({"searcher": {"settings": words}})
+    chart = helm.template({"searcher": {"settings": values}})
     limits = settings(chart)
-    assert (limits.rate_limit, limits.cors_origins, limits.url_allow) == tuple(words.values())
+    assert (limits.rate_limit, limits.cors_origins, limits.url_allow) == tuple(values.values())
 
 
 def test_there_is_time_to_linger_and_to_drain(chart: Objects) -> None:
@@ -73,8 +73,8 @@ def test_the_searchers_probes_mean_something(default: Objects) -> None:
         "liveness": "/healthz",
         "readiness": "/readyz",
     }
-    start = container["startupProbe"]
-    assert start["periodSeconds"] * start["failureThreshold"] == 300
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 300
 
 
 def test_an_autoscaled_deployment_has_no_replicas_of_its_own(default: Objects, everything: Objects) -> None:
@@ -92,25 +92,28 @@ def test_an_autoscaled_deployment_has_no_replicas_of_its_own(default: Objects, e
 def test_a_disruption_budget_is_for_more_than_one_pod(helm: Helm, default: Objects, external_store: Objects) -> None:
     assert default.of("PodDisruptionBudget") == []
     assert external_store.named("PodDisruptionBudget", "searcher")["spec"]["maxUnavailable"] == 1
-    off = helm.template({"searcher": {"replicas": 3, "pdb": {"enabled": False}}})
-    assert off.of("PodDisruptionBudget") == []
+    disabled = helm.template({"searcher": {"replicas": 3, "pdb": {"enabled": False}}})
+    assert disabled.of("PodDisruptionBudget") == []
     scaled = helm.template({"searcher": {"autoscaling": {"enabled": True, "maxReplicas": 1}}})
     assert scaled.of("PodDisruptionBudget") == []
 
 
 def test_pods_are_spread_where_possible(helm: Helm, default: Objects) -> None:
     spread = searcher(default)["template"]["spec"]["topologySpreadConstraints"]
-    assert [each["topologyKey"] for each in spread] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
-    assert {each["whenUnsatisfiable"] for each in spread} == {"ScheduleAnyway"}
-    nowhere = helm.template({"searcher": {"topologyKeys": []}})
-    assert "topologySpreadConstraints" not in searcher(nowhere)["template"]["spec"]
+    assert [constraint["topologyKey"] for constraint in spread] == [
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    ]
+    assert {constraint["whenUnsatisfiable"] for constraint in spread} == {"ScheduleAnyway"}
+    unspread = helm.template({"searcher": {"topologyKeys": []}})
+    assert "topologySpreadConstraints" not in searcher(unspread)["template"]["spec"]
 
 
 def test_tls_is_the_secret_of_the_host(everything: Objects, helm: Helm) -> None:
     spec = everything.named("Ingress", "searcher")["spec"]
     assert spec["tls"] == [{"hosts": ["search.example.com"], "secretName": "search-tls"}]
-    plain = helm.template({"searcher": {"ingress": {"enabled": True, "host": "a.example.com"}}})
-    assert "tls" not in plain.named("Ingress", "searcher")["spec"]
+    without_tls = helm.template({"searcher": {"ingress": {"enabled": True, "host": "a.example.com"}}})
+    assert "tls" not in without_tls.named("Ingress", "searcher")["spec"]
 
 
 def test_chroma_is_one_writer_on_one_volume(default: Objects) -> None:

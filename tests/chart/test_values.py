@@ -33,11 +33,11 @@ def subschemas(schema: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, 
     if isinstance(schema, dict):
         if "type" in schema or "properties" in schema:
             yield path, schema
-        for name, inner in schema.items():
-            yield from subschemas(inner, f"{path}/{name}")
+        for name, subschema in schema.items():
+            yield from subschemas(subschema, f"{path}/{name}")
     elif isinstance(schema, list):
-        for number, inner in enumerate(schema):
-            yield from subschemas(inner, f"{path}/{number}")
+        for number, subschema in enumerate(schema):
+            yield from subschemas(subschema, f"{path}/{number}")
 
 
 def disagreements(values: Mapping[str, Any], schema: Mapping[str, Any], path: str = "") -> Iterator[str]:
@@ -48,13 +48,13 @@ def disagreements(values: Mapping[str, Any], schema: Mapping[str, Any], path: st
     for name in (values.keys() ^ allowed.keys()) - {"global"}:
         yield f"{path}.{name}"
     for name in values.keys() & allowed.keys():
-        here = f"{path}.{name}".lstrip(".")
+        full_name = f"{path}.{name}".lstrip(".")
         if (name in deref(schema).get("required", [])) is (values[name] is None):
             nullable = "null" in deref(allowed[name]).get("type", [])
             if not nullable:
-                yield f"{here} (required)"
+                yield f"{full_name} (required)"
         if isinstance(values[name], dict):
-            yield from disagreements(values[name], allowed[name], here)
+            yield from disagreements(values[name], allowed[name], full_name)
 
 
 def test_the_values_and_the_schema_know_the_same_keys() -> None:
@@ -78,23 +78,23 @@ def test_the_schema_takes_no_key_that_it_does_not_know() -> None:
 
 
 @pytest.mark.parametrize(
-    ("component", "settings", "others"),
+    ("component", "settings", "left_out"),
     [
         # Its address and its keys come from the chart itself.
         ("searcher", SearchSettings, {"host", "port", "api_keys"}),
         ("embed", EmbedSettings, set()),
     ],
 )
-def test_the_schema_has_the_settings_of_the_programs(component: str, settings: type, others: set[str]) -> None:
-    there = SCHEMA["properties"][component]["properties"]["settings"]["properties"]
-    known = {spec.name for spec in dataclasses.fields(settings)} - others
-    assert {re.sub("([A-Z])", r"_\1", name).lower() for name in there} == known
+def test_the_schema_has_the_settings_of_the_programs(component: str, settings: type, left_out: set[str]) -> None:
+    schema = SCHEMA["properties"][component]["properties"]["settings"]["properties"]
+    names = {spec.name for spec in dataclasses.fields(settings)} - left_out
+    assert {re.sub("([A-Z])", r"_\1", name).lower() for name in schema} == names
 
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
 def test_the_chart_passes_the_strict_lint(helm: Helm, values: Path) -> None:
-    done = helm.lint(values)
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = helm.lint(values)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 def test_there_are_twenty_wrong_values_and_more() -> None:
@@ -104,16 +104,16 @@ def test_there_are_twenty_wrong_values_and_more() -> None:
 @pytest.mark.parametrize("values", WRONG, ids=lambda path: path.stem)
 def test_a_wrong_value_is_refused_by_its_name(helm: Helm, values: Path) -> None:
     """The first line of each file is what the refusal must say."""
-    said = values.read_text().splitlines()[0].removeprefix("# ")
-    done = helm.try_template(values)
-    assert done.returncode != 0, "it was taken"
-    assert said in done.stderr
+    sentence = values.read_text().splitlines()[0].removeprefix("# ")
+    completed = helm.try_template(values)
+    assert completed.returncode != 0, "it was taken"
+    assert sentence in completed.stderr
 
 
 def test_a_release_name_that_is_too_long_for_its_jobs_is_refused(helm: Helm) -> None:
     assert helm.try_template(release="a" * 40).returncode == 0
-    refused = helm.try_template(release="a" * 41)
-    assert f'the release name "{"a" * 41}" is too long' in refused.stderr
+    completed = helm.try_template(release="a" * 41)
+    assert f'the release name "{"a" * 41}" is too long' in completed.stderr
 
 
 def test_the_chart_can_be_a_part_of_another(helm: Helm, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from imgsearch.sources import open_source
 from tests.cluster.inspector import Inspector
 from tests.cluster.load import pod
 from tests.cluster.times import Stopwatch, Times
-from tests.cluster.world import World, serves, until
+from tests.cluster.world import World, serves, wait_until
 from tests.conftest import COCO128, ROOT
 
 REGISTRY = os.environ.get("IMGSEARCH_TEST_REGISTRY", "localhost")
@@ -46,8 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "values" in metafunc.fixturenames:
-        kind = "gpu" if metafunc.definition.get_closest_marker("gpu_node") else "cpu"
-        metafunc.parametrize("values", [kind], indirect=True, scope="session")
+        hardware = "gpu" if metafunc.definition.get_closest_marker("gpu_node") else "cpu"
+        metafunc.parametrize("values", [hardware], indirect=True, scope="session")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -74,34 +74,34 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByKind:
 def values(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Values of the release under test. It embeds on GPUs for the tests that have the GPU node to themselves, and
     without GPUs for all others, so that both kinds of tests can run at the same time."""
-    read: dict[str, Any] = yaml.safe_load(VALUES.read_text().replace("REGISTRY", REGISTRY))
+    document: dict[str, Any] = yaml.safe_load(VALUES.read_text().replace("REGISTRY", REGISTRY))
     if request.param == "cpu":
-        del read["embed"]["gpu"]
-    return read
+        del document["embed"]["gpu"]
+    return document
 
 
 @pytest.fixture(scope="session")
 def world(values: dict[str, Any]) -> Iterator[World]:
     """The release installed in a namespace of its own; no run yet."""
-    kind = "gpu" if "gpu" in values["embed"] else "cpu"
-    made = World(f"imgsearch-test-{kind}-{int(time.time()) % 100_000}")
-    made.kubectl("create", "namespace", made.namespace)
+    hardware = "gpu" if "gpu" in values["embed"] else "cpu"
+    new_world = World(f"imgsearch-test-{hardware}-{int(time.time()) % 100_000}")
+    new_world.kubectl("create", "namespace", new_world.namespace)
     try:
-        made.kubectl("label", "namespace", made.namespace, "pod-security.kubernetes.io/enforce=restricted")
-        made.apply(DENY, claim("photos"), claim("models"))
-        fill(made)
-        made.install(values)
-        yield made
+        new_world.kubectl("label", "namespace", new_world.namespace, "pod-security.kubernetes.io/enforce=restricted")
+        new_world.apply(DENY, claim("photos"), claim("models"))
+        fill(new_world)
+        new_world.install(values)
+        yield new_world
     finally:
-        made.kubectl("delete", "namespace", made.namespace, "--wait=false", check=False)
+        new_world.kubectl("delete", "namespace", new_world.namespace, "--wait=false", check=False)
 
 
 @pytest.fixture(scope="session")
 def times(request: pytest.FixtureRequest) -> Iterator[Times]:
-    noted = Times()
-    yield noted
+    timings = Times()
+    yield timings
     if request.config.getoption("--save-times"):
-        noted.save()
+        timings.save()
 
 
 @pytest.fixture(scope="session")
@@ -113,16 +113,16 @@ def inspector(world: World) -> Inspector:
 def indexed(world: World, values: dict[str, Any], photos: int, times: Times) -> str:
     """The id of a run of 4 shards, published as `photos`."""
     watch = Stopwatch()
-    done = world.controller("run-pipeline", FEW, "--run", "first", "--shard-size", str(-(-photos // 4)))
-    taken = watch.seconds
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "searchable" in done.stdout
+    completed = world.controller("run-pipeline", FEW, "--run", "first", "--shard-size", str(-(-photos // 4)))
+    seconds = watch.seconds
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "searchable" in completed.stdout
     stages = world.ask("status", "first")["stages"]
     jobs = sum(_seconds(stage["started"], stage["finished"]) for stage in stages)
     if "gpu" in values["embed"]:  # one row, also where one process has both kinds
-        times.note("the controller's share of a run of 4 shards", "s", taken - jobs)
+        times.note("the controller's share of a run of 4 shards", "s", seconds - jobs)
     with world.searcher() as client:
-        until(lambda: serves(client, "photos", "first"), "the searcher has loaded the model")
+        wait_until(lambda: serves(client, "photos", "first"), "the searcher has loaded the model")
     return "first"
 
 
@@ -153,12 +153,12 @@ def in_bucket(
     world: World, values: Mapping[str, Any], release: str, uri: str, policy: Mapping[str, Any] | None = None
 ) -> Iterator[World]:
     """Another release in the namespace, which keeps its runs at `uri` in the bucket; `policy` opens its network."""
-    made = World(world.namespace, release)
+    bucket_world = World(world.namespace, release)
     secret = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    words = [f"--from-literal={name}={value}" for name, value in secret.items()]
-    made.kubectl("create", "secret", "generic", release, *words)
+    literals = [f"--from-literal={name}={value}" for name, value in secret.items()]
+    bucket_world.kubectl("create", "secret", "generic", release, *literals)
     endpoint = os.environ["AWS_ENDPOINT_URL"]
-    made.install(
+    bucket_world.install(
         {
             **values,
             "sources": [],
@@ -170,8 +170,8 @@ def in_bucket(
             "networkPolicy": {"egressPorts": [443, 80, urlsplit(endpoint).port], **(policy or {})},
         }
     )
-    yield made
-    made.helm("uninstall", made.release, "--wait")
+    yield bucket_world
+    bucket_world.helm("uninstall", bucket_world.release, "--wait")
 
 
 def fill(world: World) -> None:
@@ -226,5 +226,5 @@ FILLER["spec"]["containers"][0]["volumeMounts"] = [
 ]
 
 
-def _seconds(started: str, finished: str) -> float:
-    return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
+def _seconds(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

@@ -39,9 +39,9 @@ class Api:
             f"{self._url}/{kind}?{urllib.parse.urlencode({'labelSelector': selector})}",
             headers={"Authorization": f"Bearer {token}"},
         )
-        with urllib.request.urlopen(request, context=self._trust, timeout=10) as answer:
-            found: list[Object] = json.load(answer)["items"]
-            return found
+        with urllib.request.urlopen(request, context=self._trust, timeout=10) as response:
+            items: list[Object] = json.load(response)["items"]
+            return items
 
 
 def pods(api: Api, selector: str) -> Iterator[Object]:
@@ -55,38 +55,40 @@ def pods(api: Api, selector: str) -> Iterator[Object]:
 
 def endpoints(api: Api, selector: str) -> Iterator[Object]:
     """A target for each address of each port of a Service, as the role `endpoints`."""
-    known = {pod["metadata"]["name"]: pod for pod in api.list("pods")}
-    for one in api.list("endpoints", selector):
-        about = {"namespace": api.namespace, "service_name": one["metadata"]["name"]}
-        for subset in one.get("subsets", []):
+    pods = {pod["metadata"]["name"]: pod for pod in api.list("pods")}
+    for endpoints_object in api.list("endpoints", selector):
+        labels = {"namespace": api.namespace, "service_name": endpoints_object["metadata"]["name"]}
+        for subset in endpoints_object.get("subsets", []):
             for address in subset.get("addresses", []) + subset.get("notReadyAddresses", []):
-                pod = known[address["targetRef"]["name"]]
+                pod = pods[address["targetRef"]["name"]]
                 for port in subset["ports"]:
-                    of_pod = next(
-                        _of_pod(pod, container, each)
+                    pod_labels = next(
+                        _of_pod(pod, container, pod_port)
                         for container in pod["spec"]["containers"]
-                        for each in container.get("ports", [])
-                        if each["containerPort"] == port["port"]
+                        for pod_port in container.get("ports", [])
+                        if pod_port["containerPort"] == port["port"]
                     )
-                    yield target(address["ip"], port["port"], {**of_pod, **about, "endpoint_port_name": port["name"]})
+                    yield target(
+                        address["ip"], port["port"], {**pod_labels, **labels, "endpoint_port_name": port["name"]}
+                    )
 
 
-def target(ip: str, port: int, about: dict[str, str]) -> Object:
+def target(ip: str, port: int, labels: dict[str, str]) -> Object:
     return {
         "targets": [f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"],
-        "labels": {META + name: value for name, value in about.items()},
+        "labels": {META + name: value for name, value in labels.items()},
     }
 
 
 def _of_pod(pod: Object, container: Object, port: Object) -> dict[str, str]:
-    about = pod["metadata"]
+    metadata = pod["metadata"]
     return {
-        "namespace": about["namespace"],
-        "pod_name": about["name"],
+        "namespace": metadata["namespace"],
+        "pod_name": metadata["name"],
         "pod_phase": pod["status"]["phase"],
         "pod_container_name": container["name"],
         "pod_container_port_name": port["name"],
-        **{"pod_label_" + re.sub(r"\W", "_", name): value for name, value in about["labels"].items()},
+        **{"pod_label_" + re.sub(r"\W", "_", name): value for name, value in metadata["labels"].items()},
     }
 
 
@@ -99,13 +101,13 @@ def main() -> None:
     while True:
         for kind, selector, file in json.loads(sys.argv[1]):
             try:
-                found = list(ROLES[kind](api, selector))
+                targets = list(ROLES[kind](api, selector))
             except (OSError, KeyError) as error:  # the API is away, or a pod has just come or gone
                 print(f"{kind}: {error!r}", file=sys.stderr, flush=True)
                 continue
-            written = Path(f"{file}.new")
-            written.write_text(json.dumps(found))
-            written.rename(file)
+            new_file = Path(f"{file}.new")
+            new_file.write_text(json.dumps(targets))
+            new_file.rename(file)
         time.sleep(1)
 
 

@@ -21,19 +21,21 @@ class Inspector:
 
     def __init__(self, world: World, image: str) -> None:
         self._world = world
-        made = pod("inspector", image, ["sleep", "infinity"], labels={"app": "inspector"})
-        made["spec"]["volumes"] = [{"name": "storage", "persistentVolumeClaim": {"claimName": f"{RELEASE}-storage"}}]
-        made["spec"]["containers"][0]["volumeMounts"] = [{"name": "storage", "mountPath": "/storage"}]
-        world.apply(made)
+        manifest = pod("inspector", image, ["sleep", "infinity"], labels={"app": "inspector"})
+        manifest["spec"]["volumes"] = [
+            {"name": "storage", "persistentVolumeClaim": {"claimName": f"{RELEASE}-storage"}}
+        ]
+        manifest["spec"]["containers"][0]["volumeMounts"] = [{"name": "storage", "mountPath": "/storage"}]
+        world.apply(manifest)
         world.kubectl("wait", "--for=condition=Ready", "pod/inspector", "--timeout=120s")
 
     def files(self, run: str) -> dict[str, int]:
         """Paths below the run's folder, with when they were written (ns)."""
-        found = json.loads(self._world.python("inspector", LIST))
-        return {name.removeprefix(f"{run}/"): written for name, written in found.items() if name.startswith(f"{run}/")}
+        times = json.loads(self._world.python("inspector", LIST))
+        return {name.removeprefix(f"{run}/"): time for name, time in times.items() if name.startswith(f"{run}/")}
 
     def parts(self, run: str) -> dict[str, int]:
-        return {name: written for name, written in self.files(run).items() if "/part-" in name}
+        return {name: time for name, time in self.files(run).items() if "/part-" in name}
 
     def half_done(self, run: str) -> set[str]:
         """Shards with a part and without their done.json."""
@@ -42,7 +44,7 @@ class Inspector:
             if name.startswith("shards/"):
                 _, shard, file = name.split("/")
                 shards[shard].add(file.split("-")[0])
-        return {shard for shard, kinds in shards.items() if "part" in kinds and "done.json" not in kinds}
+        return {shard for shard, files in shards.items() if "part" in files and "done.json" not in files}
 
     def overwrite(self, name: str, content: bytes) -> bytes:
         """Replaces a file of the runs; returns what was in it."""

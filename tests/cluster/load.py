@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.cluster.world import RELEASE, World, until
+from tests.cluster.world import RELEASE, World, wait_until
 
 SCRIPT = """
 import itertools, json, socket, sys, threading, time, urllib.error, urllib.parse, urllib.request
@@ -57,19 +57,19 @@ class Load:
         """`pause`: seconds between two searches of a client."""
         self._world = world
         self._name = f"load-{clients}"
-        words = ["python", "-c", SCRIPT, f"http://{RELEASE}-searcher", key, str(clients)]
-        words += ["cached" if cached else "", str(pause)]
-        self._pod = pod(self._name, image, words, labels={"app": "load"})
+        command = ["python", "-c", SCRIPT, f"http://{RELEASE}-searcher", key, str(clients)]
+        command += ["cached" if cached else "", str(pause)]
+        self._pod = pod(self._name, image, command, labels={"app": "load"})
 
     def __enter__(self) -> Load:
         self._world.apply(EGRESS, self._pod)
-        self.more()
+        self.wait_for_more()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._world.kubectl("delete", "pod", self._name, "--wait=true", check=False)
 
-    def answers(self) -> list[dict[str, Any]]:
+    def responses(self) -> list[dict[str, Any]]:
         """What was answered so far."""
         return [
             json.loads(line)
@@ -78,12 +78,12 @@ class Load:
         ]
 
     def failures(self) -> list[dict[str, Any]]:
-        return [answer for answer in self.answers() if answer["status"] != 200 or not answer["hits"]]
+        return [response for response in self.responses() if response["status"] != 200 or not response["hits"]]
 
-    def more(self, count: int = 20) -> None:
+    def wait_for_more(self, count: int = 20) -> None:
         """Waits until that many more have been answered."""
-        before = len(self.answers())
-        until(lambda: len(self.answers()) >= before + count, f"{count} more answers", seconds=180)
+        count_before = len(self.responses())
+        wait_until(lambda: len(self.responses()) >= count_before + count, f"{count} more answers", seconds=180)
 
 
 def pod(name: str, image: str, command: list[str], *, labels: dict[str, str]) -> dict[str, Any]:

@@ -65,13 +65,13 @@ class Machine:
         file.write_text(yaml.safe_dump({name: {"user": "root", "identity_file": str(self.key), "hosts": [ADDRESS]}}))
         return file
 
-    def says(self, *words: str) -> list[str]:
+    def says(self, *arguments: str) -> list[str]:
         """The lines that a command prints there."""
-        return self.place.kubectl("exec", NAME, "--", *words).splitlines()
+        return self.place.kubectl("exec", NAME, "--", *arguments).splitlines()
 
 
 @contextmanager
-def running(place: World, image: str, node: str, folder: Path) -> Iterator[Machine]:
+def running_machine(place: World, image: str, node: str, folder: Path) -> Iterator[Machine]:
     """A machine on a node that has `image`, in a namespace that Pod Security does not restrict. What this side needs of
     it is in `folder`: `ssh` knows neither the settings nor the known hosts of whoever runs the tests."""
     key = folder / "id"
@@ -83,18 +83,18 @@ def running(place: World, image: str, node: str, folder: Path) -> Iterator[Machi
         "k3s-uninstall.sh": UNINSTALL,
         "k3s.yaml": yaml.safe_dump({**yaml.safe_load(K3S), "users": [{"name": "default", "user": admin(place)}]}),
     }
-    made = pod(NAME, image, ["sh", "-c", START], labels={"app": NAME})
-    made["spec"] |= {
+    manifest = pod(NAME, image, ["sh", "-c", START], labels={"app": NAME})
+    manifest["spec"] |= {
         "nodeSelector": {"kubernetes.io/hostname": node},
         "tolerations": [{"operator": "Exists"}],
         "volumes": [{"name": "files", "secret": {"secretName": NAME}}],
     }
-    made["spec"]["containers"][0] |= {
+    manifest["spec"]["containers"][0] |= {
         "securityContext": {},
         "volumeMounts": [{"name": "files", "mountPath": "/files"}],
         "startupProbe": {"tcpSocket": {"port": 22}, "periodSeconds": 1, "failureThreshold": 120},
     }
-    place.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "stringData": files}, made)
+    place.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "stringData": files}, manifest)
     place.kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", "--timeout=300s", seconds=310)
     with place.forwarded(f"pod/{NAME}", 22) as url:
         options = {
@@ -102,12 +102,12 @@ def running(place: World, image: str, node: str, folder: Path) -> Iterator[Machi
             "Port": url.rpartition(":")[2],
             "UserKnownHostsFile": folder / "known_hosts",
         }
-        words = " ".join(f"-o {option}={value}" for option, value in options.items())
+        ssh_options = " ".join(f"-o {option}={value}" for option, value in options.items())
         programs = folder / "bin"
         programs.mkdir()
         for name in ("ssh", "scp"):
             program = programs / name
-            program.write_text(f'#!/bin/sh\nexec {shutil.which(name)} -F none {words} "$@"\n')
+            program.write_text(f'#!/bin/sh\nexec {shutil.which(name)} -F none {ssh_options} "$@"\n')
             program.chmod(0o755)
         yield Machine(place, key, programs)
 

@@ -32,21 +32,21 @@ class Prometheus:
 
     def get(self, path: str, **params: str | float) -> Any:
         """What `/api/v1/PATH` answers; raises AssertionError with Prometheus' reason where it refuses."""
-        answer = self._client.get(f"/api/v1/{path}", params=params)
-        assert answer.is_success, f"{params}: {answer.text}"
-        return answer.json()["data"]
+        response = self._client.get(f"/api/v1/{path}", params=params)
+        assert response.is_success, f"{params}: {response.text}"
+        return response.json()["data"]
 
     def now(self, query: str) -> list[dict[str, Any]]:
         """Each series of the answer."""
-        found: list[dict[str, Any]] = self.get("query", query=query)["result"]
-        return found
+        series: list[dict[str, Any]] = self.get("query", query=query)["result"]
+        return series
 
     def ever(self, query: str) -> list[dict[str, Any]]:
         """Each series of the answers since the test began, looked at every second."""
-        found: list[dict[str, Any]] = self.get("query_range", query=query, start=self._begun, end=time.time(), step=1)[
+        series: list[dict[str, Any]] = self.get("query_range", query=query, start=self._begun, end=time.time(), step=1)[
             "result"
         ]
-        return found
+        return series
 
 
 @contextmanager
@@ -68,8 +68,8 @@ def prometheus(world: World, image: str, chart: Sequence[Mapping[str, Any]]) -> 
 
 
 def _objects(image: str, chart: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    monitors = [one for one in chart if one["kind"] in ("ServiceMonitor", "PodMonitor")]
-    (rules,) = [one["spec"] for one in chart if one["kind"] == "PrometheusRule"]
+    monitors = [manifest for manifest in chart if manifest["kind"] in ("ServiceMonitor", "PodMonitor")]
+    (rules,) = [manifest["spec"] for manifest in chart if manifest["kind"] == "PrometheusRule"]
     files = [f"/tmp/targets-{number}.json" for number in range(len(monitors))]
     config = {
         "global": {"evaluation_interval": "5s"},
@@ -79,14 +79,14 @@ def _objects(image: str, chart: Sequence[Mapping[str, Any]]) -> list[dict[str, A
             for monitor, file in zip(monitors, files, strict=True)
         ],
     }
-    wanted = [
+    discoveries = [
         (monitor["kind"], selector_text(monitor["spec"]["selector"]), file)
         for monitor, file in zip(monitors, files, strict=True)
     ]
-    made = pod(NAME, image, ["sh", "-c", RUN, NAME, json.dumps(wanted)], labels={"app": NAME})
-    made["spec"]["serviceAccountName"] = NAME
-    made["spec"]["volumes"] = [{"name": "config", "configMap": {"name": NAME}}]
-    made["spec"]["containers"][0] |= {
+    prometheus_pod = pod(NAME, image, ["sh", "-c", RUN, NAME, json.dumps(discoveries)], labels={"app": NAME})
+    prometheus_pod["spec"]["serviceAccountName"] = NAME
+    prometheus_pod["spec"]["volumes"] = [{"name": "config", "configMap": {"name": NAME}}]
+    prometheus_pod["spec"]["containers"][0] |= {
         "volumeMounts": [{"name": "config", "mountPath": CONFIG}],
         "readinessProbe": {"exec": {"command": ["python", "-c", READY]}, "periodSeconds": 1, "timeoutSeconds": 5},
     }
@@ -112,7 +112,7 @@ def _objects(image: str, chart: Sequence[Mapping[str, Any]]) -> list[dict[str, A
         },
         {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": names, "spec": egress},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": names, "data": texts},
-        made,
+        prometheus_pod,
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.cluster.conftest import CLIENT
 from tests.cluster.load import EGRESS, pod
-from tests.cluster.world import COMPONENT, INSTANCE, NAME, RELEASE, World, until
+from tests.cluster.world import COMPONENT, INSTANCE, NAME, RELEASE, World, wait_until
 
 KNOCK = """
 import socket, sys, time
@@ -38,10 +38,10 @@ def test_the_searcher_wants_its_key(world: World, values: dict[str, Any]) -> Non
     world.install({**values, "searcher": {**values["searcher"], "apiKeys": {"existingSecret": "door"}}})
     try:
         with world.searcher() as client:
-            refused = client.post("/v1/search", json={"text": "a cat"})
-            assert refused.status_code == 401
-            assert refused.headers["content-type"] == "application/problem+json"
-            assert refused.headers["www-authenticate"].startswith("Bearer")
+            response = client.post("/v1/search", json={"text": "a cat"})
+            assert response.status_code == 401
+            assert response.headers["content-type"] == "application/problem+json"
+            assert response.headers["www-authenticate"].startswith("Bearer")
             assert client.get("/readyz").status_code == 200
         with world.searcher(key) as client:
             assert client.post("/v1/search", json={"text": "a cat", "index": "photos"}).status_code in (200, 404)
@@ -50,10 +50,10 @@ def test_the_searcher_wants_its_key(world: World, values: dict[str, Any]) -> Non
 
 
 def test_the_controllers_account_may_do_its_work_and_nothing_else(world: World) -> None:
-    assert may(world, "create", "jobs.batch")
-    assert may(world, "get", "pods", "--subresource=log")
-    assert may(world, "get", f"podtemplates/{RELEASE}-embed")
-    for verb, what in (
+    assert is_allowed(world, "create", "jobs.batch")
+    assert is_allowed(world, "get", "pods", "--subresource=log")
+    assert is_allowed(world, "get", f"podtemplates/{RELEASE}-embed")
+    for verb, resource in (
         ("get", "secrets"),
         ("list", "secrets"),
         ("create", "pods"),
@@ -61,25 +61,25 @@ def test_the_controllers_account_may_do_its_work_and_nothing_else(world: World) 
         ("get", "podtemplates/another"),
         ("get", "configmaps/another"),
     ):
-        assert not may(world, verb, what), f"{verb} {what}"
-    for verb, what in (("list", "jobs.batch"), ("create", "jobs.batch"), ("list", "pods")):
-        assert not may(world, verb, what, namespace="default"), f"{verb} {what} in another namespace"
+        assert not is_allowed(world, verb, resource), f"{verb} {resource}"
+    for verb, resource in (("list", "jobs.batch"), ("create", "jobs.batch"), ("list", "pods")):
+        assert not is_allowed(world, verb, resource, namespace="default"), f"{verb} {resource} in another namespace"
 
 
-def may(world: World, verb: str, what: str, *words: str, namespace: str | None = None) -> bool:
+def is_allowed(world: World, verb: str, resource: str, *arguments: str, namespace: str | None = None) -> bool:
     account = f"system:serviceaccount:{world.namespace}:{RELEASE}-controller"
-    where = ["--namespace", namespace] if namespace else []
-    said = world.kubectl("auth", "can-i", verb, what, "--as", account, *words, *where, check=False)
-    return said.strip().startswith("yes")
+    namespace_option = ["--namespace", namespace] if namespace else []
+    answer = world.kubectl("auth", "can-i", verb, resource, "--as", account, *arguments, *namespace_option, check=False)
+    return answer.strip().startswith("yes")
 
 
 def reaches(world: World, name: str, labels: dict[str, str], *, seconds: int) -> bool:
     """Whether a pod with these labels gets through to Chroma, tried for so long."""
-    words = ["python", "-c", KNOCK, f"{RELEASE}-chroma", "8000", str(seconds)]
-    world.apply(pod(name, CLIENT, words, labels=labels))
+    command = ["python", "-c", KNOCK, f"{RELEASE}-chroma", "8000", str(seconds)]
+    world.apply(pod(name, CLIENT, command, labels=labels))
     try:
-        ended = until(lambda: _phase(world, name), f"pod {name} has ended")
-        return ended == "Succeeded"
+        phase = wait_until(lambda: _phase(world, name), f"pod {name} has ended")
+        return phase == "Succeeded"
     finally:
         world.kubectl("delete", "pod", name)
 

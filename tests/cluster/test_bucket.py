@@ -18,16 +18,18 @@ def bucket_world(world: World, values: dict[str, Any]) -> Iterator[World]:
     """A second release in the namespace, which keeps its runs in the bucket."""
     if not S3:
         pytest.skip("IMGSEARCH_TEST_S3 names no bucket of an S3 server")
-    with in_bucket(world, values, "bucket", f"{S3}/index") as made:
-        yield made
+    with in_bucket(world, values, "bucket", f"{S3}/index") as new_world:
+        yield new_world
 
 
 def test_a_prefix_of_a_bucket_is_indexed_into_a_bucket(bucket_world: World, photos: int) -> None:
     source = Storage(f"{S3}/photos")
     for file in photo_files():
         source.put(file.name, file.read_bytes())
-    done = bucket_world.controller("run-pipeline", f"{S3}/photos", "--run", "s3", "--shard-size", str(-(-photos // 4)))
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = bucket_world.controller(
+        "run-pipeline", f"{S3}/photos", "--run", "s3", "--shard-size", str(-(-photos // 4))
+    )
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     report = bucket_world.ask("report", "s3")
     assert report["images"] + report["bad"] == photos
     assert "runs/s3/report.json" in set(Storage(f"{S3}/index").keys(""))

@@ -9,32 +9,32 @@ import pytest
 from tests.cluster.conftest import CLIENT
 from tests.cluster.inspector import Inspector
 from tests.cluster.load import Load
-from tests.cluster.world import RELEASE, World, command, pause, until
+from tests.cluster.world import RELEASE, World, command, pause, wait_until
 
 SOURCE = "/sources/photos/few"
 MANY = "/sources/photos/many"
 
 
 def test_a_damaged_shard_fails_alone_and_is_mended_alone(world: World, inspector: Inspector, photos: int) -> None:
-    words = ["run-pipeline", SOURCE, "--run", "hurt", "--index", "hurt", "--shard-size", str(-(-photos // 3))]
-    planned = world.controller(*words, "--set", "jobs.parallelism=1", "--detach")
-    assert planned.returncode == 0, planned.stderr
-    until(lambda: "plan.json" in inspector.files("hurt"), "the plan")
-    whole = inspector.overwrite("hurt/plan/00002.parquet", b"no Parquet")
-    until(lambda: ended(world, "hurt", "controller"), "the detached controller's end", seconds=400)
-    again = world.controller(*words)
-    assert again.returncode == 1, again.stdout + again.stderr
-    assert "1 of 3 shards failed; shard 2" in again.stderr
+    arguments = ["run-pipeline", SOURCE, "--run", "hurt", "--index", "hurt", "--shard-size", str(-(-photos // 3))]
+    detached = world.controller(*arguments, "--set", "jobs.parallelism=1", "--detach")
+    assert detached.returncode == 0, detached.stderr
+    wait_until(lambda: "plan.json" in inspector.files("hurt"), "the plan")
+    original = inspector.overwrite("hurt/plan/00002.parquet", b"no Parquet")
+    wait_until(lambda: has_ended(world, "hurt", "controller"), "the detached controller's end", seconds=400)
+    failed = world.controller(*arguments)
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    assert "1 of 3 shards failed; shard 2" in failed.stderr
     status = world.controller("status", "hurt")
     assert "plan/00002.parquet is damaged" in status.stdout
-    done = {name: at for name, at in inspector.files("hurt").items() if name.endswith("done.json")}
-    assert len(done) == 2
-    inspector.overwrite("hurt/plan/00002.parquet", whole)
-    mended = world.controller(*words)
-    assert mended.returncode == 0, mended.stderr
-    after = {name: at for name, at in inspector.files("hurt").items() if name.endswith("done.json")}
-    assert {name: after[name] for name in done} == done
-    assert len(after) == 3
+    times = {name: time for name, time in inspector.files("hurt").items() if name.endswith("done.json")}
+    assert len(times) == 2
+    inspector.overwrite("hurt/plan/00002.parquet", original)
+    repaired = world.controller(*arguments)
+    assert repaired.returncode == 0, repaired.stderr
+    times_after = {name: time for name, time in inspector.files("hurt").items() if name.endswith("done.json")}
+    assert {name: times_after[name] for name in times} == times
+    assert len(times_after) == 3
 
 
 def test_chroma_may_die_while_it_is_filled_and_while_it_is_searched(world: World, indexed: str) -> None:
@@ -42,16 +42,16 @@ def test_chroma_may_die_while_it_is_filled_and_while_it_is_searched(world: World
         world.controlling("run-pipeline", MANY, "--run", "refilled", "--index", "refilled") as process,
         Load(world, CLIENT) as load,
     ):
-        until(lambda: running(world, "refilled", "ingest"), "ingest at work", seconds=400)
+        wait_until(lambda: is_running(world, "refilled", "ingest"), "ingest at work", seconds=400)
         world.kubectl("delete", "pod", f"{RELEASE}-chroma-0", "--grace-period=0", "--force")
-        told, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, told
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
         world.kubectl("wait", "--for=condition=Ready", f"pod/{RELEASE}-chroma-0", "--timeout=120s")
-        recovered = len(load.answers())
-        load.more(50)
+        count = len(load.responses())
+        load.wait_for_more(50)
         # While Chroma was away a search could not be answered: it was refused with a reason, and tried again works.
-        assert [answer for answer in load.answers() if answer["status"] not in (200, 503)] == []
-        assert all(answer["status"] == 200 for answer in load.answers()[recovered + 5 :])
+        assert [response for response in load.responses() if response["status"] not in (200, 503)] == []
+        assert all(response["status"] == 200 for response in load.responses()[count + 5 :])
 
 
 def test_searchers_may_be_killed_one_by_one_under_load(world: World, indexed: str) -> None:
@@ -61,65 +61,65 @@ def test_searchers_may_be_killed_one_by_one_under_load(world: World, indexed: st
         for pod in world.pods("searcher", phase="Running"):
             world.kubectl("delete", "pod", pod["metadata"]["name"])
             world.kubectl("rollout", "status", f"deployment/{RELEASE}-searcher", "--timeout=180s")
-        load.more()
+        load.wait_for_more()
         assert not load.failures()
     world.kubectl("scale", f"deployment/{RELEASE}-searcher", "--replicas=1")
 
 
 @pytest.mark.alone
 def test_the_api_server_may_stop_for_a_while(world: World, photos: int) -> None:
-    words = ["run-pipeline", SOURCE, "--run", "paused", "--index", "paused", "--shard-size", str(-(-photos // 4))]
-    with world.controlling(*words) as process:
-        until(lambda: running(world, "paused", "embed"), "embed at work", seconds=300)
+    arguments = ["run-pipeline", SOURCE, "--run", "paused", "--index", "paused", "--shard-size", str(-(-photos // 4))]
+    with world.controlling(*arguments) as process:
+        wait_until(lambda: is_running(world, "paused", "embed"), "embed at work", seconds=300)
         command("IMGSEARCH_TEST_API_STOP")
         try:
             pause(35)  # longer than a request may take
         finally:
             command("IMGSEARCH_TEST_API_CONT")
-        told, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, told
+        output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
 
 
 @pytest.mark.parametrize("stage", ["plan", "embed", "ingest"])
 def test_a_killed_controller_goes_on_where_it_was(world: World, photos: int, stage: str) -> None:
     run = f"killed-{stage}"
-    words = ["run-pipeline", SOURCE, "--run", run, "--index", "killed", "--shard-size", str(-(-photos // 2))]
-    with world.controlling(*words):
-        until(lambda: world.job(run, stage), f"the {stage} Job", seconds=300)
-    made = world.job(run, stage)
-    done = world.controller(*words)
-    assert done.returncode == 0, done.stderr
-    assert made is not None
+    arguments = ["run-pipeline", SOURCE, "--run", run, "--index", "killed", "--shard-size", str(-(-photos // 2))]
+    with world.controlling(*arguments):
+        wait_until(lambda: world.job(run, stage), f"the {stage} Job", seconds=300)
+    job = world.job(run, stage)
+    completed = world.controller(*arguments)
+    assert completed.returncode == 0, completed.stderr
+    assert job is not None
     now = world.job(run, stage)
     assert now is not None
-    assert now["metadata"]["uid"] == made["metadata"]["uid"]  # taken up, not made anew
+    assert now["metadata"]["uid"] == job["metadata"]["uid"]  # taken up, not made anew
 
 
 def test_two_controllers_on_one_run_do_no_harm(world: World, photos: int) -> None:
-    words = ["run-pipeline", SOURCE, "--run", "twice", "--index", "twice", "--shard-size", str(-(-photos // 2))]
-    with world.controlling(*words) as one, world.controlling(*words) as other:
-        told = [each.communicate(timeout=600)[0] for each in (one, other)]
-    assert (one.returncode, other.returncode) == (0, 0), told
+    arguments = ["run-pipeline", SOURCE, "--run", "twice", "--index", "twice", "--shard-size", str(-(-photos // 2))]
+    with world.controlling(*arguments) as first, world.controlling(*arguments) as second:
+        outputs = [process.communicate(timeout=600)[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), outputs
     report = world.ask("report", "twice")
     assert report["images"] + report["bad"] == photos
 
 
 def test_cleanup_removes_jobs_and_on_request_the_data(world: World, inspector: Inspector, photos: int) -> None:
     world.controller("run-pipeline", SOURCE, "--run", "old", "--index", "gone")
-    done = world.controller("cleanup", "old")
-    assert done.returncode == 0, done.stderr
+    completed = world.controller("cleanup", "old")
+    assert completed.returncode == 0, completed.stderr
     assert world.job("old", "embed") is None
     assert inspector.files("old")
-    refused = world.controller("cleanup", "old", "--data")
-    assert refused.returncode == 2
-    assert re.search(r"serves|needed", refused.stderr)
+    failed = world.controller("cleanup", "old", "--data")
+    assert failed.returncode == 2
+    assert re.search(r"serves|needed", failed.stderr)
 
 
-def running(world: World, run: str, stage: str) -> bool:
+def is_running(world: World, run: str, stage: str) -> bool:
     job = world.job(run, stage)
     return bool(job and job["status"].get("ready", 0))
 
 
-def ended(world: World, run: str, component: str) -> bool:
+def has_ended(world: World, run: str, component: str) -> bool:
     job = world.job(run, component)
     return bool(job and any(c["status"] == "True" for c in job["status"].get("conditions", [])))

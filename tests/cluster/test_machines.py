@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from tests.cluster.conftest import FEW, REGISTRY
-from tests.cluster.machine import Machine, running
+from tests.cluster.machine import Machine, running_machine
 from tests.cluster.test_pools import SKY
-from tests.cluster.world import World, stored
+from tests.cluster.world import World, stored_ids
 from tests.skypilot.cluster import kubeconfig
 
 IMAGE = f"{REGISTRY}/imgsearch-sky:0.1.0"
@@ -30,8 +30,8 @@ def machine(world: World, gpu_node: str, tmp_path: Path) -> Iterator[Machine]:
     place = World(f"{world.namespace}-machines")
     place.kubectl("create", "namespace", place.namespace)
     try:
-        with running(place, IMAGE, gpu_node, tmp_path) as made:
-            yield made
+        with running_machine(place, IMAGE, gpu_node, tmp_path) as new_machine:
+            yield new_machine
     finally:
         place.kubectl("delete", "namespace", place.namespace, "--wait=false", check=False)
 
@@ -52,44 +52,44 @@ def desk(world: World, machine: Machine, config: Path, tmp_path: Path) -> World:
 def test_a_pool_of_machines_is_made_runs_a_pipeline_and_is_taken_down(
     world: World, desk: World, machine: Machine, config: Path, indexed: str, photos: int, tmp_path: Path
 ) -> None:
-    before = read(config)
-    up = ("pools", "up", "garage", "--file", str(machine.pool(tmp_path / "machines.yaml", "garage")))
-    made = desk.controller(*up)
-    assert made.returncode == 0, made.stderr
-    assert made.stdout.strip() == "pool garage is ready: --pool garage, or --context ssh-garage"
-    assert "SkyPilot installs Kubernetes on " in made.stderr
-    assert [context["name"] for context in read(config)["contexts"]] == ["work", "ssh-garage"]
-    assert read(config)["current-context"] == "work"
-    again = desk.controller(*up)
-    assert (again.returncode, again.stdout, again.stderr) == (0, made.stdout, "")
+    kubeconfig = read_kubeconfig(config)
+    command = ("pools", "up", "garage", "--file", str(machine.pool(tmp_path / "machines.yaml", "garage")))
+    first = desk.controller(*command)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.strip() == "pool garage is ready: --pool garage, or --context ssh-garage"
+    assert "SkyPilot installs Kubernetes on " in first.stderr
+    assert [context["name"] for context in read_kubeconfig(config)["contexts"]] == ["work", "ssh-garage"]
+    assert read_kubeconfig(config)["current-context"] == "work"
+    second = desk.controller(*command)
+    assert (second.returncode, second.stdout, second.stderr) == (0, first.stdout, "")
 
     assert [row["gpus"] for row in desk.ask("pools", "--pool", "garage") if row["accelerator"] == "L4"] == [2]
-    words = ("--run", "machines", "--index", "machines", "--shard-size", str(-(-photos // SHARDS)))
-    done = desk.controller("run-pipeline", FEW, *words, "--pool", "garage", "--accelerator", "L4:1")
-    assert done.returncode == 0, done.stderr
+    options = ("--run", "machines", "--index", "machines", "--shard-size", str(-(-photos // SHARDS)))
+    completed = desk.controller("run-pipeline", FEW, *options, "--pool", "garage", "--accelerator", "L4:1")
+    assert completed.returncode == 0, completed.stderr
     job = world.job("machines", "embed")
     assert job is not None
     assert job["spec"]["completions"] == SHARDS
-    assert stored(world, "machines", "machines") == stored(world, "photos", indexed)
+    assert stored_ids(world, "machines", "machines") == stored_ids(world, "photos", indexed)
 
-    tunnel = urlsplit(read(config)["clusters"][-1]["cluster"]["server"])
+    tunnel = urlsplit(read_kubeconfig(config)["clusters"][-1]["cluster"]["server"])
     assert listens(tunnel.port)
     assert "k3s-server" in machine.says("ps", "-eo", "comm=")
-    down = desk.controller("pools", "down", "garage", "--yes")
-    assert down.returncode == 0, down.stderr
-    assert down.stdout.strip() == "deleted pool garage"
-    assert read(config) == before
+    removed = desk.controller("pools", "down", "garage", "--yes")
+    assert removed.returncode == 0, removed.stderr
+    assert removed.stdout.strip() == "deleted pool garage"
+    assert read_kubeconfig(config) == kubeconfig
     assert not listens(tunnel.port)
     assert "k3s-server" not in machine.says("ps", "-eo", "comm=")
     assert "/etc/rancher" not in machine.says("find", "/etc", "-maxdepth", "1")
-    nowhere = desk.controller("pools", "--pool", "garage")
-    assert nowhere.returncode == 2
-    assert "has no context garage" in nowhere.stderr
+    failed = desk.controller("pools", "--pool", "garage")
+    assert failed.returncode == 2
+    assert "has no context garage" in failed.stderr
 
 
-def read(config: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(config.read_text())
-    return found
+def read_kubeconfig(config: Path) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(config.read_text())
+    return document
 
 
 def listens(port: int | None) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.world import World, until
+from tests.cluster.world import World, wait_until
 
 SOURCE = "/sources/photos/few"
 
@@ -15,41 +15,41 @@ SOURCE = "/sources/photos/few"
 @pytest.fixture
 def second(world: World, values: dict[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], World]]:
     """Installs a second release, without waiting for it."""
-    made = World(world.namespace, "second")
+    second_world = World(world.namespace, "second")
 
     def install(changes: Mapping[str, Any]) -> World:
-        done = made.chart("upgrade", {**values, **changes}, "--install")
-        assert done.returncode == 0, done.stderr
-        return made
+        completed = second_world.chart("upgrade", {**values, **changes}, "--install")
+        assert completed.returncode == 0, completed.stderr
+        return second_world
 
     yield install
-    made.helm("uninstall", made.release, "--wait")
-    made.kubectl("delete", "pvc", "--selector", f"app.kubernetes.io/instance={made.release}")
+    second_world.helm("uninstall", second_world.release, "--wait")
+    second_world.kubectl("delete", "pvc", "--selector", f"app.kubernetes.io/instance={second_world.release}")
 
 
-def says(world: World, sentence: str, *words: str) -> bool:
-    told = world.controller("status", *words)
-    return sentence in told.stdout + told.stderr
+def status_has(world: World, sentence: str, *arguments: str) -> bool:
+    completed = world.controller("status", *arguments)
+    return sentence in completed.stdout + completed.stderr
 
 
 def test_a_forgotten_secret_is_named(second: Callable[[Mapping[str, Any]], World]) -> None:
     world = second({"storage": {"uri": "s3://nowhere/index", "existingSecret": "forgotten"}})
-    until(lambda: says(world, 'secret "forgotten" not found'), "status names the Secret")
+    wait_until(lambda: status_has(world, 'secret "forgotten" not found'), "status names the Secret")
 
 
 def test_a_wrong_storage_class_is_told(second: Callable[[Mapping[str, Any]], World]) -> None:
     world = second({"chroma": {"claim": {"storageClass": "no-such-class"}}})
-    until(lambda: says(world, "unbound immediate PersistentVolumeClaims"), "status tells of the claim")
+    wait_until(lambda: status_has(world, "unbound immediate PersistentVolumeClaims"), "status tells of the claim")
 
 
 def test_a_gpu_that_no_node_has_is_told(world: World, values: dict[str, Any]) -> None:
     world.install({**values, "embed": {**values["embed"], "gpu": {"count": 1, "accelerators": ["nvidia-h900"]}}})
     try:
         with world.controlling("run-pipeline", SOURCE, "--run", "no-gpu"):
-            until(lambda: says(world, "node affinity", "no-gpu"), "status says why the pods wait")
-        refused = world.controller("cleanup", "no-gpu")
-        assert refused.returncode == 2
-        assert "is active" in refused.stderr
+            wait_until(lambda: status_has(world, "node affinity", "no-gpu"), "status says why the pods wait")
+        completed = world.controller("cleanup", "no-gpu")
+        assert completed.returncode == 2
+        assert "is active" in completed.stderr
     finally:
         world.kubectl("delete", "jobs", "--selector", "imgsearch.dev/run=no-gpu")
         world.install(values)
@@ -59,16 +59,18 @@ def test_a_run_may_begin_before_chroma_is_ready(world: World) -> None:
     chroma = f"statefulset/{world.release}-chroma"
     world.kubectl("scale", chroma, "--replicas=0")
     with world.controlling("run-pipeline", SOURCE, "--run", "early", "--index", "early") as process:
-        until(lambda: (world.job("early", "ingest") or {"status": {}})["status"].get("active"), "ingest", seconds=300)
-        assert says(world, f"pod {world.release}-searcher")  # which waits for Chroma as well
+        wait_until(
+            lambda: (world.job("early", "ingest") or {"status": {}})["status"].get("active"), "ingest", seconds=300
+        )
+        assert status_has(world, f"pod {world.release}-searcher")  # which waits for Chroma as well
         world.kubectl("scale", chroma, "--replicas=1")
-        told, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, told
+        output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
 
 
 def test_a_name_that_is_taken_and_a_release_that_is_not_there(world: World, values: dict[str, Any]) -> None:
-    again = world.chart("install", values)
-    assert "cannot re-use a name that is still in use" in again.stderr
-    nowhere = World("default").controller("status")
-    assert nowhere.returncode == 2
-    assert "helm install imgsearch" in nowhere.stderr
+    completed = world.chart("install", values)
+    assert "cannot re-use a name that is still in use" in completed.stderr
+    status = World("default").controller("status")
+    assert status.returncode == 2
+    assert "helm install imgsearch" in status.stderr

@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.conftest import COPIES, need_photos
 from tests.cluster.inspector import Inspector
 from tests.cluster.times import Stopwatch, Times
-from tests.cluster.world import World, command, pause, stored, until
+from tests.cluster.world import World, command, pause, stored_ids, wait_until
 
 SOURCE = "/sources/photos/many"
 SHARD, PART = 640, 40
@@ -34,10 +34,10 @@ class Outcome:
 @pytest.fixture(scope="module")
 def undisturbed(world: World, photos: int) -> Outcome:
     need_photos(photos, at_least=2 * SHARD // COPIES)  # two shards, half done at the same time
-    with running(world, "calm") as process:
-        calm = ended(world, process, "calm")
-    assert len(calm.ids) == calm.report["images"]
-    return calm
+    with controller_of(world, "calm") as process:
+        outcome = outcome_of(world, process, "calm")
+    assert len(outcome.ids) == outcome.report["images"]
+    return outcome
 
 
 @pytest.mark.parametrize(("away_seconds", "retries_used"), [(120, 0), (5, 1)])
@@ -51,47 +51,48 @@ def test_a_killed_node_costs_at_most_a_part_of_each_pod(
     retries_used: int,
 ) -> None:
     run = f"away-{away_seconds}"
-    with running(world, run) as process:
-        until(lambda: len(inspector.half_done(run)) == 2, "two shards half done", seconds=300)
+    with controller_of(world, run) as process:
+        wait_until(lambda: len(inspector.half_done(run)) == 2, "two shards half done", seconds=300)
         command("IMGSEARCH_TEST_KILL", gpu_node)
         watch = Stopwatch()
-        killed = {pod["metadata"]["name"] for pod in of_run(world, run)}
-        before = inspector.parts(run)
+        pod_names = {pod["metadata"]["name"] for pod in pods_of(world, run)}
+        part_times = inspector.parts(run)
         pause(away_seconds)
         command("IMGSEARCH_TEST_START", gpu_node)
-        until(lambda: embeds_anew(world, run, killed), "a pod that embeds anew", seconds=400)
+        wait_until(lambda: embeds_anew(world, run, pod_names), "a pod that embeds anew", seconds=400)
         times.note(f"a killed node that was away for {away_seconds} s", "s", watch.seconds)
-        outcome = ended(world, process, run)
+        outcome = outcome_of(world, process, run)
     assert outcome.ids == undisturbed.ids
     assert (outcome.report["images"], outcome.report["bad"]) == (
         undisturbed.report["images"],
         undisturbed.report["bad"],
     )
     # Whole parts were not written again, so a pod has lost at most the one it had in hand.
-    assert {name: written for name, written in inspector.parts(run).items() if name in before} == before
+    assert {name: time for name, time in inspector.parts(run).items() if name in part_times} == part_times
     # Away for long, the pods carry DisruptionTarget and cost no retry; back at once, they have simply failed.
-    used = max(int(pod["metadata"]["annotations"].get(FAILURES, 0)) for pod in of_run(world, run))
-    assert used == retries_used
+    retries = max(int(pod["metadata"]["annotations"].get(FAILURES, 0)) for pod in pods_of(world, run))
+    assert retries == retries_used
 
 
 @contextmanager
-def running(world: World, run: str) -> Iterator[subprocess.Popen[str]]:
-    words = ["--run", run, "--shard-size", str(SHARD), "--index", "many", "--set", f"run.part_images={PART}"]
-    with world.controlling("run-pipeline", SOURCE, *words) as process:
+def controller_of(world: World, run: str) -> Iterator[subprocess.Popen[str]]:
+    options = ["--run", run, "--shard-size", str(SHARD), "--index", "many", "--set", f"run.part_images={PART}"]
+    with world.controlling("run-pipeline", SOURCE, *options) as process:
         yield process
 
 
-def ended(world: World, process: subprocess.Popen[str], run: str) -> Outcome:
-    told, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, told
-    return Outcome(stored(world, "many", run), world.ask("report", run))
+def outcome_of(world: World, process: subprocess.Popen[str], run: str) -> Outcome:
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    return Outcome(stored_ids(world, "many", run), world.ask("report", run))
 
 
-def of_run(world: World, run: str) -> list[dict[str, Any]]:
+def pods_of(world: World, run: str) -> list[dict[str, Any]]:
     return [pod for pod in world.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]
 
 
-def embeds_anew(world: World, run: str, killed: set[str]) -> bool:
+def embeds_anew(world: World, run: str, pod_names: set[str]) -> bool:
     return any(
-        pod["status"].get("phase") == "Running" and pod["metadata"]["name"] not in killed for pod in of_run(world, run)
+        pod["status"].get("phase") == "Running" and pod["metadata"]["name"] not in pod_names
+        for pod in pods_of(world, run)
     )

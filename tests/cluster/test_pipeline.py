@@ -11,7 +11,7 @@ import yaml
 from imgsearch.client import Client
 from tests.cluster.conftest import CLIENT
 from tests.cluster.load import Load
-from tests.cluster.world import RELEASE, World, ids, until
+from tests.cluster.world import RELEASE, World, ids, wait_until
 
 SOURCE = "/sources/photos/few"
 
@@ -58,25 +58,27 @@ def test_a_person_searches_by_text_and_by_image(world: World, indexed: str) -> N
 
 def test_a_program_searches_with_the_client(world: World, indexed: str) -> None:
     with world.searcher() as http, Client(str(http.base_url)) as client:
-        (found,) = client.search("a cat", index="photos", k=1).results
-        again = client.search(image=client.image(found), index="photos", k=1)
-        assert [result.id for result in again.results] == [found.id]
+        (first,) = client.search("a cat", index="photos", k=1).results
+        by_image = client.search(image=client.image(first), index="photos", k=1)
+        assert [result.id for result in by_image.results] == [first.id]
 
 
 def test_an_evaluation_measures_the_index_in_a_pod_of_its_own(world: World, indexed: str) -> None:
     measured = world.ask("evaluate", "photos")
     assert [index["run"] for index in measured["indexes"]] == [indexed]
     (recall,) = [
-        each["indexes"][0] for each in measured["figures"] if (each["of"], each["figure"]) == ("images", "recall@10")
+        figure["indexes"][0]
+        for figure in measured["figures"]
+        if (figure["of"], figure["figure"]) == ("images", "recall@10")
     ]
     assert recall["value"] >= 0.9
-    until(lambda: not world.pods("evaluate"), "it has left nothing")
+    wait_until(lambda: not world.pods("evaluate"), "it has left nothing")
 
 
 def test_status_tells_stages_shards_and_cost(world: World, indexed: str, photos: int) -> None:
-    told = world.ask("status", indexed)
-    stages = {stage["stage"]: stage for stage in told["stages"]}
-    assert [stage["state"] for stage in told["stages"]] == ["complete"] * 3
+    status = world.ask("status", indexed)
+    stages = {stage["stage"]: stage for stage in status["stages"]}
+    assert [stage["state"] for stage in status["stages"]] == ["complete"] * 3
     assert stages["embed"]["done"] == stages["embed"]["of"] == 4
     assert stages["embed"]["images"] + stages["embed"]["bad"] >= photos
     assert stages["embed"]["cost"] > 0
@@ -86,17 +88,17 @@ def test_status_tells_stages_shards_and_cost(world: World, indexed: str, photos:
 
 
 def test_the_same_command_again_changes_nothing(world: World, indexed: str, photos: int) -> None:
-    before = world.job(indexed, "embed")
-    again = world.controller("run-pipeline", SOURCE, "--run", indexed, "--shard-size", str(-(-photos // 4)))
-    assert again.returncode == 0
-    assert "done already" in again.stdout
-    assert world.job(indexed, "embed") == before
+    job = world.job(indexed, "embed")
+    completed = world.controller("run-pipeline", SOURCE, "--run", indexed, "--shard-size", str(-(-photos // 4)))
+    assert completed.returncode == 0
+    assert "done already" in completed.stdout
+    assert world.job(indexed, "embed") == job
 
 
 def test_other_options_under_the_same_name_are_refused(world: World, indexed: str) -> None:
-    other = world.controller("run-pipeline", SOURCE, "--run", indexed, "--shard-size", "7")
-    assert other.returncode == 3
-    assert "other options" in other.stderr
+    completed = world.controller("run-pipeline", SOURCE, "--run", indexed, "--shard-size", "7")
+    assert completed.returncode == 3
+    assert "other options" in completed.stderr
 
 
 def test_runs_indexes_logs_and_events_are_there(world: World, indexed: str) -> None:
@@ -120,25 +122,25 @@ def test_a_dry_run_prints_what_the_cluster_accepts(world: World, indexed: str) -
 
 
 def test_helm_test_passes(world: World, indexed: str) -> None:
-    done = world.helm("test", RELEASE, "--logs")
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = world.helm("test", RELEASE, "--logs")
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 def test_an_upgrade_with_other_values_fails_no_search(world: World, indexed: str, values: dict[str, Any]) -> None:
-    changed = {**values, "searcher": {**values["searcher"], "settings": {"drainSeconds": 15}}, "logLevel": "WARNING"}
+    new_values = {**values, "searcher": {**values["searcher"], "settings": {"drainSeconds": 15}}, "logLevel": "WARNING"}
     with Load(world, CLIENT) as load:
-        world.install(changed)
-        load.more()
+        world.install(new_values)
+        load.wait_for_more()
         assert not load.failures()
     world.install(values)
 
 
 def test_the_index_outlives_the_release(world: World, indexed: str, values: dict[str, Any]) -> None:
     with world.searcher() as client:
-        before = ids(client, "photos", indexed)
-    done = world.helm("uninstall", RELEASE, "--wait")
-    assert done.returncode == 0, done.stderr
-    until(lambda: not world.pods("searcher"), "the searcher's pods are gone")
+        ids_before = ids(client, "photos", indexed)
+    completed = world.helm("uninstall", RELEASE, "--wait")
+    assert completed.returncode == 0, completed.stderr
+    wait_until(lambda: not world.pods("searcher"), "the searcher's pods are gone")
     world.install(values)
     with world.searcher() as client:
-        assert ids(client, "photos", indexed) == before
+        assert ids(client, "photos", indexed) == ids_before

@@ -16,7 +16,7 @@ import yaml
 
 from tests.cluster.conftest import EMBEDDER, FEW
 from tests.cluster.load import pod as pod_of
-from tests.cluster.world import World, until
+from tests.cluster.world import World, wait_until
 from tests.programs import CONTROLLER, ROOT
 
 LABEL = "cloud.google.com/gke-accelerator"
@@ -41,29 +41,29 @@ def l4(world: World) -> dict[str, Any]:
 
 
 def test_pools_tells_what_there_is_and_follows_what_is_free(finder: World) -> None:
-    before = l4(finder)
-    assert (before["nodes"], before["gpus"], before["free"]) == (1, 2, 2)
-    holder = pod_of("holder", EMBEDDER, ["sleep", "infinity"], labels={"app": "holder"})
-    holder["spec"]["tolerations"] = [{"operator": "Exists"}]
-    holder["spec"]["containers"][0].setdefault("resources", {})["limits"] = {"nvidia.com/gpu": "1", "memory": "64Mi"}
-    finder.apply(holder)
+    offer = l4(finder)
+    assert (offer["nodes"], offer["gpus"], offer["free"]) == (1, 2, 2)
+    gpu_pod = pod_of("holder", EMBEDDER, ["sleep", "infinity"], labels={"app": "holder"})
+    gpu_pod["spec"]["tolerations"] = [{"operator": "Exists"}]
+    gpu_pod["spec"]["containers"][0].setdefault("resources", {})["limits"] = {"nvidia.com/gpu": "1", "memory": "64Mi"}
+    finder.apply(gpu_pod)
     try:
-        until(lambda: l4(finder)["free"] == 1, "one GPU is held")
+        wait_until(lambda: l4(finder)["free"] == 1, "one GPU is held")
     finally:
         finder.kubectl("delete", "pod", "holder", "--grace-period=1")
-    until(lambda: l4(finder)["free"] == 2, "it is free again")
+    wait_until(lambda: l4(finder)["free"] == 2, "it is free again")
 
 
 @pytest.mark.parametrize("rights", [[], ["nodes"], ["nodes", "pods"]], ids=" and ".join)
 def test_who_may_not_look_is_told_which_right_is_missing(finder: World, tmp_path: Path, rights: list[str]) -> None:
     with account(finder, tmp_path, rights) as env:
-        looker = World(finder.namespace, program=finder.program, env={**finder.env, **env})
-        told = looker.controller("pools", "--output", "json")
+        limited = World(finder.namespace, program=finder.program, env={**finder.env, **env})
+        completed = limited.controller("pools", "--output", "json")
     if "nodes" not in rights:
-        assert told.returncode == 3
-        assert re.search("this account .* list (the )?nodes", told.stderr)
+        assert completed.returncode == 3
+        assert re.search("this account .* list (the )?nodes", completed.stderr)
         return
-    (row,) = [row for row in json.loads(told.stdout) if row["accelerator"] == "L4"]
+    (row,) = [row for row in json.loads(completed.stdout) if row["accelerator"] == "L4"]
     assert (row["gpus"], row["free"]) == (2, 2 if "pods" in rights else None)
 
 
@@ -99,11 +99,11 @@ def account(world: World, folder: Path, rights: list[str]) -> Iterator[dict[str,
 
 
 def test_every_index_runs_on_the_gpus_that_were_asked_for(finder: World, gpu_node: str, photos: int, run: str) -> None:
-    words = ("--run", run, "--index", "pools", "--shard-size", str(-(-photos // 2)), "--accelerator", "L4:1,A10G:1")
-    done = finder.controller("run-pipeline", FEW, *words, "--max-parallelism", "2", "--spot", "prefer")
-    assert done.returncode == 0, done.stderr
-    mine = [pod for pod in finder.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]
-    assert {pod["spec"]["nodeName"] for pod in mine} == {gpu_node}
+    options = ("--run", run, "--index", "pools", "--shard-size", str(-(-photos // 2)), "--accelerator", "L4:1,A10G:1")
+    completed = finder.controller("run-pipeline", FEW, *options, "--max-parallelism", "2", "--spot", "prefer")
+    assert completed.returncode == 0, completed.stderr
+    pods = [pod for pod in finder.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]
+    assert {pod["spec"]["nodeName"] for pod in pods} == {gpu_node}
     job = finder.job(run, "embed")
     assert job is not None
     assert job["spec"]["parallelism"] == 2
@@ -115,34 +115,34 @@ def run(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_gpu_that_no_node_has_is_told_at_once(finder: World) -> None:
-    for wanted, words in (("H100:8", "8 H100"), ("L4:3", "3 L4")):
-        done = finder.controller("run-pipeline", FEW, "--run", "never", "--accelerator", wanted)
-        assert done.returncode == 2
-        assert words in done.stderr
+    for accelerator, phrase in (("H100:8", "8 H100"), ("L4:3", "3 L4")):
+        completed = finder.controller("run-pipeline", FEW, "--run", "never", "--accelerator", accelerator)
+        assert completed.returncode == 2
+        assert phrase in completed.stderr
         assert finder.job("never", "plan") is None
 
 
 def test_capacity_that_arrives_later_is_used(world: World, gpu_node: str) -> None:
     with world.controlling("run-pipeline", FEW, "--run", "late", "--index", "late", *NO_NODE) as process:
-        until(lambda: waits(world, "late"), "status says since when the pods wait", seconds=200)
+        wait_until(lambda: is_waiting(world, "late"), "status says since when the pods wait", seconds=200)
         world.kubectl("label", "node", gpu_node, f"{LABEL}=nvidia-h100-80gb", "--overwrite")
         try:
-            told, _ = process.communicate(timeout=400)
+            output, _ = process.communicate(timeout=400)
         finally:
             world.kubectl("label", "node", gpu_node, f"{LABEL}=nvidia-l4", "--overwrite")
-    assert process.returncode == 0, told
+    assert process.returncode == 0, output
 
 
-def waits(world: World, run: str) -> bool:
+def is_waiting(world: World, run: str) -> bool:
     stages = {stage["stage"]: stage for stage in world.ask("status", run)["stages"]} if world.job(run, "embed") else {}
     return "embed" in stages and bool(stages["embed"]["waiting_since"] and stages["embed"]["waiting"])
 
 
 def test_capacity_that_does_not_come_is_given_up_and_leaves_nothing_pending(world: World) -> None:
-    words = ("--run", "gone", "--index", "gone", *NO_NODE, "--set", "jobs.capacity_seconds=10")
-    done = world.controller("run-pipeline", FEW, *words)
-    assert done.returncode == 1
-    assert "no node had room within" in done.stderr
+    options = ("--run", "gone", "--index", "gone", *NO_NODE, "--set", "jobs.capacity_seconds=10")
+    completed = world.controller("run-pipeline", FEW, *options)
+    assert completed.returncode == 1
+    assert "no node had room within" in completed.stderr
     assert world.job("gone", "embed") is None
     assert not [pod for pod in world.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == "gone"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.cluster.conftest import FEW
-from tests.cluster.world import RELEASE, World, until
+from tests.cluster.world import RELEASE, World, wait_until
 
 SOURCE = "/sources/photos/scheduled"
 INDEX = "scheduled"
@@ -24,27 +24,29 @@ def test_what_comes_into_the_source_is_found_after_the_next_time(
     every_minute = {"enabled": True, "source": SOURCE, "index": INDEX, "schedule": "* * * * *"}
     world.install({**values, "reindex": every_minute})
     try:
-        first = until(lambda: published(world), "the first run", seconds=400)
+        first = wait_until(lambda: published_pointer(world), "the first run", seconds=400)
         assert first["images"] == photos
         world.python("filler", ADD)
-        until(lambda: (found := published(world)) and found["images"] == photos + 1, "the update", seconds=400)
-        assert published(world)["run"] != first["run"]
+        wait_until(
+            lambda: (pointer := published_pointer(world)) and pointer["images"] == photos + 1, "the update", seconds=400
+        )
+        assert published_pointer(world)["run"] != first["run"]
     finally:
         world.install(values)
         world.kubectl("delete", "jobs", "--selector", f"imgsearch.dev/index={INDEX}")
 
 
-def published(world: World) -> dict[str, Any] | None:
+def published_pointer(world: World) -> dict[str, Any] | None:
     return next((row for row in world.ask("indexes") if row["index"] == INDEX), None)
 
 
 def test_a_queue_admits_the_embedding(world: World) -> None:
     run = ("run-pipeline", FEW, "--run", "queued", "--index", "queued", "--set", "jobs.queue=gpus")
     with world.controlling(*run) as process:
-        job = until(lambda: world.job("queued", "embed"), "the Job", seconds=120)
+        job = wait_until(lambda: world.job("queued", "embed"), "the Job", seconds=120)
         assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
-        until(lambda: "suspended" in world.controller("status", "queued").stdout, "status says so")
+        wait_until(lambda: "suspended" in world.controller("status", "queued").stdout, "status says so")
         # As Kueue does (https://kueue.sigs.k8s.io/docs/concepts/workload/): it names the nodes and lets the Job go.
         world.kubectl("patch", "job", f"{RELEASE}-queued-embed", "--patch", '{"spec": {"suspend": false}}')
-        told, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, told
+        output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output

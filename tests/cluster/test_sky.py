@@ -21,7 +21,7 @@ from imgsearch.storage import Storage
 from tests.cluster.conftest import EMBEDDER, REGISTRY, in_bucket, photo_files
 from tests.cluster.load import pod
 from tests.cluster.test_pools import SKY
-from tests.cluster.world import World, stored, until
+from tests.cluster.world import World, stored_ids, wait_until
 from tests.conftest import S3
 from tests.programs import ROOT, WIDE, free_port
 
@@ -58,23 +58,23 @@ class SkyPilot:
     place: World
     env: dict[str, str] = field(repr=False)
 
-    def run(self, *words: str | Path, check: bool = True, seconds: float = 400) -> str:
+    def run(self, *arguments: str | Path, check: bool = True, seconds: float = 400) -> str:
         """What `sky WORDS` prints."""
-        done = self._run([PROGRAMS / "sky", *words], seconds)
-        assert done.returncode == 0 or not check, done.stdout + done.stderr
-        return done.stdout
+        completed = self._run([PROGRAMS / "sky", *arguments], seconds)
+        assert completed.returncode == 0 or not check, completed.stdout + completed.stderr
+        return completed.stdout
 
-    def controller(self, *words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+    def controller(self, *arguments: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
         """Runs `controller WORDS --backend sky` to its end."""
-        return self._run(self._command(*words), seconds)
+        return self._run(self._command(*arguments), seconds)
 
     @contextmanager
-    def controlling(self, *words: str) -> Iterator[Controlling]:
+    def controlling(self, *arguments: str) -> Iterator[Controlling]:
         """`controller WORDS --backend sky` while the block runs; killed at its end as by a power cut."""
         log = self.home / "controller.log"
         with (
-            log.open("ab") as out,
-            subprocess.Popen(self._command(*words), env=self.env, stdout=out, stderr=out) as process,
+            log.open("ab") as output,
+            subprocess.Popen(self._command(*arguments), env=self.env, stdout=output, stderr=output) as process,
         ):
             try:
                 yield Controlling(process, log)
@@ -85,9 +85,9 @@ class SkyPilot:
         """The names of their pods."""
         return [pod["metadata"]["name"] for pod in self.place.get("pods", "--selector", "parent=skypilot")["items"]]
 
-    def _command(self, *words: str) -> list[str | Path]:
-        where = ("--backend", "sky", "--home", self.home / "runs", "--sky-tasks", self.home / "tasks")
-        return [PROGRAMS / "python", ROOT / "controller" / "main.py", *words, *where]
+    def _command(self, *arguments: str) -> list[str | Path]:
+        options = ("--backend", "sky", "--home", self.home / "runs", "--sky-tasks", self.home / "tasks")
+        return [PROGRAMS / "python", ROOT / "controller" / "main.py", *arguments, *options]
 
     def _run(self, command: list[str | Path], seconds: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -128,22 +128,24 @@ def jobs(world: World, values: dict[str, Any], bucket: str) -> Iterator[World]:
     Every other run has an index of its own: of one, the store keeps the last two runs."""
     pods = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"parent": "skypilot"}}}
     quiet = {**values, "searcher": {"replicas": 0}}
-    with in_bucket(world, quiet, "sky", f"{bucket}/index", {"chromaFrom": [pods]}) as made:
-        done = made.controller("run-pipeline", f"{bucket}/photos", "--run", "jobs", "--shard-size", SHARD_SIZE)
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield made
+    with in_bucket(world, quiet, "sky", f"{bucket}/index", {"chromaFrom": [pods]}) as new_world:
+        completed = new_world.controller(
+            "run-pipeline", f"{bucket}/photos", "--run", "jobs", "--shard-size", SHARD_SIZE
+        )
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        yield new_world
 
 
 @pytest.fixture(scope="module")
 def sky(jobs: World, gpu_node: str, bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkyPilot]:
     """SkyPilot with a namespace that is neither `restricted` nor closed, since it is root in its pods."""
-    place = World(f"{jobs.namespace}-sky")
-    place.kubectl("create", "namespace", place.namespace)
-    place.kubectl("create", "serviceaccount", ACCOUNT)
-    may = ("--clusterrole=edit", f"--serviceaccount={place.namespace}:{ACCOUNT}")
-    place.kubectl("create", "rolebinding", ACCOUNT, *may)
+    sky_world = World(f"{jobs.namespace}-sky")
+    sky_world.kubectl("create", "namespace", sky_world.namespace)
+    sky_world.kubectl("create", "serviceaccount", ACCOUNT)
+    rights = ("--clusterrole=edit", f"--serviceaccount={sky_world.namespace}:{ACCOUNT}")
+    sky_world.kubectl("create", "rolebinding", ACCOUNT, *rights)
     home = tmp_path_factory.mktemp("sky")
-    configured(home, place.namespace, gpu_node)
+    configured(home, sky_world.namespace, gpu_node)
     tasks(home / "tasks", bucket)
     env = {
         "HOME": str(home),
@@ -157,14 +159,14 @@ def sky(jobs: World, gpu_node: str, bucket: str, tmp_path_factory: pytest.TempPa
         "AWS_REGION": os.environ["AWS_DEFAULT_REGION"],
         **WIDE,
     }
-    made = SkyPilot(home, place, env)
+    skypilot = SkyPilot(home, sky_world, env)
     try:
-        yield made
+        yield skypilot
     finally:
         # What a killed controller was giving back may be gone by now, which is an error to SkyPilot.
-        made.run("down", "--yes", "--all", check=False)
-        made.run("api", "stop")
-        place.kubectl("delete", "namespace", place.namespace, "--wait=false", check=False)
+        skypilot.run("down", "--yes", "--all", check=False)
+        skypilot.run("api", "stop")
+        sky_world.kubectl("delete", "namespace", sky_world.namespace, "--wait=false", check=False)
 
 
 def configured(home: Path, namespace: str, node: str) -> None:
@@ -211,11 +213,13 @@ def test_sky_launch_indexes_what_the_jobs_index(jobs: World, sky: SkyPilot, buck
     (tmp_path / "run.env").write_text("".join(f"{name}={value}\n" for name, value in run.items()))
     (tmp_path / "bucket.env").write_text("".join(f"{name}={value}\n" for name, value in secret.items()))
 
-    def launch(name: str, cluster: str, *words: str) -> str:
+    def launch(name: str, cluster: str, *arguments: str) -> str:
         files = ("--env-file", tmp_path / "run.env", "--secret-file", tmp_path / "bucket.env")
-        small = [word for name, value in SMALL.items() for word in (f"--{name}", value)]
-        where = ("--cluster", cluster, "--infra", "k8s", "--image-id", IMAGE, *small)
-        return sky.run("launch", "--yes", *where, "--workdir", MODEL, *files, *words, ROOT / "sky" / f"{name}.yaml")
+        resources = [option for name, value in SMALL.items() for option in (f"--{name}", value)]
+        options = ("--cluster", cluster, "--infra", "k8s", "--image-id", IMAGE, *resources)
+        return sky.run(
+            "launch", "--yes", *options, "--workdir", MODEL, *files, *arguments, ROOT / "sky" / f"{name}.yaml"
+        )
 
     launch("plan", "cpu", "--env", f"IMGSEARCH_RUN_SHARD_IMAGES={SHARD_SIZE}")
     for shard in range(SHARDS):
@@ -223,8 +227,8 @@ def test_sky_launch_indexes_what_the_jobs_index(jobs: World, sky: SkyPilot, buck
         launch("embed", "gpu", *gpu, "--env", f"JOB_COMPLETION_INDEX={shard}")
     launch("ingest", "cpu")
 
-    assert stored(jobs, "launched", "launched") == stored(jobs, "photos", "jobs")
-    assert len(stored(jobs, "launched", "launched")) == jobs.ask("report", "launched")["images"]
+    assert stored_ids(jobs, "launched", "launched") == stored_ids(jobs, "photos", "jobs")
+    assert len(stored_ids(jobs, "launched", "launched")) == jobs.ask("report", "launched")["images"]
     sky.run("down", "--yes", "--all")
 
 
@@ -237,60 +241,69 @@ def test_a_controller_that_is_killed_and_a_machine_that_is_taken_away_change_not
     chosen = ("--accelerator", "L4:1", "--spot", "never", "--parallelism", str(SHARDS))
     command = ("run-pipeline", *source, *chosen, "--run", "rented", "--index", "rented")
 
-    def came() -> list[str]:
+    def visited_urls() -> list[str]:
         """The shards that have been begun, in order."""
         return sorted(key.removeprefix("came/").partition("-")[0] for key in gate.keys("came"))
 
     with sky.controlling(*command) as controller:
-        until(lambda: controller.is_at_work() and sky.machines(), "the planner's machine", seconds=400)
+        wait_until(lambda: controller.is_at_work() and sky.machines(), "the planner's machine", seconds=400)
     with sky.controlling(*command) as controller:
-        until(lambda: controller.is_at_work() and came() == ["0", "1"], "both embedders", seconds=900)
-        until(lambda: stage(sky, "embed")["gpu_hours"] > 0, "the controller knows of one", seconds=300)
-    (lost,) = [name for name in sky.machines() if "-embed-1-" in name]
-    sky.place.kubectl("delete", "pod", lost, "--now")
+        wait_until(lambda: controller.is_at_work() and visited_urls() == ["0", "1"], "both embedders", seconds=900)
+        wait_until(lambda: stage(sky, "embed")["gpu_hours"] > 0, "the controller knows of one", seconds=300)
+    (machine,) = [name for name in sky.machines() if "-embed-1-" in name]
+    sky.place.kubectl("delete", "pod", machine, "--now")
     gate.put("open", b"")
 
-    done = sky.controller(*command)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert came() == ["0", "1", "1"]
+    completed = sky.controller(*command)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert visited_urls() == ["0", "1", "1"]
     assert sky.machines() == []
-    assert stored(jobs, "rented", "rented") == stored(jobs, "photos", "jobs")
-    told = sky.controller("report", "rented", "--output", "json")
-    assert told.returncode == 0, told.stderr
-    theirs, ours = jobs.ask("report", "jobs"), json.loads(told.stdout)
-    assert theirs["bad"] == 1
-    assert {name: ours[name] for name in ("images", "bad")} == {name: theirs[name] for name in ("images", "bad")}
+    assert stored_ids(jobs, "rented", "rented") == stored_ids(jobs, "photos", "jobs")
+    report = sky.controller("report", "rented", "--output", "json")
+    assert report.returncode == 0, report.stderr
+    job_report, sky_report = jobs.ask("report", "jobs"), json.loads(report.stdout)
+    assert job_report["bad"] == 1
+    assert {name: sky_report[name] for name in ("images", "bad")} == {
+        name: job_report[name] for name in ("images", "bad")
+    }
 
 
 def stage(sky: SkyPilot, name: str) -> dict[str, Any]:
     """A stage of the run as `controller status` has it."""
-    told = sky.controller("status", "rented", "--output", "json")
-    assert told.returncode == 0, told.stderr
-    return next(each for each in json.loads(told.stdout)["stages"] if each["stage"] == name)
+    completed = sky.controller("status", "rented", "--output", "json")
+    assert completed.returncode == 0, completed.stderr
+    return next(entry for entry in json.loads(completed.stdout)["stages"] if entry["stage"] == name)
 
 
 def test_what_the_cluster_has_no_gpus_for_overflows_to_rented_machines(jobs: World, sky: SkyPilot, bucket: str) -> None:
     release = World(jobs.namespace, jobs.release, program=SKY, env=sky.env)
     source = (f"{bucket}/photos", "--run", "overflowed", "--index", "overflowed", "--shard-size", SHARD_SIZE)
-    away = ("--overflow", "sky", "--overflow-after", "1", "--sky-tasks", str(without_gpus(sky.home / "overflow")))
-    holder = pod("holder", EMBEDDER, ["sleep", "infinity"], labels={"app": "holder"})
-    holder["spec"]["tolerations"] = [{"operator": "Exists"}]
-    holder["spec"]["containers"][0].setdefault("resources", {})["limits"] = {"nvidia.com/gpu": "2", "memory": "64Mi"}
-    release.apply(holder)
+    overflow_options = (
+        "--overflow",
+        "sky",
+        "--overflow-after",
+        "1",
+        "--sky-tasks",
+        str(without_gpus(sky.home / "overflow")),
+    )
+    gpu_pod = pod("holder", EMBEDDER, ["sleep", "infinity"], labels={"app": "holder"})
+    gpu_pod["spec"]["tolerations"] = [{"operator": "Exists"}]
+    gpu_pod["spec"]["containers"][0].setdefault("resources", {})["limits"] = {"nvidia.com/gpu": "2", "memory": "64Mi"}
+    release.apply(gpu_pod)
     try:
         release.kubectl("wait", "--for=condition=Ready", "pod/holder", "--timeout=120s")
-        done = release.controller("run-pipeline", *source, *away)
+        completed = release.controller("run-pipeline", *source, *overflow_options)
     finally:
         release.kubectl("delete", "pod", "holder", "--grace-period=1")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     job = jobs.job("overflowed", "embed")
     assert job is not None
     assert job["spec"]["suspend"] is True, "its waiting pods wake no autoscaler"
     assert "succeeded" not in job["status"]
-    (embed,) = [each for each in jobs.ask("status", "overflowed")["stages"] if each["stage"] == "embed"]
+    (embed,) = [entry for entry in jobs.ask("status", "overflowed")["stages"] if entry["stage"] == "embed"]
     assert (embed["state"], embed["done"]) == ("complete", SHARDS)
     assert sky.machines() == []
-    assert stored(jobs, "overflowed", "overflowed") == stored(jobs, "photos", "jobs")
+    assert stored_ids(jobs, "overflowed", "overflowed") == stored_ids(jobs, "photos", "jobs")
 
 
 def without_gpus(folder: Path) -> Path:

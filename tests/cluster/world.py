@@ -32,14 +32,14 @@ class NotYet(Exception):
     """What was waited for has not come."""
 
 
-def until(look: Callable[[], T | None], what: str, *, seconds: float = 120) -> T:
+def wait_until(probe: Callable[[], T | None], event: str, *, seconds: float = 120) -> T:
     """What `look` returns once it is something; raises NotYet, naming `what`, when the time is over."""
     given_up = time.monotonic() + seconds
     while time.monotonic() < given_up:
-        if found := look():
-            return found
+        if result := probe():
+            return result
         time.sleep(POLL_SECONDS)
-    raise NotYet(f"{what}: not within {seconds:.0f} s")
+    raise NotYet(f"{event}: not within {seconds:.0f} s")
 
 
 def pause(seconds: float) -> None:
@@ -47,12 +47,12 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def command(name: str, *words: str) -> str:
+def command(name: str, *arguments: str) -> str:
     """Runs the command that the environment variable `name` holds, with `words` behind it; returns its output."""
     if name not in COMMANDS:
         raise LookupError(f"{name} is not set; tests/cluster/README.md says what it must do")
     return subprocess.run(
-        [*shlex.split(COMMANDS[name]), *words], check=True, capture_output=True, text=True, timeout=300
+        [*shlex.split(COMMANDS[name]), *arguments], check=True, capture_output=True, text=True, timeout=300
     ).stdout
 
 
@@ -72,49 +72,49 @@ class World:
         self.program = program
         self.env = dict(env or {})
 
-    def kubectl(self, *words: str, input: str | None = None, check: bool = True, seconds: float = 180) -> str:
-        done = subprocess.run(
-            ["kubectl", "--namespace", self.namespace, *words],
+    def kubectl(self, *arguments: str, input: str | None = None, check: bool = True, seconds: float = 180) -> str:
+        completed = subprocess.run(
+            ["kubectl", "--namespace", self.namespace, *arguments],
             input=input,
             capture_output=True,
             text=True,
             timeout=seconds,
         )
-        if check and done.returncode:
-            raise RuntimeError(f"kubectl {' '.join(words)}: {done.stderr.strip()}")
-        return done.stdout if done.returncode == 0 or not check else done.stderr
+        if check and completed.returncode:
+            raise RuntimeError(f"kubectl {' '.join(arguments)}: {completed.stderr.strip()}")
+        return completed.stdout if completed.returncode == 0 or not check else completed.stderr
 
-    def get(self, *words: str) -> Any:
-        return json.loads(self.kubectl("get", *words, "--output", "json"))
+    def get(self, *arguments: str) -> Any:
+        return json.loads(self.kubectl("get", *arguments, "--output", "json"))
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         self.kubectl("apply", "--filename", "-", input=yaml.safe_dump_all(objects))
 
-    def helm(self, *words: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
+    def helm(self, *arguments: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["helm", "--namespace", self.namespace, *words], capture_output=True, text=True, timeout=seconds
+            ["helm", "--namespace", self.namespace, *arguments], capture_output=True, text=True, timeout=seconds
         )
 
     def install(self, values: Mapping[str, Any]) -> str:
         """`helm upgrade --install --wait`; returns NOTES."""
-        done = self.chart("upgrade", values, "--install", "--wait", "--timeout", "5m")
-        assert done.returncode == 0, done.stderr + self.kubectl("get", "pods,events", check=False)
-        return done.stdout
+        completed = self.chart("upgrade", values, "--install", "--wait", "--timeout", "5m")
+        assert completed.returncode == 0, completed.stderr + self.kubectl("get", "pods,events", check=False)
+        return completed.stdout
 
-    def chart(self, verb: str, values: Mapping[str, Any], *words: str) -> subprocess.CompletedProcess[str]:
+    def chart(self, verb: str, values: Mapping[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
         """`helm VERB` of the chart with these values."""
         return subprocess.run(
-            ["helm", "--namespace", self.namespace, verb, self.release, str(CHART), "--values", "-", *words],
+            ["helm", "--namespace", self.namespace, verb, self.release, str(CHART), "--values", "-", *arguments],
             input=yaml.safe_dump(dict(values)),
             capture_output=True,
             text=True,
             timeout=400,
         )
 
-    def controller(self, *words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+    def controller(self, *arguments: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
         """Runs `controller WORDS` against this namespace to its end."""
         return subprocess.run(
-            [*self.program, *words, "--namespace", self.namespace, "--release", self.release],
+            [*self.program, *arguments, "--namespace", self.namespace, "--release", self.release],
             env={**os.environ, **WIDE, **self.env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -122,17 +122,17 @@ class World:
             timeout=seconds,
         )
 
-    def ask(self, *words: str) -> Any:
+    def ask(self, *arguments: str) -> Any:
         """What `controller WORDS --output json` prints."""
-        done = self.controller(*words, "--output", "json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        completed = self.controller(*arguments, "--output", "json")
+        assert completed.returncode == 0, completed.stderr
+        return json.loads(completed.stdout)
 
     @contextmanager
-    def controlling(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+    def controlling(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """`controller WORDS` while the block runs; killed at its end if it has not ended by itself."""
         with subprocess.Popen(
-            [*self.program, *words, "--namespace", self.namespace, "--release", self.release],
+            [*self.program, *arguments, "--namespace", self.namespace, "--release", self.release],
             env={**os.environ, **WIDE, **self.env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -154,9 +154,9 @@ class World:
 
     @contextmanager
     def forwarded(self, target: str, port: int) -> Iterator[str]:
-        here = free_port()
+        local_port = free_port()
         with subprocess.Popen(
-            ["kubectl", "--namespace", self.namespace, "port-forward", target, f"{here}:{port}"],
+            ["kubectl", "--namespace", self.namespace, "port-forward", target, f"{local_port}:{port}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -165,25 +165,25 @@ class World:
                 assert process.stdout is not None
                 line = process.stdout.readline()  # it says when it listens
                 assert "Forwarding from" in line, line + process.stdout.read()
-                yield f"http://127.0.0.1:{here}"
+                yield f"http://127.0.0.1:{local_port}"
             finally:
                 process.kill()
 
     def job(self, run: str, stage: str) -> dict[str, Any] | None:
         chosen = f"{INSTANCE}={self.release},imgsearch.dev/run={run},{COMPONENT}={stage}"
-        found = self.get("jobs", "--selector", chosen)["items"]
-        return found[0] if found else None
+        jobs = self.get("jobs", "--selector", chosen)["items"]
+        return jobs[0] if jobs else None
 
     def pods(self, component: str, *, phase: str | None = None) -> list[dict[str, Any]]:
-        found = self.get("pods", "--selector", f"{INSTANCE}={self.release},{COMPONENT}={component}")["items"]
-        return [pod for pod in found if phase in (None, pod["status"].get("phase"))]
+        pods = self.get("pods", "--selector", f"{INSTANCE}={self.release},{COMPONENT}={component}")["items"]
+        return [pod for pod in pods if phase in (None, pod["status"].get("phase"))]
 
     def python(self, pod: str, script: str) -> str:
         """Runs a script in a pod."""
         return self.kubectl("exec", "--stdin", pod, "--", "python", "-", input=script)
 
 
-def stored(world: World, index: str, run: str) -> list[str]:
+def stored_ids(world: World, index: str, run: str) -> list[str]:
     """Every id of a run's collection, as Chroma has it: pages of a search overlap where photos are alike."""
     with world.forwarded(f"svc/{world.release}-chroma", 8000) as url:
         quiet = chromadb.Settings(anonymized_telemetry=False)
@@ -194,18 +194,18 @@ def stored(world: World, index: str, run: str) -> list[str]:
 
 def serves(client: httpx.Client, index: str, run: str) -> bool:
     """Whether the searcher has noticed that the index points to the run, and has loaded its model."""
-    answer = client.post("/v1/search", json={"text": "a photo", "k": 1, "index": index})
-    return answer.is_success and bool(answer.json()["run"] == run)
+    response = client.post("/v1/search", json={"text": "a photo", "k": 1, "index": index})
+    return response.is_success and bool(response.json()["run"] == run)
 
 
 def ids(client: httpx.Client, index: str, run: str) -> list[str]:
     """Every id of an index of up to a few thousand images, by paging through a search, once it serves the run."""
-    until(lambda: serves(client, index, run), f"the searcher serves {run}")
-    found: list[str] = []
+    wait_until(lambda: serves(client, index, run), f"the searcher serves {run}")
+    all_ids: list[str] = []
     offset: int | None = 0
     while offset is not None:
-        answer = client.post("/v1/search", json={"text": "a photo", "k": 200, "offset": offset, "index": index})
-        answer.raise_for_status()
-        found += [hit["id"] for hit in answer.json()["results"]]
-        offset = answer.json()["next_offset"]
-    return sorted(found)
+        response = client.post("/v1/search", json={"text": "a photo", "k": 200, "offset": offset, "index": index})
+        response.raise_for_status()
+        all_ids += [hit["id"] for hit in response.json()["results"]]
+        offset = response.json()["next_offset"]
+    return sorted(all_ids)

@@ -35,10 +35,11 @@ from controller.run.loop import Pipeline
 from controller.run.steps import Failed, Finished
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.settings import JobSettings, RunSettings, Settings, StorageSettings, StoreSettings
-from tests.controller.apiserver import NAMESPACE, ApiServer, refusing
+from tests.controller.apifaults import refusal
+from tests.controller.apiserver import NAMESPACE, ApiServer
 from tests.controller.machines import Clock, Machines
 from tests.controller.objects import RELEASE, Object, release
-from tests.controller.workers import Said, Stays, Workers
+from tests.controller.workers import Ended, Unfinished, Workers
 from tests.programs import program_env
 
 Photos = Callable[[int], Path]
@@ -55,99 +56,103 @@ class Kubelets(Workers):
     def _work(self, job: Object) -> None:
         container = job["spec"]["template"]["spec"]["containers"][0]
         self._env = {entry["name"]: entry["value"] for entry in container["env"]}
-        super()._work(job)
+        super()._run_pods(job)
 
-    def _run(self, command: list[str], index: int) -> Said | Stays:
+    def _run(self, command: list[str], index: int) -> Ended | Unfinished:
         message = self._folder / "termination-log"
         message.unlink(missing_ok=True)
-        told = {"JOB_COMPLETION_INDEX": str(index), "IMGSEARCH_LOG_RESULT_FILE": str(message)}
-        done = subprocess.run(
-            [sys.executable, *command[1:]], env=program_env({**self._env, **told}), capture_output=True, text=True
+        variables = {"JOB_COMPLETION_INDEX": str(index), "IMGSEARCH_LOG_RESULT_FILE": str(message)}
+        completed = subprocess.run(
+            [sys.executable, *command[1:]], env=program_env({**self._env, **variables}), capture_output=True, text=True
         )
         result = json.loads(message.read_text())
-        return Said(result, done.returncode, done.stderr + done.stdout.rpartition(json.dumps(result))[0])
+        return Ended(
+            result, completed.returncode, completed.stderr + completed.stdout.rpartition(json.dumps(result))[0]
+        )
 
 
 @dataclass
-class Place:
+class Environment:
     """One of the three, and how it can be made to vanish and to come back."""
 
-    cluster: Backend
+    backend: Backend
     release: str
-    again: Callable[[], Backend]
+    connect: Callable[[], Backend]
     """Another controller of the same place."""
-    vanish: Callable[[], None] = lambda: None
-    back: Callable[[], None] = lambda: None
+    disconnect: Callable[[], None] = lambda: None
+    reconnect: Callable[[], None] = lambda: None
 
-    def run(self, settings: Settings, see: Callable[[Mapping[Stage, JobState]], None] = lambda _: None) -> Any:
-        return Pipeline(self.cluster, settings, release=self.release, capacity=Capacity(2), show=see).run()
-
-
-@contextmanager
-def here(folder: Path) -> Iterator[Place]:
-    made: list[LocalBackend] = []
-
-    def again() -> LocalBackend:
-        made.append(LocalBackend(folder / "local", env=os.environ))
-        return made[-1]
-
-    yield Place(again(), local.LOCAL_RELEASE, again)
-    for each in made:
-        each.close()
+    def run(self, settings: Settings, on_change: Callable[[Mapping[Stage, JobState]], None] = lambda _: None) -> Any:
+        return Pipeline(self.backend, settings, release=self.release, capacity=Capacity(2), show=on_change).run()
 
 
 @contextmanager
-def sky(folder: Path) -> Iterator[Place]:
+def local_environment(folder: Path) -> Iterator[Environment]:
+    backends: list[LocalBackend] = []
+
+    def connect() -> LocalBackend:
+        backends.append(LocalBackend(folder / "local", env=os.environ))
+        return backends[-1]
+
+    yield Environment(connect(), local.LOCAL_RELEASE, connect)
+    for local_backend in backends:
+        local_backend.close()
+
+
+@contextmanager
+def sky_environment(folder: Path) -> Iterator[Environment]:
     machines = Machines(folder / "machines")
-    machines.patience = 0.5
+    machines.wait_seconds = 0.5
     clock = Clock(machines)
 
-    def again() -> SkyBackend:
+    def connect() -> SkyBackend:
         return SkyBackend(folder, machines, env={}, now=clock.now, sleep=clock.sleep)
 
-    def answers(well: bool) -> None:
-        machines.silent = not well
+    def set_reachable(reachable: bool) -> None:
+        machines.unreachable = not reachable
 
-    yield Place(again(), backend.SKY_RELEASE, again, partial(answers, False), partial(answers, True))
+    yield Environment(
+        connect(), backend.SKY_RELEASE, connect, partial(set_reachable, False), partial(set_reachable, True)
+    )
     machines.close()
 
 
 @contextmanager
-def kubernetes(folder: Path) -> Iterator[Place]:
+def kubernetes_environment(folder: Path) -> Iterator[Environment]:
     server = ApiServer()
     for kind, objects in release().items():
-        for each in objects:
-            server.put(kind, each)
-    made: list[KubernetesBackend] = []
+        for manifest in objects:
+            server.put(kind, manifest)
+    backends: list[KubernetesBackend] = []
 
-    def vanish() -> None:
+    def disconnect() -> None:
         for verb in ("list", "create", "watch"):
-            server.trouble(verb, "jobs", refusing(503, "the API server is being replaced"), times=3)
+            server.inject(verb, "jobs", refusal(503, "the API server is being replaced"), times=3)
 
     with httpx.Client(base_url=server.url, timeout=30) as http, Kubelets(server, folder):
 
-        def again() -> KubernetesBackend:
-            made.append(KubernetesBackend(Api(http, NAMESPACE, address=server.url, sleep=lambda _: None), RELEASE))
-            return made[-1]
+        def connect() -> KubernetesBackend:
+            backends.append(KubernetesBackend(Api(http, NAMESPACE, address=server.url, sleep=lambda _: None), RELEASE))
+            return backends[-1]
 
-        yield Place(again(), RELEASE, again, vanish)
-        for each in made:
-            each.close()
+        yield Environment(connect(), RELEASE, connect, disconnect)
+        for kubernetes_backend in backends:
+            kubernetes_backend.close()
         server.close()
 
 
-PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
-    "here": here,
-    "sky": sky,
-    "kubernetes": kubernetes,
+ENVIRONMENTS: dict[str, Callable[[Path], AbstractContextManager[Environment]]] = {
+    "local": local_environment,
+    "sky": sky_environment,
+    "kubernetes": kubernetes_environment,
 }
 
 
-@pytest.fixture(params=[*PLACES])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+@pytest.fixture(params=[*ENVIRONMENTS])
+def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Environment]:
     """A new one."""
-    with PLACES[request.param](tmp_path) as made:
-        yield made
+    with ENVIRONMENTS[request.param](tmp_path) as environment:
+        yield environment
 
 
 @pytest.fixture
@@ -166,12 +171,12 @@ def run_of(source: Path, model: str, folder: Path) -> Settings:
 
 
 @dataclass
-class Done:
+class CompletedRun:
     """A run that has ended well, for tests that only look."""
 
-    place: Place
+    environment: Environment
     settings: Settings
-    end: Finished | Failed
+    outcome: Finished | Failed
     jobs: Mapping[Stage, JobState]
 
 
@@ -185,22 +190,24 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(source: Path, demo_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Done]]:
+def runs(
+    source: Path, demo_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], CompletedRun]]:
     """By place, its finished run; each is made once."""
-    with ExitStack() as open_places:
+    with ExitStack() as environments:
 
         @cache
-        def run(name: str) -> Done:
+        def run(name: str) -> CompletedRun:
             folder = tmp_path_factory.mktemp(name)
-            place = open_places.enter_context(PLACES[name](folder))
+            environment = environments.enter_context(ENVIRONMENTS[name](folder))
             settings = run_of(source, demo_model, folder)
-            return Done(place, settings, *place.run(settings))
+            return CompletedRun(environment, settings, *environment.run(settings))
 
         yield run
 
 
-@pytest.fixture(params=[*PLACES])
-def done(request: pytest.FixtureRequest, runs: Callable[[str], Done]) -> Done:
+@pytest.fixture(params=[*ENVIRONMENTS])
+def completed_run(request: pytest.FixtureRequest, runs: Callable[[str], CompletedRun]) -> CompletedRun:
     return runs(request.param)
 
 
@@ -209,113 +216,119 @@ def folder(settings: Settings) -> Path:
 
 
 def ids(settings: Settings) -> list[str]:
-    parts = sorted(folder(settings).glob("shards/*/part-*.parquet"))
-    return [id for part in parts for id in parquet.read_table(part, columns=["id"])["id"].to_pylist()]
+    files = sorted(folder(settings).glob("shards/*/part-*.parquet"))
+    return [id for file in files for id in parquet.read_table(file, columns=["id"])["id"].to_pylist()]
 
 
 def report(settings: Settings) -> dict[str, Any]:
     """What became of the run, but for when it was and how long it took."""
-    told = json.loads((folder(settings) / "report.json").read_text())
-    return {name: told[name] for name in told if not re.search("second|stages|published|finished|started", name)}
+    document = json.loads((folder(settings) / "report.json").read_text())
+    return {
+        name: document[name] for name in document if not re.search("second|stages|published|finished|started", name)
+    }
 
 
-def breaking(settings: Settings) -> Callable[[Mapping[Stage, JobState]], None]:
+def shard_breaker(settings: Settings) -> Callable[[Mapping[Stage, JobState]], None]:
     """Breaks shard 1 as soon as it is planned."""
 
-    def see(jobs: Mapping[Stage, JobState]) -> None:
-        planned = folder(settings) / "plan" / "00001.parquet"
-        if Stage.EMBED not in jobs and planned.exists():
-            planned.rename(planned.with_suffix(".aside"))
+    def break_planned_shard(jobs: Mapping[Stage, JobState]) -> None:
+        shard_file = folder(settings) / "plan" / "00001.parquet"
+        if Stage.EMBED not in jobs and shard_file.exists():
+            shard_file.rename(shard_file.with_suffix(".aside"))
 
-    return see
-
-
-def mend(settings: Settings) -> None:
-    aside = folder(settings) / "plan" / "00001.aside"
-    aside.rename(aside.with_suffix(".parquet"))
+    return break_planned_shard
 
 
-def test_a_run_ends_with_the_same_ids_and_the_same_report(done: Done, runs: Callable[[str], Done]) -> None:
-    assert done.end == Finished()
-    assert {stage: job.phase for stage, job in done.jobs.items()} == dict.fromkeys(Stage, Phase.COMPLETE)
-    assert done.jobs[Stage.PLAN].result["shards"] == 3
-    assert done.jobs[Stage.EMBED].succeeded == {0, 1, 2}
-    assert done.jobs[Stage.EMBED].images_done == 6
-    assert done.jobs[Stage.INGEST].result["published"] == "r1"
-    assert report(done.settings)["images"] == len(set(ids(done.settings))) == 6
-    first = runs("here").settings
-    assert (ids(done.settings), report(done.settings)) == (ids(first), report(first))
+def repair_shard(settings: Settings) -> None:
+    moved_file = folder(settings) / "plan" / "00001.aside"
+    moved_file.rename(moved_file.with_suffix(".parquet"))
+
+
+def test_a_run_ends_with_the_same_ids_and_the_same_report(
+    completed_run: CompletedRun, runs: Callable[[str], CompletedRun]
+) -> None:
+    assert completed_run.outcome == Finished()
+    assert {stage: job.phase for stage, job in completed_run.jobs.items()} == dict.fromkeys(Stage, Phase.COMPLETE)
+    assert completed_run.jobs[Stage.PLAN].result["shards"] == 3
+    assert completed_run.jobs[Stage.EMBED].succeeded == {0, 1, 2}
+    assert completed_run.jobs[Stage.EMBED].images_done == 6
+    assert completed_run.jobs[Stage.INGEST].result["published"] == "r1"
+    assert report(completed_run.settings)["images"] == len(set(ids(completed_run.settings))) == 6
+    first = runs("local").settings
+    assert (ids(completed_run.settings), report(completed_run.settings)) == (ids(first), report(first))
 
 
 def test_a_shard_that_fails_fails_the_run_after_the_others_and_the_same_command_mends_it(
-    place: Place, settings: Settings
+    environment: Environment, settings: Settings
 ) -> None:
-    end, jobs = place.run(settings, breaking(settings))
-    assert isinstance(end, Failed)
-    assert end.stage is Stage.EMBED
-    assert end.reason.startswith("1 of 3 shards failed; shard 1: ")
-    assert "plan/00001.parquet" in end.reason
+    outcome, jobs = environment.run(settings, shard_breaker(settings))
+    assert isinstance(outcome, Failed)
+    assert outcome.stage is Stage.EMBED
+    assert outcome.reason.startswith("1 of 3 shards failed; shard 1: ")
+    assert "plan/00001.parquet" in outcome.reason
     assert (jobs[Stage.EMBED].succeeded, jobs[Stage.EMBED].failed) == ({0, 2}, {1})
-    mend(settings)
-    assert place.run(settings)[0] == Finished()
+    repair_shard(settings)
+    assert environment.run(settings)[0] == Finished()
     assert len(ids(settings)) == 6
-    assert place.cluster.runs() == ["r1"]
+    assert environment.backend.runs() == ["r1"]
     for stage in Stage:
-        place.cluster.delete(manifests.job_name(place.release, "r1", stage))
-    assert place.cluster.runs() == []
-    assert place.again().jobs("r1") == {}
+        environment.backend.delete(manifests.job_name(environment.release, "r1", stage))
+    assert environment.backend.runs() == []
+    assert environment.connect().jobs("r1") == {}
     assert folder(settings).is_dir(), "what was made stays"
 
 
-def test_a_finished_run_is_left_as_it_is(done: Done) -> None:
-    before = {file: file.stat().st_mtime_ns for file in folder(done.settings).rglob("*")}
-    again = Place(done.place.again(), done.place.release, done.place.again)
-    assert again.run(done.settings)[0] == Finished()
-    assert {file: file.stat().st_mtime_ns for file in folder(done.settings).rglob("*")} == before
+def test_a_finished_run_is_left_as_it_is(completed_run: CompletedRun) -> None:
+    times = {file: file.stat().st_mtime_ns for file in folder(completed_run.settings).rglob("*")}
+    second = Environment(
+        completed_run.environment.connect(), completed_run.environment.release, completed_run.environment.connect
+    )
+    assert second.run(completed_run.settings)[0] == Finished()
+    assert {file: file.stat().st_mtime_ns for file in folder(completed_run.settings).rglob("*")} == times
 
 
-def test_a_run_with_other_options_is_another(done: Done) -> None:
-    other = replace(done.settings, store=StoreSettings(url="chroma+http://elsewhere:1"))
+def test_a_run_with_other_options_is_another(completed_run: CompletedRun) -> None:
+    other_settings = replace(completed_run.settings, store=StoreSettings(url="chroma+http://elsewhere:1"))
     with pytest.raises(PermanentError, match="exists with other options"):
-        done.place.run(other)
+        completed_run.environment.run(other_settings)
 
 
-@pytest.mark.parametrize("place", ["sky", "kubernetes"], indirect=True)
-def test_a_place_that_vanishes_for_a_while_costs_no_run(place: Place, settings: Settings) -> None:
-    looks = 0
+@pytest.mark.parametrize("environment", ["sky", "kubernetes"], indirect=True)
+def test_a_place_that_vanishes_for_a_while_costs_no_run(environment: Environment, settings: Settings) -> None:
+    calls = 0
 
-    def see(jobs: Mapping[Stage, JobState]) -> None:
-        nonlocal looks
+    def interrupt(jobs: Mapping[Stage, JobState]) -> None:
+        nonlocal calls
         if Stage.EMBED in jobs:
-            looks += 1
-            if looks == 1:
-                place.vanish()
-            if looks == 5:
-                place.back()
+            calls += 1
+            if calls == 1:
+                environment.disconnect()
+            if calls == 5:
+                environment.reconnect()
 
-    assert place.run(settings, see)[0] == Finished()
+    assert environment.run(settings, interrupt)[0] == Finished()
     assert len(ids(settings)) == 6
 
 
-@pytest.mark.parametrize("place", ["sky", "kubernetes"], indirect=True)
-def test_two_controllers_at_once_make_one_run(place: Place, settings: Settings) -> None:
-    other = Place(place.again(), place.release, place.again)
+@pytest.mark.parametrize("environment", ["sky", "kubernetes"], indirect=True)
+def test_two_controllers_at_once_make_one_run(environment: Environment, settings: Settings) -> None:
+    second = Environment(environment.connect(), environment.release, environment.connect)
     with ThreadPoolExecutor(2) as pool:
-        ends = [pool.submit(each.run, settings) for each in (place, other)]
-        assert [end.result()[0] for end in ends] == [Finished(), Finished()]
+        futures = [pool.submit(controller.run, settings) for controller in (environment, second)]
+        assert [future.result()[0] for future in futures] == [Finished(), Finished()]
     assert len(ids(settings)) == 6
 
 
-def test_what_is_asked_of_the_store_is_answered(done: Done) -> None:
-    (index,) = done.place.cluster.call("searcher", "indexes", done.settings).result["indexes"]
+def test_what_is_asked_of_the_store_is_answered(completed_run: CompletedRun) -> None:
+    (index,) = completed_run.environment.backend.call("searcher", "indexes", completed_run.settings).result["indexes"]
     assert (index["index"], index["run"], index["images"]) == ("photos", "r1", 6)
-    nothing = replace(done.settings, run=RunSettings(index="cats"))
+    missing_index = replace(completed_run.settings, run=RunSettings(index="cats"))
     with pytest.raises(UsageError, match="index 'cats'"):
-        done.place.cluster.call("searcher", "rollback", nothing)
+        completed_run.environment.backend.call("searcher", "rollback", missing_index)
 
 
-def test_each_shard_has_a_log_that_says_what_it_did(done: Done) -> None:
-    logged = done.place.cluster.log("r1", Stage.EMBED, 2).splitlines()
-    assert any('"done": 2' in line and '"shard": 2' in line for line in logged), logged
+def test_each_shard_has_a_log_that_says_what_it_did(completed_run: CompletedRun) -> None:
+    lines = completed_run.environment.backend.log("r1", Stage.EMBED, 2).splitlines()
+    assert any('"done": 2' in line and '"shard": 2' in line for line in lines), lines
     with pytest.raises(UsageError):
-        done.place.cluster.log("r1", Stage.EMBED, 7)
+        completed_run.environment.backend.log("r1", Stage.EMBED, 7)

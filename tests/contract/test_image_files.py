@@ -36,7 +36,7 @@ TREE = {
 KEYS = ["Köln 100%/ein bild.png", "a+b&c/#1? [x] %20.png", "a.png/three.tiff", "a/b/two.JPeG", "one.png"]
 
 
-class Place(Protocol):
+class Medium(Protocol):
     """A tree to fill, and to look at as a source."""
 
     def write(self, key: str, data: bytes) -> None: ...
@@ -47,7 +47,7 @@ class Place(Protocol):
     def source(self) -> ImageFiles: ...
 
 
-class OnDisk:
+class DiskMedium:
     def __init__(self, root: Path) -> None:
         self._root = root
 
@@ -63,7 +63,7 @@ class OnDisk:
         return ImageFiles(Folder(str(self._root)))
 
 
-class InBucket:
+class BucketMedium:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self.write = storage.put
@@ -76,36 +76,36 @@ class InBucket:
 
 
 @pytest.fixture(params=["disk", "file", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def medium(request: pytest.FixtureRequest, tmp_path: Path) -> Medium:
     """With images beside it, which are none of its own."""
     if request.param == "disk":
-        beside: Place = OnDisk(tmp_path)
-        place: Place = OnDisk(tmp_path / "my photos")
+        parent: Medium = DiskMedium(tmp_path)
+        medium: Medium = DiskMedium(tmp_path / "my photos")
     else:
         storage: Storage = request.getfixturevalue(f"{request.param}_storage")
-        beside = InBucket(storage)
-        place = InBucket(Storage(f"{storage.uri}/my%20photos/"))
+        parent = BucketMedium(storage)
+        medium = BucketMedium(Storage(f"{storage.uri}/my%20photos/"))
     for key in ("secret.png", "my photos2/secret.png", "my photos.png"):
-        beside.write(key, b"secret")
-    return place
+        parent.write(key, b"secret")
+    return medium
 
 
 @pytest.fixture
-def tree(place: Place) -> Place:
+def tree(medium: Medium) -> Medium:
     for key, data in TREE.items():
-        place.write(key, data)
-    return place
+        medium.write(key, data)
+    return medium
 
 
 class TestListing:
-    def test_finds_images_by_their_ending_with_their_sizes(self, tree: Place) -> None:
+    def test_finds_images_by_their_ending_with_their_sizes(self, tree: Medium) -> None:
         items = sorted(tree.source().items(), key=lambda item: item.key)
         assert [(item.key, item.size) for item in items] == [(key, len(TREE[key])) for key in KEYS]
         assert all(item.etag and "@" not in item.etag and '"' not in item.etag for item in items)
         assert {(item.images, item.unit, item.first) for item in items} == {(1, 0, 0)}
         assert [key for item in items for key in tree.source().image_keys(item)] == KEYS
 
-    def test_counts_what_it_passes_over_once_however_often_it_lists(self, tree: Place) -> None:
+    def test_counts_what_it_passes_over_once_however_often_it_lists(self, tree: Medium) -> None:
         source = tree.source()
         for _ in range(2):
             assert keys(source) == KEYS
@@ -116,37 +116,37 @@ class TestListing:
                 "hidden folders": 2,
             }
 
-    def test_the_count_stays_small_where_every_ending_is_another(self, place: Place) -> None:
-        place.write("one.png", b"1")
+    def test_the_count_stays_small_where_every_ending_is_another(self, medium: Medium) -> None:
+        medium.write("one.png", b"1")
         for number in range(MAX_REASONS + 20):
-            place.write(f"file.x{number}", b"x")
-        source = place.source()
+            medium.write(f"file.x{number}", b"x")
+        source = medium.source()
         assert keys(source) == ["one.png"]
         assert len(source.skipped) == MAX_REASONS + 1
         assert source.skipped["other files"] == 20
 
-    def test_an_etag_changes_with_the_content_only(self, place: Place) -> None:
-        place.write("one.png", b"1")
-        place.write("two.png", b"2")
-        before = {item.key: item.etag for item in place.source().items()}
-        place.write("one.png", b"other")
-        after = {item.key: item.etag for item in place.source().items()}
-        assert before["one.png"] != after["one.png"]
-        assert before["two.png"] == after["two.png"]
+    def test_an_etag_changes_with_the_content_only(self, medium: Medium) -> None:
+        medium.write("one.png", b"1")
+        medium.write("two.png", b"2")
+        etags = {item.key: item.etag for item in medium.source().items()}
+        medium.write("one.png", b"other")
+        new_etags = {item.key: item.etag for item in medium.source().items()}
+        assert etags["one.png"] != new_etags["one.png"]
+        assert etags["two.png"] == new_etags["two.png"]
 
-    def test_no_images_is_a_usage_error(self, place: Place) -> None:
-        place.write("notes.txt", b"x")
+    def test_no_images_is_a_usage_error(self, medium: Medium) -> None:
+        medium.write("notes.txt", b"x")
         with pytest.raises(UsageError, match=r"(my photos|my%20photos)[^.]*$"):
-            keys(place.source())
+            keys(medium.source())
 
-    def test_parquet_files_without_images_are_explained(self, place: Place) -> None:
-        place.write("train.parquet", b"x")
+    def test_parquet_files_without_images_are_explained(self, medium: Medium) -> None:
+        medium.write("train.parquet", b"x")
         with pytest.raises(UsageError, match=r"/\*\.parquet"):
-            keys(place.source())
+            keys(medium.source())
 
 
 class TestMetadata:
-    def test_is_by_item_key_with_names_relative_to_the_file(self, tree: Place) -> None:
+    def test_is_by_item_key_with_names_relative_to_the_file(self, tree: Medium) -> None:
         source = tree.source()
         for _ in range(2):
             keys(source)
@@ -156,45 +156,45 @@ class TestMetadata:
                 ("one.png", {"label": "cat"}),
             ]
 
-    def test_that_is_large_is_read_line_by_line(self, place: Place) -> None:
+    def test_that_is_large_is_read_line_by_line(self, medium: Medium) -> None:
         rows = [f'{{"file_name": "{n:06}.png", "text": "{"ä" * 500}"}}\n' for n in range(3_000)]
-        place.write("one.png", b"1")
-        place.write("metadata.jsonl", "".join(rows).encode())
-        source = place.source()
+        medium.write("one.png", b"1")
+        medium.write("metadata.jsonl", "".join(rows).encode())
+        source = medium.source()
         keys(source)
         assert [(key, len(values["text"])) for key, values in source.metadata()] == [
             (f"{n:06}.png", 500) for n in range(3_000)
         ]
 
     @pytest.mark.parametrize(
-        ("name", "text", "wrong"),
+        ("name", "text", "mistake"),
         [
             ("metadata.jsonl", '{"file_name": "a.png"}\n{"file_name": ', "line 2, .*JSON"),
             ("metadata.csv", "file_name,label\na.png,cat\nb.png\n", "line 3, .*values"),
         ],
     )
-    def test_that_is_wrong_is_named_by_file_and_line(self, place: Place, name: str, text: str, wrong: str) -> None:
-        place.write("sub/one.png", b"1")
-        place.write(f"sub/{name}", text.encode())
-        source = place.source()
+    def test_that_is_wrong_is_named_by_file_and_line(self, medium: Medium, name: str, text: str, mistake: str) -> None:
+        medium.write("sub/one.png", b"1")
+        medium.write(f"sub/{name}", text.encode())
+        source = medium.source()
         keys(source)
-        with pytest.raises(UsageError, match=f"{source.uri}/sub/{name}, {wrong}"):
+        with pytest.raises(UsageError, match=f"{source.uri}/sub/{name}, {mistake}"):
             list(source.metadata())
 
 
 class TestImages:
-    def test_are_in_the_order_of_the_items_without_the_first(self, tree: Place) -> None:
+    def test_are_in_the_order_of_the_items_without_the_first(self, tree: Medium) -> None:
         source = tree.source()
         items = sorted(source.items(), key=lambda item: item.key)
         assert [(image.key, image.load()) for image in source.images(items)] == [(key, TREE[key]) for key in KEYS]
         assert [image.key for image in source.images(items, skip=3)] == KEYS[3:]
 
-    def test_that_are_empty_or_gone_say_so(self, place: Place) -> None:
-        place.write("empty.png", b"")
-        place.write("sub/one.png", b"1")
-        source = place.source()
+    def test_that_are_empty_or_gone_say_so(self, medium: Medium) -> None:
+        medium.write("empty.png", b"")
+        medium.write("sub/one.png", b"1")
+        source = medium.source()
         assert keys(source) == ["empty.png", "sub/one.png"]
-        place.remove("sub")
+        medium.remove("sub")
         assert refusal(source, "empty.png") == "the file is empty"
         assert "deleted" in refusal(source, "sub/one.png")
 
@@ -207,10 +207,10 @@ class TestImages:
             ("notes.txt", "named in the metadata, but its name has no image extension"),
         ],
     )
-    def test_that_only_the_metadata_names_say_so(self, tree: Place, key: str, reason: str) -> None:
+    def test_that_only_the_metadata_names_say_so(self, tree: Medium, key: str, reason: str) -> None:
         assert refusal(tree.source(), key, etag="") == reason
 
-    def test_that_are_all_gone_are_no_bad_images(self, tree: Place) -> None:
+    def test_that_are_all_gone_are_no_bad_images(self, tree: Medium) -> None:
         source = tree.source()
         items = list(source.items())
         images = list(source.images(items))
@@ -222,7 +222,7 @@ class TestImages:
 
 
 class TestReadByKey:
-    def test_gives_the_bytes(self, tree: Place) -> None:
+    def test_gives_the_bytes(self, tree: Medium) -> None:
         source = tree.source()
         assert [source.read(key) for key in KEYS] == [TREE[key] for key in KEYS]
 
@@ -255,6 +255,6 @@ class TestReadByKey:
             "one\n.png",
         ],
     )
-    def test_finds_nothing_but_images_of_the_tree(self, tree: Place, key: str) -> None:
+    def test_finds_nothing_but_images_of_the_tree(self, tree: Medium, key: str) -> None:
         with pytest.raises((NotFound, BadImage)):
             tree.source().read(key)

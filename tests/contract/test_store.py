@@ -41,27 +41,27 @@ def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(params=["memory", "chroma-embedded", "chroma-http"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], VectorStore]:
+def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], VectorStore]:
     """Opens one empty store; again, and it is another client of the same."""
     if request.param == "memory":
         return InMemoryStore().reopen
     if request.param == "chroma-embedded":
         return partial(open_store, f"chroma+file://{tmp_path}/chroma")
     url = request.getfixturevalue("chroma_server")
-    with closing(open_store(url)) as before:
-        for name in before.collections():
-            before.drop(name)
+    with closing(open_store(url)) as first_store:
+        for name in first_store.collections():
+            first_store.drop(name)
     return partial(open_store, url)
 
 
 @pytest.fixture
-def store(opened: Callable[[], VectorStore]) -> Iterator[VectorStore]:
-    with closing(opened()) as store:
+def store(open_again: Callable[[], VectorStore]) -> Iterator[VectorStore]:
+    with closing(open_again()) as store:
         yield store
 
 
 @pytest.fixture
-def filled(store: VectorStore) -> VectorStore:
+def filled_store(store: VectorStore) -> VectorStore:
     store.create("photos-r1", dim=4)
     store.add("photos-r1", RECORDS)
     return store
@@ -79,26 +79,26 @@ RECORDS = [
 ]
 
 
-def test_a_search_gives_the_nearest_by_cosine_similarity(filled: VectorStore) -> None:
-    (hits,) = filled.search("photos-r1", _vector(1, 0, 0, 0)[None], k=3)
+def test_a_search_gives_the_nearest_by_cosine_similarity(filled_store: VectorStore) -> None:
+    (hits,) = filled_store.search("photos-r1", _vector(1, 0, 0, 0)[None], k=3)
     assert [hit.id for hit in hits] == ["a", "c", "b"]
     assert [hit.score for hit in hits] == pytest.approx([1.0, 0.5**0.5, 0.0], abs=1e-5)
     assert hits[0].metadata == RECORDS[0].metadata
     assert hits[0].vector is None
 
 
-def test_several_queries_are_answered_in_their_order(filled: VectorStore) -> None:
-    rows = filled.search("photos-r1", np.stack([_vector(0, 1, 0, 0), _vector(1, 0, 0, 0)]), k=1, vectors=True)
+def test_several_queries_are_answered_in_their_order(filled_store: VectorStore) -> None:
+    rows = filled_store.search("photos-r1", np.stack([_vector(0, 1, 0, 0), _vector(1, 0, 0, 0)]), k=1, vectors=True)
     assert [[hit.id for hit in row] for row in rows] == [["b"], ["a"]]
     assert rows[1][0].vector == pytest.approx([1, 0, 0, 0])
 
 
-def test_asking_for_more_than_there_is_gives_all(filled: VectorStore) -> None:
-    assert len(filled.search("photos-r1", _vector(1, 0, 0, 0)[None], k=100)[0]) == 3
+def test_asking_for_more_than_there_is_gives_all(filled_store: VectorStore) -> None:
+    assert len(filled_store.search("photos-r1", _vector(1, 0, 0, 0)[None], k=100)[0]) == 3
 
 
 @pytest.mark.parametrize(
-    ("where", "found"),
+    ("filter_", "ids"),
     [
         ({"n": {"$eq": 2}}, {"b"}),
         ({"n": 2}, {"b"}),
@@ -116,31 +116,31 @@ def test_asking_for_more_than_there_is_gives_all(filled: VectorStore) -> None:
         ({"n": 99}, set()),
     ],
 )
-def test_filters_keep_what_matches(filled: VectorStore, where: dict[str, object], found: set[str]) -> None:
-    (hits,) = filled.search("photos-r1", _vector(1, 0, 0, 0)[None], k=10, where=where)
-    assert {hit.id for hit in hits} == found
+def test_filters_keep_what_matches(filled_store: VectorStore, filter_: dict[str, object], ids: set[str]) -> None:
+    (hits,) = filled_store.search("photos-r1", _vector(1, 0, 0, 0)[None], k=10, where=filter_)
+    assert {hit.id for hit in hits} == ids
 
 
 @pytest.mark.parametrize(
-    ("where", "found"),
+    ("filter_", "ids"),
     [
         ({"n": {"$in": [number + 0.5 for number in range(1000)]}}, {"half"}),
         ({"n": {"$nin": [number + 0.5 for number in range(1000)]}}, {"whole"}),
         ({"$or": [{"n": number} for number in range(1000)]}, {"whole"}),
     ],
 )
-def test_a_filter_may_have_a_thousand_values(store: VectorStore, where: dict[str, object], found: set[str]) -> None:
+def test_a_filter_may_have_a_thousand_values(store: VectorStore, filter_: dict[str, object], ids: set[str]) -> None:
     store.create("numbers", dim=4)
     records = [Record("whole", {"n": 7}, _vector(1, 0, 0, 0)), Record("half", {"n": 7.5}, _vector(1, 0, 0, 0))]
     store.add("numbers", records)
-    (hits,) = store.search("numbers", _vector(1, 0, 0, 0)[None], k=10, where=where)
-    assert {hit.id for hit in hits} == found
+    (hits,) = store.search("numbers", _vector(1, 0, 0, 0)[None], k=10, where=filter_)
+    assert {hit.id for hit in hits} == ids
 
 
 @pytest.mark.parametrize("bound", [-4.5, -3.999, -0.5, 0.5, 3.999, 4.5, 4, 4.0, math.nextafter(4, 5)])
 def test_whole_numbers_and_fractions_are_compared_by_their_value(store: VectorStore, bound: float) -> None:
     numbers = [-5, -4.5, -4, -1, -0.5, 0, 0.5, 1, 4, 4.0, 4.25, 4.5, 5, math.nextafter(4, 5)]
-    records = [Record(f"n{place}", {"n": number}, _vector(1, 0, 0, 0)) for place, number in enumerate(numbers)]
+    records = [Record(f"n{position}", {"n": number}, _vector(1, 0, 0, 0)) for position, number in enumerate(numbers)]
     records.append(Record("none", {"m": 1}, _vector(1, 0, 0, 0)))
     store.create("numbers", dim=4)
     store.add("numbers", records)
@@ -161,26 +161,26 @@ def test_metadata_may_have_any_name(store: VectorStore, name: str) -> None:
     assert [{**record.metadata, "labels": None} for record in store.get("names", ["a"])] == [{name: 1, "labels": None}]
 
 
-def test_a_wrong_filter_is_the_callers_mistake(filled: VectorStore) -> None:
+def test_a_wrong_filter_is_the_callers_mistake(filled_store: VectorStore) -> None:
     with pytest.raises(UsageError):
-        filled.search("photos-r1", _vector(1, 0, 0, 0)[None], k=1, where={"n": {"$like": "x"}})
+        filled_store.search("photos-r1", _vector(1, 0, 0, 0)[None], k=1, where={"n": {"$like": "x"}})
 
 
-def test_missing_names_what_is_not_stored(filled: VectorStore) -> None:
-    assert filled.missing("photos-r1", ["a", "x", "c", "y"]) == {"x", "y"}
-    assert filled.missing("photos-r1", []) == set()
+def test_missing_names_what_is_not_stored(filled_store: VectorStore) -> None:
+    assert filled_store.missing("photos-r1", ["a", "x", "c", "y"]) == {"x", "y"}
+    assert filled_store.missing("photos-r1", []) == set()
 
 
-def test_get_keeps_the_order_and_leaves_out_what_is_not_stored(filled: VectorStore) -> None:
-    got = filled.get("photos-r1", ["c", "x", "a"], vectors=True)
-    assert [record.id for record in got] == ["c", "a"]
-    assert got[0].metadata == RECORDS[2].metadata
-    assert got[1].vector == pytest.approx([1, 0, 0, 0])
+def test_get_keeps_the_order_and_leaves_out_what_is_not_stored(filled_store: VectorStore) -> None:
+    records = filled_store.get("photos-r1", ["c", "x", "a"], vectors=True)
+    assert [record.id for record in records] == ["c", "a"]
+    assert records[0].metadata == RECORDS[2].metadata
+    assert records[1].vector == pytest.approx([1, 0, 0, 0])
 
 
-def test_creating_twice_keeps_what_is_there(filled: VectorStore) -> None:
-    filled.create("photos-r1", dim=4)
-    assert filled.count("photos-r1") == 3
+def test_creating_twice_keeps_what_is_there(filled_store: VectorStore) -> None:
+    filled_store.create("photos-r1", dim=4)
+    assert filled_store.count("photos-r1") == 3
 
 
 @pytest.mark.parametrize(
@@ -198,34 +198,34 @@ def test_a_collection_that_is_not_there_is_named(store: VectorStore, call: Calla
         call(store)
 
 
-def test_a_dropped_collection_is_gone_and_can_be_made_again(filled: VectorStore) -> None:
-    filled.drop("photos-r1")
-    filled.drop("photos-r1")
-    assert "photos-r1" not in filled.collections()
+def test_a_dropped_collection_is_gone_and_can_be_made_again(filled_store: VectorStore) -> None:
+    filled_store.drop("photos-r1")
+    filled_store.drop("photos-r1")
+    assert "photos-r1" not in filled_store.collections()
     with pytest.raises(NotFound):
-        filled.count("photos-r1")
-    filled.create("photos-r1", dim=4)
-    assert filled.count("photos-r1") == 0
+        filled_store.count("photos-r1")
+    filled_store.create("photos-r1", dim=4)
+    assert filled_store.count("photos-r1") == 0
 
 
-def test_a_pointer_is_replaced_whole(filled: VectorStore) -> None:
-    filled.publish(POINTER)
-    assert filled.pointers()["photos"] == POINTER
+def test_a_pointer_is_replaced_whole(filled_store: VectorStore) -> None:
+    filled_store.publish(POINTER)
+    assert filled_store.pointers()["photos"] == POINTER
     second = dataclasses.replace(POINTER, run="r2", collection="photos-r2", previous=POINTER)
-    filled.publish(second)
-    filled.publish(second)
-    assert filled.pointers()["photos"] == second
-    assert "photos-r1" in filled.collections()
-    assert all("pointer" not in name for name in filled.collections())
+    filled_store.publish(second)
+    filled_store.publish(second)
+    assert filled_store.pointers()["photos"] == second
+    assert "photos-r1" in filled_store.collections()
+    assert all("pointer" not in name for name in filled_store.collections())
 
 
-def test_a_reopened_store_sees_the_same(filled: VectorStore) -> None:
-    filled.publish(POINTER)
-    fresh = filled.reopen()
-    assert fresh.count("photos-r1") == 3
-    assert fresh.pointers()["photos"] == POINTER
-    assert fresh.search("photos-r1", _vector(0, 1, 0, 0)[None], k=1)[0][0].id == "b"
-    fresh.close()
+def test_a_reopened_store_sees_the_same(filled_store: VectorStore) -> None:
+    filled_store.publish(POINTER)
+    reopened = filled_store.reopen()
+    assert reopened.count("photos-r1") == 3
+    assert reopened.pointers()["photos"] == POINTER
+    assert reopened.search("photos-r1", _vector(0, 1, 0, 0)[None], k=1)[0][0].id == "b"
+    reopened.close()
 
 
 def test_a_url_of_no_store_says_which_there_are() -> None:
@@ -280,15 +280,15 @@ def test_a_proxy_that_answers_instead_of_the_server_is_a_temporary_error(tmp_pat
 
 
 def test_a_collection_that_was_made_anew_under_its_name_is_found(
-    store: VectorStore, opened: Callable[[], VectorStore]
+    store: VectorStore, open_again: Callable[[], VectorStore]
 ) -> None:
     """By a client that knew the one before."""
     store.create("photos-r1", dim=4)
     store.add("photos-r1", RECORDS)
     assert store.count("photos-r1") == 3
-    with closing(opened()) as other:
-        other.drop("photos-r1")
-        other.create("photos-r1", dim=4)
-        other.add("photos-r1", RECORDS[:1])
+    with closing(open_again()) as second_store:
+        second_store.drop("photos-r1")
+        second_store.create("photos-r1", dim=4)
+        second_store.add("photos-r1", RECORDS[:1])
     assert store.count("photos-r1") == 1
     assert [record.id for record in store.get("photos-r1", ["a", "b"])] == ["a"]

@@ -36,9 +36,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def server() -> Iterator[ApiServer]:
-    made = ApiServer()
-    yield made
-    made.close()
+    api_server = ApiServer()
+    yield api_server
+    api_server.close()
 
 
 @pytest.fixture
@@ -54,6 +54,6 @@ def api(server: ApiServer, clock: Clock) -> Iterator[Api]:
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[Machines]:
-    made = Machines(tmp_path / "machines")
-    yield made
-    made.close()
+    rented = Machines(tmp_path / "machines")
+    yield rented
+    rented.close()

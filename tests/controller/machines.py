@@ -37,20 +37,20 @@ class Machines:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.submitted: list[tuple[str, Mapping[str, Any]]] = []
         self.returned: list[str] = []
-        self.looks = 0
-        self.most = 0
+        self.state_calls = 0
+        self.max_running = 0
         """So many there were at a time."""
-        self.nowhere = ""
+        self.unavailable = ""
         """Why no place has a machine; empty: there is one."""
-        self.refused = ""
+        self.refusal = ""
         """Why none ever will."""
-        self.silent = False
+        self.unreachable = False
         """It does not answer."""
-        self.patience = 0.05
+        self.wait_seconds = 0.05
         """Seconds that `wait` waits for each task: many where all of them end by themselves, however slow they are."""
         self.booting = False
         """Machines are made ready, and are never done with it."""
-        self.lingering = False
+        self.keeps_returned = False
         """What is given back is still there."""
         self._failed: dict[str, TaskState] = {}
 
@@ -59,41 +59,41 @@ class Machines:
         return [name for name, _ in self.submitted]
 
     @property
-    def there(self) -> list[str]:
+    def running(self) -> list[str]:
         return [*self._processes]
 
     def submit(self, name: str, task: Mapping[str, Any]) -> None:
-        self._answer()
+        self._check_reachable()
         assert name not in self._processes, f"{name} has a machine already"
         self.submitted.append((name, task))
         self._failed.pop(name, None)
-        if self.nowhere:
-            self._failed[name] = TaskState(TaskStatus.UNAVAILABLE, self.nowhere)
-        elif self.refused:
-            self._failed[name] = TaskState(TaskStatus.REFUSED, self.refused)
+        if self.unavailable:
+            self._failed[name] = TaskState(TaskStatus.UNAVAILABLE, self.unavailable)
+        elif self.refusal:
+            self._failed[name] = TaskState(TaskStatus.REFUSED, self.refusal)
         else:
-            self._begin(name, task)
-        self.most = max(self.most, len(self._processes))
+            self._start(name, task)
+        self.max_running = max(self.max_running, len(self._processes))
 
     def states(self, names: Sequence[str]) -> Mapping[str, TaskState]:
-        self._answer()
-        self.looks += 1
-        return {name: self._look(name) for name in names}
+        self._check_reachable()
+        self.state_calls += 1
+        return {name: self._state(name) for name in names}
 
     def log(self, name: str, lines: int | None = None) -> str:
-        self._answer()
+        self._check_reachable()
         file = self._folder / name / "log"
         if name not in self._processes or not file.exists():
             return ""
         return "".join(file.read_text().splitlines(keepends=True)[-(lines or 0) :])
 
     def down(self, name: str) -> None:
-        self._answer()
+        self._check_reachable()
         self.returned.append(name)
-        if not self.lingering:
-            self.take_away(name)
+        if not self.keeps_returned:
+            self.preempt(name)
 
-    def take_away(self, name: str) -> None:
+    def preempt(self, name: str) -> None:
         """As a cloud does with a spot machine."""
         if process := self._processes.pop(name, None):
             if process.poll() is None:
@@ -105,20 +105,20 @@ class Machines:
         for process in [*self._processes.values()]:
             if process.poll() is None:
                 try:
-                    process.wait(self.patience)
+                    process.wait(self.wait_seconds)
                 except subprocess.TimeoutExpired:
                     continue
                 return
 
     def close(self) -> None:
-        for name in self.there:
-            self.take_away(name)
+        for name in self.running:
+            self.preempt(name)
 
-    def _answer(self) -> None:
-        if self.silent:
+    def _check_reachable(self) -> None:
+        if self.unreachable:
             raise TemporaryError("SkyPilot does not answer")
 
-    def _look(self, name: str) -> TaskState:
+    def _state(self, name: str) -> TaskState:
         if name in self._failed:
             return self._failed[name]
         process = self._processes.get(name)
@@ -128,11 +128,11 @@ class Machines:
             return TaskState(TaskStatus.WAITING, "it boots", machine=True)
         return TaskState(TaskStatus.RUNNING if process.poll() is None else TaskStatus.ENDED, machine=True)
 
-    def _begin(self, name: str, task: Mapping[str, Any]) -> None:
+    def _start(self, name: str, task: Mapping[str, Any]) -> None:
         home = self._folder / name
         home.mkdir(parents=True, exist_ok=True)
-        told = {variable: value for variable, value in os.environ.items() if not variable.startswith("IMGSEARCH_")}
-        env = {**told, **program_env({}), "HOME": str(home), **task["envs"], **task["secrets"]}
+        inherited = {variable: value for variable, value in os.environ.items() if not variable.startswith("IMGSEARCH_")}
+        env = {**inherited, **program_env({}), "HOME": str(home), **task["envs"], **task["secrets"]}
         with (home / "log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
                 ["/bin/bash", "-c", task["run"].replace(PYTHON, sys.executable)],

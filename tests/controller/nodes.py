@@ -20,13 +20,18 @@ def node(
     resource: str = NVIDIA,
     ready: str = "True",
     cordoned: bool = False,
-    also: Mapping[str, str] | None = None,
+    other_resources: Mapping[str, str] | None = None,
 ) -> Object:
     return {
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}},
         "spec": {"unschedulable": True} if cordoned else {},
         "status": {
-            "allocatable": {"cpu": "8", "memory": "32Gi", **({resource: str(gpus)} if gpus else {}), **(also or {})},
+            "allocatable": {
+                "cpu": "8",
+                "memory": "32Gi",
+                **({resource: str(gpus)} if gpus else {}),
+                **(other_resources or {}),
+            },
             "conditions": [
                 {"type": "DiskPressure", "status": "False" if ready == "True" else "True"},
                 {"type": "Ready", "status": ready},

@@ -21,7 +21,7 @@ def pod(
     job: str = "team-r1-embed",
     uid: str = "job-1",
     run: str = "r1",
-    ended: Mapping[str, Any] | None = None,
+    terminated: Mapping[str, Any] | None = None,
     message: Any = None,
     init: Mapping[str, Any] | None = None,
     waiting: Mapping[str, str] | None = None,
@@ -32,15 +32,17 @@ def pod(
     node: str = "",
     **status: Any,
 ) -> Object:
-    """A pod of an Indexed Job. `ended` is the terminated state of its container, `message` what it has left;
+    """A pod of an Indexed Job. `terminated` is that state of its container, `message` its termination message;
     `init` the state of its init container."""
     state: Object = {"running": {"startedAt": started}}
     if waiting:
         state = {"waiting": dict(waiting)}
-    elif ended is not None or message is not None:
+    elif terminated is not None or message is not None:
         text = message if message is None or isinstance(message, str) else json.dumps(message)
-        left = {} if text is None else {"message": text}
-        state = {"terminated": {"exitCode": 0, "finishedAt": "2026-01-01T01:00:10Z", **left, **(ended or {})}}
+        termination = {} if text is None else {"message": text}
+        state = {
+            "terminated": {"exitCode": 0, "finishedAt": "2026-01-01T01:00:10Z", **termination, **(terminated or {})}
+        }
     limits = {"nvidia.com/gpu": str(gpus)} if gpus else {}
     return {
         "metadata": {
@@ -61,7 +63,7 @@ def pod(
         "status": {
             "phase": phase,
             **({"startTime": started} if started else {}),
-            "conditions": [dict(each) for each in conditions],
+            "conditions": [dict(entry) for entry in conditions],
             **({"initContainerStatuses": [{"name": "model", "state": dict(init)}]} if init else {}),
             "containerStatuses": [{"name": "embed", "state": state}],
             **status,
@@ -69,8 +71,8 @@ def pod(
     }
 
 
-def condition(type: str, status: str = "True", **more: str) -> dict[str, str]:
-    return {"type": type, "status": status, **more}
+def condition(type: str, status: str = "True", **fields: str) -> dict[str, str]:
+    return {"type": type, "status": status, **fields}
 
 
 def release(*, gpus: int = 0, settings: Mapping[str, str] | None = None) -> dict[str, list[Object]]:

@@ -10,7 +10,7 @@ from controller.jobs.state import JobState, Phase, Stage
 
 def job(stage: Stage, phase: Phase = Phase.COMPLETE, **fields: Any) -> JobState:
     """The Job of a stage of run r1, with `fields` of its state."""
-    plain = JobState(
+    state = JobState(
         name=f"team-r1-{stage}",
         spec_hash="",
         stage=stage,
@@ -23,4 +23,4 @@ def job(stage: Stage, phase: Phase = Phase.COMPLETE, **fields: Any) -> JobState:
         started="",
         finished="",
     )
-    return replace(plain, **fields)
+    return replace(state, **fields)

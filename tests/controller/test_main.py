@@ -28,9 +28,9 @@ import controller.backends.kubernetes.backend
 
 def test_dry_run_prints_the_jobs_and_creates_none(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    done = controller("run-pipeline", tmp_path, "--local", "--home", home, "--dry-run", "--run", "r1")
-    assert done.returncode == 0, done.stderr
-    jobs = list(yaml.safe_load_all(done.stdout))
+    completed = controller("run-pipeline", tmp_path, "--local", "--home", home, "--dry-run", "--run", "r1")
+    assert completed.returncode == 0, completed.stderr
+    jobs = list(yaml.safe_load_all(completed.stdout))
     assert [job["metadata"]["name"] for job in jobs] == ["local-r1-plan", "local-r1-embed", "local-r1-ingest"]
     assert jobs[1]["spec"]["template"]["spec"]["containers"][0]["command"] == ["python", "-m", "embedder", "embed"]
     assert not (home / "jobs").exists()
@@ -40,8 +40,8 @@ def test_the_same_run_with_other_options_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.new("RGB", (30, 30), "red").save(folder / "red.png")
-    words = ("run-pipeline", folder, "--local", "--home", tmp_path / "home", "--run", "r1", "--model", DEMO_MODEL)
-    assert controller(*words).returncode == 0
-    refused = controller(*words, "--shard-size", "7")
-    assert refused.returncode == 3
-    assert "run r1 exists with other options" in refused.stderr
+    arguments = ("run-pipeline", folder, "--local", "--home", tmp_path / "home", "--run", "r1", "--model", DEMO_MODEL)
+    assert controller(*arguments).returncode == 0
+    completed = controller(*arguments, "--shard-size", "7")
+    assert completed.returncode == 3
+    assert "run r1 exists with other options" in completed.stderr

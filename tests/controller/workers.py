@@ -14,16 +14,16 @@ from tests.controller.objects import Object, condition, pod
 
 
 @dataclass(frozen=True)
-class Said:
+class Ended:
     """How a pod ends: what it leaves, its exit code, and what it has printed before."""
 
     result: Mapping[str, Any]
     code: int = 0
-    printed: str = ""
+    output: str = ""
 
 
 @dataclass(frozen=True)
-class Stays:
+class Unfinished:
     """A pod that does not end."""
 
     phase: str = "Running"
@@ -31,7 +31,7 @@ class Stays:
     conditions: list[dict[str, str]] = field(default_factory=list)
 
 
-Play = Callable[[list[str], int], Said | Stays]
+PodBehaviour = Callable[[list[str], int], Ended | Unfinished]
 """What becomes of a pod, by its command and its index."""
 
 RESULTS: dict[str, dict[str, Any]] = {
@@ -41,19 +41,19 @@ RESULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def well(command: list[str], index: int) -> Said | Stays:
+def succeed(command: list[str], index: int) -> Ended | Unfinished:
     """Every stage ends as it should."""
-    return Said(RESULTS[command[-1]])
+    return Ended(RESULTS[command[-1]])
 
 
 class Workers(threading.Thread):
     """A context manager: works while it is entered."""
 
-    def __init__(self, server: ApiServer, play: Play = well) -> None:
+    def __init__(self, server: ApiServer, behave: PodBehaviour = succeed) -> None:
         super().__init__(name="workers")
         self._server = server
-        self._play = play
-        self._seen: set[str] = set()
+        self._behave = behave
+        self._seen_uids: set[str] = set()
         self._stopped = False
 
     def __enter__(self) -> Workers:
@@ -69,56 +69,69 @@ class Workers(threading.Thread):
     def run(self) -> None:
         while not self._stopped:
             with self._server.changed:
-                self._server.changed.wait_for(lambda: self._stopped or self._new())
-                jobs = self._new()
+                self._server.changed.wait_for(lambda: self._stopped or self._new_jobs())
+                jobs = self._new_jobs()
             for job in jobs:
-                self._seen.add(job["metadata"]["uid"])
-                self._work(job)
+                self._seen_uids.add(job["metadata"]["uid"])
+                self._run_pods(job)
 
-    def _new(self) -> list[Object]:
+    def _new_jobs(self) -> list[Object]:
         return [
             job
-            for job in self._server.all("jobs")
-            if job["metadata"]["uid"] not in self._seen
+            for job in self._server.objects("jobs")
+            if job["metadata"]["uid"] not in self._seen_uids
             and "deletionTimestamp" not in job["metadata"]
             and not job.get("status", {}).get("conditions")
         ]
 
-    def _work(self, job: Object) -> None:
+    def _run_pods(self, job: Object) -> None:
         template, completions = job["spec"]["template"], job["spec"].get("completions", 1)
-        ended: dict[bool, set[int]] = {True: set(), False: set()}
+        indexes_by_success: dict[bool, set[int]] = {True: set(), False: set()}
         for index in range(completions):
-            act = self._play(template["spec"]["containers"][0]["command"], index)
-            made = self._pod(job, index, "Pending")
-            if isinstance(act, Stays):
-                self._server.logs[made["metadata"]["name"]] = act.log
-                bound = {} if act.phase == "Running" else {"started": None}
-                self._server.put("pods", self._pod(job, index, act.phase, conditions=act.conditions, **bound))
+            end = self._behave(template["spec"]["containers"][0]["command"], index)
+            pending = self._pod(job, index, "Pending")
+            if isinstance(end, Unfinished):
+                self._server.logs[pending["metadata"]["name"]] = end.log
+                fields = {} if end.phase == "Running" else {"started": None}
+                self._server.put("pods", self._pod(job, index, end.phase, conditions=end.conditions, **fields))
                 continue
-            self._server.put("pods", made)
-            self._server.logs[made["metadata"]["name"]] = f"{act.printed}{json.dumps(act.result)}\n"
-            done = act.code == 0
-            phase = "Succeeded" if done else "Failed"
-            self._server.put("pods", self._pod(job, index, phase, message=act.result, ended={"exitCode": act.code}))
-            ended[done].add(index)
-            self._say(job, ended, active=completions - index - 1)
-        if ended[False]:
-            self._say(job, ended, conditions=[condition("Failed", reason="FailedIndexes", message="an index failed")])
-        elif len(ended[True]) == completions:
-            self._say(job, ended, conditions=[condition("Complete")])
+            self._server.put("pods", pending)
+            self._server.logs[pending["metadata"]["name"]] = f"{end.output}{json.dumps(end.result)}\n"
+            has_succeeded = end.code == 0
+            phase = "Succeeded" if has_succeeded else "Failed"
+            self._server.put(
+                "pods", self._pod(job, index, phase, message=end.result, terminated={"exitCode": end.code})
+            )
+            indexes_by_success[has_succeeded].add(index)
+            self._set_status(job, indexes_by_success, active=completions - index - 1)
+        if indexes_by_success[False]:
+            self._set_status(
+                job,
+                indexes_by_success,
+                conditions=[condition("Failed", reason="FailedIndexes", message="an index failed")],
+            )
+        elif len(indexes_by_success[True]) == completions:
+            self._set_status(job, indexes_by_success, conditions=[condition("Complete")])
 
-    def _pod(self, job: Object, index: int, phase: str, **told: Any) -> Object:
-        about = job["metadata"]
-        made = pod(index, phase, job=about["name"], uid=about["uid"], **told)
-        own = {name: made["metadata"]["labels"][name] for name in made["metadata"]["labels"] if "batch." in name}
-        made["metadata"]["labels"] = {**job["spec"]["template"]["metadata"]["labels"], **own}
-        return made
+    def _pod(self, job: Object, index: int, phase: str, **fields: Any) -> Object:
+        metadata = job["metadata"]
+        new_pod = pod(index, phase, job=metadata["name"], uid=metadata["uid"], **fields)
+        batch_labels = {
+            name: new_pod["metadata"]["labels"][name] for name in new_pod["metadata"]["labels"] if "batch." in name
+        }
+        new_pod["metadata"]["labels"] = {**job["spec"]["template"]["metadata"]["labels"], **batch_labels}
+        return new_pod
 
-    def _say(self, job: Object, ended: Mapping[bool, set[int]], **status: Any) -> None:
+    def _set_status(self, job: Object, indexes_by_success: Mapping[bool, set[int]], **status: Any) -> None:
         with self._server.changed:
-            there = {each["metadata"]["uid"]: each for each in self._server.all("jobs")}.get(job["metadata"]["uid"])
-            if there is None:
+            current = {job_object["metadata"]["uid"]: job_object for job_object in self._server.objects("jobs")}.get(
+                job["metadata"]["uid"]
+            )
+            if current is None:
                 return
-            indexes = {"completedIndexes": ended[True], "failedIndexes": ended[False]}
-            written = {name: format_indexes(those) for name, those in indexes.items() if those}
-            self._server.put("jobs", {**there, "status": {"startTime": "2026-01-01T00:00:00Z", **written, **status}})
+            indexes_by_field = {
+                "completedIndexes": indexes_by_success[True],
+                "failedIndexes": indexes_by_success[False],
+            }
+            fields = {name: format_indexes(numbers) for name, numbers in indexes_by_field.items() if numbers}
+            self._server.put("jobs", {**current, "status": {"startTime": "2026-01-01T00:00:00Z", **fields, **status}})

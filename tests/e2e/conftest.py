@@ -12,12 +12,12 @@ from tests.programs import controller
 
 
 @pytest.fixture(scope="session")
-def coco128_home(coco128: Path, once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def coco128_home(coco128: Path, shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """Whoever changes it takes a copy."""
 
     def fill(home: Path) -> None:
-        done = controller("run-pipeline", coco128, "--local", "--home", home, "--model", DEMO_MODEL)
-        assert done.returncode == 0, done.stderr
-        assert "128 images searchable" in done.stdout
+        completed = controller("run-pipeline", coco128, "--local", "--home", home, "--model", DEMO_MODEL)
+        assert completed.returncode == 0, completed.stderr
+        assert "128 images searchable" in completed.stdout
 
-    return once("coco128", fill)
+    return shared_folder("coco128", fill)

@@ -21,8 +21,8 @@ from tests.programs import serving
 
 @pytest.fixture(scope="module")
 def client(coco128_home: Path) -> Iterator[httpx.Client]:
-    with serving(coco128_home) as made:
-        yield made
+    with serving(coco128_home) as http_client:
+        yield http_client
 
 
 @pytest.fixture(scope="module")
@@ -32,40 +32,42 @@ def labels(coco128: Path) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def exact(coco128: Path, labels: dict[str, list[str]]) -> dict[str, list[str]]:
+def exact_results(coco128: Path, labels: dict[str, list[str]]) -> dict[str, list[str]]:
     """For each label the first ten files by exact search, with open_clip alone."""
     model, _, preprocess = open_clip.create_model_and_transforms(DEMO_MODEL)
     tokenizer = open_clip.get_tokenizer(DEMO_MODEL)
     model.eval()
     files = sorted(labels)
-    known = sorted({label for image in labels.values() for label in image})
+    known_labels = sorted({label for image in labels.values() for label in image})
     with torch.inference_mode():
         pixels = torch.stack([preprocess(Image.open(coco128 / file)) for file in files])
         images = model.encode_image(pixels, normalize=True).numpy()
-        texts = model.encode_text(tokenizer([f"a photo of a {label}" for label in known]), normalize=True).numpy()
+        texts = model.encode_text(
+            tokenizer([f"a photo of a {label}" for label in known_labels]), normalize=True
+        ).numpy()
     ranks: NDArray[Any] = np.argsort(-(texts @ images.T), axis=1)[:, :10]
-    return {label: [files[rank] for rank in row] for label, row in zip(known, ranks, strict=True)}
+    return {label: [files[rank] for rank in row] for label, row in zip(known_labels, ranks, strict=True)}
 
 
 def test_labels_find_their_images_as_exact_search_does(
-    client: httpx.Client, labels: dict[str, list[str]], exact: dict[str, list[str]]
+    client: httpx.Client, labels: dict[str, list[str]], exact_results: dict[str, list[str]]
 ) -> None:
-    assert len(exact) == 71
-    found = {}
-    for label in exact:
-        answer = client.post("/v1/search", json={"text": f"a photo of a {label}", "k": 10}).raise_for_status().json()
-        found[label] = [hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]]
+    assert len(exact_results) == 71
+    results = {}
+    for label in exact_results:
+        response = client.post("/v1/search", json={"text": f"a photo of a {label}", "k": 10}).raise_for_status().json()
+        results[label] = [hit["uri"].rsplit("/", 1)[-1] for hit in response["results"]]
 
     def hits(rows: dict[str, list[str]]) -> int:
         return sum(any(label in labels[file] for file in files) for label, files in rows.items())
 
-    recall = np.mean([len(set(found[label]) & set(exact[label])) / 10 for label in exact])
+    recall = np.mean([len(set(results[label]) & set(exact_results[label])) / 10 for label in exact_results])
     assert recall >= 0.99
-    assert hits(found) == hits(exact) == 67
+    assert hits(results) == hits(exact_results) == 67
 
 
 def test_labels_are_metadata_to_filter_by(client: httpx.Client, labels: dict[str, list[str]]) -> None:
-    where = {"labels": {"$contains": "giraffe"}}
-    answer = client.post("/v1/search", json={"text": "an animal", "k": 50, "filter": where}).json()
-    found = {hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]}
-    assert found == {file for file, image in labels.items() if "giraffe" in image}
+    filter_ = {"labels": {"$contains": "giraffe"}}
+    response = client.post("/v1/search", json={"text": "an animal", "k": 50, "filter": filter_}).json()
+    names = {hit["uri"].rsplit("/", 1)[-1] for hit in response["results"]}
+    assert names == {file for file, image in labels.items() if "giraffe" in image}

@@ -21,32 +21,34 @@ WRONG = 32
 @pytest.fixture(scope="module")
 def home(coco128_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Indexed, with a second index of the same run, a quarter of whose vectors are wrong."""
-    made = tmp_path_factory.mktemp("evaluation") / "home"
-    shutil.copytree(coco128_home, made)
-    with closing(open_store(f"chroma+file://{made}/chroma")) as store:
-        good = store.pointers()["photos"]
-        (hits,) = store.search(good.collection, np.ones((1, good.dim), np.float32), k=good.images, vectors=True)
+    folder = tmp_path_factory.mktemp("evaluation") / "home"
+    shutil.copytree(coco128_home, folder)
+    with closing(open_store(f"chroma+file://{folder}/chroma")) as store:
+        pointer = store.pointers()["photos"]
+        (hits,) = store.search(
+            pointer.collection, np.ones((1, pointer.dim), np.float32), k=pointer.images, vectors=True
+        )
         random = np.random.default_rng(0)
-        wrong = [replace(hit, vector=random.normal(size=good.dim).astype(np.float32)) for hit in hits[:WRONG]]
-        store.create("broken", dim=good.dim)
-        store.add("broken", [Record(hit.id, hit.metadata, hit.vector) for hit in [*wrong, *hits[WRONG:]]])
-        store.publish(replace(good, index="broken", collection="broken"))
-    return made
+        damaged = [replace(hit, vector=random.normal(size=pointer.dim).astype(np.float32)) for hit in hits[:WRONG]]
+        store.create("broken", dim=pointer.dim)
+        store.add("broken", [Record(hit.id, hit.metadata, hit.vector) for hit in [*damaged, *hits[WRONG:]]])
+        store.publish(replace(pointer, index="broken", collection="broken"))
+    return folder
 
 
 @pytest.fixture(scope="module")
 def evaluation(home: Path) -> dict[str, Any]:
     """The evaluation of both indexes."""
-    done = controller("evaluate", "photos", "broken", "--home", home, "-o", "json", "--plot", home / "plot.svg")
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
+    completed = controller("evaluate", "photos", "broken", "--home", home, "-o", "json", "--plot", home / "plot.svg")
+    assert completed.returncode == 0, completed.stderr
+    document: dict[str, Any] = json.loads(completed.stdout)
     return document
 
 
 def figure(evaluation: dict[str, Any], of: str, name: str) -> dict[str, Any]:
-    (found,) = (row for row in evaluation["figures"] if (row["of"], row["figure"]) == (of, name))
-    assert isinstance(found, dict)
-    return found
+    (matching,) = (row for row in evaluation["figures"] if (row["of"], row["figure"]) == (of, name))
+    assert isinstance(matching, dict)
+    return matching
 
 
 def test_the_store_finds_what_exact_search_finds(evaluation: dict[str, Any]) -> None:
@@ -58,9 +60,9 @@ def test_the_store_finds_what_exact_search_finds(evaluation: dict[str, Any]) -> 
 
 def test_labels_find_as_many_of_their_images_as_with_open_clip_alone(evaluation: dict[str, Any]) -> None:
     # tests/e2e/test_coco128.py counts them.
-    found = figure(evaluation, "labels", "R@10")["indexes"][0]
-    assert (found["queries"], found["value"]) == (71, round(67 / 71, 4))
-    assert 0.86 < found["low"] < found["value"] < found["high"] < 0.99
+    recall = figure(evaluation, "labels", "R@10")["indexes"][0]
+    assert (recall["queries"], recall["value"]) == (71, round(67 / 71, 4))
+    assert 0.86 < recall["low"] < recall["value"] < recall["high"] < 0.99
     assert evaluation["indexes"][0]["labels"] == "labels"
     assert len(evaluation["indexes"][0]["by_label"]) == 71
 
@@ -78,15 +80,15 @@ def test_the_plot_is_drawn(evaluation: dict[str, Any], home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (("photos", "photos"), "index photos with itself"),
         (("photos", "--plot", "plot.pdf"), "--plot plot.pdf"),
         (("photos", "--queries", "0"), "argument --queries"),
     ],
 )
-def test_mistakes_are_reported_before_the_evaluation(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
-    done = controller("evaluate", *words, "--home", tmp_path / "empty")
-    assert done.returncode == 2
-    assert sentence in done.stderr
+def test_mistakes_are_reported_before_the_evaluation(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    completed = controller("evaluate", *arguments, "--home", tmp_path / "empty")
+    assert completed.returncode == 2
+    assert sentence in completed.stderr
     assert not (tmp_path / "empty").exists()

@@ -34,7 +34,7 @@ class Indexed:
     errors: str
 
 
-def plain(number: int) -> Image.Image:
+def plain_image(number: int) -> Image.Image:
     rng = np.random.default_rng(number)
     coarse = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
     return coarse.resize((320, 240), Image.Resampling.BICUBIC)
@@ -45,24 +45,24 @@ def icon(side: int, content: bytes) -> bytes:
     return struct.pack("<HHHBBBBHHII", 0, 1, 1, side, side, 0, 0, 1, 32, len(content), 22) + content
 
 
-def hostile(folder: Path) -> dict[str, str]:
+def write_hostile_images(folder: Path) -> dict[str, str]:
     """Makes the hostile files. Returns by name a part of the expected reason (`.`: any reason), or "" if the image is
     usable."""
     jpeg = io.BytesIO()
-    plain(900).save(jpeg, "JPEG")
-    outside = folder.parent / "outside.jpg"
-    outside.write_bytes(jpeg.getvalue())
+    plain_image(900).save(jpeg, "JPEG")
+    outside_file = folder.parent / "outside.jpg"
+    outside_file.write_bytes(jpeg.getvalue())
     exif = Image.Exif()
     exif[0x0112] = 6
-    made: dict[str, str] = {}
+    reasons: dict[str, str] = {}
 
     def file(name: str, data: bytes, reason: str = "") -> None:
         (folder / name).write_bytes(data)
-        made[name] = reason
+        reasons[name] = reason
 
     def image(name: str, value: Image.Image, **options: object) -> None:
         value.save(folder / name, **options)
-        made[name] = ""
+        reasons[name] = ""
 
     file("h-truncated.jpg", jpeg.getvalue()[: len(jpeg.getvalue()) // 2], "truncated")
     file("h-truncated.png", hollow_png(64, 64)[:45], ".")
@@ -71,27 +71,27 @@ def hostile(folder: Path) -> dict[str, str]:
     file("h-page.jpg", b"<!DOCTYPE html><html><body>Not found</body></html>", "web page")
     file("h-bomb.png", hollow_png(50_000, 50_000), "decompression bomb")
     file("h-random.webp", np.random.default_rng(1).bytes(3000), "not an image")
-    image("h-cmyk.jpg", plain(901).convert("CMYK"))
-    image("h-palette.png", plain(902).quantize(16), transparency=0)
+    image("h-cmyk.jpg", plain_image(901).convert("CMYK"))
+    image("h-palette.png", plain_image(902).quantize(16), transparency=0)
     image("h-16bit.png", Image.fromarray(np.linspace(0, 65535, 10_000, dtype=np.uint16).reshape(100, 100)))
-    image("h-rotated.jpg", plain(903), exif=exif)
-    image("h-animated.gif", plain(904), save_all=True, append_images=[plain(905)])
-    image("h-alpha.png", plain(906).convert("RGBA"))
-    image("h-onebit.png", plain(907).convert("1"))
-    image("h-la.png", plain(908).convert("LA"))
-    image("h Käse & Brötchen [1] #1?.jpg", plain(909))
+    image("h-rotated.jpg", plain_image(903), exif=exif)
+    image("h-animated.gif", plain_image(904), save_all=True, append_images=[plain_image(905)])
+    image("h-alpha.png", plain_image(906).convert("RGBA"))
+    image("h-onebit.png", plain_image(907).convert("1"))
+    image("h-la.png", plain_image(908).convert("LA"))
+    image("h Käse & Brötchen [1] #1?.jpg", plain_image(909))
     image("h-tiny.png", Image.new("RGB", (1, 1), "red"))
-    (folder / "h-out.jpg").symlink_to(outside)
-    made["h-out.jpg"] = "leads out"
+    (folder / "h-out.jpg").symlink_to(outside_file)
+    reasons["h-out.jpg"] = "leads out"
     (folder / "h-broken.jpg").symlink_to("nowhere.jpg")
-    made["h-broken.jpg"] = "."
+    reasons["h-broken.jpg"] = "."
     os.mkfifo(folder / "h-pipe.jpg")  # root reads any file, but nobody an image from a pipe
-    made["h-pipe.jpg"] = "."
+    reasons["h-pipe.jpg"] = "."
     image("h-narrow.png", Image.new("RGB", (1, 40_000), "red"))
     image("h-wide.png", Image.new("RGB", (8000, 1), "red"))
     file("h-bomb.ico", icon(16, hollow_png(16_000, 16_000)), "decompression bomb")
-    assert len(made) == HOSTILE
-    return made
+    assert len(reasons) == HOSTILE
+    return reasons
 
 
 @pytest.fixture(scope="module")
@@ -100,52 +100,54 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     (folder / "deep" / "er").mkdir(parents=True)
     for number in range(COUNT - HOSTILE):
         inside = folder / ("deep/er" if number % 3 == 0 else "")
-        plain(number).save(inside / f"photo-{number:03d}.jpg", quality=88)
-    made = hostile(folder)
+        plain_image(number).save(inside / f"photo-{number:03d}.jpg", quality=88)
+    reasons = write_hostile_images(folder)
     metadata = [
         {"file_name": f"photo-{n:03d}.jpg", "n": n, "tags": ["odd"] if n % 2 else ["even", "x"]} for n in (1, 2)
     ]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metadata))
     (folder / "notes.txt").write_text("not an image, and not called one")
-    return folder, made
+    return folder, reasons
 
 
 @pytest.fixture(scope="module")
-def indexed(expected: tuple[Path, dict[str, str]]) -> Indexed:
+def indexed_home(expected: tuple[Path, dict[str, str]]) -> Indexed:
     folder, _ = expected
     home = folder.parent / "home"
-    done = controller("run-pipeline", folder, "--local", "--home", home, "--model", DEMO_MODEL, "--shard-size", "100")
-    assert done.returncode == 0, done.stderr
-    return Indexed(home, folder, done.stdout, done.stderr)
+    completed = controller(
+        "run-pipeline", folder, "--local", "--home", home, "--model", DEMO_MODEL, "--shard-size", "100"
+    )
+    assert completed.returncode == 0, completed.stderr
+    return Indexed(home, folder, completed.stdout, completed.stderr)
 
 
 @pytest.fixture(scope="module")
-def client(indexed: Indexed) -> Iterator[httpx.Client]:
-    with serving(indexed.home) as made:
-        yield made
+def client(indexed_home: Indexed) -> Iterator[httpx.Client]:
+    with serving(indexed_home.home) as http_client:
+        yield http_client
 
 
-def test_searchable_and_bad_make_up_the_whole(indexed: Indexed, expected: tuple[Path, dict[str, str]]) -> None:
+def test_searchable_and_bad_make_up_the_whole(indexed_home: Indexed, expected: tuple[Path, dict[str, str]]) -> None:
     reasons = expected[1]
-    report = json.loads(controller("report", "--home", indexed.home, "-o", "json").stdout)
-    listed = {
+    report = json.loads(controller("report", "--home", indexed_home.home, "-o", "json").stdout)
+    rows = {
         row["key"]: row["reason"]
-        for row in csv.DictReader(io.StringIO(controller("report", "--bad", "--home", indexed.home).stdout))
+        for row in csv.DictReader(io.StringIO(controller("report", "--bad", "--home", indexed_home.home).stdout))
     }
     assert report["images"] + report["bad"] == COUNT
-    assert listed.keys() == {name for name, reason in reasons.items() if reason}
-    for name, reason in listed.items():
+    assert rows.keys() == {name for name, reason in reasons.items() if reason}
+    for name, reason in rows.items():
         assert reason
         if reasons[name] != ".":
             assert reasons[name] in reason
     assert report["skipped"] == {".txt files": 1}
-    assert f"{report['images']} images searchable, {report['bad']} could not be used" in indexed.output
+    assert f"{report['images']} images searchable, {report['bad']} could not be used" in indexed_home.output
 
 
-def test_an_image_finds_itself(client: httpx.Client, indexed: Indexed) -> None:
-    file = indexed.folder / "photo-001.jpg"
-    answer = client.post("/v1/search/image", files={"file": file.read_bytes()}, data={"k": "1"}).json()
-    (hit,) = answer["results"]
+def test_an_image_finds_itself(client: httpx.Client, indexed_home: Indexed) -> None:
+    file = indexed_home.folder / "photo-001.jpg"
+    response = client.post("/v1/search/image", files={"file": file.read_bytes()}, data={"k": "1"}).json()
+    (hit,) = response["results"]
     assert hit["uri"] == str(file)
     assert hit["score"] > 0.99
     assert hit["metadata"] == {"n": 1, "tags": ["odd"]}
@@ -155,51 +157,59 @@ def test_an_image_finds_itself(client: httpx.Client, indexed: Indexed) -> None:
 
 
 @pytest.mark.parametrize("name", ["h Käse & Brötchen [1] #1?.jpg", "h-rotated.jpg", "h-animated.gif", "h-16bit.png"])
-def test_odd_but_usable_images_are_searchable_and_shown(client: httpx.Client, indexed: Indexed, name: str) -> None:
-    file = indexed.folder / name
-    answer = client.post("/v1/search/image", files={"file": file.read_bytes()}, data={"k": "1"}).json()
-    (hit,) = answer["results"]
+def test_odd_but_usable_images_are_searchable_and_shown(client: httpx.Client, indexed_home: Indexed, name: str) -> None:
+    file = indexed_home.folder / name
+    response = client.post("/v1/search/image", files={"file": file.read_bytes()}, data={"k": "1"}).json()
+    (hit,) = response["results"]
     assert hit["uri"] == str(file)
     assert client.get(hit["image"]).content == file.read_bytes()
-    shown = Image.open(io.BytesIO(client.get(hit["thumbnail"]).content))
-    assert shown.size[0] < shown.size[1] or name != "h-rotated.jpg"
+    thumbnail = Image.open(io.BytesIO(client.get(hit["thumbnail"]).content))
+    assert thumbnail.size[0] < thumbnail.size[1] or name != "h-rotated.jpg"
 
 
 def test_metadata_filters(client: httpx.Client) -> None:
-    def found(where: dict[str, object]) -> list[str]:
-        answer = client.post("/v1/search", json={"text": "a photo", "filter": where}).json()
-        return [hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]]
+    def names_matching(filter_: dict[str, object]) -> list[str]:
+        response = client.post("/v1/search", json={"text": "a photo", "filter": filter_}).json()
+        return [hit["uri"].rsplit("/", 1)[-1] for hit in response["results"]]
 
-    assert found({"n": {"$gte": 2}}) == ["photo-002.jpg"]
-    assert found({"tags": {"$contains": "odd"}}) == ["photo-001.jpg"]
+    assert names_matching({"n": {"$gte": 2}}) == ["photo-002.jpg"]
+    assert names_matching({"tags": {"$contains": "odd"}}) == ["photo-001.jpg"]
 
 
-def test_the_same_command_again_changes_nothing(indexed: Indexed) -> None:
-    before = {file: file.stat().st_mtime_ns for file in (indexed.home / "storage").rglob("*.*")}
-    again = controller(
-        "run-pipeline", indexed.folder, "--local", "--home", indexed.home, "--model", DEMO_MODEL, "--shard-size", "100"
+def test_the_same_command_again_changes_nothing(indexed_home: Indexed) -> None:
+    times = {file: file.stat().st_mtime_ns for file in (indexed_home.home / "storage").rglob("*.*")}
+    completed = controller(
+        "run-pipeline",
+        indexed_home.folder,
+        "--local",
+        "--home",
+        indexed_home.home,
+        "--model",
+        DEMO_MODEL,
+        "--shard-size",
+        "100",
     )
-    assert again.returncode == 0
-    assert "is done already" in again.stdout
-    assert {file: file.stat().st_mtime_ns for file in (indexed.home / "storage").rglob("*.*")} == before
+    assert completed.returncode == 0
+    assert "is done already" in completed.stdout
+    assert {file: file.stat().st_mtime_ns for file in (indexed_home.home / "storage").rglob("*.*")} == times
 
 
-def test_progress_in_a_pipe_is_a_line_per_change(indexed: Indexed) -> None:
-    lines = indexed.errors.splitlines()
+def test_progress_in_a_pipe_is_a_line_per_change(indexed_home: Indexed) -> None:
+    lines = indexed_home.errors.splitlines()
     assert len(lines) == len(set(lines))
     assert "ingest complete" in lines[-1]
     assert any("embed complete, 2/2 shards" in line for line in lines)
 
 
-def test_every_listing_knows_the_run(indexed: Indexed) -> None:
-    (run,) = json.loads(controller("runs", "--home", indexed.home, "-o", "json").stdout)
+def test_every_listing_knows_the_run(indexed_home: Indexed) -> None:
+    (run,) = json.loads(controller("runs", "--home", indexed_home.home, "-o", "json").stdout)
     assert (run["index"], run["state"]) == ("photos", "done")
-    (index,) = json.loads(controller("indexes", "--home", indexed.home, "-o", "json").stdout)
+    (index,) = json.loads(controller("indexes", "--home", indexed_home.home, "-o", "json").stdout)
     assert index["run"] == run["run"]
-    status = json.loads(controller("status", run["run"], "--home", indexed.home, "-o", "json").stdout)
+    status = json.loads(controller("status", run["run"], "--home", indexed_home.home, "-o", "json").stdout)
     assert [stage["state"] for stage in status["stages"]] == ["complete"] * 3
-    assert run["run"] in controller("status", "--home", indexed.home).stdout
-    log = controller("logs", run["run"], "1", "--home", indexed.home).stdout
+    assert run["run"] in controller("status", "--home", indexed_home.home).stdout
+    log = controller("logs", run["run"], "1", "--home", indexed_home.home).stdout
     assert json.loads(log.splitlines()[-1])["shard"] == 1
 
 
@@ -214,17 +224,17 @@ def test_every_listing_knows_the_run(indexed: Indexed) -> None:
     ],
 )
 def test_no_path_leads_out_of_the_index(client: httpx.Client, path: str) -> None:
-    answer = client.get(path)
-    assert answer.status_code == 404
-    assert answer.headers["content-type"] == "application/problem+json"
+    response = client.get(path)
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_the_command_line_searches_by_text_and_by_file(client: httpx.Client, indexed: Indexed) -> None:
-    file = indexed.folder / "h Käse & Brötchen [1] #1?.jpg"
-    found = controller("search", file, "-k", "1", "--url", str(client.base_url)).stdout
-    assert str(file) in found
+def test_the_command_line_searches_by_text_and_by_file(client: httpx.Client, indexed_home: Indexed) -> None:
+    file = indexed_home.folder / "h Käse & Brötchen [1] #1?.jpg"
+    output = controller("search", file, "-k", "1", "--url", str(client.base_url)).stdout
+    assert str(file) in output
     by_text = json.loads(controller("search", "a cat", "-k", "3", "-o", "json", "--url", str(client.base_url)).stdout)
     assert len(by_text["results"]) == 3
-    wrong = controller("search", "./no-such.jpg", "--url", str(client.base_url))
-    assert wrong.returncode == 2
-    assert "./no-such.jpg" in wrong.stderr
+    completed = controller("search", "./no-such.jpg", "--url", str(client.base_url))
+    assert completed.returncode == 2
+    assert "./no-such.jpg" in completed.stderr

@@ -15,10 +15,10 @@ from tests.conftest import DEMO_MODEL
 from tests.programs import controller
 
 
-def mistake(*words: str | Path, code: int, sentence: str, env: Mapping[str, str] | None = None) -> None:
-    done = controller(*words, env=env)
-    assert done.returncode == code, done.stderr
-    output = done.stdout + done.stderr
+def check_mistake(*arguments: str | Path, code: int, sentence: str, env: Mapping[str, str] | None = None) -> None:
+    completed = controller(*arguments, env=env)
+    assert completed.returncode == code, completed.stderr
+    output = completed.stdout + completed.stderr
     assert sentence in output
     assert "Traceback" not in output
 
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_wrong_path(home: Path) -> None:
-    mistake(
+    check_mistake(
         "run-pipeline",
         "/no/such/folder",
         "--local",
@@ -50,11 +50,13 @@ def test_a_wrong_path(home: Path) -> None:
 
 def test_an_empty_folder(home: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    mistake("run-pipeline", tmp_path / "empty", "--local", "--home", home, code=1, sentence="holds no image files")
+    check_mistake(
+        "run-pipeline", tmp_path / "empty", "--local", "--home", home, code=1, sentence="holds no image files"
+    )
 
 
 def test_an_unknown_model(home: Path, folder: Path) -> None:
-    mistake(
+    check_mistake(
         *("run-pipeline", folder, "--local", "--home", home, "--model", "ViT-B-33/openai"),
         code=1,
         sentence="did you mean ViT-B-32",
@@ -62,21 +64,23 @@ def test_an_unknown_model(home: Path, folder: Path) -> None:
 
 
 def test_a_model_of_no_known_form(home: Path, folder: Path) -> None:
-    mistake("run-pipeline", folder, "--local", "--home", home, "--model", "clip", code=2, sentence="model 'clip'")
+    check_mistake("run-pipeline", folder, "--local", "--home", home, "--model", "clip", code=2, sentence="model 'clip'")
 
 
 def test_a_wrong_index_name(home: Path, folder: Path) -> None:
-    mistake("run-pipeline", folder, "--local", "--home", home, "--index", "My Photos", code=2, sentence="index name")
+    check_mistake(
+        "run-pipeline", folder, "--local", "--home", home, "--index", "My Photos", code=2, sentence="index name"
+    )
 
 
 def test_a_wrong_run_id(home: Path, folder: Path) -> None:
-    mistake("run-pipeline", folder, "--local", "--home", home, "--run", "Run_1", code=2, sentence="run id")
+    check_mistake("run-pipeline", folder, "--local", "--home", home, "--run", "Run_1", code=2, sentence="run id")
 
 
-@pytest.mark.parametrize("words", [("run-pipeline", "{folder}"), ("status",), ("serve",)])
-def test_without_local_and_without_a_cluster(tmp_path: Path, folder: Path, words: tuple[str, ...]) -> None:
-    mistake(
-        *(word.format(folder=folder) for word in words),
+@pytest.mark.parametrize("arguments", [("run-pipeline", "{folder}"), ("status",), ("serve",)])
+def test_without_local_and_without_a_cluster(tmp_path: Path, folder: Path, arguments: tuple[str, ...]) -> None:
+    check_mistake(
+        *(argument.format(folder=folder) for argument in arguments),
         env={"KUBECONFIG": str(tmp_path / "none")},
         code=2,
         sentence="--local",
@@ -84,11 +88,11 @@ def test_without_local_and_without_a_cluster(tmp_path: Path, folder: Path, words
 
 
 def test_leaving_to_a_cluster_what_is_local(home: Path, folder: Path) -> None:
-    mistake("run-pipeline", folder, "--home", home, "--detach", code=2, sentence="remove --home")
+    check_mistake("run-pipeline", folder, "--home", home, "--detach", code=2, sentence="remove --home")
 
 
 def test_a_setting_that_does_not_exist(home: Path, folder: Path) -> None:
-    mistake(
+    check_mistake(
         *("run-pipeline", folder, "--home", home, "--set", "embed.batch=64"),
         code=2,
         sentence="unknown setting embed.batch;",
@@ -99,7 +103,7 @@ def test_none_of_the_images_can_be_used(home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bad"
     folder.mkdir()
     (folder / "page.jpg").write_text("<html>")
-    mistake(
+    check_mistake(
         *("run-pipeline", folder, "--local", "--home", home, "--model", DEMO_MODEL),
         code=1,
         sentence="none of the 1 images of run",
@@ -107,24 +111,26 @@ def test_none_of_the_images_can_be_used(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_port_in_use(home: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        mistake("serve", "--local", "--home", home, "--port", str(port), code=2, sentence=f"port {port} is in use")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        check_mistake(
+            "serve", "--local", "--home", home, "--port", str(port), code=2, sentence=f"port {port} is in use"
+        )
 
 
 def test_a_search_without_a_server() -> None:
-    mistake("search", "a cat", "--url", "http://127.0.0.1:9", code=3, sentence="controller serve --local")
+    check_mistake("search", "a cat", "--url", "http://127.0.0.1:9", code=3, sentence="controller serve --local")
 
 
 @pytest.mark.parametrize(
-    "words", [("status",), ("status", "no-such"), ("report",), ("logs", "no-such", "0"), ("cleanup", "x", "--data")]
+    "arguments", [("status",), ("status", "no-such"), ("report",), ("logs", "no-such", "0"), ("cleanup", "x", "--data")]
 )
-def test_a_run_that_does_not_exist(home: Path, words: tuple[str, ...]) -> None:
-    mistake(*words, "--home", home, code=2, sentence="run")
+def test_a_run_that_does_not_exist(home: Path, arguments: tuple[str, ...]) -> None:
+    check_mistake(*arguments, "--home", home, code=2, sentence="run")
 
 
 def test_a_rollback_of_an_index_that_does_not_exist(home: Path) -> None:
-    mistake("rollback", "photos", "--home", home, code=2, sentence="index 'photos' does not exist")
+    check_mistake("rollback", "photos", "--home", home, code=2, sentence="index 'photos' does not exist")
 
 
 @pytest.fixture
@@ -142,12 +148,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_no_space_left(small_disk: Path, folder: Path) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(1_900_000))
-    words = ("run-pipeline", folder, "--local", "--home", small_disk / "home", "--model", DEMO_MODEL)
+    arguments = ("run-pipeline", folder, "--local", "--home", small_disk / "home", "--model", DEMO_MODEL)
     for number in range(60):
         noise = Image.frombytes("RGB", (256, 256), os.urandom(3 * 256 * 256))
         noise.save(folder / f"{number}.jpg")
-    done = controller(*words)
-    assert done.returncode in (1, 3)
-    output = done.stdout + done.stderr
+    completed = controller(*arguments)
+    assert completed.returncode in (1, 3)
+    output = completed.stdout + completed.stderr
     assert "no space left" in output.lower()
     assert "Traceback" not in output

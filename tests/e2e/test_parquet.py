@@ -33,9 +33,11 @@ def test_rows_are_indexed_with_their_columns_and_shown(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "data" / "train.parquet", row_group_size=8)
     home = tmp_path / "home"
     pattern = str(tmp_path / "data" / "*.parquet")
-    done = controller("run-pipeline", pattern, "--local", "--home", home, "--model", DEMO_MODEL, "--shard-size", "10")
-    assert done.returncode == 0, done.stderr
-    assert "29 images searchable, 1 could not be used" in done.stdout
+    completed = controller(
+        "run-pipeline", pattern, "--local", "--home", home, "--model", DEMO_MODEL, "--shard-size", "10"
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert "29 images searchable, 1 could not be used" in completed.stdout
     assert "train.parquet#7,decode," in controller("report", "--bad", "--home", home).stdout
     with serving(home) as client:
         files = {"file": images[12]["bytes"]}

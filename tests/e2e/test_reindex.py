@@ -28,47 +28,47 @@ def photo(path: Path, seed: int) -> None:
     Image.fromarray(coarse).resize((160, 120)).save(path)
 
 
-class Searching:
+class SearchLoop:
     """Clients that search in a loop and keep the responses."""
 
     def __init__(self, client: httpx.Client, clients: int = 2) -> None:
         self._client = client
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self._changed = threading.Condition()
         self._threads = [threading.Thread(target=self._loop, args=(number,)) for number in range(clients)]
-        self.answers: list[dict[str, Any]] = []
+        self.responses: list[dict[str, Any]] = []
         self.failures: list[str] = []
 
-    def __enter__(self) -> Searching:
+    def __enter__(self) -> SearchLoop:
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         for thread in self._threads:
             thread.join()
 
     def _loop(self, number: int) -> None:
         count = 0
-        while not self._over.wait(PAUSE_SECONDS):
+        while not self._stop.wait(PAUSE_SECONDS):
             count += 1
             try:
-                answer = self._client.post("/v1/search", json={"text": f"photo {number} {count % 50}", "k": 10})
-                failure = None if answer.is_success else answer.text
+                response = self._client.post("/v1/search", json={"text": f"photo {number} {count % 50}", "k": 10})
+                error_text = None if response.is_success else response.text
             except httpx.TransportError as error:
-                failure = repr(error)
+                error_text = repr(error)
             with self._changed:
-                if failure is None:
-                    self.answers.append(answer.json())
+                if error_text is None:
+                    self.responses.append(response.json())
                 else:
-                    self.failures.append(failure)
+                    self.failures.append(error_text)
                 self._changed.notify_all()
 
     def wait_for(self, run: str) -> None:
         """Waits until the run answers."""
         with self._changed:
-            self._changed.wait_for(lambda: self.failures or (self.answers and self.answers[-1]["run"] == run))
+            self._changed.wait_for(lambda: self.failures or (self.responses and self.responses[-1]["run"] == run))
         assert not self.failures, self.failures[0]
 
 
@@ -82,43 +82,45 @@ class Home:
         for number in range(24):
             photo(self.folder / f"{number:02d}.jpg", number)
 
-    def run(self, *words: str) -> tuple[str, str]:
+    def run(self, *arguments: str) -> tuple[str, str]:
         """`run-pipeline`. Returns its output, and the run that is published then."""
-        done = controller(*("run-pipeline", self.folder, "--local", "--home", self.path, "--model", DEMO_MODEL, *words))
-        assert done.returncode == 0, done.stderr
-        return done.stdout, self.published()
+        completed = controller(
+            *("run-pipeline", self.folder, "--local", "--home", self.path, "--model", DEMO_MODEL, *arguments)
+        )
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout, self.published_run()
 
-    def published(self) -> str:
+    def published_run(self) -> str:
         (index,) = json.loads(controller("indexes", "--home", self.path, "-o", "json").stdout)
         return str(index["run"])
 
-    def output(self, *words: str) -> str:
-        done = controller(*words, "--home", self.path)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def output(self, *arguments: str) -> str:
+        completed = controller(*arguments, "--home", self.path)
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    made = Home(tmp_path_factory.mktemp("reindex"))
-    made.run()
-    return made
+    new_home = Home(tmp_path_factory.mktemp("reindex"))
+    new_home.run()
+    return new_home
 
 
 @pytest.fixture(scope="module")
 def client(home: Home) -> Iterator[httpx.Client]:
-    with serving(home.path) as made:
-        yield made
+    with serving(home.path) as http_client:
+        yield http_client
 
 
 def test_no_search_fails_and_none_is_mixed_while_runs_are_published_and_rolled_back(
     home: Home, client: httpx.Client
 ) -> None:
-    keys = {home.published(): {file.name for file in home.folder.iterdir()}}
-    with Searching(client) as searching:
+    keys = {home.published_run(): {file.name for file in home.folder.iterdir()}}
+    with SearchLoop(client) as searching:
         for round in range(3):
             for number in range(8):  # a third of the photos is replaced
-                (home.folder / sorted(keys[home.published()])[number]).unlink()
+                (home.folder / sorted(keys[home.published_run()])[number]).unlink()
                 photo(home.folder / f"round-{round}-{number}.jpg", 100 * round + 50 + number)
             _, run = home.run("--run", f"round-{round}")
             keys[run] = {file.name for file in home.folder.iterdir()}
@@ -129,32 +131,32 @@ def test_no_search_fails_and_none_is_mixed_while_runs_are_published_and_rolled_b
         searching.wait_for("round-2")
     assert searching.failures == []
     assert len(keys) == 4
-    assert {answer["run"] for answer in searching.answers} == keys.keys()
-    for answer in searching.answers:
-        found = {hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]}
-        assert len(answer["results"]) == 10
-        assert found <= keys[answer["run"]], f"an answer of run {answer['run']} has images of another"
+    assert {response["run"] for response in searching.responses} == keys.keys()
+    for response in searching.responses:
+        names = {hit["uri"].rsplit("/", 1)[-1] for hit in response["results"]}
+        assert len(response["results"]) == 10
+        assert names <= keys[response["run"]], f"an answer of run {response['run']} has images of another"
 
 
 def test_an_update_embeds_only_what_is_new_and_forgets_what_is_gone(home: Home, client: httpx.Client) -> None:
-    base = home.published()
-    before = sorted(file.name for file in home.folder.iterdir())
-    (home.folder / before[0]).unlink()
-    photo(home.folder / before[1], 777)
+    base = home.published_run()
+    names = sorted(file.name for file in home.folder.iterdir())
+    (home.folder / names[0]).unlink()
+    photo(home.folder / names[1], 777)
     photo(home.folder / "new.jpg", 778)
     output, run = home.run("--update")
     assert run != base
-    assert f"{len(before)} images searchable" in output
+    assert f"{len(names)} images searchable" in output
     report = json.loads(home.output("report", run, "-o", "json"))
-    assert (report["images"], report["kept"], report["removed"]) == (len(before), len(before) - 2, 1)
-    with Searching(client, clients=1) as searching:
+    assert (report["images"], report["kept"], report["removed"]) == (len(names), len(names) - 2, 1)
+    with SearchLoop(client, clients=1) as searching:
         searching.wait_for(run)
-    answer = client.post("/v1/search", json={"text": "a photo", "k": 100}).json()
-    assert {hit["uri"].rsplit("/", 1)[-1] for hit in answer["results"]} == {f.name for f in home.folder.iterdir()}
-    for hit in answer["results"]:
+    response = client.post("/v1/search", json={"text": "a photo", "k": 100}).json()
+    assert {hit["uri"].rsplit("/", 1)[-1] for hit in response["results"]} == {f.name for f in home.folder.iterdir()}
+    for hit in response["results"]:
         assert client.get(hit["thumbnail"]).is_success
-    output, again = home.run("--update")
-    assert again == run
+    output, second_run = home.run("--update")
+    assert second_run == run
     assert "nothing has changed" in output
 
 
@@ -167,11 +169,11 @@ def test_an_update_that_only_removes_embeds_nothing(home: Home) -> None:
 
 
 def test_what_is_served_or_was_updated_from_is_not_removed_and_the_rest_is(home: Home) -> None:
-    run = home.published()
-    for needed in (run, "round-2"):
-        refused = controller("cleanup", needed, "--data", "--home", home.path)
-        assert refused.returncode == 2
-        assert f"run {needed} is needed by index photos" in refused.stderr
+    run = home.published_run()
+    for needed_run in (run, "round-2"):
+        completed = controller("cleanup", needed_run, "--data", "--home", home.path)
+        assert completed.returncode == 2
+        assert f"run {needed_run} is needed by index photos" in completed.stderr
     home.output("cleanup", "round-0", "--data")
     runs = {row["run"] for row in json.loads(home.output("runs", "-o", "json"))}
     assert "round-0" not in runs
@@ -183,19 +185,21 @@ def test_what_is_served_or_was_updated_from_is_not_removed_and_the_rest_is(home:
 
 
 def test_a_damaged_shard_publishes_nothing_and_is_mended_by_deleting_it(home: Home, client: httpx.Client) -> None:
-    served = home.published()
-    words = ("run-pipeline", home.folder, "--local", "--home", home.path, "--model", DEMO_MODEL, "--run", "mended")
-    assert controller(*words, "--index", "other", "--shard-size", "10").returncode == 0
+    published_run = home.published_run()
+    arguments = ("run-pipeline", home.folder, "--local", "--home", home.path, "--model", DEMO_MODEL, "--run", "mended")
+    assert controller(*arguments, "--index", "other", "--shard-size", "10").returncode == 0
     home.output("cleanup", "mended")
     shard = home.path / "storage" / "runs" / "mended" / "shards" / "00001"
     part = shard / "part-00000.parquet"
     part.write_bytes(part.read_bytes()[:-30])
-    broken = controller(*words, "--index", "other", "--shard-size", "10")
-    assert broken.returncode == 1
-    assert "part-00000.parquet is damaged" in broken.stderr
-    assert "delete its shard's folder" in broken.stderr
-    assert {row["index"]: row["run"] for row in json.loads(home.output("indexes", "-o", "json"))}["photos"] == served
+    failed = controller(*arguments, "--index", "other", "--shard-size", "10")
+    assert failed.returncode == 1
+    assert "part-00000.parquet is damaged" in failed.stderr
+    assert "delete its shard's folder" in failed.stderr
+    assert {row["index"]: row["run"] for row in json.loads(home.output("indexes", "-o", "json"))}[
+        "photos"
+    ] == published_run
     shutil.rmtree(shard)
-    mended = controller(*words, "--index", "other", "--shard-size", "10")
-    assert mended.returncode == 0, mended.stderr
+    repaired = controller(*arguments, "--index", "other", "--shard-size", "10")
+    assert repaired.returncode == 0, repaired.stderr
     assert json.loads(home.output("report", "mended", "-o", "json"))["images"] == len(list(home.folder.iterdir()))

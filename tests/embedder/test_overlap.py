@@ -28,19 +28,19 @@ def test_results_come_in_the_order_of_the_values_however_long_each_takes() -> No
 
 
 def test_no_more_values_are_taken_than_the_window_holds() -> None:
-    taken = []
+    counts = []
 
     def values() -> Iterator[int]:
         for value in range(100):
-            taken.append(value)
+            counts.append(value)
             yield value
 
     with ThreadPoolExecutor(2) as pool:
         results = ordered_map(pool, lambda value: value, values(), window=5, queued=ignore)
         next(results)
-        assert len(taken) == 5
+        assert len(counts) == 5
         next(results)
-        assert len(taken) == 6
+        assert len(counts) == 6
 
 
 def test_an_error_of_the_work_is_raised_in_its_place() -> None:

@@ -80,7 +80,7 @@ def keys(storage: Storage, run: str, shard: int) -> list[str]:
     return [row["key"] for row in rows(storage, run, shard)]
 
 
-def dropped(storage: Storage, run: str) -> list[str]:
+def dropped_keys(storage: Storage, run: str) -> list[str]:
     key = RunFolder(run).dropped
     return tables.from_bytes(storage.get(key), key)[0].column("key").to_pylist()  # type: ignore[no-any-return]
 
@@ -106,8 +106,8 @@ class TestFullRun:
 
     def test_every_item_is_in_one_shard_in_order(self, storage: Storage) -> None:
         source = FakeSource(*reversed(photos(25)), metadata={"000003.png": {"label": "cat"}})
-        made = plan(settings(), storage, source)
-        shards = [rows(storage, "r1", shard) for shard in range(made.shards)]
+        document = plan(settings(), storage, source)
+        shards = [rows(storage, "r1", shard) for shard in range(document.shards)]
         assert [row["key"] for shard in shards for row in shard] == [item.key for item in photos(25)]
         assert [len(shard) for shard in shards] == [8, 9, 8]
         assert shards[0][3] == {
@@ -121,13 +121,13 @@ class TestFullRun:
         }
 
     def test_metadata_without_a_file_is_planned_as_an_image(self, storage: Storage) -> None:
-        made = plan(settings(), storage, FakeSource(*photos(2), metadata={"nowhere.png": {"label": "cat"}}))
-        assert made.images == 3
+        document = plan(settings(), storage, FakeSource(*photos(2), metadata={"nowhere.png": {"label": "cat"}}))
+        assert document.images == 3
         assert keys(storage, "r1", 0) == ["000000.png", "000001.png", "nowhere.png"]
 
     def test_a_row_group_is_not_split(self, storage: Storage) -> None:
-        made = plan(settings(), storage, FakeSource(*groups(25, 1)))
-        assert (made.shards, made.images) == (2, 26)
+        document = plan(settings(), storage, FakeSource(*groups(25, 1)))
+        assert (document.shards, document.images) == (2, 26)
         assert [row["images"] for shard in range(2) for row in rows(storage, "r1", shard)] == [25, 1]
 
     def test_the_same_source_gives_the_same_bytes(self, tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ class TestFullRun:
 class TestPlanThatIsThere:
     def test_is_returned_as_it_is_without_listing_again(self, storage: Storage) -> None:
         first = plan(settings(), storage, FakeSource(*photos(25)))
-        before = objects(storage)
+        files = objects(storage)
         assert plan(settings(shard_images=3), storage, FakeSource()) == first
-        assert objects(storage) == before
+        assert objects(storage) == files
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -183,26 +183,26 @@ class TestPlanThatIsThere:
 
 class TestUpdate:
     def test_plans_what_is_new_or_changed_and_names_what_is_dropped(self, storage: Storage) -> None:
-        old = photos(25)
-        plan(settings(), storage, FakeSource(*old))
-        now = [dataclasses.replace(old[3], etag="new"), *old[5:], Item("new.png", 5)]
-        made = plan(settings(id="r2", base="r1"), storage, FakeSource(*now))
+        items = photos(25)
+        plan(settings(), storage, FakeSource(*items))
+        changed_items = [dataclasses.replace(items[3], etag="new"), *items[5:], Item("new.png", 5)]
+        document = plan(settings(id="r2", base="r1"), storage, FakeSource(*changed_items))
         assert keys(storage, "r2", 0) == ["000003.png", "new.png"]
-        assert dropped(storage, "r2") == [f"{n:06}.png" for n in (0, 1, 2, 3, 4)]
-        assert (made.shards, made.images, made.kept, made.removed) == (1, 2, 20, 4)
+        assert dropped_keys(storage, "r2") == [f"{n:06}.png" for n in (0, 1, 2, 3, 4)]
+        assert (document.shards, document.images, document.kept, document.removed) == (1, 2, 20, 4)
 
     def test_where_nothing_changed_leaves_no_run(self, storage: Storage) -> None:
         plan(settings(), storage, FakeSource(*photos(25)))
-        made = plan(settings(id="r2", base="r1"), storage, FakeSource(*photos(25)))
-        assert (made.shards, made.images, made.kept, made.removed) == (0, 0, 25, 0)
+        document = plan(settings(id="r2", base="r1"), storage, FakeSource(*photos(25)))
+        assert (document.shards, document.images, document.kept, document.removed) == (0, 0, 25, 0)
         assert storage.folders("runs") == ["r1"]
 
     def test_names_every_row_of_a_changed_row_group(self, storage: Storage) -> None:
         plan(settings(), storage, FakeSource(*groups(3, 2), *groups(2, path="b.parquet")))
-        now = [*groups(3, 2), *groups(2, path="b.parquet", etag="2")]
-        made = plan(settings(id="r2", base="r1"), storage, FakeSource(*now))
-        assert dropped(storage, "r2") == ["b.parquet#0", "b.parquet#1"]
-        assert (made.images, made.kept, made.removed) == (2, 5, 0)
+        changed_items = [*groups(3, 2), *groups(2, path="b.parquet", etag="2")]
+        document = plan(settings(id="r2", base="r1"), storage, FakeSource(*changed_items))
+        assert dropped_keys(storage, "r2") == ["b.parquet#0", "b.parquet#1"]
+        assert (document.images, document.kept, document.removed) == (2, 5, 0)
 
     def test_of_an_update_of_an_update_knows_what_is_indexed_by_now(self, storage: Storage) -> None:
         states = {
@@ -211,13 +211,13 @@ class TestUpdate:
             "r3": [Item("a", 1, "2"), Item("b", 1, "1"), Item("d", 1, "2")],
             "r4": [Item("a", 1, "2"), Item("b", 1, "1"), Item("d", 1, "2")],
         }
-        made, base = {}, None
+        documents, base = {}, None
         for run, items in states.items():
-            made[run] = plan(settings(id=run, base=base), storage, FakeSource(*items))
+            documents[run] = plan(settings(id=run, base=base), storage, FakeSource(*items))
             base = run
         assert keys(storage, "r3", 0) == ["b", "d"]
-        assert dropped(storage, "r3") == ["c", "d"]
-        assert (made["r4"].shards, made["r4"].kept) == (0, 3)
+        assert dropped_keys(storage, "r3") == ["c", "d"]
+        assert (documents["r4"].shards, documents["r4"].kept) == (0, 3)
 
     def test_of_a_base_without_a_plan_is_a_usage_error(self, storage: Storage) -> None:
         with pytest.raises(UsageError, match=r"r0, .* no plan"):
@@ -234,7 +234,7 @@ class TestUpdate:
         monkeypatch.setattr("embedder.plan.DROPPED_ROWS", 4)
         plan(settings(), storage, FakeSource(*photos(10)))
         plan(settings(id="r2", base="r1"), storage, FakeSource(Item("a", 1)))
-        assert dropped(storage, "r2") == [item.key for item in photos(10)]
+        assert dropped_keys(storage, "r2") == [item.key for item in photos(10)]
 
 
 class TestCut:
@@ -296,8 +296,8 @@ print(json.dumps([made.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
     def test_of_twenty_times_the_items_is_about_the_same(self, tmp_path: Path) -> None:
         def megabytes(items: int) -> int:
             command = [sys.executable, "-c", self.PROGRAM, str(tmp_path / str(items)), str(items)]
-            done = subprocess.run(command, capture_output=True, check=True, env={"PYTHONPATH": ":".join(sys.path)})
-            images, peak = json.loads(done.stdout)
+            completed = subprocess.run(command, capture_output=True, check=True, env={"PYTHONPATH": ":".join(sys.path)})
+            images, peak = json.loads(completed.stdout)
             assert images == items
             return int(peak)
 

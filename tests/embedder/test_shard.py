@@ -57,18 +57,18 @@ class Bench:
             stopping=self.stopping,
         ).embed(shard)
 
-    def parts(self, shard: int = 0) -> list[list[str]]:
+    def part_keys(self, shard: int = 0) -> list[list[str]]:
         """Keys of each part's rows."""
-        found = []
-        while self.storage.exists(name := FOLDER.part(shard, len(found))):
-            found.append(parts.from_bytes(self.storage.get(name), name)[0]["key"].to_pylist())
-        return found
+        keys = []
+        while self.storage.exists(name := FOLDER.part(shard, len(keys))):
+            keys.append(parts.from_bytes(self.storage.get(name), name)[0]["key"].to_pylist())
+        return keys
 
     def thumbnails(self) -> list[str]:
         with tarfile.open(fileobj=io.BytesIO(self.storage.get(FOLDER.thumbs(0, 0)))) as archive:
             return archive.getnames()
 
-    def bad(self, part: int = 0) -> list[dict[str, str]]:
+    def bad_rows(self, part: int = 0) -> list[dict[str, str]]:
         rows: list[dict[str, str]] = tables.from_bytes(self.storage.get(FOLDER.bad(0, part)), "bad")[0].to_pylist()
         return rows
 
@@ -92,10 +92,10 @@ def test_every_image_of_a_shard_becomes_a_row_the_first_and_the_last_included(
     tmp_path: Path, photos: Callable[[int], Path]
 ) -> None:
     bench = Bench(tmp_path, photos(13))
-    done = bench.embed()
-    assert (done.images, done.bad, done.parts) == (13, 0, 3)
+    document = bench.embed()
+    assert (document.images, document.bad, document.parts) == (13, 0, 3)
     keys = sorted(path.name for path in photos(13).iterdir())
-    assert bench.parts() == [keys[:5], keys[5:10], keys[10:]]
+    assert bench.part_keys() == [keys[:5], keys[5:10], keys[10:]]
 
 
 def test_a_row_has_its_id_vector_size_metadata_and_the_place_of_its_thumbnail(
@@ -125,14 +125,14 @@ def test_bad_images_are_rows_with_a_reason_and_never_end_the_job(tmp_path: Path,
     (folder / "b.jpg").write_bytes(b"")
     (folder / "c.jpg").symlink_to("/nowhere")
     bench = Bench(tmp_path, folder)
-    done = bench.embed()
-    assert (done.images, done.bad) == (3, 3)
-    assert [(row["key"], row["stage"]) for row in bench.bad(0)] == [
+    document = bench.embed()
+    assert (document.images, document.bad) == (3, 3)
+    assert [(row["key"], row["stage"]) for row in bench.bad_rows(0)] == [
         ("a.jpg", "decode"),
         ("b.jpg", "read"),
         ("c.jpg", "read"),
     ]
-    assert "web page" in bench.bad(0)[0]["reason"]
+    assert "web page" in bench.bad_rows(0)[0]["reason"]
 
 
 def test_a_part_of_nothing_but_bad_images_still_counts(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_a_part_of_nothing_but_bad_images_still_counts(tmp_path: Path) -> None:
     for number in range(7):
         (folder / f"{number}.jpg").write_bytes(b"no image")
     bench = Bench(tmp_path, folder)
-    done = bench.embed()
-    assert (done.images, done.bad, done.parts) == (0, 7, 2)
+    document = bench.embed()
+    assert (document.images, document.bad, document.parts) == (0, 7, 2)
     assert bench.encoder.image_calls == []
 
 
@@ -160,19 +160,19 @@ def test_sigterm_writes_the_part_in_hand_and_the_next_process_goes_on_behind_it(
     folder = photos(13)
     (folder / "a-bad-one.png").write_bytes(b"no image")
     bench = Bench(tmp_path, folder)
-    whole = bench.source
-    bench.source = StoppingSource(whole, bench.stopping, after)  # type: ignore[assignment]
+    source = bench.source
+    bench.source = StoppingSource(source, bench.stopping, after)  # type: ignore[assignment]
     with pytest.raises(Interrupted):
         bench.embed()
     assert not bench.storage.exists(FOLDER.done(0))
-    written = [key for part in bench.parts() for key in part]
+    first_keys = [key for part in bench.part_keys() for key in part]
     bench.stopping.clear()
-    bench.source = whole
-    done = bench.embed()
-    assert (done.images, done.bad) == (13, 1)
-    every = [key for part in bench.parts() for key in part]
-    assert every[: len(written)] == written
-    assert sorted(every) == sorted(path.name for path in folder.iterdir() if path.name != "a-bad-one.png")
+    bench.source = source
+    document = bench.embed()
+    assert (document.images, document.bad) == (13, 1)
+    all_keys = [key for part in bench.part_keys() for key in part]
+    assert all_keys[: len(first_keys)] == first_keys
+    assert sorted(all_keys) == sorted(path.name for path in folder.iterdir() if path.name != "a-bad-one.png")
     assert sum(bench.encoder.image_calls) == 13, "an image was embedded twice"
 
 
@@ -184,17 +184,17 @@ def test_what_a_killed_process_left_without_its_marker_is_written_anew(
     bench.storage.put(FOLDER.bad(0, 0), b"half a table")
     assert bench.embed().images == 7
     assert len(bench.thumbnails()) == 5
-    assert bench.bad(0) == []
+    assert bench.bad_rows(0) == []
 
 
 def test_a_second_process_on_the_same_shard_steps_back(tmp_path: Path, photos: Callable[[int], Path]) -> None:
     bench = Bench(tmp_path, photos(7))
-    rival = Bench(tmp_path, photos(7))
+    other = Bench(tmp_path, photos(7))
 
     embedder = ShardEmbedder(
         plan=bench.plan,
         settings=bench.settings.embed,
-        storage=RivalStorage(bench.storage, lambda: rival.embed()),  # type: ignore[arg-type]
+        storage=ConcurrentStorage(bench.storage, lambda: other.embed()),  # type: ignore[arg-type]
         source=bench.source,
         load_encoder=lambda: bench.encoder,
         metrics=EmbedMetrics(),
@@ -205,17 +205,17 @@ def test_a_second_process_on_the_same_shard_steps_back(tmp_path: Path, photos: C
     assert bench.embed().images == 7
 
 
-class RivalStorage:
+class ConcurrentStorage:
     """A storage in which a rival finishes the shard just before our first part is put."""
 
-    def __init__(self, storage: Storage, rival: Callable[[], object]) -> None:
+    def __init__(self, storage: Storage, finish_shard: Callable[[], object]) -> None:
         self._storage = storage
-        self._rival: Callable[[], object] | None = rival
+        self._finish_shard: Callable[[], object] | None = finish_shard
 
     def create(self, key: str, data: bytes) -> bool:
-        if self._rival:
-            rival, self._rival = self._rival, None
-            rival()
+        if self._finish_shard:
+            finish_shard, self._finish_shard = self._finish_shard, None
+            finish_shard()
         return self._storage.create(key, data)
 
     def __getattr__(self, name: str) -> object:
@@ -240,24 +240,26 @@ def test_a_failing_model_ends_the_process_and_leaves_no_half_part(
     bench.encoder.failure = RuntimeError("the device is gone")
     with pytest.raises(RuntimeError, match="the device is gone"):
         bench.embed()
-    assert bench.parts() == []
+    assert bench.part_keys() == []
 
 
 def test_the_program_serves_its_metrics_or_says_why_not(tmp_path: Path, photos: Callable[[int], Path]) -> None:
     bench = Bench(tmp_path, photos(3))
-    with socket.create_server(("0.0.0.0", 0)) as taken:
+    with socket.create_server(("0.0.0.0", 0)) as listener:
         settings = replace(
             bench.settings,
             storage=StorageSettings(bench.storage.uri),
-            metrics=MetricsSettings(taken.getsockname()[1]),
+            metrics=MetricsSettings(listener.getsockname()[1]),
         )
-        ended = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "embedder", "embed"],
             env=program_env({**settings.to_env(), "JOB_COMPLETION_INDEX": "0"}),
             capture_output=True,
         )
-    assert ended.returncode == 2
-    assert f"cannot serve metrics on port {settings.metrics.port}: it is in use" in json.loads(ended.stdout)["error"]
+    assert completed.returncode == 2
+    assert (
+        f"cannot serve metrics on port {settings.metrics.port}: it is in use" in json.loads(completed.stdout)["error"]
+    )
 
 
 def test_metrics_count_what_happened(tmp_path: Path, photos: Callable[[int], Path]) -> None:
@@ -280,6 +282,6 @@ def test_each_shard_has_its_own_items(tmp_path: Path, photos: Callable[[int], Pa
     bench = Bench(tmp_path, photos(10))
     bench.settings = replace(bench.settings, run=replace(bench.settings.run, id="r2", shard_images=4))
     bench.plan = plan(bench.settings, bench.storage, bench.source)
-    done = [bench.embed(shard) for shard in range(bench.plan.shards)]
+    documents = [bench.embed(shard) for shard in range(bench.plan.shards)]
     assert bench.plan.shards == 3
-    assert sum(each.images for each in done) == 10
+    assert sum(document.images for document in documents) == 10

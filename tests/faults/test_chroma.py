@@ -12,7 +12,7 @@ import pytest
 
 from imgsearch.stores import open_store
 from tests.programs import ChromaServer
-from tests.searcher.library import Library, found, problem, until
+from tests.searcher.library import Library, problem, search_colours, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -37,14 +37,14 @@ def library(tmp_path: Path, chroma: ChromaServer) -> Iterator[Library]:
 
 
 async def ready(client: httpx.AsyncClient) -> None:
-    await until(lambda: client.get("/readyz"), lambda answer: answer.status_code == 200)
+    await wait_until(lambda: client.get("/readyz"), lambda response: response.status_code == 200)
 
 
 async def test_a_searcher_without_its_store_answers_503_and_recovers(chroma: ChromaServer, library: Library) -> None:
     chroma.start()
     library.publish()
     async with library.serving() as client:
-        assert await found(client, text="red", k=1) == ["red"]
+        assert await search_colours(client, text="red", k=1) == ["red"]
         thumbnail = (await client.post("/v1/search", json={"text": "red"})).json()["results"][0]["thumbnail"]
         chroma.kill()
         for call in [
@@ -53,19 +53,19 @@ async def test_a_searcher_without_its_store_answers_503_and_recovers(chroma: Chr
             client.get(thumbnail),
             client.get("/readyz"),
         ]:
-            answer = await call
-            assert f"{chroma.url} does not answer" in problem(answer, 503)
-            assert int(answer.headers["Retry-After"]) > 0
+            response = await call
+            assert f"{chroma.url} does not answer" in problem(response, 503)
+            assert int(response.headers["Retry-After"]) > 0
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.post("/v1/embed", json={"text": ["red"]})).status_code == 200
         await asyncio.to_thread(chroma.start)
         await ready(client)
-        assert await found(client, text="red", k=1) == ["red"]
+        assert await search_colours(client, text="red", k=1) == ["red"]
         assert (await client.get(thumbnail)).status_code == 200
         library.publish({"new.png": "white"}, run="r2")
-        served = lambda answer: answer.json()["serving"] == {"photos": "r2"}  # noqa: E731
-        await until(lambda: client.get("/readyz"), served)
-        assert await found(client, text="red") == ["white"]
+        serves_r2 = lambda response: response.json()["serving"] == {"photos": "r2"}  # noqa: E731
+        await wait_until(lambda: client.get("/readyz"), serves_r2)
+        assert await search_colours(client, text="red") == ["white"]
     assert library.loaded == [library.encoder.model], "the model was loaded again"
 
 
@@ -75,36 +75,36 @@ async def test_a_searcher_that_starts_before_its_store_waits_for_it(chroma: Chro
     chroma.kill()
     with closing(open_store(chroma.url)) as library.store:  # one that has never had an answer
         async with library.serving(ready=False) as client:
-            store_down = lambda answer: "does not answer" in answer.text  # noqa: E731
-            problem(await until(lambda: client.get("/readyz"), store_down), 503)
+            store_down = lambda response: "does not answer" in response.text  # noqa: E731
+            problem(await wait_until(lambda: client.get("/readyz"), store_down), 503)
             assert "does not answer" in problem(await client.post("/v1/search", json={"text": "red"}), 503)
             await asyncio.to_thread(chroma.start)
             await ready(client)
-            assert await found(client, text="red", k=1) == ["red"]
+            assert await search_colours(client, text="red", k=1) == ["red"]
 
 
 async def test_searches_during_two_restarts_are_right_or_503(chroma: ChromaServer, library: Library) -> None:
     chroma.start()
     library.publish()
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
     async with library.serving() as client:
 
         async def keep_searching() -> None:
-            while not done:
-                answers.append(await client.post("/v1/search", json={"text": "red", "k": 1}))
+            while not stop:
+                responses.append(await client.post("/v1/search", json={"text": "red", "k": 1}))
 
-        done = False
+        stop = False
         clients = [asyncio.create_task(keep_searching()) for _ in range(4)]
         for _ in range(2):
             chroma.kill()
-            await until(lambda: client.get("/readyz"), lambda answer: answer.status_code == 503)
+            await wait_until(lambda: client.get("/readyz"), lambda response: response.status_code == 503)
             await asyncio.to_thread(chroma.start)
             await ready(client)
-        done = True
+        stop = True
         await asyncio.gather(*clients)
-    assert {answer.status_code for answer in answers} == {200, 503}
-    for answer in answers:
-        if answer.status_code == 503:
-            assert "does not answer" in problem(answer, 503)
+    assert {response.status_code for response in responses} == {200, 503}
+    for response in responses:
+        if response.status_code == 503:
+            assert "does not answer" in problem(response, 503)
         else:
-            assert [result["metadata"]["colour"] for result in answer.json()["results"]] == ["red"]
+            assert [result["metadata"]["colour"] for result in response.json()["results"]] == ["red"]

@@ -59,10 +59,10 @@ class Run:
         return {file.name: file.stat().st_mtime_ns for file in shard.glob("part-*.parquet")}
 
     def ids(self) -> list[str]:
-        found: list[str] = []
-        while self.storage.exists(name := FOLDER.part(0, len(found) // self.settings.run.part_images)):
-            found += parts.from_bytes(self.storage.get(name), name)[0]["id"].to_pylist()
-        return found
+        all_ids: list[str] = []
+        while self.storage.exists(name := FOLDER.part(0, len(all_ids) // self.settings.run.part_images)):
+            all_ids += parts.from_bytes(self.storage.get(name), name)[0]["id"].to_pylist()
+        return all_ids
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +82,10 @@ def chance() -> random.Random:
     return random.Random(seed)
 
 
-def kill_when(process: subprocess.Popen[bytes], met: Callable[[], bool]) -> bool:
+def kill_when(process: subprocess.Popen[bytes], predicate: Callable[[], bool]) -> bool:
     """Kills the process as soon as `met`. Returns False if it ended before."""
     while process.poll() is None:
-        if met():
+        if predicate():
             process.kill()
             process.wait()
             return True
@@ -100,12 +100,12 @@ def test_the_embedder_killed_at_ten_moments(tmp_path: Path, source: Path, chance
     shard = tmp_path / "storage" / FOLDER.shard(0)
     kills = 0
     while kills < KILLS:
-        before = run.parts()
-        assert len(before) < IMAGES // PART, "the shard was done before ten kills"
-        target = shard / chance.choice(files).format(len(before) + chance.randrange(2))
+        parts = run.parts()
+        assert len(parts) < IMAGES // PART, "the shard was done before ten kills"
+        target = shard / chance.choice(files).format(len(parts) + chance.randrange(2))
         kills += kill_when(run.start("embedder", "embed"), target.exists)
-        after = run.parts()
-        assert {name: after[name] for name in before} == before, "a whole part was written again"
+        parts_now = run.parts()
+        assert {name: parts_now[name] for name in parts} == parts, "a whole part was written again"
     run.finish("embedder", "embed")
     log = (tmp_path / "embed.log").read_text()
     assert "resuming after" in log
@@ -117,7 +117,7 @@ def test_the_embedder_killed_at_ten_moments(tmp_path: Path, source: Path, chance
 
 
 @pytest.fixture
-def embedded(tmp_path: Path, source: Path) -> Run:
+def embedded_run(tmp_path: Path, source: Path) -> Run:
     """A run with 2 000 vectors in 40 parts, made without a model."""
     run = Run(tmp_path, source, part_images=50)
     dim, count = 64, 2000
@@ -125,7 +125,7 @@ def embedded(tmp_path: Path, source: Path) -> Run:
     vectors = rng.normal(size=(count, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     header = Header(DEMO_MODEL, "f", "", dim, images=50, bad=0)
-    for part in range(count // 50):
+    for part_number in range(count // 50):
         rows: list[PartRow] = [
             {
                 "id": image_id(f"{number}"),
@@ -138,32 +138,32 @@ def embedded(tmp_path: Path, source: Path) -> Run:
                 "thumb_length": 1,
                 "metadata": '{"n": 1}',
             }
-            for number in range(part * 50, part * 50 + 50)
+            for number in range(part_number * 50, part_number * 50 + 50)
         ]
-        run.storage.put(FOLDER.part(0, part), parts.to_bytes(rows, header))
-        run.storage.put(FOLDER.bad(0, part), parts.bad_to_bytes([]))
-    done = ShardDone(0, count, 0, count // 50, DEMO_MODEL, "f", dim, 1, 1.0)
-    run.storage.put(FOLDER.done(0), done.to_json())
+        run.storage.put(FOLDER.part(0, part_number), parts.to_bytes(rows, header))
+        run.storage.put(FOLDER.bad(0, part_number), parts.bad_to_bytes([]))
+    document = ShardDone(0, count, 0, count // 50, DEMO_MODEL, "f", dim, 1, 1.0)
+    run.storage.put(FOLDER.done(0), document.to_json())
     plan = Plan("r1", "photos", str(source), DEMO_MODEL, 1, count, 1, 50)
     run.storage.put(FOLDER.plan, plan.to_json())
     return run
 
 
-def test_ingest_killed_at_ten_moments(embedded: Run, chance: random.Random) -> None:
+def test_ingest_killed_at_ten_moments(embedded_run: Run, chance: random.Random) -> None:
     """The moments: after some records, by the size of Chroma's write-ahead log; and at the publication."""
-    run = embedded
+    run = embedded_run
     database = run.root / "chroma" / "chroma.sqlite3"
 
-    def grown(by: int) -> Callable[[], bool]:
-        before = database.stat().st_size if database.exists() else 0
-        return lambda: database.exists() and database.stat().st_size > before + by
+    def grown(bytes_more: int) -> Callable[[], bool]:
+        size = database.stat().st_size if database.exists() else 0
+        return lambda: database.exists() and database.stat().st_size > size + bytes_more
 
-    published = os.path.join(run.root, "ingest.log")
+    log = os.path.join(run.root, "ingest.log")
     kills = 0
     for _ in range(KILLS):
         kills += kill_when(run.start("searcher", "ingest"), grown(chance.choice([0, 10_000, 40_000, 80_000, 150_000])))
     assert kills >= KILLS // 2, "most processes ended before they were killed"
-    kill_when(run.start("searcher", "ingest"), lambda: "published" in Path(published).read_text())
+    kill_when(run.start("searcher", "ingest"), lambda: "published" in Path(log).read_text())
     run.finish("searcher", "ingest")
     store = open_store(run.settings.store.url)
     pointer = store.pointers()["photos"]

@@ -14,7 +14,7 @@ from imgsearch.runs.layout import RunFolder
 from tests.programs import free_port
 from tests.scripted_server import Response, ScriptedServer
 from tests.searcher.library import picture
-from tests.searcher.process import SearcherProcess, answers
+from tests.searcher.process import SearcherProcess, wait_for_text
 
 FACETS = Facets(
     run="r1",
@@ -50,14 +50,14 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     facets.write_bytes(FACETS.to_json())
     with SearcherProcess(folder) as searcher:
         searcher.finish()
-        answers(searcher.url, "/readyz", "ready")
+        wait_for_text(searcher.url, "/readyz", "ready")
         yield searcher.url
 
 
 @pytest.fixture
 def client(url: str) -> Iterator[Client]:
-    with Client(url) as made:
-        yield made
+    with Client(url) as search_client:
+        yield search_client
 
 
 def colours(page: Page) -> list[str]:
@@ -78,8 +78,8 @@ def test_a_text_an_image_an_id_an_embedding_and_parts_are_searched_by(client: Cl
     assert colours(client.search(image=picture("green"), k=1)) == ["green"]
     (vector,) = client.embed(["yellow"])
     assert colours(client.search(embedding=vector, k=1)) == ["yellow"]
-    mixed = client.search(parts=[{"text": "red"}, {"image": picture("blue"), "weight": 3.0}], k=1)
-    assert colours(mixed) == ["blue"]
+    combined = client.search(parts=[{"text": "red"}, {"image": picture("blue"), "weight": 3.0}], k=1)
+    assert colours(combined) == ["blue"]
 
 
 def test_a_search_is_narrowed_and_says_what_it_is_asked_for(client: Client) -> None:
@@ -94,8 +94,8 @@ def test_a_search_is_narrowed_and_says_what_it_is_asked_for(client: Client) -> N
 def test_pages_follow_each_other_to_the_last(client: Client) -> None:
     pages = list(client.pages("red", k=3))
     assert [len(page) for page in pages] == [3, 1]
-    seen = [result.id for page in pages for result in page]
-    assert seen == [result.id for result in client.search("red", k=4)]
+    ids = [result.id for page in pages for result in page]
+    assert ids == [result.id for result in client.search("red", k=4)]
 
 
 def test_in_a_batch_each_search_has_its_answer_or_its_error(client: Client) -> None:
@@ -164,7 +164,7 @@ def test_but_not_for_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "kind", "sentence"),
+    ("response", "error_type", "sentence"),
     [
         ((429, {"Retry-After": "3600"}, BUSY), TemporaryError, "too many searches wait"),
         ((502, {}, b"<html>"), TemporaryError, "unexpected response 502 from"),
@@ -175,13 +175,13 @@ def test_but_not_for_ever() -> None:
     ],
 )
 def test_an_error_that_no_retry_changes_is_raised_at_once(
-    response: Response, kind: type[Exception], sentence: str
+    response: Response, error_type: type[Exception], sentence: str
 ) -> None:
     server = ScriptedServer(response)
     with (
         server.serving() as url,
         Client(url, sleep=pytest.fail) as client,
-        pytest.raises(kind, match=sentence.replace("?", r"\?")),
+        pytest.raises(error_type, match=sentence.replace("?", r"\?")),
     ):
         client.search("red")
     assert server.requests == 1

@@ -21,14 +21,14 @@ def test_the_seconds_of_a_stage_add_up_whether_it_ends_well_or_not() -> None:
     metrics = StageMetrics("imgsearch_test", ["read", "write"])
     with metrics.timed("read"):
         socket.getaddrinfo("127.0.0.1", None)
-    before = metrics.registry.get_sample_value("imgsearch_test_stage_seconds_total", {"stage": "read"})
-    assert before
+    seconds_before = metrics.registry.get_sample_value("imgsearch_test_stage_seconds_total", {"stage": "read"})
+    assert seconds_before
     with pytest.raises(ZeroDivisionError), metrics.timed("read"):
         1 / 0  # noqa: B018
-    after = metrics.registry.get_sample_value("imgsearch_test_stage_seconds_total", {"stage": "read"})
-    assert after
-    assert after > before
-    assert metrics.stage_seconds() == {"read": round(after, 3), "write": 0}
+    seconds = metrics.registry.get_sample_value("imgsearch_test_stage_seconds_total", {"stage": "read"})
+    assert seconds
+    assert seconds > seconds_before
+    assert metrics.stage_seconds() == {"read": round(seconds, 3), "write": 0}
 
 
 @pytest.fixture
@@ -58,28 +58,28 @@ def test_without_a_port_none_is_opened(registry: CollectorRegistry) -> None:
 
 def test_the_last_figures_stay_until_they_have_been_read(registry: CollectorRegistry) -> None:
     port = free_port()
-    figure = Gauge("imgsearch_last", "A test.", registry=registry)
+    gauge = Gauge("imgsearch_last", "A test.", registry=registry)
 
     def work() -> None:
         with exposed(registry, port, last_read=60):
-            figure.set(7)
+            gauge.set(7)
 
     worker = threading.Thread(target=work)
     worker.start()
-    seen = ""
+    text = ""
     while worker.is_alive():
         try:
-            seen = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+            text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         except httpx.TransportError:  # not yet, or not any more
             continue
-    assert "imgsearch_last 7.0" in seen
+    assert "imgsearch_last 7.0" in text
 
 
 def test_a_reader_that_is_slow_gets_all_of_them(registry: CollectorRegistry) -> None:
     gauge = Gauge("imgsearch_many", "More than the buffers of a socket take.", ["one"], registry=registry)
-    for one in range(100_000):
-        gauge.labels(f"{one:0100}")
-    with lingering(registry) as (port, worker), socket.create_connection(("127.0.0.1", port)) as reader:
+    for number in range(100_000):
+        gauge.labels(f"{number:0100}")
+    with lingering_server(registry) as (port, worker), socket.create_connection(("127.0.0.1", port)) as reader:
         reader.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert reader.recv(10)
         worker.join(1)
@@ -89,7 +89,7 @@ def test_a_reader_that_is_slow_gets_all_of_them(registry: CollectorRegistry) -> 
 
 
 def test_an_answer_that_came_too_late_for_its_reader_does_not_count(registry: CollectorRegistry) -> None:
-    with lingering(registry) as (port, worker):
+    with lingering_server(registry) as (port, worker):
         httpx.get(f"http://127.0.0.1:{port}/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": "0"})
         worker.join(1)
         assert worker.is_alive()
@@ -97,7 +97,7 @@ def test_an_answer_that_came_too_late_for_its_reader_does_not_count(registry: Co
 
 
 @contextmanager
-def lingering(registry: CollectorRegistry) -> Iterator[tuple[int, threading.Thread]]:
+def lingering_server(registry: CollectorRegistry) -> Iterator[tuple[int, threading.Thread]]:
     """The port of something that has ended and waits to be read, and who waits; it ends with the block."""
     port = free_port()
     lingers = threading.Event()
@@ -110,8 +110,8 @@ def lingering(registry: CollectorRegistry) -> Iterator[tuple[int, threading.Thre
         with exposed(registry, port, last_read=60):
             pass
 
-    logger, heard = logging.getLogger("imgsearch.metrics"), Heard(logging.INFO)
-    logger.addHandler(heard)
+    logger, log_handler = logging.getLogger("imgsearch.metrics"), Heard(logging.INFO)
+    logger.addHandler(log_handler)
     logger.setLevel(logging.INFO)
     worker = threading.Thread(target=work)
     worker.start()
@@ -121,7 +121,7 @@ def lingering(registry: CollectorRegistry) -> Iterator[tuple[int, threading.Thre
         worker.join(30)
         assert not worker.is_alive()
     finally:
-        logger.removeHandler(heard)
+        logger.removeHandler(log_handler)
         logger.setLevel(logging.NOTSET)
 
 
@@ -131,11 +131,11 @@ def test_nobody_waits_for_a_reader_of_what_has_failed(registry: CollectorRegistr
 
 
 def test_a_port_in_use_is_one_clear_sentence(registry: CollectorRegistry) -> None:
-    with socket.create_server(("0.0.0.0", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(UsageError) as refused, exposed(registry, port):
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(UsageError) as error, exposed(registry, port):
             pytest.fail("it was served")
-    message = str(refused.value)
+    message = str(error.value)
     assert all(value in message for value in (f"port {port}", "in use", "IMGSEARCH_METRICS_PORT"))
     assert "\n" not in message
 

@@ -68,16 +68,16 @@ def test_an_empty_value_means_none_where_none_is_allowed() -> None:
 )
 def test_an_invalid_value_is_refused_with_its_path_its_variable_and_itself(name: str, value: str) -> None:
     group, _, field = name.lower().partition("_")
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError) as env_error:
         Settings.from_env({f"IMGSEARCH_{name}": value})
-    assert f"invalid value {value!r} for {group}.{field} (IMGSEARCH_{name}): " in str(refused.value)
-    with pytest.raises(UsageError) as again:
+    assert f"invalid value {value!r} for {group}.{field} (IMGSEARCH_{name}): " in str(env_error.value)
+    with pytest.raises(UsageError) as value_error:
         Settings().with_values({f"{group}.{field}": value})
-    assert str(again.value) == str(refused.value)
+    assert str(value_error.value) == str(env_error.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "read"),
+    ("name", "value", "expected"),
     [
         ("SEARCH_PORT", "0", 0),
         ("SEARCH_PORT", "65535", 65535),
@@ -91,10 +91,10 @@ def test_an_invalid_value_is_refused_with_its_path_its_variable_and_itself(name:
         ("LOG_LEVEL", "CRITICAL", "CRITICAL"),
     ],
 )
-def test_the_bounds_themselves_are_valid(name: str, value: str, read: object) -> None:
+def test_the_bounds_themselves_are_valid(name: str, value: str, expected: object) -> None:
     group, _, field = name.lower().partition("_")
     settings = Settings.from_env({f"IMGSEARCH_{name}": value})
-    assert getattr(getattr(settings, group), field) == read
+    assert getattr(getattr(settings, group), field) == expected
 
 
 def test_an_unknown_variable_and_an_unknown_path_are_refused() -> None:

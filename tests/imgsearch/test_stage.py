@@ -22,14 +22,14 @@ def result(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def undisturbed() -> Iterator[None]:
+def restored_process() -> Iterator[None]:
     """The process's own logging and signals, which a stage sets up, are put back."""
     root = logging.getLogger()
-    before = signal.getsignal(signal.SIGTERM), root.handlers[:], root.level
+    state = signal.getsignal(signal.SIGTERM), root.handlers[:], root.level
     yield
-    signal.signal(signal.SIGTERM, before[0])
-    root.handlers[:] = before[1]
-    root.setLevel(before[2])
+    signal.signal(signal.SIGTERM, state[0])
+    root.handlers[:] = state[1]
+    root.setLevel(state[2])
 
 
 def run(work: stage.Stage, result: Path, **env: str) -> ExitCode:
@@ -57,8 +57,8 @@ def test_an_error_is_an_exit_code_and_a_sentence(error: Exception, code: int, re
         raise error
 
     assert run(fail, result) == code
-    left = json.loads(result.read_text())
-    assert left == {"interrupted": True} if code == 143 else str(error) in left["error"]
+    document = json.loads(result.read_text())
+    assert document == {"interrupted": True} if code == 143 else str(error) in document["error"]
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_sigterm_is_told_to_the_stage(result: Path) -> None:
     assert run(work, result) == ExitCode.INTERRUPTED
 
 
-@pytest.mark.parametrize("word", ["very ", "sehr schön ", "非常に", '"\n'])
-def test_a_long_error_still_fits(result: Path, word: str) -> None:
+@pytest.mark.parametrize("message", ["very ", "sehr schön ", "非常に", '"\n'])
+def test_a_long_error_still_fits(result: Path, message: str) -> None:
     def fail(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
-        raise PermanentError(word * 5000)
+        raise PermanentError(message * 5000)
 
     assert run(fail, result) == ExitCode.PERMANENT
     assert stage.RESULT_LIMIT / 2 < len(result.read_bytes()) <= stage.RESULT_LIMIT
-    assert json.loads(result.read_text())["error"].startswith(word)
+    assert json.loads(result.read_text())["error"].startswith(message)
 
 
 def test_logs_are_json_lines_with_run_shard_and_pod(result: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,11 +65,11 @@ def test_an_object_over_the_limit_is_not_read(storage: Storage) -> None:
 def test_an_entry_is_the_same_alone_and_in_a_listing(storage: Storage) -> None:
     for key in ("a b/ü%20#?.png", "a b2/x.png"):
         storage.put(key, b"123")
-    [listed] = storage.entries("a b")
-    assert listed == storage.entry("a b/ü%20#?.png")
-    assert (listed.key, listed.size) == ("a b/ü%20#?.png", 3)
-    assert listed.etag
-    assert '"' not in listed.etag
+    [entry] = storage.entries("a b")
+    assert entry == storage.entry("a b/ü%20#?.png")
+    assert (entry.key, entry.size) == ("a b/ü%20#?.png", 3)
+    assert entry.etag
+    assert '"' not in entry.etag
 
 
 def test_a_listing_has_as_many_pages_as_it_takes(storage: Storage) -> None:

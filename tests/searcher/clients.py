@@ -71,7 +71,7 @@ def _run(program: str, arguments: Any) -> list[Any]:
     if not PYTHON.exists():
         pytest.skip("the clients of other servers are not here: make install-clients")
     command = [str(PYTHON), "-c", program, json.dumps(arguments)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    answers: list[Any] = json.loads(done.stdout.splitlines()[-1])
-    return answers
+    completed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    assert completed.returncode == 0, completed.stderr
+    results: list[Any] = json.loads(completed.stdout.splitlines()[-1])
+    return results

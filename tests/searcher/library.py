@@ -42,7 +42,7 @@ def hashed(*keys: str, name: str = "team") -> str:
     return "\n".join(f"{name}:{hashlib.sha256(key.encode()).hexdigest()}" for key in keys)
 
 
-class Failing(InMemoryStore):
+class FailingStore(InMemoryStore):
     """A store that can be down."""
 
     down = False
@@ -91,9 +91,9 @@ class Library:
         """Publishes a run of `images`: key to colour, or to metadata with a `colour`."""
         images = images or {f"{colour}.png": colour for colour in ("red", "green", "blue", "yellow")}
         encoder = encoder or self.encoder
-        described = {key: {"colour": one} if isinstance(one, str) else one for key, one in images.items()}
-        files = {key: picture(one["colour"]) for key, one in described.items()}
-        published = Pointer(
+        metadata_by_key = {key: {"colour": value} if isinstance(value, str) else value for key, value in images.items()}
+        files = {key: picture(value["colour"]) for key, value in metadata_by_key.items()}
+        new_pointer = Pointer(
             index=index,
             run=run,
             collection=collection_name(index, run),
@@ -104,22 +104,22 @@ class Library:
             source=f"/data/{index}",
             published="2026-01-01T00:00:00+00:00",
         )
-        published = replace(published, **pointer)
-        self.sources[published.source] = InMemorySource(published.source, files)
-        self.store.create(published.collection, dim=encoder.dim)
-        self.store.add(published.collection, self._records(described, files, run, encoder))
-        self.store.publish(published)
-        return published
+        new_pointer = replace(new_pointer, **pointer)
+        self.sources[new_pointer.source] = InMemorySource(new_pointer.source, files)
+        self.store.create(new_pointer.collection, dim=encoder.dim)
+        self.store.add(new_pointer.collection, self._records(metadata_by_key, files, run, encoder))
+        self.store.publish(new_pointer)
+        return new_pointer
 
     def _records(
         self,
-        described: Mapping[str, Mapping[str, Any]],
+        metadata_by_key: Mapping[str, Mapping[str, Any]],
         files: Mapping[str, bytes],
         run: str,
         encoder: FakeEncoder,
     ) -> Sequence[Record]:
         records, tar = [], b""
-        for key, metadata in described.items():
+        for key, metadata in metadata_by_key.items():
             image = Image.open(io.BytesIO(files[key]))
             thumbnail = picture(metadata["colour"], format="WEBP", size=(8, 6))
             position = {
@@ -172,24 +172,24 @@ class Library:
             httpx.AsyncClient(transport=transport, base_url="http://searcher", timeout=TIMEOUT) as client,
         ):
             if ready:
-                await until(lambda: client.get("/readyz"), lambda response: response.status_code == 200)
+                await wait_until(lambda: client.get("/readyz"), lambda response: response.status_code == 200)
             yield client
 
 
-async def until(ask: Callable[[], Any], done: Callable[[Any], bool]) -> Any:
+async def wait_until(request: Callable[[], Any], predicate: Callable[[Any], bool]) -> Any:
     """Asks again and again until the answer is what the test waits for."""
     async with asyncio.timeout(TIMEOUT):
-        while not done(response := await ask()):
+        while not predicate(response := await request()):
             await asyncio.sleep(0)
     return response
 
 
-async def event(flag: Any) -> None:
+async def wait_for_event(flag: Any) -> None:
     """Waits for a threading.Event without blocking the loop."""
     assert await asyncio.to_thread(flag.wait, TIMEOUT), "what the test waits for did not happen"
 
 
-async def found(client: httpx.AsyncClient, **search: Any) -> list[str]:
+async def search_colours(client: httpx.AsyncClient, **search: Any) -> list[str]:
     """The colours that a search gives, best first."""
     response = await client.post("/v1/search", json=search)
     assert response.status_code == 200, response.text
@@ -208,10 +208,10 @@ def problem(response: httpx.Response, status: int) -> str:
     return str(document["detail"])
 
 
-async def waiting(client: httpx.AsyncClient, number: int) -> None:
+async def wait_for_queue(client: httpx.AsyncClient, number: int) -> None:
     """Until so many queries wait for the model."""
     line = f"imgsearch_encode_queue {float(number)}"
-    await until(lambda: client.get("/metrics"), lambda answer: line in answer.text.splitlines())
+    await wait_until(lambda: client.get("/metrics"), lambda response: line in response.text.splitlines())
 
 
 def uploads(*colours: str) -> list[str]:

@@ -25,14 +25,14 @@ from tests.searcher.library import Library
 
 library = Library(Path(sys.argv[1]))
 library.publish()
-library.encoder.gate.clear()
+library.encoder.unblocked.clear()
 listener = listen("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
 
 
 def finish_when_told():
     sys.stdin.readline()
-    library.encoder.gate.set()
+    library.encoder.unblocked.set()
 
 
 threading.Thread(target=finish_when_told, daemon=True).start()
@@ -70,13 +70,13 @@ class SearcherProcess:
         self.process.stdin.write("finish\n")
         self.process.stdin.flush()
 
-    def ended(self) -> bool:
+    def wait_for_end(self) -> bool:
         """Waits for its end; whether that was in order."""
         assert self.process.stdout
         return self.process.stdout.read() == "done\n" and self.process.wait() == 0
 
 
-def answers(url: str, path: str, text: str) -> None:
+def wait_for_text(url: str, path: str, text: str) -> None:
     """Returns once it answers with the text."""
     while True:
         with suppress(httpx.ConnectError):

@@ -10,6 +10,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from tests.searcher.library import Library
+from tests.searcher.schemas import validate
 
 pytestmark = pytest.mark.anyio
 
@@ -25,14 +26,8 @@ def references(node: Any) -> Iterator[str]:
             yield node["$ref"]
         node = list(node.values())
     if isinstance(node, list):
-        for one in node:
-            yield from references(one)
-
-
-def validate(value: Any, name: str, description: dict[str, Any]) -> None:
-    """Raises where `value` is not what the description says of the schema `name`."""
-    schema = {"$ref": f"#/components/schemas/{name}", "components": description["components"]}
-    jsonschema.Draft202012Validator(schema).validate(value)
+        for item in node:
+            yield from references(item)
 
 
 def test_the_description_lists_the_routes_of_the_api(description: dict[str, Any]) -> None:
@@ -65,9 +60,9 @@ def test_the_description_is_valid_and_complete_in_itself(description: dict[str, 
     schemas = description["components"]["schemas"]
     for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)
-    found = set(references(description))
-    assert found
-    assert found <= {f"#/components/schemas/{name}" for name in schemas}
+    names = set(references(description))
+    assert names
+    assert names <= {f"#/components/schemas/{name}" for name in schemas}
     for path in description["paths"].values():
         for operation in path.values():
             assert operation["description"]
@@ -91,11 +86,11 @@ async def test_the_examples_are_answered_as_described(gallery: Library, descript
                 posted = await client.post(path, json=example)
                 assert posted.status_code == 200, posted.text
                 validate(posted.json(), response, description)
-        everything = {"text": "red", "include": ["metadata", "embedding"], "dedupe": 0.9}
-        validate((await client.post("/v1/search", json=everything)).json(), "SearchResponse", description)
-        failing = (await client.post("/v1/search/batch", json={"searches": [{"text": ""}]})).json()
-        assert failing["responses"][0]["problem"]
-        validate(failing, "BatchResponse", description)
+        fields = {"text": "red", "include": ["metadata", "embedding"], "dedupe": 0.9}
+        validate((await client.post("/v1/search", json=fields)).json(), "SearchResponse", description)
+        batch = (await client.post("/v1/search/batch", json={"searches": [{"text": ""}]})).json()
+        assert batch["responses"][0]["problem"]
+        validate(batch, "BatchResponse", description)
         validate((await client.get("/v1/indexes")).json(), "IndexesResponse", description)
 
 
@@ -106,10 +101,10 @@ async def test_the_page_loads_with_all_that_it_names_and_nothing_from_elsewhere(
         assert "default-src 'none'" in page.headers["content-security-policy"]
         assert "://" not in page.text
         for name in re.findall(r'(?:href|src)="([^":]+)"', page.text):
-            part = await client.get(f"/{name}")
-            assert part.status_code == 200
-            assert part.headers["x-content-type-options"] == "nosniff"
-            assert "://" not in part.text
+            response = await client.get(f"/{name}")
+            assert response.status_code == 200
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert "://" not in response.text
         assert (await client.get("/docs")).status_code == 200
         assert (await client.get("/openapi.json")).json()["openapi"]
 
@@ -118,12 +113,12 @@ async def test_the_reference_works_where_nothing_else_can_be_reached(gallery: Li
     async with gallery.serving() as client:
         page = await client.get("/docs")
         assert "script-src 'self';" in page.headers["content-security-policy"]
-        parts = re.findall(r'(?:href|src)="([^":,]+)"', page.text)
-        assert parts == ["docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js"]
-        for name, says in zip(parts, [".swagger-ui", "SwaggerUIBundle", "openapi.json"], strict=True):
-            part = await client.get(f"/{name}")
-            assert part.status_code == 200
-            assert says in part.text
+        files = re.findall(r'(?:href|src)="([^":,]+)"', page.text)
+        assert files == ["docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js"]
+        for name, phrase in zip(files, [".swagger-ui", "SwaggerUIBundle", "openapi.json"], strict=True):
+            response = await client.get(f"/{name}")
+            assert response.status_code == 200
+            assert phrase in response.text
         assert "http" not in page.text
         assert "<script>" not in page.text  # which its own policy would forbid
 
@@ -138,6 +133,6 @@ def test_the_description_tells_what_every_answer_has(description: dict[str, Any]
         assert {"200", "206", "304", "416", "429"} <= set(responses)
         assert {"ETag", "Cache-Control", "Accept-Ranges"} <= set(responses["200"]["headers"])
         assert "Content-Range" in responses["206"]["headers"]
-        headers = {one["name"].lower() for one in description["paths"][path]["get"]["parameters"]}
+        headers = {parameter["name"].lower() for parameter in description["paths"][path]["get"]["parameters"]}
         assert {"if-none-match", "range", "if-range"} <= headers
     assert "304" in description["paths"]["/v1/facets"]["get"]["responses"]

@@ -32,26 +32,31 @@ def node(
     cordoned: bool = False,
     taints: Sequence[Mapping[str, str]] = (),
 ) -> Object:
-    there = {"cpu": "8", "memory": "32Gi", "ephemeral-storage": "100Gi", **({resource: str(gpus)} if gpus else {})}
+    allocatable = {
+        "cpu": "8",
+        "memory": "32Gi",
+        "ephemeral-storage": "100Gi",
+        **({resource: str(gpus)} if gpus else {}),
+    }
     return {
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **labels}},
         "spec": {"unschedulable": cordoned, "taints": [dict(taint) for taint in taints]},
         "status": {
-            "capacity": there,
-            "allocatable": there,
+            "capacity": allocatable,
+            "allocatable": allocatable,
             "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
             "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
         },
     }
 
 
-def pod(name: str, where: str | None, gpus: int, *, phase: str = "Running", resource: str = GPU) -> Object:
-    asked = {resource: str(gpus)}
+def pod(name: str, node_name: str | None, gpus: int, *, phase: str = "Running", resource: str = GPU) -> Object:
+    limits = {resource: str(gpus)}
     return {
         "metadata": {"name": name, "namespace": "team", "labels": {}},
         "spec": {
-            **({"nodeName": where} if where else {}),
-            "containers": [{"name": "main", "resources": {"requests": asked, "limits": asked}}],
+            **({"nodeName": node_name} if node_name else {}),
+            "containers": [{"name": "main", "resources": {"requests": limits, "limits": limits}}],
         },
         "status": {"phase": phase},
     }
@@ -63,11 +68,11 @@ class Cluster:
     def __init__(self) -> None:
         self.nodes: list[Object] = []
         self.pods: list[Object] = []
-        self.refused: dict[str, int] = {}
+        self.status_codes: dict[str, int] = {}
         """By `nodes` or `pods`, with which HTTP status."""
-        self.broken = False
+        self.cuts_replies = False
         """It breaks off in the middle of an answer."""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"cluster": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -82,10 +87,10 @@ class Cluster:
             self._server.server_close()
 
     def list(self, kind: str, fields: str) -> tuple[int, Object]:
-        if code := self.refused.get(kind):
+        if code := self.status_codes.get(kind):
             message = f'{kind} is forbidden: User "somebody" cannot list resource "{kind}" at the cluster scope'
             return code, {"kind": "Status", "status": "Failure", "code": code, "message": message}
-        items = self.nodes if kind == "nodes" else [each for each in self.pods if _selected(each, fields)]
+        items = self.nodes if kind == "nodes" else [pod for pod in self.pods if _selected(pod, fields)]
         return 200, {"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}
 
 
@@ -93,17 +98,17 @@ class _Handler(BaseHTTPRequestHandler):
     cluster: Cluster
 
     def do_GET(self) -> None:
-        parts = urlsplit(self.path)
-        kind = parts.path.removeprefix("/api/v1/")
+        url = urlsplit(self.path)
+        kind = url.path.removeprefix("/api/v1/")
         assert kind in ("nodes", "pods"), self.path
-        self.cluster.asked.append(kind)
-        code, answer = self.cluster.list(kind, dict(parse_qsl(parts.query)).get("fieldSelector", ""))
-        body = json.dumps(answer).encode()
+        self.cluster.requests.append(kind)
+        code, reply = self.cluster.list(kind, dict(parse_qsl(url.query)).get("fieldSelector", ""))
+        body = json.dumps(reply).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if self.cluster.broken else body)
+        self.wfile.write(body[: len(body) // 2] if self.cluster.cuts_replies else body)
 
     def log_message(self, *_: object) -> None:
         pass

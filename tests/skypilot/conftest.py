@@ -45,7 +45,7 @@ def home() -> Path:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """That of the current context."""
-    made = Cluster()
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", {CONTEXT: made.url}, current=CONTEXT)))
-    yield made
-    made.close()
+    fake_cluster = Cluster()
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", {CONTEXT: fake_cluster.url}, current=CONTEXT)))
+    yield fake_cluster
+    fake_cluster.close()

@@ -99,9 +99,9 @@ class Machines:
         (machine / "fails-gpu").unlink(missing_ok=True)
         (machine / ("gpu" if gpu else "fails-gpu")).write_text(gpu)
 
-    def fails(self, address: str, answer: str, words: str) -> None:
-        """What would give this answer fails, with these words."""
-        (self._folder / address / f"fails-{answer}").write_text(words)
+    def fail(self, address: str, output: str, message: str) -> None:
+        """The command with this output fails instead, with this message."""
+        (self._folder / address / f"fails-{output}").write_text(message)
 
     def forget(self, address: str) -> None:
         """It has no kubeconfig."""
@@ -110,7 +110,7 @@ class Machines:
     def remove(self, address: str) -> None:
         (self._folder / address).rename(self._folder / f"gone-{address}")
 
-    def asked(self, address: str) -> str:
+    def commands(self, address: str) -> str:
         """All commands that the machine was given."""
         file = self._folder / address / "asked"
         return file.read_text() if file.exists() else ""

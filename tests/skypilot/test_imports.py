@@ -17,5 +17,5 @@ print(skypilot.installed(), sorted(name for name in sys.modules if name.partitio
 
 
 def test_skypilot_is_not_imported_before_it_is_asked() -> None:
-    ran = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (ran.stdout, ran.stderr) == ("True []\n", "")
+    completed = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (completed.stdout, completed.stderr) == ("True []\n", "")

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # pandas', in SkyPilot
 
 
 @pytest.fixture(autouse=True)
-def lists(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def catalogs(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """SkyPilot's price lists: none, and no way to any."""
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, OFFLINE)
@@ -45,51 +45,51 @@ def lists(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def two(lists: Path) -> None:
+def two_clouds(catalogs: Path) -> None:
     """Of two clouds there are price lists."""
     for cloud, rows in (("aws", AWS), ("gcp", GCP)):
-        (lists / cloud).mkdir(parents=True)
-        (lists / cloud / "vms.csv").write_text(f"{COLUMNS}\n{rows}")
+        (catalogs / cloud).mkdir(parents=True)
+        (catalogs / cloud / "vms.csv").write_text(f"{COLUMNS}\n{rows}")
 
 
 def test_without_price_lists_there_is_no_price_and_one_warning(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert prices("L4") == prices("H100") == []
-    told = [record.message for record in caplog.records]
-    assert len(told) == 1
-    assert "SkyPilot's price lists" in told[0]
-    assert "aws" in told[0]
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 1
+    assert "SkyPilot's price lists" in messages[0]
+    assert "aws" in messages[0]
     assert capfd.readouterr().out == ""
     assert not hasattr(sys, "tracebacklimit")
 
 
-@pytest.mark.usefixtures("two")
+@pytest.mark.usefixtures("two_clouds")
 def test_each_cloud_has_its_lowest_price_the_cheapest_first() -> None:
     """GCP sells the GPU and the machine apart."""
-    found = [(price.cloud, round(price.hour, 6), round(price.spot_hour or 0, 6)) for price in prices("l4")]
-    assert found == [("gcp", 0.70, 0.26), ("aws", 0.80, 0.30)]
+    rows = [(price.cloud, round(price.hour, 6), round(price.spot_hour or 0, 6)) for price in prices("l4")]
+    assert rows == [("gcp", 0.70, 0.26), ("aws", 0.80, 0.30)]
 
 
-@pytest.mark.usefixtures("two")
+@pytest.mark.usefixtures("two_clouds")
 def test_a_price_is_of_one_gpu_where_a_machine_has_eight() -> None:
     assert prices("H100") == [Price("aws", 12.25, None)]
 
 
-@pytest.mark.usefixtures("two")
+@pytest.mark.usefixtures("two_clouds")
 def test_the_name_that_a_label_has_is_found() -> None:
     assert prices("H100-80GB") == prices("H100") != []
 
 
-@pytest.mark.usefixtures("two")
+@pytest.mark.usefixtures("two_clouds")
 def test_a_gpu_that_nobody_sells_has_no_price(caplog: pytest.LogCaptureFixture) -> None:
     assert prices("A6000") == []
-    (told,) = [record.message for record in caplog.records]
-    assert "aws" not in told
-    assert "gcp" not in told
+    (message,) = [record.message for record in caplog.records]
+    assert "aws" not in message
+    assert "gcp" not in message
 
 
-@pytest.mark.usefixtures("two")
+@pytest.mark.usefixtures("two_clouds")
 def test_home_is_left_clean(home: Path) -> None:
     prices("L4")
     assert [path.name for path in home.iterdir()] == [".imgsearch"]

@@ -28,7 +28,7 @@ FULL = exceptions.ResourcesUnavailableError("Timed out while waiting for nodes. 
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unreachable_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """SkyPilot's API server is one that nobody answers at."""
     monkeypatch.setenv("SKYPILOT_API_SERVER_ENDPOINT", "http://127.0.0.1:9")
     forget()
@@ -42,7 +42,7 @@ def forget() -> None:
     common.is_api_server_local.cache_clear()
 
 
-def test_a_server_that_does_not_answer_is_named(elsewhere: None) -> None:
+def test_a_server_that_does_not_answer_is_named(unreachable_server: None) -> None:
     with pytest.raises(TemporaryError, match=r"API server does not answer \(.*127\.0\.0\.1:9"):
         SkyTasks()
 
@@ -56,7 +56,7 @@ def test_where_no_server_may_be_started_that_is_said(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("error", "seen"),
+    ("error", "expected"),
     [
         (exceptions.ResourcesUnavailableError("no cloud has a FOO"), TaskStatus.REFUSED),
         (exceptions.ResourcesUnavailableError("all full").with_failover_history([FULL]), TaskStatus.UNAVAILABLE),
@@ -71,10 +71,10 @@ def test_where_no_server_may_be_started_that_is_said(monkeypatch: pytest.MonkeyP
     ],
 )
 @pytest.mark.parametrize("machine", [True, False])
-def test_never_is_told_from_not_now(error: Exception, seen: TaskStatus, machine: bool) -> None:
-    look = refusal(error, machine=machine)
-    assert (look.status, look.machine) == (seen, machine)
-    assert look.reason
+def test_never_is_told_from_not_now(error: Exception, expected: TaskStatus, machine: bool) -> None:
+    state = refusal(error, machine=machine)
+    assert (state.status, state.machine) == (expected, machine)
+    assert state.reason
 
 
 def test_why_there_is_none_is_what_the_last_place_has_said() -> None:
@@ -83,7 +83,7 @@ def test_why_there_is_none_is_what_the_last_place_has_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("error", "error_type"),
     [
         (requests.ConnectionError("refused"), TemporaryError),
         (exceptions.ApiServerConnectionError("http://x"), TemporaryError),
@@ -91,8 +91,8 @@ def test_why_there_is_none_is_what_the_last_place_has_said() -> None:
         (exceptions.ApiServerAuthenticationError("http://x"), UsageError),
     ],
 )
-def test_a_question_without_an_answer_is_no_failed_launch(error: Exception, kind: type[Exception]) -> None:
-    with pytest.raises(kind):
+def test_a_question_without_an_answer_is_no_failed_launch(error: Exception, error_type: type[Exception]) -> None:
+    with pytest.raises(error_type):
         refusal(error, machine=False)
     assert unanswered(ValueError("no such image")) is None
 
@@ -108,9 +108,9 @@ def test_of_a_log_only_what_the_task_has_printed_is_left() -> None:
         "✓ Job finished (status: SUCCEEDED).\n"
     )
     assert plain(log) == f'{attempts.BEGIN_MARK}\n(a line of ours)\n\n{attempts.RESULT_MARK} 0 {{"images": 3}}\n'
-    end = attempts.parse_exit(plain(log))
-    assert end is not None
-    assert (end.code, end.result, end.printed) == (0, {"images": 3}, "(a line of ours)\n")
+    task_exit = attempts.parse_exit(plain(log))
+    assert task_exit is not None
+    assert (task_exit.code, task_exit.result, task_exit.printed) == (0, {"images": 3}, "(a line of ours)\n")
 
 
 @pytest.mark.parametrize("stage", [*Stage])
@@ -118,7 +118,7 @@ def test_of_a_log_only_what_the_task_has_printed_is_left() -> None:
 @pytest.mark.parametrize("spot", [None, *Spot])
 def test_what_is_submitted_is_a_task(tmp_path: Path, stage: Stage, kinds: tuple[Kind, ...], spot: Spot | None) -> None:
     machines = Machines(tmp_path)
-    machines.nowhere = "no machine"
+    machines.unavailable = "no machine"
     clock = Clock(machines)
     cluster = SkyBackend(tmp_path, machines, env={"HF_TOKEN": "hush"}, now=clock.now, sleep=clock.sleep)
     settings = Settings(run=RunSettings(id="r1", index="photos", source="s3://photos", model="a/b"))
@@ -138,7 +138,7 @@ def test_what_is_submitted_is_a_task(tmp_path: Path, stage: Stage, kinds: tuple[
     assert task.envs["JOB_COMPLETION_INDEX"] == "0"
     assert "hush" not in str(task.envs)
     if stage is Stage.EMBED:
-        asked = {(name, each.use_spot) for each in task.resources for name in each.accelerators}
-        spots = {None: {True}, Spot.ONLY: {True}, Spot.NEVER: {False}, Spot.PREFER: {True, False}}[spot]
-        assert {use_spot for _, use_spot in asked} == spots
-        assert not kinds or {name for name, _ in asked} == {kind.name for kind in kinds}
+        requested = {(name, resources.use_spot) for resources in task.resources for name in resources.accelerators}
+        spot_values = {None: {True}, Spot.ONLY: {True}, Spot.NEVER: {False}, Spot.PREFER: {True, False}}[spot]
+        assert {use_spot for _, use_spot in requested} == spot_values
+        assert not kinds or {name for name, _ in requested} == {kind.name for kind in kinds}

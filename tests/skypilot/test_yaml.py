@@ -71,14 +71,14 @@ def server() -> Iterator[None]:
         yield
 
 
-def read(name: str) -> dict[str, Any]:
+def read_task(name: str) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     return config
 
 
 def demanded(name: str) -> list[str]:
     """The variables that have no default."""
-    return [variable for variable, value in read(name).get("envs", {}).items() if value is None]
+    return [variable for variable, value in read_task(name).get("envs", {}).items() if value is None]
 
 
 def load(file: Path, env: Mapping[str, str], secrets: Mapping[str, str] | None = None) -> Task:
@@ -93,10 +93,10 @@ def task_of(name: str) -> Task:
     return load(FOLDER / f"{name}.yaml", dict.fromkeys(demanded(name), "given"))
 
 
-def asked(task: Task) -> list[dict[str, Any]]:
+def requested_resources(task: Task) -> list[dict[str, Any]]:
     """The alternatives that a task may run on, but for how it recovers, which is the job's affair."""
-    wanted = [each.to_yaml_config() for each in task.resources]
-    return sorted(({k: v for k, v in one.items() if k != "job_recovery"} for one in wanted), key=str)
+    configs = [resources.to_yaml_config() for resources in task.resources]
+    return sorted(({k: v for k, v in config.items() if k != "job_recovery"} for config in configs), key=str)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -108,27 +108,27 @@ def test_skypilot_reads_every_task(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "variable"), [(name, variable) for name in ALL for variable in demanded(name)])
 def test_what_only_a_person_knows_is_demanded(name: str, variable: str) -> None:
-    others = {other: "given" for other in demanded(name) if other != variable}
+    other_values = {other: "given" for other in demanded(name) if other != variable}
     with pytest.raises(ValueError, match=variable):
-        load(FOLDER / f"{name}.yaml", others)
+        load(FOLDER / f"{name}.yaml", other_values)
 
 
 def test_nothing_is_open_to_the_internet_without_a_key() -> None:
-    without = task_of("serve")
-    assert [secret.name for secret in without.managed_secret_refs] == ["IMGSEARCH_SEARCH_API_KEYS"]
+    without_key = task_of("serve")
+    assert [secret.name for secret in without_key.managed_secret_refs] == ["IMGSEARCH_SEARCH_API_KEYS"]
     env = dict.fromkeys(demanded("serve"), "given")
-    given = load(FOLDER / "serve.yaml", env, {"IMGSEARCH_SEARCH_API_KEYS": "k"})
-    assert given.managed_secret_refs == []
-    assert [name for name in ALL for each in task_of(name).resources if each.ports] == ["serve"]
+    with_key = load(FOLDER / "serve.yaml", env, {"IMGSEARCH_SEARCH_API_KEYS": "k"})
+    assert with_key.managed_secret_refs == []
+    assert [name for name in ALL for resources in task_of(name).resources if resources.ports] == ["serve"]
 
 
 @pytest.mark.parametrize(("name", "path", "typo"), TYPOS)
 def test_a_misspelt_key_is_refused(name: str, path: tuple[str, ...], typo: str, tmp_path: Path) -> None:
-    config = read(name)
-    at = config
+    config = read_task(name)
+    node = config
     for key in path:
-        at = at[key]
-    at[typo] = "x"
+        node = node[key]
+    node[typo] = "x"
     file = tmp_path / "task.yaml"
     file.write_text(yaml.safe_dump(config))
     with pytest.raises(ValueError, match=typo):
@@ -153,17 +153,19 @@ def test_a_task_runs_what_the_chart_runs(name: str) -> None:
 
 
 def test_the_images_are_those_that_make_builds() -> None:
-    told = subprocess.run(
+    completed = subprocess.run(
         ["make", "-n", "images", "REGISTRY=registry.example.com/team", "BUILDER=docker"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    built = {f"docker:{tag}" for tag in re.findall(r"--tag (\S+)", told)}
-    used = {name: image for name in ALL for each in task_of(name).resources for image in each.image_id.values()}
-    assert set(used.values()) <= built
-    for name, image in used.items():
+    built = {f"docker:{tag}" for tag in re.findall(r"--tag (\S+)", completed)}
+    images = {
+        name: image for name in ALL for resources in task_of(name).resources for image in resources.image_id.values()
+    }
+    assert set(images.values()) <= built
+    for name, image in images.items():
         assert ("searcher" if name in ("ingest", "serve") else "embedder") in image
 
 
@@ -174,16 +176,16 @@ def test_python_is_where_the_images_have_it(image: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_skypilot_is_root_in_the_container(name: str) -> None:
-    config = read(name)["config"]
-    for each in task_of(name).resources:
-        assert each.cluster_config_overrides == config
+    config = read_task(name)["config"]
+    for resources in task_of(name).resources:
+        assert resources.cluster_config_overrides == config
     assert config["docker"]["run_options"] == ["--user=0"]
     assert config["kubernetes"]["pod_config"]["spec"]["securityContext"]["runAsUser"] == 0
 
 
 @pytest.mark.parametrize("name", [*ALL, "config"])
 def test_a_pod_of_it_is_a_pod(name: str) -> None:
-    config = read(name)
+    config = read_task(name)
     assert mistake(config.get("config", config)["kubernetes"]["pod_config"]) is None
 
 
@@ -196,29 +198,29 @@ def mistake(pod_config: dict[str, Any]) -> str | None:
     pod: dict[str, Any] = {"spec": {"containers": [{"name": "ray-node", "image": "i", "imagePullPolicy": "Always"}]}}
     merge_k8s_configs(pod, pod_config)
     assert len(pod["spec"]["containers"]) == 1
-    _, wrong = check_pod_config(pod)
-    return wrong
+    _, error = check_pod_config(pod)
+    return error
 
 
 def test_a_lost_spot_machine_is_no_failed_shard() -> None:
     resources = task_of("embed").resources
-    assert {kind for each in resources for kind in each.accelerators} >= {"L4", "A10G", "T4"}
-    for each in resources:
-        assert each.use_spot
-        assert each.job_recovery["max_restarts_on_errors"] == Settings().jobs.retries
+    assert {kind for alternative in resources for kind in alternative.accelerators} >= {"L4", "A10G", "T4"}
+    for alternative in resources:
+        assert alternative.use_spot
+        assert alternative.job_recovery["max_restarts_on_errors"] == Settings().jobs.retries
 
 
 def test_workers_of_the_pool_are_what_an_embed_job_asks_for() -> None:
     pool = task_of("pool")
     validate_service_task(pool, pool=True)
-    assert asked(pool) == asked(task_of("embed"))
+    assert requested_resources(pool) == requested_resources(task_of("embed"))
 
 
 def test_the_service_is_ready_when_the_searcher_is() -> None:
     serve = task_of("serve")
     validate_service_task(serve, pool=False)
     assert serve.service.readiness_path == "/readyz"
-    assert [each.ports for each in serve.resources] == [[str(Settings().search.port)]]
+    assert [resources.ports for resources in serve.resources] == [[str(Settings().search.port)]]
 
 
 @pytest.mark.parametrize(
@@ -233,24 +235,24 @@ def test_the_rank_of_a_job_is_its_shard_unless_one_is_given(env: dict[str, str],
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$JOB_COMPLETION_INDEX $*"\n')
     python.chmod(0o755)
-    assert said(task_of("embed"), env, python=str(python), home=tmp_path) == f"{shard} -m embedder embed"
+    assert output_of(task_of("embed"), env, python=str(python), home=tmp_path) == f"{shard} -m embedder embed"
 
 
 def test_what_cannot_be_ingested_is_not_served(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$*"\n[ "$3" != ingest ]\n')
     python.chmod(0o755)
-    done = run(task_of("serve"), {}, python=str(python), home=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "-m searcher ingest\n")
+    completed = run(task_of("serve"), {}, python=str(python), home=tmp_path)
+    assert (completed.returncode, completed.stdout) == (1, "-m searcher ingest\n")
 
 
 def test_the_configuration_is_one_of_skypilot() -> None:
-    check(read("config"))
+    check(read_task("config"))
 
 
 @pytest.mark.parametrize(("key", "value"), [("autoscaler", "gek"), ("allowed_context", ["a"])])
 def test_a_wrong_configuration_is_refused(key: str, value: object) -> None:
-    config = read("config")
+    config = read_task("config")
     config["kubernetes"][key] = value
     with pytest.raises(ValueError, match="config"):
         check(config)
@@ -275,7 +277,7 @@ def test_the_pool_of_machines_is_one_of_skypilot(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["user", "hosts", "identity_file"])
 def test_a_pool_of_machines_without_what_it_needs_is_refused(key: str) -> None:
-    (pool,) = read("ssh_node_pools.example").values()
+    (pool,) = read_task("ssh_node_pools.example").values()
     del pool[key]
     with pytest.raises(ValueError, match=key):
         SSHNodePoolManager()._validate_pool_config(pool)
@@ -283,23 +285,23 @@ def test_a_pool_of_machines_without_what_it_needs_is_refused(key: str) -> None:
 
 def commands() -> list[str]:
     """Every command of SkyPilot's that the folder tells somebody to give."""
-    told = []
+    lines = []
     for file in sorted(FOLDER.iterdir()):
         text = file.read_text().replace("\\\n#     ", "")
-        told += re.findall(r"^(?:#   )?(sky .+)$", text, re.MULTILINE)
-        told += [" ".join(inline.split()) for inline in re.findall(r"(?<!`)`(sky [^`]+)`", text)]
-    return told
+        lines += re.findall(r"^(?:#   )?(sky .+)$", text, re.MULTILINE)
+        lines += [" ".join(inline.split()) for inline in re.findall(r"(?<!`)`(sky [^`]+)`", text)]
+    return lines
 
 
 @pytest.mark.parametrize("line", commands())
 def test_every_command_is_one_of_skypilot_with_options_that_it_has(line: str) -> None:
-    _, *words = shlex.split(line, comments=True)
-    found: click.Command = command.cli
-    while words and (inner := getattr(found, "commands", {}).get(words[0])):
-        found, words = inner, words[1:]
-    assert not isinstance(found, click.Group), f"SkyPilot has no such command: {line}"
-    assert all((ROOT / word).is_file() for word in words if word.startswith("sky/"))
-    found.make_parser(click.Context(found)).parse_args(words)
+    _, *arguments = shlex.split(line, comments=True)
+    sky_command: click.Command = command.cli
+    while arguments and (subcommand := getattr(sky_command, "commands", {}).get(arguments[0])):
+        sky_command, arguments = subcommand, arguments[1:]
+    assert not isinstance(sky_command, click.Group), f"SkyPilot has no such command: {line}"
+    assert all((ROOT / argument).is_file() for argument in arguments if argument.startswith("sky/"))
+    sky_command.make_parser(click.Context(sky_command)).parse_args(arguments)
 
 
 def test_the_commands_are_found() -> None:
@@ -318,23 +320,23 @@ def test_import_sky_is_skypilot_beside_the_folder(tmp_path: Path) -> None:
 def test_without_skypilot_its_name_is_importable_all_the_same(tmp_path: Path) -> None:
     """controller.backends.skypilot therefore uses importlib.metadata."""
     code = "import sky; print(list(sky.__path__)); import importlib.metadata as m; m.version('skypilot')"
-    with pytest.raises(subprocess.CalledProcessError) as failed:
+    with pytest.raises(subprocess.CalledProcessError) as error:
         python(WHOLE, code, home=tmp_path)
-    assert str(FOLDER) in failed.value.stdout
-    assert "PackageNotFoundError" in failed.value.stderr
+    assert str(FOLDER) in error.value.stdout
+    assert "PackageNotFoundError" in error.value.stderr
 
 
 def python(program: str, code: str, *, home: Path) -> str:
     """What `code` prints in the repository's root."""
     env = {"HOME": str(home), "PATH": os.defpath}
-    done = subprocess.run([program, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    completed = subprocess.run([program, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return completed.stdout.strip()
 
 
 def test_the_tasks_index_and_serve(photos: Callable[[int], Path], demo_model: str, tmp_path: Path) -> None:
     """The whole job on one machine: what SkyPilot's script of each task does, with the real programs. Each is told
     what it demands and nothing else of the run."""
-    given = {
+    env_values = {
         "IMGSEARCH_RUN_ID": "r1",
         "IMGSEARCH_RUN_INDEX": "photos",
         "IMGSEARCH_RUN_SOURCE": str(photos(12)),
@@ -342,22 +344,22 @@ def test_the_tasks_index_and_serve(photos: Callable[[int], Path], demo_model: st
         "IMGSEARCH_STORAGE_URI": (tmp_path / "storage").as_uri(),
         "IMGSEARCH_STORE_URL": f"chroma+file://{tmp_path / 'shared'}",
     }
-    plan = result("plan", given, {"IMGSEARCH_RUN_SHARD_IMAGES": "6"}, home=tmp_path)
+    plan = result("plan", env_values, {"IMGSEARCH_RUN_SHARD_IMAGES": "6"}, home=tmp_path)
     assert (plan["shards"], plan["images"]) == (2, 12)
     for rank in range(plan["shards"]):
-        embed = result("embed", given, {"SKYPILOT_JOB_RANK": str(rank)}, home=tmp_path)
+        embed = result("embed", env_values, {"SKYPILOT_JOB_RANK": str(rank)}, home=tmp_path)
         assert (embed["shard"], embed["bad"]) == (rank, 0)
-    assert result("ingest", given, {}, home=tmp_path)["images"] == 12
-    with serving(given, {"IMGSEARCH_STORE_URL": f"chroma+file://{tmp_path / 'own'}"}, home=tmp_path) as client:
+    assert result("ingest", env_values, {}, home=tmp_path)["images"] == 12
+    with serving(env_values, {"IMGSEARCH_STORE_URL": f"chroma+file://{tmp_path / 'own'}"}, home=tmp_path) as client:
         query = {"text": "red", "k": 12}
         assert client.post("/v1/search", json=query).status_code == 401
-        found = client.post("/v1/search", json=query, headers={"Authorization": "Bearer opensesame"})
-        assert len(found.json()["results"]) == 12
+        response = client.post("/v1/search", json=query, headers={"Authorization": "Bearer opensesame"})
+        assert len(response.json()["results"]) == 12
 
 
-def told(name: str, given: Mapping[str, str]) -> Task:
+def task_with_env(name: str, env_values: Mapping[str, str]) -> Task:
     """A task whose demands `given` meets."""
-    return load(FOLDER / f"{name}.yaml", {variable: given[variable] for variable in demanded(name)})
+    return load(FOLDER / f"{name}.yaml", {variable: env_values[variable] for variable in demanded(name)})
 
 
 def script(task: Task, env: Mapping[str, str], *, python: str, home: Path) -> list[str]:
@@ -380,29 +382,29 @@ def run(task: Task, env: Mapping[str, str], *, python: str, home: Path) -> subpr
     )
 
 
-def said(task: Task, env: Mapping[str, str], *, python: str, home: Path) -> str:
+def output_of(task: Task, env: Mapping[str, str], *, python: str, home: Path) -> str:
     """The last line of a task's output."""
-    done = run(task, env, python=python, home=home)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
+    completed = run(task, env, python=python, home=home)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout.strip().splitlines()[-1]
 
 
-def result(name: str, given: Mapping[str, str], env: Mapping[str, str], *, home: Path) -> dict[str, Any]:
+def result(name: str, env_values: Mapping[str, str], env: Mapping[str, str], *, home: Path) -> dict[str, Any]:
     """What the stage of a task says at its end."""
-    end: dict[str, Any] = json.loads(said(told(name, given), env, python=WHOLE, home=home))
-    return end
+    document: dict[str, Any] = json.loads(output_of(task_with_env(name, env_values), env, python=WHOLE, home=home))
+    return document
 
 
 @contextmanager
-def serving(given: Mapping[str, str], env: Mapping[str, str], *, home: Path) -> Iterator[httpx.Client]:
+def serving(env_values: Mapping[str, str], env: Mapping[str, str], *, home: Path) -> Iterator[httpx.Client]:
     """A client of `serve.yaml` that is ready; its API key is `opensesame`."""
     port = free_port()
-    here = {"IMGSEARCH_SEARCH_HOST": "127.0.0.1", "IMGSEARCH_SEARCH_PORT": str(port)}
+    address = {"IMGSEARCH_SEARCH_HOST": "127.0.0.1", "IMGSEARCH_SEARCH_PORT": str(port)}
     with (home / "serve.log").open("wb") as log:
         server = subprocess.Popen(
             script(
-                told("serve", given),
-                {**env, **here, "IMGSEARCH_SEARCH_API_KEYS": f"team:{hashlib.sha256(b'opensesame').hexdigest()}"},
+                task_with_env("serve", env_values),
+                {**env, **address, "IMGSEARCH_SEARCH_API_KEYS": f"team:{hashlib.sha256(b'opensesame').hexdigest()}"},
                 python=WHOLE,
                 home=home,
             ),

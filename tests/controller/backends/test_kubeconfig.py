@@ -14,23 +14,23 @@ from tests.skypilot.cluster import kubeconfig
 
 
 def test_several_files_are_one(tmp_path: Path) -> None:
-    one = kubeconfig(tmp_path / "one", {"a": "https://a"}, current="a")
-    two = kubeconfig(tmp_path / "two", {"b": "https://b"}, current=None)
-    config = Kubeconfig.of(os.pathsep.join([str(one), str(two), str(tmp_path / "none")]))
+    first = kubeconfig(tmp_path / "one", {"a": "https://a"}, current="a")
+    second = kubeconfig(tmp_path / "two", {"b": "https://b"}, current=None)
+    config = Kubeconfig.of(os.pathsep.join([str(first), str(second), str(tmp_path / "none")]))
     assert config.contexts() == ["a", "b"]
     config.drop("b")
     assert config.contexts() == ["a"]
-    assert yaml.safe_load(two.read_text())["contexts"] == []
+    assert yaml.safe_load(second.read_text())["contexts"] == []
     assert not (tmp_path / "none").exists()
 
 
 def test_it_is_written_for_its_owner_alone_and_a_link_stays_one(tmp_path: Path) -> None:
-    real = kubeconfig(tmp_path / "real", {"a": "https://a"}, current="a")
+    target = kubeconfig(tmp_path / "real", {"a": "https://a"}, current="a")
     link = tmp_path / "link"
-    link.symlink_to(real)
+    link.symlink_to(target)
     Kubeconfig.of(str(link)).drop("a")
     assert link.is_symlink()
-    assert real.stat().st_mode & 0o777 == 0o600
+    assert target.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 
 
@@ -41,9 +41,9 @@ def test_one_that_is_no_yaml_is_named(tmp_path: Path) -> None:
 
 
 def test_what_another_does_not_have_cannot_be_taken_over(tmp_path: Path) -> None:
-    mine = kubeconfig(tmp_path / "mine", {"a": "https://a"}, current="a")
-    other = kubeconfig(tmp_path / "other", {"b": "https://b"}, current="b")
-    before = mine.read_text()
+    file = kubeconfig(tmp_path / "mine", {"a": "https://a"}, current="a")
+    other_file = kubeconfig(tmp_path / "other", {"b": "https://b"}, current="b")
+    text = file.read_text()
     with pytest.raises(MissingEntry, match="no c among the clusters"):
-        Kubeconfig.of(str(mine)).adopt("c", Kubeconfig.of(str(other)), {})
-    assert mine.read_text() == before
+        Kubeconfig.of(str(file)).adopt("c", Kubeconfig.of(str(other_file)), {})
+    assert file.read_text() == text

@@ -25,19 +25,19 @@ SETTINGS = Settings(run=RunSettings(id="r1", index="photos", source="/photos", m
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalBackend]:
-    made = LocalBackend(tmp_path, env=os.environ)
-    yield made
-    made.close()
+    backend = LocalBackend(tmp_path, env=os.environ)
+    yield backend
+    backend.close()
 
 
 def job(program: str, *, completions: int = 1, parallelism: int = 1, retries: int = 0) -> dict[str, Any]:
     """A Job whose indexes run a Python program."""
     template = {"spec": {"containers": [{"name": "embed", "command": [sys.executable, "-c", PREAMBLE + program]}]}}
-    made = manifests.job(
+    manifest = manifests.job(
         Stage.EMBED, SETTINGS, template, release=LOCAL_RELEASE, completions=completions, parallelism=parallelism
     )
-    made["spec"]["backoffLimitPerIndex"] = retries
-    return made
+    manifest["spec"]["backoffLimitPerIndex"] = retries
+    return manifest
 
 
 PREAMBLE = """
@@ -51,12 +51,12 @@ def wait_for(name):
 """
 
 
-def ended(cluster: LocalBackend) -> JobState:
-    return until(cluster, lambda state: state.phase is not Phase.ACTIVE)
+def wait_for_end(cluster: LocalBackend) -> JobState:
+    return wait_until(cluster, lambda state: state.phase is not Phase.ACTIVE)
 
 
-def until(cluster: LocalBackend, met: Callable[[JobState], bool]) -> JobState:
-    while not met(state := cluster.jobs("r1")[Stage.EMBED]):
+def wait_until(cluster: LocalBackend, predicate: Callable[[JobState], bool]) -> JobState:
+    while not predicate(state := cluster.jobs("r1")[Stage.EMBED]):
         cluster.wait(0.1)
     return state
 
@@ -64,7 +64,7 @@ def until(cluster: LocalBackend, met: Callable[[JobState], bool]) -> JobState:
 def test_each_index_is_a_process_that_knows_its_number_and_settings(cluster: LocalBackend) -> None:
     program = "result.write_text(json.dumps({'index': index, 'run': os.environ['IMGSEARCH_RUN_ID'], 'images': 3}))"
     cluster.create(job(program, completions=4, parallelism=2))
-    state = ended(cluster)
+    state = wait_for_end(cluster)
     assert state.phase is Phase.COMPLETE
     assert state.succeeded == {0, 1, 2, 3}
     assert state.images_done == 12
@@ -75,32 +75,32 @@ def test_each_index_is_a_process_that_knows_its_number_and_settings(cluster: Loc
 
 def test_the_job_file_is_what_a_cluster_would_keep(cluster: LocalBackend, tmp_path: Path) -> None:
     cluster.create(job("", completions=3))
-    ended(cluster)
-    kept = json.loads((tmp_path / "jobs" / "local-r1-embed" / "job.json").read_text())
-    assert kept["kind"] == "Job"
-    assert kept["status"]["completedIndexes"] == "0-2"
-    assert kept["status"]["conditions"][0]["type"] == "Complete"
+    wait_for_end(cluster)
+    document = json.loads((tmp_path / "jobs" / "local-r1-embed" / "job.json").read_text())
+    assert document["kind"] == "Job"
+    assert document["status"]["completedIndexes"] == "0-2"
+    assert document["status"]["conditions"][0]["type"] == "Complete"
 
 
 def test_parallelism_is_kept(cluster: LocalBackend) -> None:
     program = "(here / f'up-{index}').touch(); wait_for('go')"
     cluster.create(job(program, completions=3, parallelism=2))
-    state = until(cluster, lambda state: state.active == 2 and {0, 1} <= state.indexes.keys())
+    state = wait_until(cluster, lambda state: state.active == 2 and {0, 1} <= state.indexes.keys())
     assert 2 not in state.indexes
     (cluster._jobs / "local-r1-embed" / "go").touch()
-    assert ended(cluster).phase is Phase.COMPLETE
+    assert wait_for_end(cluster).phase is Phase.COMPLETE
 
 
 def test_what_a_retry_may_mend_is_retried(cluster: LocalBackend) -> None:
     program = "tries = here / 'tries'; tries.open('a').write('x'); sys.exit(0 if tries.stat().st_size > 1 else 3)"
     cluster.create(job(program, retries=1))
-    assert ended(cluster).phase is Phase.COMPLETE
+    assert wait_for_end(cluster).phase is Phase.COMPLETE
 
 
 def test_a_process_that_is_killed_is_started_again(cluster: LocalBackend) -> None:
     program = "tries = here / 'tries'; tries.open('a').write('x')\nif tries.stat().st_size < 2: os.kill(os.getpid(), 9)"
     cluster.create(job(program, retries=1))
-    assert ended(cluster).phase is Phase.COMPLETE
+    assert wait_for_end(cluster).phase is Phase.COMPLETE
 
 
 @pytest.mark.parametrize("code", [2, 4])
@@ -112,7 +112,7 @@ if index == 0:
     sys.exit({code})
 """
     cluster.create(job(program, completions=3, retries=5))
-    state = ended(cluster)
+    state = wait_for_end(cluster)
     assert state.phase is Phase.FAILED
     assert state.failed == {0}
     assert state.succeeded == {1, 2}
@@ -122,7 +122,7 @@ if index == 0:
 
 def test_a_process_that_dies_without_a_word_is_said_to_have_been_killed(cluster: LocalBackend) -> None:
     cluster.create(job("os.kill(os.getpid(), 9)"))
-    assert "SIGKILL" in ended(cluster).errors()[0]
+    assert "SIGKILL" in wait_for_end(cluster).errors()[0]
 
 
 def test_progress_is_read_from_the_log(cluster: LocalBackend) -> None:
@@ -132,15 +132,15 @@ print('a warning of some library', file=sys.stderr, flush=True)
 wait_for('go')
 """
     cluster.create(job(program))
-    state = until(cluster, lambda state: state.images_done == 40)
+    state = wait_until(cluster, lambda state: state.images_done == 40)
     assert state.indexes[0].total == 100
     (cluster._jobs / "local-r1-embed" / "go").touch()
-    ended(cluster)
+    wait_for_end(cluster)
 
 
 def test_the_same_job_again_is_success_and_another_of_its_name_an_error(cluster: LocalBackend) -> None:
     cluster.create(job(""))
-    ended(cluster)
+    wait_for_end(cluster)
     cluster.create(job(""))
     with pytest.raises(PermanentError, match="local-r1-embed exists with another spec"):
         cluster.create(job("", completions=2))
@@ -154,7 +154,7 @@ time.sleep(600)
 """
     cluster.create(job(program, completions=2))
     folder = cluster._jobs / "local-r1-embed"
-    until(cluster, lambda state: (folder / "ready").exists())
+    wait_until(cluster, lambda state: (folder / "ready").exists())
     cluster.close()
     assert (folder / "flushed").exists()
     state = cluster.jobs("r1")[Stage.EMBED]
@@ -166,7 +166,7 @@ time.sleep(600)
 def test_a_deleted_job_is_gone_with_its_processes(cluster: LocalBackend) -> None:
     cluster.create(job("(here / str(os.getpid())).touch(); time.sleep(600)"))
     folder = cluster._jobs / "local-r1-embed"
-    until(cluster, lambda state: any(name.isdigit() for name in os.listdir(folder)))
+    wait_until(cluster, lambda state: any(name.isdigit() for name in os.listdir(folder)))
     pid = next(int(name) for name in os.listdir(folder) if name.isdigit())
     cluster.delete("local-r1-embed")
     cluster.delete("local-r1-embed")
@@ -194,13 +194,13 @@ def test_after_a_killed_controller_its_processes_are_waited_for(cluster: LocalBa
     assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
     assert cluster.jobs("r1")[Stage.EMBED].phase is Phase.ACTIVE
     (tmp_path / "jobs" / "local-r1-embed" / "go").touch()
-    state = ended(cluster)
+    state = wait_for_end(cluster)
     assert state.phase is Phase.FAILED
     assert state.reason == CONTROLLER_ENDED
 
 
 def test_two_runs_at_once_do_not_meet(cluster: LocalBackend) -> None:
-    other = manifests.job(
+    other_job = manifests.job(
         Stage.EMBED,
         Settings(run=RunSettings(id="r2", index="photos", source="/other", model="a/b")),
         {"spec": {"containers": [{"name": "embed", "command": ["true"]}]}},
@@ -209,8 +209,8 @@ def test_two_runs_at_once_do_not_meet(cluster: LocalBackend) -> None:
         parallelism=1,
     )
     cluster.create(job(""))
-    cluster.create(other)
-    ended(cluster)
+    cluster.create(other_job)
+    wait_for_end(cluster)
     assert set(cluster.runs()) == {"r1", "r2"}
 
 
@@ -228,17 +228,17 @@ def test_a_call_returns_the_programs_result_or_raises_its_error(cluster: LocalBa
 
 def test_what_a_call_prints_before_its_result_is_its_text(cluster: LocalBackend, tmp_path: Path) -> None:
     settings = Settings(run=RunSettings(id="r1"), storage=StorageSettings(uri=tmp_path.as_uri()))
-    listed = tmp_path / "runs" / "r1" / "bad.csv"
-    listed.parent.mkdir(parents=True)
-    listed.write_text("key,stage,reason\nKäse [1].jpg,decode,truncated\n")
-    told = cluster.call("searcher", "bad", settings)
-    assert told.text == listed.read_text()
-    assert told.result == {"run": "r1", "bytes": len(listed.read_bytes())}
+    bad_list = tmp_path / "runs" / "r1" / "bad.csv"
+    bad_list.parent.mkdir(parents=True)
+    bad_list.write_text("key,stage,reason\nKäse [1].jpg,decode,truncated\n")
+    answer = cluster.call("searcher", "bad", settings)
+    assert answer.text == bad_list.read_text()
+    assert answer.result == {"run": "r1", "bytes": len(bad_list.read_bytes())}
 
 
 def test_the_log_of_an_index_is_what_its_process_wrote(cluster: LocalBackend) -> None:
     cluster.create(job("print('Käse', index, file=sys.stderr)", completions=2))
-    ended(cluster)
+    wait_for_end(cluster)
     assert cluster.log("r1", Stage.EMBED, 1) == "Käse 1\n"
 
 
@@ -248,9 +248,9 @@ def test_a_log_that_is_not_there_is_named(cluster: LocalBackend) -> None:
 
 
 def test_waiting_ends_with_the_change(cluster: LocalBackend) -> None:
-    waiting = threading.Thread(target=cluster.wait, args=(600,))
-    waiting.start()
+    thread = threading.Thread(target=cluster.wait, args=(600,))
+    thread.start()
     cluster.create(job(""))
-    waiting.join(60)
-    assert not waiting.is_alive()
-    ended(cluster)
+    thread.join(60)
+    assert not thread.is_alive()
+    wait_for_end(cluster)

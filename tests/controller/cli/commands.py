@@ -10,25 +10,25 @@ from controller.jobs.state import Stage
 from imgsearch import labels
 from tests.controller.apiserver import NAMESPACE, ApiServer
 from tests.controller.objects import RELEASE, condition
-from tests.controller.workers import Said, Stays, well
+from tests.controller.workers import Ended, Unfinished, succeed
 from tests.programs import CONTROLLER, WIDE, program_env
 
 SOURCE = "/sources/photos"
-WHERE = ("--release", RELEASE, "-n", NAMESPACE)
+RELEASE_OPTIONS = ("--release", RELEASE, "-n", NAMESPACE)
 FLAGS = f"--release {RELEASE} --namespace {NAMESPACE}"
 REPORT = {"run": "r1", "index": "photos", "images": 30, "bad": 2}
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 DONE = {"completedIndexes": "0", "conditions": [condition("Complete")]}
 
 
-def play(command: list[str], index: int) -> Said | Stays:
+def answer_queries(command: list[str], index: int) -> Ended | Unfinished:
     """The stages end well, and query jobs answer."""
-    answers: dict[str, dict[str, Any]] = {
+    results: dict[str, dict[str, Any]] = {
         "indexes": {"indexes": [{"index": "photos", "run": "r0", "images": 30}]},
         "runs": {"runs": [{**REPORT, "source": SOURCE, "published": "2026-01-01"}], "left_out": 4},
         "report": REPORT,
     }
-    return Said(answers[command[-1]]) if command[-1] in answers else well(command, index)
+    return Ended(results[command[-1]]) if command[-1] in results else succeed(command, index)
 
 
 def job(server: ApiServer, stage: Stage, run: str = "r1", **status: Any) -> dict[str, Any]:
@@ -38,9 +38,9 @@ def job(server: ApiServer, stage: Stage, run: str = "r1", **status: Any) -> dict
     return server.put("jobs", {"metadata": metadata, "spec": {"completions": 1, "parallelism": 1}, "status": status})
 
 
-def started(env: dict[str, str], *words: str) -> subprocess.Popen[str]:
+def start_controller(env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*CONTROLLER, *words, *WHERE],
+        [*CONTROLLER, *arguments, *RELEASE_OPTIONS],
         env=program_env({**env, **WIDE}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

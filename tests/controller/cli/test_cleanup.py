@@ -12,14 +12,14 @@ from tests.controller.objects import pod
 def test_cleanup_removes_the_jobs_of_runs_that_are_over(cli: Cli, server: ApiServer) -> None:
     for stage in Stage:
         job(server, stage, "done", **DONE)
-    planned = job(server, Stage.PLAN, "between", **DONE)["metadata"]["uid"]
-    server.put("pods", pod(0, "Succeeded", name="x", uid=planned, run="between", message={"shards": 1}))
+    plan_uid = job(server, Stage.PLAN, "between", **DONE)["metadata"]["uid"]
+    server.put("pods", pod(0, "Succeeded", name="x", uid=plan_uid, run="between", message={"shards": 1}))
     job(server, Stage.EMBED, "working")
-    done = cli("cleanup")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "deleted the Jobs of run done\n"
-    left = {each["metadata"]["labels"][labels.RUN] for each in server.all("jobs")}
-    assert left == {"between", "working"}
+    completed = cli("cleanup")
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout == "deleted the Jobs of run done\n"
+    runs = {job_object["metadata"]["labels"][labels.RUN] for job_object in server.objects("jobs")}
+    assert runs == {"between", "working"}
     busy = cli("cleanup", "working")
     assert busy.returncode == 2
     assert "working is active (stage embed)" in busy.stderr

@@ -41,7 +41,7 @@ def job(
 PLANNED = job(Stage.PLAN, succeeded=frozenset({0}), indexes={0: IndexReport({"shards": 4, "images": 400})})
 
 
-def shown(jobs: Mapping[Stage, JobState]) -> dict[str, float]:
+def samples_of(jobs: Mapping[Stage, JobState]) -> dict[str, float]:
     """Each sample after one look, written as name{label values}, the run and its index left out."""
     metrics = RunMetrics("r1", "photos")
     metrics.show(jobs)
@@ -49,13 +49,13 @@ def shown(jobs: Mapping[Stage, JobState]) -> dict[str, float]:
 
 
 def samples(metrics: RunMetrics) -> dict[str, float]:
-    found = {}
+    values = {}
     for family in metrics.registry.collect():
         for sample in family.samples:
-            run, index, *rest = sample.labels.values()
+            run, index, *others = sample.labels.values()
             assert (run, index) == ("r1", "photos")
-            found[f"{sample.name.removeprefix('imgsearch_run_')}{{{','.join(rest)}}}"] = sample.value
-    return found
+            values[f"{sample.name.removeprefix('imgsearch_run_')}{{{','.join(others)}}}"] = sample.value
+    return values
 
 
 def test_before_the_first_look_there_are_metrics_and_no_figures() -> None:
@@ -67,8 +67,8 @@ def test_before_the_first_look_there_are_metrics_and_no_figures() -> None:
 
 
 def test_a_stage_is_in_one_state() -> None:
-    told = shown({Stage.PLAN: PLANNED, Stage.EMBED: job(Stage.EMBED, Phase.SUSPENDED, completions=4)})
-    states = {name: value for name, value in told.items() if name.startswith("state{")}
+    values = samples_of({Stage.PLAN: PLANNED, Stage.EMBED: job(Stage.EMBED, Phase.SUSPENDED, completions=4)})
+    states = {name: value for name, value in values.items() if name.startswith("state{")}
     assert len(states) == 2 * len(Phase)
     assert {name for name, value in states.items() if value} == {"state{plan,complete}", "state{embed,suspended}"}
 
@@ -89,9 +89,9 @@ def test_a_run_at_work_tells_its_shards_images_pods_and_gpu_hours() -> None:
         waiting={"0/3 nodes have nvidia.com/gpu free": 1, "ErrImagePull": 2},
         gpu_hours=1.5,
     )
-    told = shown({Stage.PLAN: PLANNED, Stage.EMBED: embed})
+    values = samples_of({Stage.PLAN: PLANNED, Stage.EMBED: embed})
     assert (
-        told.items()
+        values.items()
         >= {
             "shards{embed,planned}": 4,
             "shards{embed,done}": 1,
@@ -108,15 +108,15 @@ def test_a_run_at_work_tells_its_shards_images_pods_and_gpu_hours() -> None:
 
 
 def test_nothing_is_finished_or_bad_before_embedding() -> None:
-    told = shown({Stage.PLAN: job(Stage.PLAN, Phase.ACTIVE, active=1)})
-    assert {name: value for name, value in told.items() if name.startswith("images{")} == {"images{planned}": 0}
+    values = samples_of({Stage.PLAN: job(Stage.PLAN, Phase.ACTIVE, active=1)})
+    assert {name: value for name, value in values.items() if name.startswith("images{")} == {"images{planned}": 0}
 
 
 def test_a_job_that_is_removed_to_be_made_anew_is_not_told_of() -> None:
     """Else a stage that failed under an earlier command would count as failed while this one does it again."""
     metrics = RunMetrics("r1", "photos")
-    failed = job(Stage.EMBED, Phase.FAILED, completions=4, failed=frozenset({2}))
-    metrics.show({Stage.PLAN: PLANNED, Stage.EMBED: failed})
+    failed_job = job(Stage.EMBED, Phase.FAILED, completions=4, failed=frozenset({2}))
+    metrics.show({Stage.PLAN: PLANNED, Stage.EMBED: failed_job})
     assert samples(metrics)["state{embed,failed}"] == 1
     metrics.show({Stage.PLAN: PLANNED})
     assert not [name for name in samples(metrics) if "embed" in name]

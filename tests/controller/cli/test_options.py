@@ -58,9 +58,9 @@ def fields(options: Any) -> list[dataclasses.Field[Any]]:
 )
 def test_each_option_survives_the_way_through_a_command_line(options: Any, name: str) -> None:
     required = {field.name: getattr(options, field.name) for field in fields(options) if field.default is MISSING}
-    one = type(options)(**{**required, name: getattr(options, name)})
-    assert one != type(options)(**required) or name in required, "the value is the default"
-    assert parsed(type(options), to_arguments(one)) == one
+    single = type(options)(**{**required, name: getattr(options, name)})
+    assert single != type(options)(**required) or name in required, "the value is the default"
+    assert parsed(type(options), to_arguments(single)) == single
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,6 @@ def test_defaults_need_no_arguments() -> None:
     ],
 )
 def test_invalid_options_are_refused(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(SystemExit) as error:
         parsed(RunOptions, arguments)
-    assert refused.value.code == 2
+    assert error.value.code == 2

@@ -25,30 +25,30 @@ def index(name: str) -> dict[str, Any]:
     }
 
 
-def one(value: float, at_best: float = 1.0) -> dict[str, float]:
+def interval(value: float, at_best: float = 1.0) -> dict[str, float]:
     return {"queries": 20, "value": value, "low": value - 0.1, "high": value + 0.05, "at_best": at_best}
 
 
 DIFFERENCE = {"queries": 19, "value": -0.2, "low": -0.3, "high": 0.01}
-ALONE = {
+ONE_INDEX = {
     "indexes": [index("photos")],
     "figures": [
-        {"of": "images", "figure": "recall@1", "indexes": [one(0.9)], "difference": None},
-        {"of": "images", "figure": "recall@10", "indexes": [one(0.8)], "difference": None},
-        {"of": "labels", "figure": "precision@10", "indexes": [one(0.25, 0.5)], "difference": None},
+        {"of": "images", "figure": "recall@1", "indexes": [interval(0.9)], "difference": None},
+        {"of": "images", "figure": "recall@10", "indexes": [interval(0.8)], "difference": None},
+        {"of": "labels", "figure": "precision@10", "indexes": [interval(0.25, 0.5)], "difference": None},
     ],
 }
-BOTH = {
+TWO_INDEXES = {
     "indexes": [index("photos"), index("other")],
     "figures": [
-        {"of": "images", "figure": "recall@1", "indexes": [one(0.9), one(0.7)], "difference": DIFFERENCE},
-        {"of": "captions", "figure": "R@1", "indexes": [None, one(0.7)], "difference": None},
+        {"of": "images", "figure": "recall@1", "indexes": [interval(0.9), interval(0.7)], "difference": DIFFERENCE},
+        {"of": "captions", "figure": "R@1", "indexes": [None, interval(0.7)], "difference": None},
     ],
 }
 
 
 def test_each_figure_is_a_row_with_its_interval() -> None:
-    first, _, last = tables.evaluation_rows(ALONE)
+    first, _, last = tables.evaluation_rows(ONE_INDEX)
     assert first == {
         "asked with": "images",
         "figure": "recall@1",
@@ -61,7 +61,7 @@ def test_each_figure_is_a_row_with_its_interval() -> None:
 
 
 def test_two_indexes_are_side_by_side_with_their_difference() -> None:
-    first, last = tables.evaluation_rows(BOTH)
+    first, last = tables.evaluation_rows(TWO_INDEXES)
     assert first == {
         "asked with": "images",
         "figure": "recall@1",
@@ -81,14 +81,14 @@ def test_what_was_measured_and_the_weakest_labels_are_told() -> None:
     assert list(weakest[0].values()) == ["0", 3, None, "0.00", "0.10"]
 
 
-@pytest.mark.parametrize("told", [ALONE, BOTH])
-def test_a_plot_has_a_panel_for_each_kind_of_figure(told: dict[str, Any], tmp_path: Path) -> None:
-    plot.plot(told, tmp_path / "plot.svg")
-    drawn = (tmp_path / "plot.svg").read_text()
-    assert "<!-- recall: the store against exact search -->" in drawn
-    assert ("<!-- R: something right among the first k -->" in drawn) == (told is BOTH)
-    assert ("<!-- images, other -->" in drawn) == (told is BOTH)
-    plot.plot(told, tmp_path / "plot.png")
+@pytest.mark.parametrize("evaluation", [ONE_INDEX, TWO_INDEXES])
+def test_a_plot_has_a_panel_for_each_kind_of_figure(evaluation: dict[str, Any], tmp_path: Path) -> None:
+    plot.plot(evaluation, tmp_path / "plot.svg")
+    svg = (tmp_path / "plot.svg").read_text()
+    assert "<!-- recall: the store against exact search -->" in svg
+    assert ("<!-- R: something right among the first k -->" in svg) == (evaluation is TWO_INDEXES)
+    assert ("<!-- images, other -->" in svg) == (evaluation is TWO_INDEXES)
+    plot.plot(evaluation, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 

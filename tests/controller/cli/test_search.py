@@ -12,7 +12,7 @@ import pytest
 from controller.main import main
 from tests.programs import free_port
 from tests.searcher.library import hashed, picture
-from tests.searcher.process import SearcherProcess, answers
+from tests.searcher.process import SearcherProcess, wait_for_text
 
 KEY = "schlüssel"
 Search = Callable[..., list[str]]
@@ -22,7 +22,7 @@ Search = Callable[..., list[str]]
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with SearcherProcess(tmp_path_factory.mktemp("searcher"), api_keys=hashed(KEY)) as searcher:
         searcher.finish()
-        answers(searcher.url, "/readyz", "ready")
+        wait_for_text(searcher.url, "/readyz", "ready")
         yield searcher.url
 
 
@@ -30,12 +30,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def search(url: str, capsys: pytest.CaptureFixture[str]) -> Search:
     """The colours that `controller search WORDS` gives."""
 
-    def call(*words: str) -> list[str]:
-        code = main(["search", *words, "--url", url, "-o", "json"], {"IMGSEARCH_API_KEY": f"{KEY}\n"})
-        out, err = capsys.readouterr()
-        assert code == 0, err
-        results: list[dict[str, Any]] = json.loads(out)["results"]
-        return [each["metadata"]["colour"] for each in results]
+    def call(*arguments: str) -> list[str]:
+        code = main(["search", *arguments, "--url", url, "-o", "json"], {"IMGSEARCH_API_KEY": f"{KEY}\n"})
+        output, errors = capsys.readouterr()
+        assert code == 0, errors
+        results: list[dict[str, Any]] = json.loads(output)["results"]
+        return [result["metadata"]["colour"] for result in results]
 
     return call
 
@@ -60,13 +60,13 @@ def test_a_filter_and_a_least_score_narrow_it(search: Search) -> None:
 
 def test_a_person_gets_a_table(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "red", "-k", "1", "--url", url], {"IMGSEARCH_API_KEY": KEY}) == 0
-    heading, row = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["score", "image"]
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["score", "image"]
     assert row.split() == ["1.000", "/data/photos/red.png"]
 
 
 @pytest.mark.parametrize(
-    ("words", "key", "code", "sentence"),
+    ("arguments", "key", "code", "sentence"),
     [
         (["red"], None, 2, "{url} needs an API key (401): set IMGSEARCH_API_KEY"),
         (["red"], "", 2, "{url} needs an API key (401): set IMGSEARCH_API_KEY"),
@@ -78,10 +78,10 @@ def test_a_person_gets_a_table(url: str, capsys: pytest.CaptureFixture[str]) -> 
     ],
 )
 def test_mistakes_get_one_sentence(
-    url: str, capsys: pytest.CaptureFixture[str], words: list[str], key: str | None, code: int, sentence: str
+    url: str, capsys: pytest.CaptureFixture[str], arguments: list[str], key: str | None, code: int, sentence: str
 ) -> None:
     env = {} if key is None else {"IMGSEARCH_API_KEY": key}
-    assert main(["search", *words, "--url", url], env) == code
+    assert main(["search", *arguments, "--url", url], env) == code
     error = " ".join(capsys.readouterr().err.split())
     assert error.startswith("error: ")
     assert sentence.format(url=url) in error
@@ -89,6 +89,6 @@ def test_mistakes_get_one_sentence(
 
 
 def test_where_nothing_answers_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
-    assert main(["search", "red", "--url", nowhere], {}) == 3
-    assert f"no searcher answers at {nowhere}" in capsys.readouterr().err
+    url = f"http://127.0.0.1:{free_port()}"
+    assert main(["search", "red", "--url", url], {}) == 3
+    assert f"no searcher answers at {url}" in capsys.readouterr().err

@@ -10,8 +10,8 @@ from imgsearch.settings import EmbedSettings, JobSettings, LogSettings, RunSetti
 
 
 def run(settings: Settings = Settings(), **changes: str | int | None) -> RunSettings:  # noqa: B008 (it is frozen)
-    told = {"source": "/photos", "index": "photos", "model": None, "run": None, "shard_images": None, "base": None}
-    return with_run(settings, **{**told, **changes}).run  # type: ignore[arg-type]
+    defaults = {"source": "/photos", "index": "photos", "model": None, "run": None, "shard_images": None, "base": None}
+    return with_run(settings, **{**defaults, **changes}).run  # type: ignore[arg-type]
 
 
 def test_what_the_command_line_does_not_say_is_what_the_release_says() -> None:
@@ -37,16 +37,16 @@ def test_what_cannot_be_is_refused(changes: dict[str, str | int]) -> None:
 
 
 def test_settings_are_overridden_by_their_path() -> None:
-    before = Settings(jobs=JobSettings(queue="gpus"), run=RunSettings(model="a/b"))
-    after = overridden(before, ["embed.batch_images=64", "log.level=DEBUG", "jobs.queue=", "run.model=c/d=e"])
-    assert after == Settings(
+    settings = Settings(jobs=JobSettings(queue="gpus"), run=RunSettings(model="a/b"))
+    changed = overridden(settings, ["embed.batch_images=64", "log.level=DEBUG", "jobs.queue=", "run.model=c/d=e"])
+    assert changed == Settings(
         embed=EmbedSettings(batch_images=64),
         log=LogSettings(level="DEBUG"),
         jobs=JobSettings(queue=None),
         run=RunSettings(model="c/d=e"),
     )
-    assert overridden(before, []) == before
-    assert overridden(before, ["embed.batch_images=1", "embed.batch_images=2"]).embed.batch_images == 2
+    assert overridden(settings, []) == settings
+    assert overridden(settings, ["embed.batch_images=1", "embed.batch_images=2"]).embed.batch_images == 2
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_settings_are_overridden_by_their_path() -> None:
     ],
 )
 def test_an_invalid_setting_is_refused(override: str, value: str) -> None:
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError) as error:
         overridden(Settings(), [override])
-    assert value in str(refused.value)
+    assert value in str(error.value)
 
 
 @pytest.mark.parametrize("source", ["/sources/photos", "s3://bucket/photos", "hf://datasets/a/b?split=train"])

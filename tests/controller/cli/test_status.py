@@ -7,43 +7,45 @@ import json
 from controller.jobs.state import Stage
 from imgsearch import labels
 from tests.controller.apiserver import ApiServer
-from tests.controller.cli.commands import DONE, Cli, job, started
+from tests.controller.cli.commands import DONE, Cli, job, start_controller
 from tests.controller.objects import RELEASE, condition, pod
 
 
 def test_status_says_what_pods_wait_for_and_what_it_has_cost(cli: Cli, server: ApiServer) -> None:
-    made = job(server, Stage.PLAN, **DONE)
-    server.put("pods", pod(0, "Succeeded", uid=made["metadata"]["uid"], message={"shards": 2, "images": 20}, gpus=1))
-    made = job(server, Stage.EMBED, active=1)
+    manifest = job(server, Stage.PLAN, **DONE)
+    server.put(
+        "pods", pod(0, "Succeeded", uid=manifest["metadata"]["uid"], message={"shards": 2, "images": 20}, gpus=1)
+    )
+    manifest = job(server, Stage.EMBED, active=1)
     reason = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu [sic]."
     unscheduled = condition("PodScheduled", "False", message=reason)
-    server.put("pods", pod(0, "Pending", uid=made["metadata"]["uid"], name="p", conditions=[unscheduled]))
+    server.put("pods", pod(0, "Pending", uid=manifest["metadata"]["uid"], name="p", conditions=[unscheduled]))
     searcher = pod(name="team-searcher-1", phase="Pending", waiting={"reason": "ErrImagePull"})
     searcher["metadata"]["labels"] = {labels.INSTANCE: RELEASE}
     server.put("pods", searcher)
-    done = cli("status")
-    assert done.returncode == 0
-    assert f"embed: 1 pod waits: {reason}" in done.stdout
-    assert "2.00" in done.stdout
-    assert "warning: pod team-searcher-1 is not ready: ErrImagePull" in done.stderr
-    told = json.loads(cli("status", "r1", "-o", "json").stdout)
-    assert told["stages"][1]["waiting"] == {reason: 1}
-    assert told["stages"][0]["cost"] == 2.0
+    completed = cli("status")
+    assert completed.returncode == 0
+    assert f"embed: 1 pod waits: {reason}" in completed.stdout
+    assert "2.00" in completed.stdout
+    assert "warning: pod team-searcher-1 is not ready: ErrImagePull" in completed.stderr
+    document = json.loads(cli("status", "r1", "-o", "json").stdout)
+    assert document["stages"][1]["waiting"] == {reason: 1}
+    assert document["stages"][0]["cost"] == 2.0
 
 
 def test_watching_goes_on_between_two_stages_until_the_run_is_over(env: dict[str, str], server: ApiServer) -> None:
     job(server, Stage.PLAN)
-    process = started(env, "status", "r1", "--watch", "-o", "json")
+    process = start_controller(env, "status", "r1", "--watch", "-o", "json")
     assert process.stdout
-    seen = [json.loads(process.stdout.readline())]
-    made = job(server, Stage.PLAN, **DONE)
-    server.put("pods", pod(0, "Succeeded", uid=made["metadata"]["uid"], message={"shards": 1, "images": 20}))
-    while seen[-1]["stages"][0]["state"] != "complete":
-        seen.append(json.loads(process.stdout.readline()))
+    documents = [json.loads(process.stdout.readline())]
+    manifest = job(server, Stage.PLAN, **DONE)
+    server.put("pods", pod(0, "Succeeded", uid=manifest["metadata"]["uid"], message={"shards": 1, "images": 20}))
+    while documents[-1]["stages"][0]["state"] != "complete":
+        documents.append(json.loads(process.stdout.readline()))
     job(server, Stage.EMBED, conditions=[condition("Suspended")])
-    while len(seen[-1]["stages"]) == 1:
-        seen.append(json.loads(process.stdout.readline()))
+    while len(documents[-1]["stages"]) == 1:
+        documents.append(json.loads(process.stdout.readline()))
     job(server, Stage.EMBED, conditions=[condition("Failed", message="too late")])
-    rest = process.communicate(timeout=60)[0].splitlines()
-    assert json.loads(rest[-1])["stages"][1]["reason"] == "too late"
+    lines = process.communicate(timeout=60)[0].splitlines()
+    assert json.loads(lines[-1])["stages"][1]["reason"] == "too late"
     assert process.returncode == 0

@@ -9,41 +9,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.cli.progress import RunView
 from controller.cli.tables import average, reasons, report_table, summary, table
 from controller.jobs.cost import Price, cost
-from controller.jobs.results import IndexReport
-from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.state import Phase, Stage
 from controller.jobs.usage import Gpu, Usage
-from tests.controller.conftest import Clock
+from tests.controller.cli.run_states import EMBED, PLAN, RUN, SCHEDULER
 from tests.controller.states import job
 
-SCHEDULER = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu [no such tag], dial tcp [fd00::1]:10250."
 
-PLAN = job(Stage.PLAN, indexes={0: IndexReport({"shards": 8, "images": 80})})
-EMBED = job(
-    Stage.EMBED,
-    Phase.ACTIVE,
-    completions=8,
-    succeeded=frozenset({0, 1}),
-    failed=frozenset({5}),
-    active=2,
-    indexes={
-        0: IndexReport({"images": 9, "bad": 1}),
-        1: IndexReport({"images": 10}),
-        2: IndexReport(None, 5, 10),
-        5: IndexReport({"error": "a[b].parquet [/red] is damaged"}),
-    },
-    waiting={SCHEDULER: 3},
-    usage=Usage(observed={Gpu("L4", True): 1.2, Gpu("L4", False): 0.3}),
-)
-RUN = {Stage.PLAN: PLAN, Stage.EMBED: EMBED}
-
-
-def printed(*shown: Any, terminal: bool = False) -> str:
+def render(*renderables: Any, terminal: bool = False) -> str:
     console = Console(file=io.StringIO(), width=300, force_terminal=terminal, color_system=None)
-    for each in shown:
-        console.print(each, soft_wrap=True)
+    for renderable in renderables:
+        console.print(renderable, soft_wrap=True)
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
@@ -52,7 +29,7 @@ def row(text: str, stage: str) -> list[str]:
 
 
 def test_the_table_has_a_row_a_stage() -> None:
-    text = printed(table("r1", RUN, rate=2.5))
+    text = render(table("r1", RUN, rate=2.5))
     assert row(text, "plan") == ["plan", "complete", "80"]
     assert row(text, "embed") == [
         "embed",
@@ -72,7 +49,7 @@ def test_the_table_has_a_row_a_stage() -> None:
 
 
 def test_what_gpus_have_cost_is_shown_where_a_price_is_known() -> None:
-    text = printed(table("r1", RUN, gpu_hour_price=1234.5))
+    text = render(table("r1", RUN, gpu_hour_price=1234.5))
     assert text.splitlines()[1].split()[-1] == "cost"
     assert row(text, "embed")[-1] == "1,851.75"
     assert row(text, "plan")[-1] == "80", "what held no GPU has cost nothing"
@@ -82,76 +59,52 @@ def test_what_gpus_have_cost_is_shown_where_a_price_is_known() -> None:
 
 
 def test_a_summary_says_how_the_indexes_stand_and_why_pods_wait() -> None:
-    about = summary(EMBED, RUN)
-    assert (about["done"], about["failed"], about["active"], about["of"]) == (2, 1, 2, 8)
-    assert (about["images"], about["images_of"], about["bad"]) == (25, 80, 1)
-    assert about["waiting"] == {SCHEDULER: 3}
-    assert about["errors"] == {"5": "a[b].parquet [/red] is damaged"}
+    values = summary(EMBED, RUN)
+    assert (values["done"], values["failed"], values["active"], values["of"]) == (2, 1, 2, 8)
+    assert (values["images"], values["images_of"], values["bad"]) == (25, 80, 1)
+    assert values["waiting"] == {SCHEDULER: 3}
+    assert values["errors"] == {"5": "a[b].parquet [/red] is damaged"}
 
 
 def test_the_rate_is_that_of_the_whole_time_where_none_was_watched() -> None:
-    began = replace(EMBED, started="2026-01-01T00:00:00Z")
-    assert average(began, datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC)) == 2.5
+    active = replace(EMBED, started="2026-01-01T00:00:00Z")
+    assert average(active, datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC)) == 2.5
     assert average(EMBED, datetime(2026, 1, 1, tzinfo=UTC)) is None, "it has not begun"
-    done = replace(began, phase=Phase.COMPLETE, finished="2026-01-01T00:00:50Z")
-    assert row(printed(table("r1", {Stage.PLAN: PLAN, Stage.EMBED: done})), "embed")[-1] == "0.5"
+    complete = replace(active, phase=Phase.COMPLETE, finished="2026-01-01T00:00:50Z")
+    assert row(render(table("r1", {Stage.PLAN: PLAN, Stage.EMBED: complete})), "embed")[-1] == "0.5"
 
 
 def test_a_suspended_job_is_shown_as_such() -> None:
-    text = printed(table("r1", {Stage.PLAN: PLAN, Stage.EMBED: job(Stage.EMBED, Phase.SUSPENDED, completions=8)}))
+    text = render(table("r1", {Stage.PLAN: PLAN, Stage.EMBED: job(Stage.EMBED, Phase.SUSPENDED, completions=8)}))
     assert row(text, "embed")[1] == "suspended"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_reasons_are_in_the_words_of_kubernetes_brackets_and_all(terminal: bool) -> None:
-    text = printed(*reasons(RUN), terminal=terminal)
+    text = render(*reasons(RUN), terminal=terminal)
     assert "embed shard 5: a[b].parquet [/red] is damaged" in text
     assert f"embed: 3 pods wait: {SCHEDULER}" in text
 
 
 def test_one_pod_waits() -> None:
-    waiting = {Stage.PLAN: job(Stage.PLAN, Phase.ACTIVE, waiting={"ErrImagePull": 1})}
-    assert printed(*reasons(waiting)) == "plan: 1 pod waits: ErrImagePull\n"
-    since = {Stage.PLAN: job(Stage.PLAN, Phase.ACTIVE, waiting={"no room": 2}, waiting_since="2026-01-01T00:00:00Z")}
-    assert printed(*reasons(since)) == "plan: 2 pods wait (since 2026-01-01T00:00:00Z): no room\n"
+    jobs = {Stage.PLAN: job(Stage.PLAN, Phase.ACTIVE, waiting={"ErrImagePull": 1})}
+    assert render(*reasons(jobs)) == "plan: 1 pod waits: ErrImagePull\n"
+    jobs_with_time = {
+        Stage.PLAN: job(Stage.PLAN, Phase.ACTIVE, waiting={"no room": 2}, waiting_since="2026-01-01T00:00:00Z")
+    }
+    assert render(*reasons(jobs_with_time)) == "plan: 2 pods wait (since 2026-01-01T00:00:00Z): no room\n"
 
 
 def test_only_the_first_of_many_errors_are_shown() -> None:
-    many = job(Stage.EMBED, Phase.FAILED, completions=9, failed=frozenset(range(9)))
-    told = printed(*reasons({Stage.EMBED: many})).splitlines()
-    assert len(told) == 6
-    assert told[-1] == "embed: 4 more shards failed; -o json has them all"
+    failed_job = job(Stage.EMBED, Phase.FAILED, completions=9, failed=frozenset(range(9)))
+    lines = render(*reasons({Stage.EMBED: failed_job})).splitlines()
+    assert len(lines) == 6
+    assert lines[-1] == "embed: 4 more shards failed; -o json has them all"
 
 
 def test_a_job_that_failed_as_a_whole_has_its_own_reason() -> None:
-    late = job(Stage.PLAN, Phase.FAILED, reason="Job was active longer than specified deadline")
-    assert printed(*reasons({Stage.PLAN: late})) == "plan: Job was active longer than specified deadline\n"
-
-
-def shown(console: Console, *moments: Mapping[Stage, JobState]) -> str:
-    view = RunView("r1", console, clock=Clock())
-    with view:
-        for jobs in moments:
-            view.show(jobs)
-    return str(console.file.getvalue())  # type: ignore[attr-defined]
-
-
-def test_in_a_pipe_each_change_is_a_line() -> None:
-    console = Console(file=io.StringIO(), width=80)
-    lines = shown(console, {}, {}, {Stage.PLAN: PLAN}, RUN, RUN).splitlines()
-    assert lines == [
-        "run r1: starting",
-        "run r1: plan complete, 80 images",
-        "run r1: plan complete, 80 images; embed active, 2/8 shards, 25/80 images, 1 bad, 1 failed; "
-        f"embed: 3 pods wait: {SCHEDULER}",
-    ]
-
-
-def test_on_a_terminal_it_is_a_table_with_what_pods_wait_for() -> None:
-    console = Console(file=io.StringIO(), width=300, height=50, force_terminal=True, color_system=None)
-    text = shown(console, RUN)
-    assert "2/8 (2 active, 1 failed)" in text
-    assert f"embed: 3 pods wait: {SCHEDULER}" in text
+    failed_job = job(Stage.PLAN, Phase.FAILED, reason="Job was active longer than specified deadline")
+    assert render(*reasons({Stage.PLAN: failed_job})) == "plan: Job was active longer than specified deadline\n"
 
 
 REPORT = {
@@ -178,22 +131,22 @@ REPORT = {
 
 
 def test_a_report_shows_names_with_brackets() -> None:
-    text = printed(report_table(REPORT))
+    text = render(report_table(REPORT))
     assert "/photos [old]" in text
     assert "[Errno 2] x" in text
     assert "12.0 s in 1 shard (read 1.5)" in text
 
 
-def costs(ran: Mapping[Gpu, float], prices: Mapping[str, list[Price]], **fields: Any) -> list[list[str]]:
+def cost_lines(hours: Mapping[Gpu, float], prices: Mapping[str, list[Price]], **fields: Any) -> list[list[str]]:
     """The lines of a report that tell of it, without its first and last ones."""
-    told = cost(replace(EMBED, usage=Usage(observed=ran), **fields), hour_price=None, prices=prices)
-    lines = printed(report_table({**REPORT, "cost": told})).splitlines()
-    between = next(at for at, line in enumerate(lines) if line.startswith("skipped")) + 1
-    return [[part.strip() for part in line.split("  ", 1)] for line in lines[between:-1]]
+    estimate = cost(replace(EMBED, usage=Usage(observed=hours), **fields), hour_price=None, prices=prices)
+    lines = render(report_table({**REPORT, "cost": estimate})).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("skipped")) + 1
+    return [[cell.strip() for cell in line.split("  ", 1)] for line in lines[first:-1]]
 
 
 def test_a_report_says_what_ran_and_what_it_would_have_cost_elsewhere() -> None:
-    assert costs(EMBED.usage.observed, {"L4": [Price("gcp", 0.7, 0.25), Price("aws", 0.8, None)]}) == [
+    assert cost_lines(EMBED.usage.observed, {"L4": [Price("gcp", 0.7, 0.25), Price("aws", 0.8, None)]}) == [
         ["gpu hours", "1.50: L4 spot 1.20 at 0.25, L4 0.30 at 0.70"],
         ["cost", "0.51, 20,400.00 for a million images"],
         ["at gcp", "1.05, 0.38 on spot"],
@@ -202,7 +155,7 @@ def test_a_report_says_what_ran_and_what_it_would_have_cost_elsewhere() -> None:
 
 
 def test_a_report_without_a_price_says_what_ran() -> None:
-    assert costs({Gpu("", True): 1.0, Gpu("T4"): 0.5}, {}) == [
+    assert cost_lines({Gpu("", True): 1.0, Gpu("T4"): 0.5}, {}) == [
         ["gpu hours", "1.50: GPU spot 1.00 no price known, T4 0.50 no price known"]
     ]
-    assert costs({}, {}) == []
+    assert cost_lines({}, {}) == []

@@ -10,23 +10,23 @@ from controller.cli.targets.local import LocalTarget
 from controller.cli.targets.release import ReleaseTarget
 from imgsearch.errors import UsageError
 from tests.controller.apiserver import NAMESPACE, ApiServer
-from tests.controller.backends.kubernetes.test_connection import kubeconfig
+from tests.controller.kubeconfigs import kubeconfig
 from tests.controller.objects import release
 
 
 @pytest.fixture
 def env(server: ApiServer, tmp_path: Path) -> dict[str, str]:
     for kind, objects in release().items():
-        for each in objects:
-            server.put(kind, each)
+        for manifest in objects:
+            server.put(kind, manifest)
     return {"KUBECONFIG": kubeconfig(tmp_path / "config", server.url)}
 
 
 def test_local_or_a_home_is_this_machine(tmp_path: Path) -> None:
-    here = open_target(TargetOptions(home=tmp_path), {})
-    assert isinstance(here, LocalTarget)
-    assert (here.release, here.flags) == ("local", f" --home {tmp_path}")
-    assert here.settings.storage.uri == (tmp_path / "storage").as_uri()
+    local = open_target(TargetOptions(home=tmp_path), {})
+    assert isinstance(local, LocalTarget)
+    assert (local.release, local.flags) == ("local", f" --home {tmp_path}")
+    assert local.settings.storage.uri == (tmp_path / "storage").as_uri()
     assert open_target(TargetOptions(local=True), {"HOME": str(tmp_path)}).flags == " --local"
     assert open_target(TargetOptions(local=True, home=tmp_path), {}).flags == f" --home {tmp_path}"
     spaces = tmp_path / "with space"

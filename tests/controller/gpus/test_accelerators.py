@@ -11,7 +11,7 @@ from tests.controller.nodes import H100, node
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("text", "expected"),
     [
         ("L4:1", (Kind("L4", 1),)),
         ("L4", (Kind("L4", 1),)),
@@ -20,12 +20,12 @@ from tests.controller.nodes import H100, node
         ("A100,A100-80GB", (Kind("A100", 1), Kind("A100-80GB", 1))),
     ],
 )
-def test_kinds_are_read(text: str, read: tuple[Kind, ...]) -> None:
-    assert kinds(text) == read
+def test_kinds_are_read(text: str, expected: tuple[Kind, ...]) -> None:
+    assert kinds(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "sentence"),
     [
         ("", "accelerator '': "),
         ("L4:1,", "invalid accelerator '': "),
@@ -43,10 +43,10 @@ def test_kinds_are_read(text: str, read: tuple[Kind, ...]) -> None:
         ("A100-MIG-1g.5gb", "A100-MIG-1g.5gb: it is a slice of a GPU"),
     ],
 )
-def test_what_is_no_kind_is_refused(text: str, told: str) -> None:
-    with pytest.raises(UsageError) as refused:
+def test_what_is_no_kind_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as error:
         kinds(text)
-    assert told in str(refused.value)
+    assert sentence in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_what_is_no_kind_is_refused(text: str, told: str) -> None:
     ],
 )
 def test_a_label_is_read_as_skypilots_name_of_the_accelerator(label: str, value: str, name: str) -> None:
-    there = [node(labels={label: value})]
-    assert [offer.accelerator for offer in offers(there, [])] == [name]
-    for asked in (name, name.lower(), value):
-        assert match(there, [], Kind(asked, 1)).labels == {label: (value,)}
+    nodes = [node(labels={label: value})]
+    assert [offer.accelerator for offer in offers(nodes, [])] == [name]
+    for requested in (name, name.lower(), value):
+        assert match(nodes, [], Kind(requested, 1)).labels == {label: (value,)}
 
 
 @pytest.mark.parametrize(
-    ("asked", "value", "fits"),
+    ("requested", "value", "fits"),
     [
         ("H100", "h100-80gb", True),
         ("H100-80GB", "h100", True),
@@ -110,10 +110,10 @@ def test_a_label_is_read_as_skypilots_name_of_the_accelerator(label: str, value:
         ("RTX", "rtx3070", False),
     ],
 )
-def test_a_longer_name_fits_and_never_less_memory(asked: str, value: str, fits: bool) -> None:
-    there = [node(labels={SKYPILOT: value})]
+def test_a_longer_name_fits_and_never_less_memory(requested: str, value: str, fits: bool) -> None:
+    nodes = [node(labels={SKYPILOT: value})]
     if fits:
-        assert match(there, [], Kind(asked, 1)).total == 2
+        assert match(nodes, [], Kind(requested, 1)).total == 2
     else:
         with pytest.raises(NoMatchingNode):
-            match(there, [], Kind(asked, 1))
+            match(nodes, [], Kind(requested, 1))

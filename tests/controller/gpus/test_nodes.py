@@ -19,14 +19,16 @@ SLICES = "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb"
 ADVICE = "set an autoscaler that can add such nodes (pipeline.autoscaler in the chart's values)"
 
 
-def asking(gpus: int, *, resource: str = NVIDIA, part: str = "requests", **more: str) -> Object:
+def container(gpus: int, *, resource: str = NVIDIA, field: str = "requests", **fields: str) -> Object:
     """A container."""
-    return {"name": "c", "resources": {part: {"cpu": "1", resource: str(gpus)}}, **more}
+    return {"name": "c", "resources": {field: {"cpu": "1", resource: str(gpus)}}, **fields}
 
 
-def pod(*containers: Object, on: str | None = "gpu-1", phase: str = "Running", init: Sequence[Object] = ()) -> Object:
+def pod(
+    *containers: Object, node_name: str | None = "gpu-1", phase: str = "Running", init: Sequence[Object] = ()
+) -> Object:
     spec: Object = {"containers": list(containers), **({"initContainers": list(init)} if init else {})}
-    return {"spec": {**spec, **({"nodeName": on} if on else {})}, "status": {"phase": phase}}
+    return {"spec": {**spec, **({"nodeName": node_name} if node_name else {})}, "status": {"phase": phase}}
 
 
 GPU_1 = node("gpu-1", {GKE: "nvidia-l4"})
@@ -36,7 +38,7 @@ GPU_1 = node("gpu-1", {GKE: "nvidia-l4"})
 
 
 def test_every_label_of_every_node_is_looked_at() -> None:
-    there = [
+    nodes = [
         node("a", {GKE: "nvidia-h100-80gb", GPU_FEATURE_DISCOVERY: H100}),
         node("b", {GPU_FEATURE_DISCOVERY: "NVIDIA-H100-PCIe"}),
         node("c", {SKYPILOT: "h100"}),
@@ -44,91 +46,91 @@ def test_every_label_of_every_node_is_looked_at() -> None:
         node("e", {GKE: ""}),
         node("cpu", gpus=0),
     ]
-    found = match(there, [], Kind("h100", 1))
-    assert found.labels == {
+    gpus = match(nodes, [], Kind("h100", 1))
+    assert gpus.labels == {
         SKYPILOT: ("h100",),
         GKE: ("nvidia-h100-80gb",),
         GPU_FEATURE_DISCOVERY: (H100, "NVIDIA-H100-PCIe"),
     }
-    assert (found.total, found.free) == (6, 6)
+    assert (gpus.total, gpus.free) == (6, 6)
 
 
 def test_a_match_does_not_depend_on_the_order_of_the_nodes() -> None:
     values = ("NVIDIA-A100-PCIE-40GB", "NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-SXM4-80GB-SHARED")
-    there = [node(value, {GPU_FEATURE_DISCOVERY: value}) for value in values]
-    for nodes in (there, there[::-1]):
+    in_order = [node(value, {GPU_FEATURE_DISCOVERY: value}) for value in values]
+    for nodes in (in_order, in_order[::-1]):
         assert match(nodes, [], Kind("A100", 1)).labels == {GPU_FEATURE_DISCOVERY: values}
 
 
 def test_of_labels_that_disagree_only_those_that_mean_it_are_asked_for() -> None:
-    there = [node(labels={SKYPILOT: "a100", GPU_FEATURE_DISCOVERY: "NVIDIA-A100-SXM4-80GB"})]
-    assert match(there, [], Kind("A100-80GB", 1)).labels == {GPU_FEATURE_DISCOVERY: ("NVIDIA-A100-SXM4-80GB",)}
-    assert [offer.accelerator for offer in offers(there, [])] == ["A100"], "the first in SkyPilot's order"
+    nodes = [node(labels={SKYPILOT: "a100", GPU_FEATURE_DISCOVERY: "NVIDIA-A100-SXM4-80GB"})]
+    assert match(nodes, [], Kind("A100-80GB", 1)).labels == {GPU_FEATURE_DISCOVERY: ("NVIDIA-A100-SXM4-80GB",)}
+    assert [offer.accelerator for offer in offers(nodes, [])] == ["A100"], "the first in SkyPilot's order"
 
 
 # Which nodes count.
 
 
 @pytest.mark.parametrize(
-    "useless",
+    "unusable",
     [
         node("x", {GKE: "nvidia-l4"}, ready="False"),
         node("x", {GKE: "nvidia-l4"}, ready="Unknown"),
         node("x", {GKE: "nvidia-l4"}, cordoned=True),
         node("x", {GKE: "nvidia-l4"}, gpus=0),
-        node("x", {GKE: "nvidia-l4"}, gpus=0, also={NVIDIA: "0"}),
-        node("x", {GKE: "nvidia-l4"}, 0, resource=NVIDIA, also={"nvidia.com/mig-1g.5gb": "7"}),
+        node("x", {GKE: "nvidia-l4"}, gpus=0, other_resources={NVIDIA: "0"}),
+        node("x", {GKE: "nvidia-l4"}, 0, resource=NVIDIA, other_resources={"nvidia.com/mig-1g.5gb": "7"}),
         node("x", {GKE: "nvidia-l4", GPU_FEATURE_DISCOVERY: "NVIDIA-L4-MIG-1g.5gb"}),
         node("x", {GKE: "nvidia-l4", "cloud.google.com/gke-gpu-partition-size": "1g.5gb"}),
     ],
     ids=["not-ready", "lost", "cordoned", "no-driver", "broken", "slices-by-name", "slices-by-label", "slices-on-gke"],
 )
-def test_a_node_without_a_whole_gpu_for_pods_does_not_count(useless: Object) -> None:
-    assert offers([useless], []) == []
-    assert offers([GPU_1, useless], []) == offers([GPU_1], [])
-    assert match([GPU_1, useless], [], L4) == match([GPU_1], [], L4)
+def test_a_node_without_a_whole_gpu_for_pods_does_not_count(unusable: Object) -> None:
+    assert offers([unusable], []) == []
+    assert offers([GPU_1, unusable], []) == offers([GPU_1], [])
+    assert match([GPU_1, unusable], [], L4) == match([GPU_1], [], L4)
     with pytest.raises(NoMatchingNode, match="no node with a whole GPU that is Ready and not cordoned"):
-        match([useless], [], L4)
+        match([unusable], [], L4)
 
 
 def test_whole_gpus_beside_slices_of_others_count() -> None:
-    mixed = node(labels={GPU_FEATURE_DISCOVERY: H100}, gpus=4, also={"nvidia.com/mig-1g.10gb": "28"})
+    mixed = node(labels={GPU_FEATURE_DISCOVERY: H100}, gpus=4, other_resources={"nvidia.com/mig-1g.10gb": "28"})
     assert match([mixed], [], Kind("H100", 4)).total == 4
     sliced = node("x", {GPU_FEATURE_DISCOVERY: SLICES}, 7)
     assert match([mixed, sliced], [], Kind("H100", 1)).labels == {GPU_FEATURE_DISCOVERY: (H100,)}
 
 
 def test_only_nodes_with_enough_of_them_for_a_pod_count() -> None:
-    there = [
+    nodes = [
         node("small", {GPU_FEATURE_DISCOVERY: "NVIDIA-H100-PCIe"}, 2),
         node("large", {GPU_FEATURE_DISCOVERY: H100}, 8),
         node("other", {GPU_FEATURE_DISCOVERY: H100}, 4),
     ]
-    found = match(there, [pod(asking(1), on="small"), pod(asking(3), on="large")], Kind("H100", 4))
-    assert found == NodeMatch(Kind("H100", 4), NVIDIA, {GPU_FEATURE_DISCOVERY: (H100,)}, total=12, free=9)
+    gpus = match(nodes, [pod(container(1), node_name="small"), pod(container(3), node_name="large")], Kind("H100", 4))
+    assert gpus == NodeMatch(Kind("H100", 4), NVIDIA, {GPU_FEATURE_DISCOVERY: (H100,)}, total=12, free=9)
 
 
 def test_a_node_of_amd_leaves_those_of_nvidia_as_they_are() -> None:
     amd = node("amd-1", {SKYPILOT: "mi300x"}, 8, resource=AMD)
     assert match([amd, GPU_1], [], L4) == match([GPU_1], [], L4)
-    found = match([GPU_1, amd], [pod(asking(3, resource=AMD), on="amd-1")], Kind("MI300X", 8))
-    assert (found.resource, found.total, found.free) == (AMD, 8, 5)
+    gpus = match([GPU_1, amd], [pod(container(3, resource=AMD), node_name="amd-1")], Kind("MI300X", 8))
+    assert (gpus.resource, gpus.total, gpus.free) == (AMD, 8, 5)
 
 
 def test_one_accelerator_under_two_resources_is_taken_where_there_is_more_of_it() -> None:
-    other = node("shared", {SKYPILOT: "l4"}, 8, resource="example.com/gpu")
-    found = match([GPU_1, other], [], L4)
-    assert (found.resource, found.total) == ("example.com/gpu", 8)
-    assert found.labels == {SKYPILOT: ("l4",)}
-    assert [(offer.resource, offer.total) for offer in offers([GPU_1, other], [])] == [
+    larger = node("shared", {SKYPILOT: "l4"}, 8, resource="example.com/gpu")
+    gpus = match([GPU_1, larger], [], L4)
+    assert (gpus.resource, gpus.total) == ("example.com/gpu", 8)
+    assert gpus.labels == {SKYPILOT: ("l4",)}
+    assert [(offer.resource, offer.total) for offer in offers([GPU_1, larger], [])] == [
         ("example.com/gpu", 8),
         (NVIDIA, 2),
     ]
 
 
 def test_of_two_resources_of_a_node_the_one_with_more_gpus_counts() -> None:
-    both = node(labels={SKYPILOT: "l4"}, gpus=4, also={AMD: "1"})
-    assert [(offer.resource, offer.total) for offer in offers([both], [])] == [(NVIDIA, 4)]
+    mixed = node(labels={SKYPILOT: "l4"}, gpus=4, other_resources={AMD: "1"})
+    assert [(offer.resource, offer.total) for offer in offers([mixed], [])] == [(NVIDIA, 4)]
 
 
 # What is free.
@@ -138,21 +140,21 @@ def test_of_two_resources_of_a_node_the_one_with_more_gpus_counts() -> None:
     ("pods", "free"),
     [
         ([], 4),
-        ([pod(asking(1))], 3),
-        ([pod(asking(1), phase="Pending")], 3),
-        ([pod(asking(1, part="limits"))], 3),
-        ([pod(asking(1), phase="Succeeded"), pod(asking(1), phase="Failed")], 4),
-        ([pod(asking(1), on=None, phase="Pending")], 4),
-        ([pod(asking(1), on="elsewhere")], 4),
-        ([pod({"name": "c"}), pod(asking(1, resource=AMD))], 4),
-        ([pod(asking(1), asking(2))], 1),
-        ([pod(asking(1)), pod(asking(1))], 2),
-        ([pod(asking(1), init=[asking(3), asking(2)])], 1),
-        ([pod(asking(2), init=[asking(1)])], 2),
-        ([pod(asking(1), init=[asking(1, restartPolicy="Always")])], 2),
-        ([pod(asking(1), init=[asking(1, restartPolicy="Always"), asking(2)])], 1),
-        ([pod(asking(1), init=[asking(2), asking(1, restartPolicy="Always")])], 2),
-        ([pod(asking(4)), pod(asking(4))], 0),
+        ([pod(container(1))], 3),
+        ([pod(container(1), phase="Pending")], 3),
+        ([pod(container(1, field="limits"))], 3),
+        ([pod(container(1), phase="Succeeded"), pod(container(1), phase="Failed")], 4),
+        ([pod(container(1), node_name=None, phase="Pending")], 4),
+        ([pod(container(1), node_name="elsewhere")], 4),
+        ([pod({"name": "c"}), pod(container(1, resource=AMD))], 4),
+        ([pod(container(1), container(2))], 1),
+        ([pod(container(1)), pod(container(1))], 2),
+        ([pod(container(1), init=[container(3), container(2)])], 1),
+        ([pod(container(2), init=[container(1)])], 2),
+        ([pod(container(1), init=[container(1, restartPolicy="Always")])], 2),
+        ([pod(container(1), init=[container(1, restartPolicy="Always"), container(2)])], 1),
+        ([pod(container(1), init=[container(2), container(1, restartPolicy="Always")])], 2),
+        ([pod(container(4)), pod(container(4))], 0),
     ],
     ids=[
         "nobody",
@@ -174,14 +176,14 @@ def test_of_two_resources_of_a_node_the_one_with_more_gpus_counts() -> None:
     ],
 )
 def test_free_is_what_no_pod_asks_for(pods: list[Object], free: int) -> None:
-    there = [node(labels={GKE: "nvidia-l4"}, gpus=4)]
-    assert match(there, pods, L4).free == free
-    assert [offer.free for offer in offers(there, pods)] == [free]
+    nodes = [node(labels={GKE: "nvidia-l4"}, gpus=4)]
+    assert match(nodes, pods, L4).free == free
+    assert [offer.free for offer in offers(nodes, pods)] == [free]
 
 
 def test_a_node_that_has_lost_gpus_takes_none_from_the_others() -> None:
-    there = [node("a", {GKE: "nvidia-l4"}, 1), node("b", {GKE: "nvidia-l4"}, 2)]
-    assert match(there, [pod(asking(2), on="a")], L4).free == 2
+    nodes = [node("a", {GKE: "nvidia-l4"}, 1), node("b", {GKE: "nvidia-l4"}, 2)]
+    assert match(nodes, [pod(container(2), node_name="a")], L4).free == 2
 
 
 def test_what_is_free_is_not_known_where_pods_may_not_be_listed() -> None:
@@ -190,7 +192,7 @@ def test_what_is_free_is_not_known_where_pods_may_not_be_listed() -> None:
 
 
 def test_offers_are_by_name_and_what_no_label_names_comes_last() -> None:
-    there = [
+    nodes = [
         node("z", gpus=1),
         node("a", {GKE: "nvidia-tesla-t4"}, 4),
         node("b", {GKE: "nvidia-tesla-t4", "cloud.google.com/gke-spot": "true"}, 2),
@@ -198,7 +200,7 @@ def test_offers_are_by_name_and_what_no_label_names_comes_last() -> None:
         node("d", {KARPENTER: "a10g", "karpenter.sh/capacity-type": "on-demand"}, 1),
         node("cpu", gpus=0),
     ]
-    assert offers(there, [pod(asking(1), on="a"), pod(asking(1), on="z")]) == [
+    assert offers(nodes, [pod(container(1), node_name="a"), pod(container(1), node_name="z")]) == [
         Offer("A10G", nodes=2, total=2, free=2, spot=1, resource=NVIDIA),
         Offer("T4", nodes=2, total=6, free=5, spot=2, resource=NVIDIA),
         Offer("unknown", nodes=1, total=1, free=0, spot=0, resource=NVIDIA),
@@ -207,23 +209,23 @@ def test_offers_are_by_name_and_what_no_label_names_comes_last() -> None:
 
 @pytest.mark.parametrize("label", SPOT_LABELS)
 def test_a_spot_node_is_one_by_the_label_of_any_cloud(label: str) -> None:
-    there = [node(labels={GKE: "nvidia-l4", label: SPOT_LABELS[label]})]
-    assert [offer.spot for offer in offers(there, [])] == [2]
-    other = [node(labels={GKE: "nvidia-l4", label: "no"})]
-    assert [offer.spot for offer in offers(other, [])] == [0]
+    spot_nodes = [node(labels={GKE: "nvidia-l4", label: SPOT_LABELS[label]})]
+    assert [offer.spot for offer in offers(spot_nodes, [])] == [2]
+    other_nodes = [node(labels={GKE: "nvidia-l4", label: "no"})]
+    assert [offer.spot for offer in offers(other_nodes, [])] == [0]
 
 
 def test_spot_nodes_have_the_labels_that_the_chart_knows() -> None:
-    _, _, rest = NODES_TPL.read_text().partition('define "imgsearch.spotNodes" -}}')
-    listed = yaml.safe_load(rest.partition("{{-")[0])
-    assert [*SPOT_LABELS.items()] == [(each["key"], each["value"]) for each in listed]
+    _, _, definition = NODES_TPL.read_text().partition('define "imgsearch.spotNodes" -}}')
+    labels = yaml.safe_load(definition.partition("{{-")[0])
+    assert [*SPOT_LABELS.items()] == [(label["key"], label["value"]) for label in labels]
 
 
 # What the error of a missing GPU contains.
 
 
 @pytest.mark.parametrize(
-    ("nodes", "kind", "parts"),
+    ("nodes", "kind", "phrases"),
     [
         ([GPU_1], Kind("H100", 8), ["no node has 8 H100", "L4 (2 on the largest node)", ADVICE]),
         (
@@ -256,15 +258,15 @@ def test_spot_nodes_have_the_labels_that_the_chart_knows() -> None:
     ids=["another", "others", "too-many", "no-gpu", "no-label", "one-without-label"],
 )
 def test_a_gpu_that_no_node_has_is_named_with_the_gpus_of_the_cluster(
-    nodes: list[Object], kind: Kind, parts: list[str]
+    nodes: list[Object], kind: Kind, phrases: list[str]
 ) -> None:
-    with pytest.raises(NoMatchingNode) as refused:
+    with pytest.raises(NoMatchingNode) as error:
         match(nodes, [], kind)
-    message = str(refused.value)
-    assert [part for part in parts if part not in message] == []
+    message = str(error.value)
+    assert [phrase for phrase in phrases if phrase not in message] == []
     for optional in ("on the largest node", "kubectl label", ADVICE):
-        assert (optional in message) is any(optional in part for part in parts)
-    assert isinstance(refused.value, UsageError)
+        assert (optional in message) is any(optional in phrase for phrase in phrases)
+    assert isinstance(error.value, UsageError)
 
 
 # What an autoscaler would add.
@@ -285,8 +287,8 @@ def test_an_autoscaler_adds_nodes_with_its_own_label(
     autoscaler: str, label: str, h100: str, a100: str, pods: list[Object] | None
 ) -> None:
     for kind, value in ((Kind("h100", 8), h100), (Kind("A100-80GB", 8), a100)):
-        found = match([GPU_1], pods, kind, autoscaler=autoscaler)
-        assert found == NodeMatch(kind, NVIDIA, {label: (value,)}, total=0, free=0)
+        gpus = match([GPU_1], pods, kind, autoscaler=autoscaler)
+        assert gpus == NodeMatch(kind, NVIDIA, {label: (value,)}, total=0, free=0)
 
 
 @pytest.mark.parametrize(
@@ -307,30 +309,30 @@ def test_an_autoscaler_adds_nodes_with_its_own_label(
 )
 def test_gke_has_names_of_its_own(name: str, value: str) -> None:
     assert match([], [], Kind(name, 1), autoscaler="gke").labels == {GKE: (value,)}
-    there = [node(labels={GKE: value})]
-    assert match(there, [], Kind(name, 1)).labels == {GKE: (value,)}, "and what it adds is then found"
+    nodes = [node(labels={GKE: value})]
+    assert match(nodes, [], Kind(name, 1)).labels == {GKE: (value,)}, "and what it adds is then found"
 
 
 def test_nodes_that_are_there_and_those_that_would_be_added_are_alternatives() -> None:
-    found = match([GPU_1], [pod(asking(1))], L4, autoscaler="karpenter")
-    assert found == NodeMatch(L4, NVIDIA, {GKE: ("nvidia-l4",), KARPENTER: ("l4",)}, total=2, free=1)
+    gpus = match([GPU_1], [pod(container(1))], L4, autoscaler="karpenter")
+    assert gpus == NodeMatch(L4, NVIDIA, {GKE: ("nvidia-l4",), KARPENTER: ("l4",)}, total=2, free=1)
     assert match([GPU_1], [], L4, autoscaler="gke") == match([GPU_1], [], L4)
 
 
 def test_an_autoscaler_adds_what_the_nodes_have_too_few_of() -> None:
-    found = match([GPU_1], [], Kind("L4", 4), autoscaler="karpenter")
-    assert found == NodeMatch(Kind("L4", 4), NVIDIA, {KARPENTER: ("l4",)}, total=0, free=0)
+    gpus = match([GPU_1], [], Kind("L4", 4), autoscaler="karpenter")
+    assert gpus == NodeMatch(Kind("L4", 4), NVIDIA, {KARPENTER: ("l4",)}, total=0, free=0)
 
 
 def test_what_gke_does_not_have_it_cannot_add() -> None:
     with pytest.raises(NoMatchingNode, match=r"no node has 1 A10G, .*gke.*: it has A100, A100-80GB, B200"):
         match([GPU_1], [], Kind("A10G", 1), autoscaler="gke")
-    own = [node(labels={SKYPILOT: "a10g"})]
-    assert match(own, [], Kind("A10G", 1), autoscaler="gke").labels == {SKYPILOT: ("a10g",)}
+    nodes = [node(labels={SKYPILOT: "a10g"})]
+    assert match(nodes, [], Kind("A10G", 1), autoscaler="gke").labels == {SKYPILOT: ("a10g",)}
 
 
 def test_an_autoscaler_that_is_not_known_is_refused() -> None:
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError) as error:
         match([GPU_1], [], L4, autoscaler="eks")
-    assert "'eks'" in str(refused.value)
-    assert str(refused.value).endswith("gke, karpenter, coreweave, nebius, generic")
+    assert "'eks'" in str(error.value)
+    assert str(error.value).endswith("gke, karpenter, coreweave, nebius, generic")

@@ -101,9 +101,9 @@ def test_the_environment_of_a_job_gives_the_programs_the_same_settings() -> None
 
 
 def test_the_template_stays_as_it_was() -> None:
-    before = copy.deepcopy(TEMPLATE)
+    original = copy.deepcopy(TEMPLATE)
     job()
-    assert before == TEMPLATE
+    assert original == TEMPLATE
 
 
 def test_no_more_pods_run_than_there_are_shards() -> None:
@@ -115,24 +115,24 @@ def spec_hash(manifest: dict[str, Any]) -> str:
 
 
 def test_the_hash_is_of_the_work() -> None:
-    others = [
+    changed_jobs = [
         job(completions=9),
         job(settings=replace(SETTINGS, run=replace(SETTINGS.run, source="/other"))),
         job(settings=replace(SETTINGS, embed=EmbedSettings(thumbnail_px=128))),
         job(settings=replace(SETTINGS, storage=StorageSettings(uri="file:///elsewhere"))),
     ]
-    assert len({spec_hash(manifest) for manifest in [job(), *others]}) == 5
+    assert len({spec_hash(manifest) for manifest in [job(), *changed_jobs]}) == 5
 
 
 def test_the_hash_is_not_of_who_does_the_work_and_how_many() -> None:
     image = {"spec": {"containers": [{"name": "embed", "image": "imgsearch-embedder:0.2.0", "command": ["python"]}]}}
-    same = [
+    equal_jobs = [
         job(parallelism=5),
         job(template=image),
         job(settings=replace(SETTINGS, jobs=JobSettings(retries=9, queue="gpus", gpu_hour_price=2.5))),
         job(settings=replace(SETTINGS, log=LogSettings(level="DEBUG"), metrics=MetricsSettings(port=9090))),
     ]
-    assert {spec_hash(manifest) for manifest in same} == {spec_hash(job())}
+    assert {spec_hash(manifest) for manifest in equal_jobs} == {spec_hash(job())}
 
 
 def test_how_jobs_are_made_comes_from_the_settings() -> None:
@@ -155,17 +155,17 @@ def test_a_queue_admits_the_embed_job_and_no_other() -> None:
     assert manifest["spec"]["suspend"] is True
     assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
     for stage in (Stage.PLAN, Stage.INGEST):
-        other = manifests.job(stage, queued, TEMPLATE, release="team", completions=1, parallelism=1)
-        assert "suspend" not in other["spec"]
-        assert labels.QUEUE not in other["metadata"]["labels"]
+        other_job = manifests.job(stage, queued, TEMPLATE, release="team", completions=1, parallelism=1)
+        assert "suspend" not in other_job["spec"]
+        assert labels.QUEUE not in other_job["metadata"]["labels"]
 
 
 def test_pods_of_the_embedding_go_where_they_are_placed() -> None:
     placement = NodePlacement((NodeMatch(Kind("L4", 2), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER)
-    before = job()["spec"]["template"]
+    template = job()["spec"]["template"]
     assert job(placement=placement)["spec"]["template"] == {
-        "metadata": {**placement.applied(before)["metadata"], "labels": before["metadata"]["labels"]},
-        "spec": placement.applied(before)["spec"],
+        "metadata": {**placement.applied(template)["metadata"], "labels": template["metadata"]["labels"]},
+        "spec": placement.applied(template)["spec"],
     }
     plan = manifests.job(
         Stage.PLAN, SETTINGS, TEMPLATE, release="team", completions=1, parallelism=1, placement=placement
@@ -229,13 +229,13 @@ def test_an_evaluation_has_a_pod_of_its_own_which_may_load_models() -> None:
 
 
 def test_a_detached_controller_is_a_job_with_the_command_line_as_its_arguments() -> None:
-    words = ["run-pipeline", "/photos", "--run", "r1"]
+    arguments = ["run-pipeline", "/photos", "--run", "r1"]
     settings = replace(SETTINGS, jobs=JobSettings(retries=2, deadline_seconds=60))
-    manifest = manifests.detached(words, settings, TEMPLATE, release="team")
+    manifest = manifests.detached(arguments, settings, TEMPLATE, release="team")
     assert manifest["metadata"]["name"] == "team-r1-controller"
     assert manifest["metadata"]["labels"][labels.COMPONENT] == "controller"
     container = manifest["spec"]["template"]["spec"]["containers"][0]
-    assert container["args"] == words
+    assert container["args"] == arguments
     assert container["env"] == [{"name": "HF_HOME", "value": "/cache"}], "it reads the release's settings itself"
     assert manifest["spec"]["backoffLimit"] == 2
     assert "activeDeadlineSeconds" not in manifest["spec"], "that is for a stage"

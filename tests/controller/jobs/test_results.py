@@ -19,9 +19,9 @@ from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, Usa
 
 
 def test_the_last_line_is_the_result_and_the_rest_is_text() -> None:
-    told = parse_output('key,reason\n"a\nb",[x]\n{"bytes": 3}\n')
-    assert told.result == {"bytes": 3}
-    assert told.text == 'key,reason\n"a\nb",[x]\n'
+    parsed = parse_output('key,reason\n"a\nb",[x]\n{"bytes": 3}\n')
+    assert parsed.result == {"bytes": 3}
+    assert parsed.text == 'key,reason\n"a\nb",[x]\n'
     assert parse_output('{"indexes": []}').text == ""
 
 
@@ -32,25 +32,25 @@ def test_what_ends_without_a_result_is_none(output: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "seen"),
+    ("lines", "expected"),
     [
         ([], (0, 0)),
         ([b'{"done": 1, "total": 9}', b'{"done": 4, "total": 9}', b'{"message": "x"}', b"a warning"], (4, 9)),
         (['{"done": 4, "total": 9}', "[1]", '{"done": null, "total": 1}', '{"done": 5, "to'], (4, 9)),
     ],
 )
-def test_progress_is_the_last_that_was_logged(lines: list[bytes | str], seen: tuple[int, int]) -> None:
-    assert progress(lines) == seen
+def test_progress_is_the_last_that_was_logged(lines: list[bytes | str], expected: tuple[int, int]) -> None:
+    assert progress(lines) == expected
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"),
+    ("code", "error_type"),
     [(2, UsageError), (3, TemporaryError), (4, PermanentError), (137, TemporaryError), (None, TemporaryError)],
 )
-def test_an_exit_code_says_of_what_kind_an_error_is(code: int | None, kind: type[ImgsearchError]) -> None:
-    told = exit_error(code, "it broke")
-    assert type(told) is kind
-    assert str(told) == "it broke"
+def test_an_exit_code_says_of_what_kind_an_error_is(code: int | None, error_type: type[ImgsearchError]) -> None:
+    error = exit_error(code, "it broke")
+    assert type(error) is error_type
+    assert str(error) == "it broke"
 
 
 def test_a_document_is_complete_where_it_has_the_size_of_the_result() -> None:

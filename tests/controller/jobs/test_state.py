@@ -11,22 +11,11 @@ from controller.jobs.results import UNKNOWN_ERROR, IndexReport
 from controller.jobs.state import Phase, Stage, job_state
 from controller.jobs.usage import Gpu
 from imgsearch import labels
+from tests.controller.jobs.job_objects import job
 
 
-def job(status: dict[str, Any], completions: int = 4) -> dict[str, Any]:
-    return {
-        "metadata": {
-            "name": "local-r1-embed",
-            "labels": {labels.COMPONENT: "embed"},
-            "annotations": {labels.SPEC_HASH: "abc"},
-        },
-        "spec": {"completions": completions, "parallelism": 2},
-        "status": status,
-    }
-
-
-def condition(type: str, status: str = "True", **more: str) -> dict[str, Any]:
-    return {"conditions": [{"type": type, "status": status, **more}]}
+def condition(type: str, status: str = "True", **fields: str) -> dict[str, Any]:
+    return {"conditions": [{"type": type, "status": status, **fields}]}
 
 
 @pytest.mark.parametrize(
@@ -68,14 +57,14 @@ def test_images_are_those_of_finished_indexes_and_what_running_ones_report() -> 
     assert state.stage is Stage.EMBED
 
 
-def elsewhere(status: dict[str, Any], told: Overflow) -> dict[str, Any]:
+def job_with_overflow(status: dict[str, Any], overflow: Overflow) -> dict[str, Any]:
     """A Job of four that says this of machines elsewhere."""
-    made = job(status)
-    made["metadata"]["annotations"][labels.OVERFLOW] = json.dumps(told.to_json())
-    return made
+    manifest = job(status)
+    manifest["metadata"]["annotations"][labels.OVERFLOW] = json.dumps(overflow.to_json())
+    return manifest
 
 
-THERE = Overflow(
+OVERFLOW = Overflow(
     succeeded=frozenset({2, 3}),
     images=40,
     bad=4,
@@ -103,24 +92,24 @@ THERE = Overflow(
 def test_what_pods_and_other_machines_have_done_together_decides(
     status: dict[str, Any], failed: dict[int, str], phase: Phase
 ) -> None:
-    assert job_state(elsewhere(status, replace(THERE, failed=failed)), {}).phase is phase
+    assert job_state(job_with_overflow(status, replace(OVERFLOW, failed=failed)), {}).phase is phase
 
 
 def test_who_fails_elsewhere_has_its_sentence_and_the_job_its_reason() -> None:
-    state = job_state(elsewhere({"completedIndexes": "0"}, replace(THERE, failed={1: "broken"})), {})
+    state = job_state(job_with_overflow({"completedIndexes": "0"}, replace(OVERFLOW, failed={1: "broken"})), {})
     assert (state.reason, state.errors(), state.finished) == ("indexes 1 failed", {1: "broken"}, "then")
 
 
 def test_what_was_done_elsewhere_counts_once_and_in_no_record_of_the_pods() -> None:
-    made = elsewhere({"completedIndexes": "0-2"}, THERE)
+    manifest = job_with_overflow({"completedIndexes": "0-2"}, OVERFLOW)
     pods = {0: IndexReport({"images": 10, "bad": 1}), 2: IndexReport({"images": 16, "bad": 4}), 3: IndexReport(done=7)}
-    seen = job_state(made, pods, gpu_hours={Gpu("T4", False): 1.0})
-    made["metadata"]["annotations"][labels.RECORD] = json.dumps(seen.to_record().to_json())
-    for state in (seen, job_state(made, {})):
+    with_pods = job_state(manifest, pods, gpu_hours={Gpu("T4", False): 1.0})
+    manifest["metadata"]["annotations"][labels.RECORD] = json.dumps(with_pods.to_record().to_json())
+    for state in (with_pods, job_state(manifest, {})):
         assert (state.images_done, state.images_bad) == (51, 5)
         assert state.usage.by_gpu == {Gpu("T4", False): 1.0, Gpu("L4", True): 2.0}
 
 
 def test_who_waits_is_undecided() -> None:
-    state = job_state(elsewhere({"completedIndexes": "0"}, THERE), {}, waits=dict.fromkeys(range(4), "then"))
+    state = job_state(job_with_overflow({"completedIndexes": "0"}, OVERFLOW), {}, waits=dict.fromkeys(range(4), "then"))
     assert state.waits == {1: "then"}

@@ -15,7 +15,7 @@ def embedding(**fields: Any) -> JobState:
     return job(Stage.EMBED, Phase.ACTIVE, **{"completions": 20, "parallelism": 2, "active": 2, **fields})
 
 
-def looked(capacity: Capacity, clock: Clock, state: JobState) -> int | None:
+def wider_after_pause(capacity: Capacity, clock: Clock, state: JobState) -> int | None:
     """What comes of two looks, with the time between that pods need to get onto their nodes."""
     assert capacity.wider(state) is None
     clock.now += COUNT_SECONDS
@@ -25,7 +25,7 @@ def looked(capacity: Capacity, clock: Clock, state: JobState) -> int | None:
 def test_what_becomes_free_is_taken_up_to_the_most(clock: Clock) -> None:
     free = [3, 0, 40]
     capacity = Capacity(2, most=8, room=lambda: free.pop(0), clock=clock)
-    assert looked(capacity, clock, embedding()) == 5
+    assert wider_after_pause(capacity, clock, embedding()) == 5
     clock.now += COUNT_SECONDS
     assert capacity.wider(embedding(parallelism=5, active=5)) is None, "nothing is free"
     clock.now += COUNT_SECONDS
@@ -37,37 +37,37 @@ def test_what_becomes_free_is_taken_up_to_the_most(clock: Clock) -> None:
 def test_no_more_than_there_are_shards_left(clock: Clock) -> None:
     capacity = Capacity(2, most=8, room=lambda: 9, clock=clock)
     state = embedding(completions=6, succeeded=frozenset({0, 1}), failed=frozenset({5}))
-    assert looked(capacity, clock, state) == 3
+    assert wider_after_pause(capacity, clock, state) == 3
 
 
 def test_gpus_are_counted_now_and_then_only(clock: Clock) -> None:
-    looks = []
+    times = []
 
-    def room() -> int:
-        looks.append(clock.now)
+    def count_free_gpus() -> int:
+        times.append(clock.now)
         return 0
 
-    capacity = Capacity(2, most=8, room=room, clock=clock)
+    capacity = Capacity(2, most=8, room=count_free_gpus, clock=clock)
     for _ in range(100):
         clock.now += 1.0
         capacity.wider(embedding())
-    assert len(looks) == 3
+    assert len(times) == 3
 
 
 def test_a_job_with_pods_that_do_not_run_yet_gets_no_more(clock: Clock) -> None:
     capacity = Capacity(2, most=8, room=lambda: 9, clock=clock)
-    assert looked(capacity, clock, embedding(active=1)) is None
-    assert looked(capacity, clock, embedding(waiting=WAITS)) is None
+    assert wider_after_pause(capacity, clock, embedding(active=1)) is None
+    assert wider_after_pause(capacity, clock, embedding(waiting=WAITS)) is None
 
 
 def test_without_a_most_it_stays_as_it_began(clock: Clock) -> None:
-    assert looked(Capacity(2, room=lambda: 9, clock=clock), clock, embedding()) is None
+    assert wider_after_pause(Capacity(2, room=lambda: 9, clock=clock), clock, embedding()) is None
 
 
 def test_patience_ends_with_the_reason() -> None:
-    since = embedding(waiting=WAITS, waiting_since="2026-01-01T00:00:00Z")
+    waiting_state = embedding(waiting=WAITS, waiting_since="2026-01-01T00:00:00Z")
 
-    def given_up(minute: int, patience: float | None, state: JobState = since) -> str | None:
+    def given_up(minute: int, patience: float | None, state: JobState = waiting_state) -> str | None:
         capacity = Capacity(2, patience=patience, now=lambda: datetime(2026, 1, 1, 0, minute, tzinfo=UTC))
         return capacity.given_up(state)
 

@@ -30,7 +30,7 @@ def active(state: JobState) -> JobState:
     return replace(state, phase=Phase.ACTIVE)
 
 
-def failed(state: JobState, reason: str = "it broke") -> JobState:
+def failed_job(state: JobState, reason: str = "it broke") -> JobState:
     return replace(state, phase=Phase.FAILED, reason=reason)
 
 
@@ -53,20 +53,20 @@ def failed(state: JobState, reason: str = "it broke") -> JobState:
     ],
 )
 def test_a_run_goes_through_its_stages(jobs: list[JobState], step: Step, retry: bool) -> None:
-    assert next_step({each.stage: each for each in jobs}, retry=retry) == step
+    assert next_step({state.stage: state for state in jobs}, retry=retry) == step
 
 
 @pytest.mark.parametrize(
     ("jobs", "step"),
     [
-        ([failed(PLAN)], Replace(Stage.PLAN)),
-        ([PLAN, failed(EMBED)], Replace(Stage.EMBED, completions=3)),
-        ([PLAN, EMBED, failed(INGEST)], Replace(Stage.EMBED, completions=3)),
-        ([ONLY_REMOVED, failed(INGEST)], Replace(Stage.INGEST)),
+        ([failed_job(PLAN)], Replace(Stage.PLAN)),
+        ([PLAN, failed_job(EMBED)], Replace(Stage.EMBED, completions=3)),
+        ([PLAN, EMBED, failed_job(INGEST)], Replace(Stage.EMBED, completions=3)),
+        ([ONLY_REMOVED, failed_job(INGEST)], Replace(Stage.INGEST)),
     ],
 )
 def test_what_failed_in_an_earlier_command_is_tried_again(jobs: list[JobState], step: Step) -> None:
-    assert next_step({each.stage: each for each in jobs}, retry=True) == step
+    assert next_step({state.stage: state for state in jobs}, retry=True) == step
 
 
 LOST = job(Stage.PLAN)
@@ -86,24 +86,24 @@ LOST = job(Stage.PLAN)
 def test_a_plan_whose_result_is_lost_is_made_again_where_it_is_needed(
     jobs: list[JobState], step: Step, retry: bool
 ) -> None:
-    assert next_step({each.stage: each for each in jobs}, retry=retry) == step
+    assert next_step({state.stage: state for state in jobs}, retry=retry) == step
 
 
 @pytest.mark.parametrize(
     ("jobs", "step"),
     [
-        ([failed(EMBED)], Replace(Stage.PLAN)),
-        ([EMBED, failed(INGEST)], Replace(Stage.PLAN)),
-        ([PLAN, failed(INGEST)], Replace(Stage.EMBED, completions=3)),
+        ([failed_job(EMBED)], Replace(Stage.PLAN)),
+        ([EMBED, failed_job(INGEST)], Replace(Stage.PLAN)),
+        ([PLAN, failed_job(INGEST)], Replace(Stage.EMBED, completions=3)),
         ([EMBED, INGEST], Create(Stage.PLAN)),
     ],
 )
 def test_what_failed_before_is_not_met_again_where_an_earlier_job_is_gone(jobs: list[JobState], step: Step) -> None:
-    assert next_step({each.stage: each for each in jobs}, retry=True) == step
+    assert next_step({state.stage: state for state in jobs}, retry=True) == step
 
 
 @pytest.mark.parametrize(
-    ("jobs", "ended"),
+    ("jobs", "is_over"),
     [
         ([], False),
         ([active(PLAN)], False),
@@ -112,37 +112,37 @@ def test_what_failed_before_is_not_met_again_where_an_earlier_job_is_gone(jobs: 
         ([PLAN, EMBED], False),
         ([PLAN, EMBED, active(INGEST)], False),
         ([PLAN, EMBED, INGEST], True),
-        ([PLAN, failed(EMBED)], True),
+        ([PLAN, failed_job(EMBED)], True),
         ([NOTHING_NEW], True),
         ([LOST], False),
     ],
 )
-def test_a_run_is_over_when_nothing_is_left_to_do_or_a_stage_has_failed(jobs: list[JobState], ended: bool) -> None:
-    assert over({each.stage: each for each in jobs}) is ended
+def test_a_run_is_over_when_nothing_is_left_to_do_or_a_stage_has_failed(jobs: list[JobState], is_over: bool) -> None:
+    assert over({state.stage: state for state in jobs}) is is_over
 
 
 def test_what_fails_now_fails_the_run_with_its_reason() -> None:
-    broken = replace(
-        failed(EMBED),
+    failed_embedding = replace(
+        failed_job(EMBED),
         failed=frozenset({1, 2}),
         indexes={1: IndexReport({"error": "no space left"}), 2: IndexReport()},
     )
-    end = next_step({Stage.PLAN: PLAN, Stage.EMBED: broken}, retry=False)
-    assert end == Failed(Stage.EMBED, "2 of 3 shards failed; shard 1: no space left")
+    outcome = next_step({Stage.PLAN: PLAN, Stage.EMBED: failed_embedding}, retry=False)
+    assert outcome == Failed(Stage.EMBED, "2 of 3 shards failed; shard 1: no space left")
 
 
 def test_a_failure_without_a_failed_index_has_the_jobs_own_reason() -> None:
-    assert next_step({Stage.PLAN: failed(PLAN, "interrupted")}, retry=False) == Failed(Stage.PLAN, "interrupted")
+    assert next_step({Stage.PLAN: failed_job(PLAN, "interrupted")}, retry=False) == Failed(Stage.PLAN, "interrupted")
 
 
 def test_the_same_command_is_the_same_run_and_another_is_another() -> None:
     settings = RunSettings(index="photos", source="/photos", model="a/b")
     assert run_id(settings) == run_id(replace(settings, id="x"))
-    others = [
+    changed = [
         replace(settings, source="/other"),
         replace(settings, model="c/d"),
         replace(settings, index="other"),
         replace(settings, shard_images=7),
         replace(settings, base="r1"),
     ]
-    assert len({run_id(each) for each in [settings, *others]}) == 6
+    assert len({run_id(variant) for variant in [settings, *changed]}) == 6

@@ -16,7 +16,6 @@ from torchvision import transforms
 
 from imgsearch.encoder import Encoder
 from imgsearch.encoder.openclip import OpenClipEncoder, download, load_encoder, needs_quick_gelu
-from imgsearch.encoder.packed import PackedAttention, PackedLinear, pack
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.pictures import Decoder
 
@@ -34,8 +33,10 @@ def reference(demo_model: str) -> tuple[Any, Any, Any]:
 
 def photos() -> list[Image.Image]:
     rng = np.random.default_rng(0)
-    small = [rng.integers(0, 255, (8, 8 + 4 * n, 3), dtype=np.uint8) for n in range(5)]
-    return [Image.fromarray(each).resize((300 + 50 * n, 300), Image.Resampling.BICUBIC) for n, each in enumerate(small)]
+    arrays = [rng.integers(0, 255, (8, 8 + 4 * n, 3), dtype=np.uint8) for n in range(5)]
+    return [
+        Image.fromarray(array).resize((300 + 50 * n, 300), Image.Resampling.BICUBIC) for n, array in enumerate(arrays)
+    ]
 
 
 def test_images_are_encoded_as_open_clip_itself_does(encoder: Encoder, reference: tuple[Any, Any, Any]) -> None:
@@ -105,9 +106,9 @@ def test_a_damaged_model_folder_is_an_error_of_one_sentence(demo_model: str, tmp
 class SmallDevice(nn.Module):
     """A network on a device with memory for `room` images."""
 
-    def __init__(self, room: int, error: Exception) -> None:
+    def __init__(self, capacity: int, error: Exception) -> None:
         super().__init__()
-        self.room = room
+        self.room = capacity
         self.error = error
         self.sizes: list[int] = []
         self.visual = type("Visual", (), {"image_size": 4})()
@@ -122,8 +123,8 @@ class SmallDevice(nn.Module):
         return torch.ones(len(tokens), 3)
 
 
-def small_device(room: int, error: Exception) -> tuple[OpenClipEncoder, SmallDevice]:
-    network = SmallDevice(room, error)
+def small_device(capacity: int, error: Exception) -> tuple[OpenClipEncoder, SmallDevice]:
+    network = SmallDevice(capacity, error)
 
     def tokenizer(texts: Sequence[str]) -> Tensor:
         return torch.zeros(len(texts), 1)
@@ -153,8 +154,8 @@ OUT_OF_MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Def
 def test_out_of_memory_halves_the_batch_and_loses_nothing(error: Exception) -> None:
     encoder, network = small_device(3, error)
     images = [np.full((4, 4, 3), number, np.uint8) for number in range(11)]
-    alone = np.concatenate([small_device(3, error)[0].encode_images([image]) for image in images])
-    assert encoder.encode_images(images) == pytest.approx(alone)
+    expected = np.concatenate([small_device(3, error)[0].encode_images([image]) for image in images])
+    assert encoder.encode_images(images) == pytest.approx(expected)
     assert encoder.batch == 2
     assert network.sizes == [8, 4, 2, 2, 2, 2, 2, 1]
 
@@ -169,60 +170,6 @@ def test_another_error_of_the_device_is_not_mistaken_for_a_full_memory() -> None
     encoder, _ = small_device(0, RuntimeError("illegal instruction"))
     with pytest.raises(RuntimeError, match="illegal instruction"):
         encoder.encode_images([np.zeros((4, 4, 3), np.uint8)])
-
-
-class TestPacking:
-    def test_a_linear_layer_computes_the_same(self) -> None:
-        layer = nn.Linear(64, 32)
-        x = torch.randn(5, 7, 64)
-        with torch.inference_mode():
-            assert torch.allclose(PackedLinear(layer.weight, layer.bias)(x), layer(x), atol=1e-5)
-            assert torch.allclose(PackedLinear(layer.weight, None)(x), x @ layer.weight.T, atol=1e-5)
-
-    @pytest.mark.parametrize("batch_first", [True, False])
-    @pytest.mark.parametrize("masked", [True, False])
-    def test_self_attention_computes_the_same(self, batch_first: bool, masked: bool) -> None:
-        attention = nn.MultiheadAttention(64, 4, batch_first=batch_first).eval()
-        x = torch.randn(3, 5, 64)
-        length = 5 if batch_first else 3
-        mask = torch.full((length, length), float("-inf")).triu(1) if masked else None
-        with torch.inference_mode():
-            expected = attention(x, x, x, need_weights=False, attn_mask=mask)[0]
-            got = PackedAttention(attention)(x, x, x, need_weights=False, attn_mask=mask)[0]
-        assert torch.allclose(got, expected, atol=1e-5)
-
-    def test_cross_attention_is_left_to_torch(self) -> None:
-        attention = nn.MultiheadAttention(64, 4, batch_first=True).eval()
-        x, y = torch.randn(3, 5, 64), torch.randn(3, 2, 64)
-        with torch.inference_mode():
-            expected = attention(x, y, y, need_weights=False)[0]
-            assert torch.allclose(PackedAttention(attention)(x, y, y)[0], expected, atol=1e-5)
-
-    @pytest.mark.parametrize("architecture", ["ViT-B-32", "RN50", "coca_ViT-B-32", "ViT-B-32-quickgelu"])
-    def test_a_packed_model_gives_the_same_vectors(self, architecture: str) -> None:
-        torch.manual_seed(0)
-        model = open_clip.create_model(architecture, pretrained=None, load_weights=False).eval()
-        pixels = torch.randn(2, 3, 224, 224)
-        tokens = open_clip.get_tokenizer(architecture)(["a cat", "two dogs on a very long beach"])
-        with torch.inference_mode():
-            image, text = model.encode_image(pixels), model.encode_text(tokens)
-            packed = pack(model)
-            assert torch.allclose(packed.encode_image(pixels), image, atol=1e-3)
-            assert torch.allclose(packed.encode_text(tokens), text, atol=1e-3)
-        assert any(isinstance(module, PackedLinear) for module in packed.modules())
-
-    @pytest.mark.parametrize("network", [open_clip.CLIP, open_clip.CustomTextCLIP])
-    def test_a_projection_with_a_bias_is_packed(self, network: type[nn.Module]) -> None:
-        """SigLIP's text towers have one, and OpenCLIP asks whether it is an `nn.Linear`."""
-        torch.manual_seed(0)
-        vision = {"layers": 1, "width": 64, "head_width": 32, "patch_size": 16, "image_size": 32}
-        text = {"layers": 1, "width": 64, "heads": 2, "vocab_size": 100, "context_length": 8, "proj_bias": True}
-        model: Any = network(embed_dim=32, vision_cfg=vision, text_cfg=text).eval()
-        tokens = torch.arange(16).view(2, 8)
-        with torch.inference_mode():
-            expected = model.encode_text(tokens)
-            assert torch.allclose(pack(model).encode_text(tokens), expected, atol=1e-5)
-        assert isinstance(getattr(model, "text", model).text_projection, PackedLinear)
 
 
 @pytest.fixture

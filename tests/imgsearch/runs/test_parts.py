@@ -35,7 +35,7 @@ def test_a_part_is_read_as_it_was_written() -> None:
     assert header == HEADER
     assert table.schema.remove_metadata() == parts.schema(2)
     assert parts.vectors(table).tolist() == [[0, 0.5], [1, 0.5]]
-    assert [{**read, "embedding": None} for read in parts.rows(table)] == [
+    assert [{**written_row, "embedding": None} for written_row in parts.rows(table)] == [
         {**row(number), "embedding": None} for number in range(2)
     ]
 
@@ -61,6 +61,6 @@ def test_thumbnails_are_found_by_their_offset() -> None:
     thumbnails = {"a": b"1" * 511, "b": b"2" * 512, "c": b"3" * 513}
     offsets = {id: archive.add(id, data) for id, data in thumbnails.items()}
     data = bytes(archive.finish())
-    assert {id: data[start : start + len(thumbnails[id])] for id, start in offsets.items()} == thumbnails
+    assert {id: data[offset : offset + len(thumbnails[id])] for id, offset in offsets.items()} == thumbnails
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert tar.getnames() == ["a.webp", "b.webp", "c.webp"]

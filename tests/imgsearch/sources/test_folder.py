@@ -32,11 +32,11 @@ def closed() -> Iterator[Path]:
         draw(folder / "one.png")
         (folder / "one.png").chmod(0)
         (folder / "sub").mkdir(mode=0)
-        me = os.geteuid()
-        if me == 0:
+        user = os.geteuid()
+        if user == 0:
             os.seteuid(65534)
         yield folder
-        os.seteuid(me)
+        os.seteuid(user)
         (folder / "sub").chmod(0o700)
 
 
@@ -101,9 +101,9 @@ class TestUnusable:
 
     def test_a_name_that_is_not_utf8_is_printable_and_asks_for_another(self, photos: Path) -> None:
         for path in (b"caf\xe9.png", b"\xe9t\xe9/one.png"):
-            full = os.fsencode(photos) + b"/" + path
-            os.makedirs(os.path.dirname(full), exist_ok=True)
-            with open(full, "wb") as file:
+            path_bytes = os.fsencode(photos) + b"/" + path
+            os.makedirs(os.path.dirname(path_bytes), exist_ok=True)
+            with open(path_bytes, "wb") as file:
                 file.write(b"x")
         source = open_source(str(photos))
         assert keys(source) == ["\\udce9t\\udce9/one.png", "caf\\udce9.png", "one.png"]

@@ -25,7 +25,7 @@ import pytest
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
 from imgsearch.sources import Item, open_source
 from imgsearch.sources.hub import HubFiles, _translated
-from tests.hub import TOKEN, Access, Hub, running
+from tests.hub import TOKEN, Access, Hub, running_hub
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 LABEL = {"names": ["cat", "dog"], "_type": "ClassLabel"}
@@ -50,21 +50,21 @@ def parquet(first: int, rows: int, *, features: dict[str, Any] | None = None, by
 
 
 @dataclass
-class Seen:
+class Listing:
     """What a process that uses the source sees of it."""
 
     items: list[Item]
     images: list[tuple[str, bytes, dict[str, Any]]]
 
 
-def look(uri: str, items: list[Item] | None, token: str) -> Seen:
+def list_source(uri: str, items: list[Item] | None, token: str) -> Listing:
     os.environ["HF_TOKEN"] = token
     source = open_source(uri)
     items = items or sorted(source.items(), key=lambda item: (item.key, item.unit))
-    return Seen(items, [(image.key, image.load(), dict(image.metadata)) for image in source.images(items)])
+    return Listing(items, [(image.key, image.load(), dict(image.metadata)) for image in source.images(items)])
 
 
-def read(uri: str, key: str) -> bytes:
+def read_image(uri: str, key: str) -> bytes:
     """As the searcher does it, which does not have `datasets`."""
     with patch.dict(sys.modules, {"datasets": None}):
         return open_source(uri).read(key)
@@ -76,16 +76,16 @@ class Client:
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
-    def look(self, uri: str, items: list[Item] | None = None, *, token: str = "") -> Seen:
-        return self._pool.submit(look, uri, items, token).result()
+    def list(self, uri: str, items: list[Item] | None = None, *, token: str = "") -> Listing:
+        return self._pool.submit(list_source, uri, items, token).result()
 
     def read(self, uri: str, key: str) -> bytes:
-        return self._pool.submit(read, uri, key).result()
+        return self._pool.submit(read_image, uri, key).result()
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
-    with running() as hub:
+    with running_hub() as hub:
         yield hub
 
 
@@ -98,7 +98,7 @@ def client(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clien
 
 
 @pytest.fixture(autouse=True)
-def empty(hub: Hub) -> None:
+def empty_hub(hub: Hub) -> None:
     hub.datasets.clear()
     hub.requests.clear()
 
@@ -112,14 +112,14 @@ class TestParquetDataset:
             "data/test-00000-of-00001.parquet": parquet(90, 1),
         }
         commit = hub.push(NAME, files)
-        seen = client.look(f"hf://datasets/{NAME}?split=train&column=image")
-        assert [(item.key, item.unit, item.first, item.images) for item in seen.items] == [
+        listing = client.list(f"hf://datasets/{NAME}?split=train&column=image")
+        assert [(item.key, item.unit, item.first, item.images) for item in listing.items] == [
             ("data/train-00000-of-00002.parquet", 0, 0, 2),
             ("data/train-00000-of-00002.parquet", 1, 2, 1),
             ("data/train-00001-of-00002.parquet", 0, 0, 1),
         ]
-        assert all(item.etag.endswith(f"@{commit}") for item in seen.items)
-        assert seen.images == [
+        assert all(item.etag.endswith(f"@{commit}") for item in listing.items)
+        assert listing.images == [
             ("data/train-00000-of-00002.parquet#0", b"0" * 10, {"label": "cat"}),
             ("data/train-00000-of-00002.parquet#1", b"1" * 10, {"label": "dog"}),
             ("data/train-00000-of-00002.parquet#2", b"2" * 10, {"label": "cat"}),
@@ -129,19 +129,19 @@ class TestParquetDataset:
     def test_a_push_between_plan_and_embedding_changes_nothing(self, hub: Hub, client: Client) -> None:
         uri = f"hf://datasets/{NAME}?split=train"
         hub.push(NAME, {"train.parquet": parquet(0, 2), "more/train.parquet": parquet(7, 1)})
-        planned = client.look(uri)
+        listing = client.list(uri)
         hub.push(NAME, {"train.parquet": parquet(50, 2), "more/train.parquet": parquet(7, 1)})
-        assert client.look(uri, planned.items).images == planned.images
+        assert client.list(uri, listing.items).images == listing.images
 
     def test_an_etag_changes_with_the_file_and_not_with_the_commit(self, hub: Hub, client: Client) -> None:
         uri = f"hf://datasets/{NAME}?split=train"
         etags = []
         for changing in (parquet(0, 2), parquet(50, 2)):
             hub.push(NAME, {"data/train-0.parquet": parquet(7, 1), "data/train-1.parquet": changing})
-            etags.append([item.etag.split("@") for item in client.look(uri).items])
-        [[same, first], [same_later, later]] = etags
-        assert (same[0] == same_later[0], first[0] == later[0]) == (True, False)
-        assert same[1] != same_later[1]
+            etags.append([item.etag.split("@") for item in client.list(uri).items])
+        [[first_etag, changed_etag], [same_etag, new_etag]] = etags
+        assert (first_etag[0] == same_etag[0], changed_etag[0] == new_etag[0]) == (True, False)
+        assert first_etag[1] != same_etag[1]
 
     def test_names_labels_as_its_page_declares_them(self, hub: Hub, client: Client) -> None:
         page = b"""---
@@ -154,22 +154,22 @@ dataset_info:
 ---
 """
         hub.push(NAME, {"README.md": page, "data/train-0.parquet": parquet(0, 2)})
-        seen = client.look(f"hf://datasets/{NAME}?split=train")
-        assert [metadata for _, _, metadata in seen.images] == [{"label": "cat"}, {"label": "dog"}]
+        listing = client.list(f"hf://datasets/{NAME}?split=train")
+        assert [metadata for _, _, metadata in listing.images] == [{"label": "cat"}, {"label": "dog"}]
 
     def test_reads_ranges_and_not_whole_files(self, hub: Hub, client: Client) -> None:
         data = parquet(0, 20, bytes_each=1_000_000)
         hub.push(NAME, {"data/train-0.parquet": data})
         hub.sent_bytes = 0
         item = Item("data/train-0.parquet", 1, images=2, unit=9, first=18)
-        [*_, last] = client.look(f"hf://datasets/{NAME}?split=train", [item]).images
+        [*_, last] = client.list(f"hf://datasets/{NAME}?split=train", [item]).images
         assert last[0] == "data/train-0.parquet#19"
         assert len(data) > 30_000_000
         assert hub.sent_bytes < 6_000_000
 
     def test_chooses_the_only_split_where_none_is_named(self, hub: Hub, client: Client) -> None:
         hub.push(NAME, {"data/train-0.parquet": parquet(0, 1)})
-        assert len(client.look(f"hf://datasets/{NAME}").images) == 1
+        assert len(client.list(f"hf://datasets/{NAME}").images) == 1
 
     def test_chooses_a_config(self, hub: Hub, client: Client) -> None:
         page = b"""---
@@ -179,17 +179,17 @@ configs:
 ---
 """
         hub.push(NAME, {"README.md": page, "b.parquet": parquet(0, 2), "s.parquet": parquet(9, 1)})
-        seen = client.look(f"hf://datasets/{NAME}?config=small&split=train")
-        assert [key for key, _, _ in seen.images] == ["s.parquet#0"]
+        listing = client.list(f"hf://datasets/{NAME}?config=small&split=train")
+        assert [key for key, _, _ in listing.images] == ["s.parquet#0"]
         for config in ("", "&config=none"):
             with pytest.raises(UsageError, match=r"&config=.*'big', 'small'"):
-                client.look(f"hf://datasets/{NAME}?split=train{config}")
+                client.list(f"hf://datasets/{NAME}?split=train{config}")
 
     def test_chooses_a_revision(self, hub: Hub, client: Client) -> None:
         hub.push(NAME, {"data/train-0.parquet": parquet(9, 1)}, branch="v1/old")
         hub.push(NAME, {"data/train-0.parquet": parquet(0, 2)})
-        seen = client.look(f"hf://datasets/{NAME}?split=train&revision=v1/old")
-        assert [data for _, data, _ in seen.images] == [b"9" * 10]
+        listing = client.list(f"hf://datasets/{NAME}?split=train&revision=v1/old")
+        assert [data for _, data, _ in listing.images] == [b"9" * 10]
 
     def test_serves_one_image_by_its_key(self, hub: Hub, client: Client) -> None:
         hub.push(NAME, {"data/train-0.parquet": parquet(0, 5)})
@@ -210,31 +210,31 @@ class TestOtherDatasets:
         }
         commit = hub.push(NAME, converted, branch="refs/convert/parquet")
         uri = f"hf://datasets/{NAME}?split=train"
-        seen = client.look(uri)
-        assert [key for key, _, _ in seen.images] == ["default/train/0000.parquet#0", "default/train/0000.parquet#1"]
-        assert seen.items[0].etag.endswith(f"@{commit}")
+        listing = client.list(uri)
+        assert [key for key, _, _ in listing.images] == ["default/train/0000.parquet#0", "default/train/0000.parquet#1"]
+        assert listing.items[0].etag.endswith(f"@{commit}")
         assert client.read(uri, "default/train/0000.parquet#1") == b"1" * 10
 
     def test_that_were_converted_in_part_are_not_taken_for_whole(self, hub: Hub, client: Client) -> None:
         hub.push(NAME, TEXTS)
         hub.push(NAME, {"default/partial-train/0000.parquet": parquet(0, 2)}, branch="refs/convert/parquet")
         with pytest.raises(UsageError, match=r"'train'.* partial-train"):
-            client.look(f"hf://datasets/{NAME}?split=train")
+            client.list(f"hf://datasets/{NAME}?split=train")
 
     def test_that_were_not_converted_are_a_usage_error(self, hub: Hub, client: Client) -> None:
         hub.push(NAME, TEXTS)
         with pytest.raises(UsageError, match=f"{NAME}.*Parquet"):
-            client.look(f"hf://datasets/{NAME}?split=train")
+            client.list(f"hf://datasets/{NAME}?split=train")
 
     def test_that_are_made_by_a_script_are_read_from_the_converted_files(self, hub: Hub, client: Client) -> None:
         hub.push(NAME, {"pets.py": b"print('not run')"})
         hub.push(NAME, {"default/train/0000.parquet": parquet(0, 1)}, branch="refs/convert/parquet")
-        assert len(client.look(f"hf://datasets/{NAME}?split=train").images) == 1
+        assert len(client.list(f"hf://datasets/{NAME}?split=train").images) == 1
 
     def test_that_are_empty_are_a_usage_error(self, hub: Hub, client: Client) -> None:
         hub.push(NAME, {"README.md": b"# Pets\n"})
         with pytest.raises(UsageError, match=f"{NAME}.*Parquet"):
-            client.look(f"hf://datasets/{NAME}?split=train")
+            client.list(f"hf://datasets/{NAME}?split=train")
 
 
 class TestRefusals:
@@ -252,20 +252,20 @@ class TestRefusals:
     ) -> None:
         hub.push(NAME, {"data/train-0.parquet": parquet(0, 1)}, access=access)
         with pytest.raises(error, match=message):
-            client.look(f"hf://datasets/{NAME}?split=train")
+            client.list(f"hf://datasets/{NAME}?split=train")
 
     def test_end_with_the_right_token(self, hub: Hub, client: Client) -> None:
         accesses: list[Access] = ["gated", "private"]
         for access in accesses:
             hub.datasets.clear()
             hub.push(NAME, {"data/train-0.parquet": parquet(0, 1)}, access=access)
-            assert len(client.look(f"hf://datasets/{NAME}?split=train", token=TOKEN).images) == 1
+            assert len(client.list(f"hf://datasets/{NAME}?split=train", token=TOKEN).images) == 1
 
     def test_of_a_commit_that_is_gone_are_no_fault_of_the_images(self, hub: Hub, client: Client) -> None:
         hub.push(NAME, {"data/train-0.parquet": parquet(0, 1)})
         item = Item("data/train-0.parquet", 1, f"blob@{'0' * 40}", images=1)
         with pytest.raises(PermanentError, match=r"acme/pets .* new --run"):
-            client.look(f"hf://datasets/{NAME}?split=train", [item])
+            client.list(f"hf://datasets/{NAME}?split=train", [item])
 
     def test_of_a_pod_without_the_token_are_no_fault_of_the_images(self, hub: Hub, client: Client) -> None:
         item = Item("data/train-0.parquet", 1, "blob@main", images=1)
@@ -274,13 +274,13 @@ class TestRefusals:
             hub.datasets.clear()
             hub.push(NAME, {"data/train-0.parquet": parquet(0, 1)}, access=access)
             with pytest.raises(UsageError, match="HF_TOKEN"):
-                client.look(f"hf://datasets/{NAME}?split=train", [item])
+                client.list(f"hf://datasets/{NAME}?split=train", [item])
 
     @pytest.mark.parametrize("page", [b"---\nconfigs: [\n---\n", b"---\nconfigs: 7\n---\n"])
     def test_of_a_page_that_is_damaged_say_so(self, hub: Hub, client: Client, page: bytes) -> None:
         hub.push(NAME, {"README.md": page, "data/train-0.parquet": parquet(0, 1)})
         with pytest.raises(UsageError, match=r"acme/pets .*&config="):
-            client.look(f"hf://datasets/{NAME}?split=train")
+            client.list(f"hf://datasets/{NAME}?split=train")
 
     def test_name_the_splits_and_revisions_there_are(self, hub: Hub, client: Client) -> None:
         hub.push(NAME, {"data/train-0.parquet": parquet(0, 1), "data/test-0.parquet": parquet(0, 1)})
@@ -290,7 +290,7 @@ class TestRefusals:
             "?split=train&revision=v9": r"revision 'v9'",
         }.items():
             with pytest.raises(UsageError, match=message):
-                client.look(f"hf://datasets/{NAME}{query}")
+                client.list(f"hf://datasets/{NAME}{query}")
 
     @pytest.mark.parametrize(
         ("uri", "message"),

@@ -70,7 +70,7 @@ def test_values_are_scalars_or_lists_of_one_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "wrong"),
+    ("name", "text", "mistake"),
     [
         ("metadata.jsonl", b'{"file_name": "a.png"}\n{"file_name": ', "line 2, .*JSON"),
         ("metadata.jsonl", b"[" * 100_000, "line 1, .*JSON"),
@@ -84,6 +84,6 @@ def test_values_are_scalars_or_lists_of_one_kind() -> None:
         ("metadata.csv", b'file_name,label\na.png,"cat\n', "line 2, .*CSV"),
     ],
 )
-def test_a_line_that_is_wrong_is_named(name: str, text: bytes, wrong: str) -> None:
-    with pytest.raises(UsageError, match=f"^/photos/{name}, {wrong}"):
+def test_a_line_that_is_wrong_is_named(name: str, text: bytes, mistake: str) -> None:
+    with pytest.raises(UsageError, match=f"^/photos/{name}, {mistake}"):
         parse(name, text)

@@ -23,7 +23,7 @@ from imgsearch.sources.parquet import ParquetSource
 from imgsearch.storage import Entry, Storage
 
 
-class Watched(Storage):
+class CountingStorage(Storage):
     """Storage that notes what is read."""
 
     def __init__(self, uri: str) -> None:
@@ -58,11 +58,11 @@ def closed() -> Iterator[Storage]:
         (folder / "open.png").write_bytes(b"1")
         (folder / "open.png").chmod(0o644)
         (folder / "shut.png").touch(mode=0)
-        me = os.geteuid()
-        if me == 0:
+        user = os.geteuid()
+        if user == 0:
             os.seteuid(65534)
         yield Storage(folder.as_uri())
-        os.seteuid(me)
+        os.seteuid(user)
 
 
 def keys(source: Source) -> list[str]:
@@ -71,18 +71,18 @@ def keys(source: Source) -> list[str]:
 
 class TestPrefix:
     def test_asks_for_no_single_object_to_list(self, storage: Storage) -> None:
-        watched = Watched(storage.uri)
+        counting = CountingStorage(storage.uri)
         for number in range(20):
-            watched.put(f"{number}.png", b"x")
-        watched.put("metadata.csv", b"file_name\n1.png\n")
-        source = ImageFiles(Prefix(watched))
+            counting.put(f"{number}.png", b"x")
+        counting.put("metadata.csv", b"file_name\n1.png\n")
+        source = ImageFiles(Prefix(counting))
         items = list(source.items())
-        assert (len(items), watched.calls) == (20, {"list": 1})
+        assert (len(items), counting.calls) == (20, {"list": 1})
         assert list(source.metadata()) == [("1.png", {})]
-        assert watched.calls == {"list": 1, "range": 1}
+        assert counting.calls == {"list": 1, "range": 1}
         images = list(source.images(items))
         assert [image.load() for image in images] == [b"x"] * 20
-        assert watched.calls == {"list": 2, "range": 1, "get": 20}
+        assert counting.calls == {"list": 2, "range": 1, "get": 20}
 
     def test_what_marks_a_folder_is_not_counted(self, storage: Storage) -> None:
         """Consoles write an empty object called `folder/`; obstore lists it as `folder`."""
@@ -111,10 +111,10 @@ class TestPrefix:
         with pytest.raises(BadImage, match="has more than 1073741824 bytes"):
             ImageFiles(Prefix(file_storage)).read("huge.png")
 
-    @pytest.mark.parametrize("end", ["", "/"])
-    def test_is_opened_by_its_uri(self, s3_storage: Storage, end: str) -> None:
+    @pytest.mark.parametrize("ending", ["", "/"])
+    def test_is_opened_by_its_uri(self, s3_storage: Storage, ending: str) -> None:
         s3_storage.put("sub/one.png", b"1")
-        source = open_source(s3_storage.uri + end)
+        source = open_source(s3_storage.uri + ending)
         assert source.uri == s3_storage.uri
         [item] = source.items()
         assert [image.load() for image in open_source(source.uri).images([item])] == [b"1"]
@@ -168,21 +168,21 @@ class TestParquet:
         assert source.read("2024/x/a ü.parquet#1") == b"image 4"
 
     def test_is_read_by_range(self, storage: Storage) -> None:
-        watched = Watched(storage.uri)
-        watched.put("a.parquet", table(10, filler=300_000))
-        source = self.source(watched, "a.parquet")
+        counting = CountingStorage(storage.uri)
+        counting.put("a.parquet", table(10, filler=300_000))
+        source = self.source(counting, "a.parquet")
         items = list(source.items())
-        assert (len(items), watched.calls["get"]) == (5, 0)
-        assert watched.bytes < 100_000, "of three million: the footer"
-        watched.bytes = 0
+        assert (len(items), counting.calls["get"]) == (5, 0)
+        assert counting.bytes < 100_000, "of three million: the footer"
+        counting.bytes = 0
         assert next(source.images(items, skip=8)).load().startswith(b"image 8")
-        assert watched.bytes < 1_000_000, "of three million: the last row group"
+        assert counting.bytes < 1_000_000, "of three million: the last row group"
 
     def test_one_object_is_not_looked_for_among_the_others(self, storage: Storage) -> None:
-        watched = Watched(storage.uri)
-        watched.put("data[1].parquet", table(1))
-        assert [item.key for item in self.source(watched, "data[1].parquet").items()] == ["data[1].parquet"]
-        assert watched.calls["list"] == 0
+        counting = CountingStorage(storage.uri)
+        counting.put("data[1].parquet", table(1))
+        assert [item.key for item in self.source(counting, "data[1].parquet").items()] == ["data[1].parquet"]
+        assert counting.calls["list"] == 0
 
     def test_that_is_gone_still_gives_as_many_images_as_planned(self, storage: Storage) -> None:
         storage.put("sub/a.parquet", table(2))
@@ -252,8 +252,8 @@ def test_a_pattern_finds_what_it_finds_on_a_disk(tmp_path: Path, pattern: str) -
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = {path for path in glob.glob(pattern, root_dir=tmp_path, recursive=True) if (tmp_path / path).is_file()}
-    assert {name for name in names if matches(name, pattern)} == found != set()
+    on_disk = {path for path in glob.glob(pattern, root_dir=tmp_path, recursive=True) if (tmp_path / path).is_file()}
+    assert {name for name in names if matches(name, pattern)} == on_disk != set()
 
 
 def test_a_reader_is_a_file(storage: Storage) -> None:

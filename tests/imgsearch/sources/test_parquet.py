@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,32 +16,7 @@ from imgsearch.errors import BadImage, NotFound, PermanentError, TemporaryError,
 from imgsearch.sources import Item, SourceImage, open_source
 from imgsearch.sources.folder import LocalFiles
 from imgsearch.sources.parquet import DataFile, ParquetSource
-
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def pixels(number: int) -> bytes:
-    return b"image %d" % number
-
-
-def write(path: Path, rows: int = 5, *, per_group: int = 2, features: Any = None, **columns: Any) -> Path:
-    """A file with `rows` images in row groups of `per_group`, and `columns` beside them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    images = [{"bytes": pixels(n), "path": f"{n}.png"} for n in range(rows)]
-    table = pa.table({"image": pa.array(images, IMAGE), **columns})
-    if features:
-        about = {"huggingface": json.dumps({"info": {"features": features}})}
-        table = table.replace_schema_metadata(about)
-    pq.write_table(table, path, row_group_size=per_group)
-    return path
-
-
-def all_images(source: Any, skip: int = 0) -> list[SourceImage]:
-    return list(source.images(source.items(), skip))
-
-
-def metadata(path: Path, row: int = 0) -> dict[str, Any]:
-    return dict(all_images(open_source(str(path)))[row].metadata)
+from tests.imgsearch.sources.parquet_files import IMAGE, all_images, pixels, write
 
 
 def refusal(image: SourceImage) -> str:
@@ -87,15 +60,15 @@ class Counted:
 class TestListing:
     def test_makes_an_item_of_every_row_group(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.parquet")
-        about = path.stat()
+        status = path.stat()
         items = list(open_source(str(path)).items())
         assert [(item.key, item.unit, item.first, item.images) for item in items] == [
             ("a.parquet", 0, 0, 2),
             ("a.parquet", 1, 2, 2),
             ("a.parquet", 2, 4, 1),
         ]
-        assert {item.etag for item in items} == {f"{about.st_mtime_ns:x}-{about.st_size:x}"}
-        assert all(0 < item.size < about.st_size for item in items)
+        assert {item.etag for item in items} == {f"{status.st_mtime_ns:x}-{status.st_size:x}"}
+        assert all(0 < item.size < status.st_size for item in items)
 
     def test_keys_are_relative_to_the_folder_before_the_first_wildcard(self, tmp_path: Path) -> None:
         for name in ("2023/b.parquet", "2024/x/a.parquet"):
@@ -113,9 +86,9 @@ class TestListing:
     def test_the_recorded_uri_opens_the_same_source(self, tmp_path: Path) -> None:
         columns: dict[str, Any] = {"a+b &c": pa.array([b"x"])}
         path = write(tmp_path / "a.parquet", rows=1, **columns)
-        given = open_source(f"{path}?column=a%2Bb+%26c")
-        assert open_source(given.uri).uri == given.uri
-        assert open_source(given.uri).read("a.parquet#0") == b"x"
+        reopened = open_source(f"{path}?column=a%2Bb+%26c")
+        assert open_source(reopened.uri).uri == reopened.uri
+        assert open_source(reopened.uri).read("a.parquet#0") == b"x"
 
     def test_a_path_with_brackets_is_a_path_where_there_is_such_a_file(self, tmp_path: Path) -> None:
         path = write(tmp_path / "data[1].parquet", rows=1)
@@ -134,7 +107,7 @@ class TestListing:
         assert [item.key for item in open_source(f"{tmp_path}/*.parquet").items()] == ["b.parquet"]
 
     @pytest.mark.parametrize(
-        ("uri", "wrong"),
+        ("uri", "mistake"),
         [
             ("none.parquet", r"/none\.parquet$"),
             ("*.parquet", r"/\*\.parquet"),
@@ -142,9 +115,9 @@ class TestListing:
             ("a.parquet?colour=red", r"'colour'.* column"),
         ],
     )
-    def test_what_matches_nothing_is_a_usage_error(self, tmp_path: Path, uri: str, wrong: str) -> None:
+    def test_what_matches_nothing_is_a_usage_error(self, tmp_path: Path, uri: str, mistake: str) -> None:
         (tmp_path / "folder.parquet").mkdir()
-        with pytest.raises(UsageError, match=wrong):
+        with pytest.raises(UsageError, match=mistake):
             list(open_source(f"{tmp_path}/{uri}").items())
 
     def test_files_without_rows_are_a_usage_error(self, tmp_path: Path) -> None:
@@ -162,100 +135,6 @@ class TestListing:
         (tmp_path / "a.parquet").symlink_to("nowhere")
         with pytest.raises(PermanentError, match=r"a\.parquet: No such file"):
             list(open_source(f"{tmp_path}/*.parquet").items())
-
-
-class TestImageColumn:
-    @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
-    def test_may_hold_plain_bytes(self, tmp_path: Path, kind: pa.DataType) -> None:
-        path = tmp_path / "a.parquet"
-        pq.write_table(pa.table({"jpg": pa.array([b"x", b"y"], kind), "label": [1, 2]}), path)
-        assert [image.load() for image in all_images(open_source(str(path)))] == [b"x", b"y"]
-
-    def test_is_the_struct_where_there_are_bytes_besides(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "a.parquet", rows=1, hash=pa.array([b"\x00"]))
-        [image] = all_images(open_source(str(path)))
-        assert image.load() == pixels(0)
-        assert image.metadata == {}
-
-    def test_is_the_one_that_the_features_call_an_image(self, tmp_path: Path) -> None:
-        audio = pa.array([{"bytes": b"sound", "path": None}], IMAGE)
-        features = {"image": {"_type": "Image"}, "audio": {"_type": "Audio"}}
-        path = write(tmp_path / "a.parquet", rows=1, features=features, audio=audio)
-        assert [image.load() for image in all_images(open_source(str(path)))] == [pixels(0)]
-
-    def test_has_to_be_named_where_there_are_two(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "a.parquet", rows=1, mask=pa.array([{"bytes": b"m", "path": None}], IMAGE))
-        with pytest.raises(UsageError, match=r"image, mask .*\?column="):
-            list(open_source(str(path)).items())
-        assert [image.load() for image in all_images(open_source(f"{path}?column=mask"))] == [b"m"]
-
-    def test_that_is_none_is_a_usage_error_that_names_the_columns(self, tmp_path: Path) -> None:
-        path = tmp_path / "a.parquet"
-        pq.write_table(pa.table({"url": ["https://…"], "label": [1]}), path)
-        with pytest.raises(UsageError, match=r"a\.parquet.* url, label"):
-            list(open_source(str(path)).items())
-        with pytest.raises(UsageError, match=r"'url'.* url, label"):
-            list(open_source(f"{path}?column=url").items())
-
-
-class TestMetadata:
-    def test_is_what_the_other_columns_hold(self, tmp_path: Path) -> None:
-        when = datetime.datetime(2024, 2, 3, 4, 5, 6)
-        dotted: dict[str, Any] = {"a.b": [True]}
-        path = write(
-            tmp_path / "a.parquet",
-            rows=1,
-            **dotted,
-            text=["Katze"],
-            number=pa.array([3], pa.uint8()),
-            score=[0.5],
-            none=pa.array([None], pa.string()),
-            tags=[["a", "b"]],
-            box=[{"x": 1}],
-            time=pa.array([when]),
-            nanoseconds=pa.array([1], pa.timestamp("ns", "UTC")),
-            day=pa.array([when.date()]),
-            word=pa.array(["red"]).dictionary_encode(),
-        )
-        assert metadata(path) == {
-            "text": "Katze",
-            "number": 3,
-            "score": 0.5,
-            "tags": ["a", "b"],
-            "box": '{"x": 1}',
-            "time": "2024-02-03 04:05:06.000000",
-            "nanoseconds": "1970-01-01 00:00:00.000000001Z",
-            "day": "2024-02-03",
-            "word": "red",
-            "a.b": True,
-        }
-
-    def test_writes_the_names_of_class_labels(self, tmp_path: Path) -> None:
-        label = {"names": ["cat", "dog"], "_type": "ClassLabel"}
-        path = write(
-            tmp_path / "a.parquet",
-            rows=2,
-            features={"label": label, "labels": {"feature": label, "_type": "List"}},
-            label=[1, -1],
-            labels=[[0, 1], []],
-        )
-        assert metadata(path) == {"label": "dog", "labels": ["cat", "dog"]}
-        assert metadata(path, 1) == {}
-
-    @pytest.mark.parametrize("about", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": [1]}}'])
-    def test_survives_features_that_are_none(self, tmp_path: Path, about: bytes) -> None:
-        path = tmp_path / "a.parquet"
-        table = pa.table({"image": [b"x"], "label": [1]}).replace_schema_metadata({b"huggingface": about})
-        pq.write_table(table, path)
-        assert metadata(path) == {"label": 1}
-
-    def test_takes_features_from_the_place_where_no_file_has_them(self, tmp_path: Path) -> None:
-        class Declared(LocalFiles):
-            def features(self) -> dict[str, Any]:
-                return {"label": {"names": ["cat"], "_type": "ClassLabel"}}
-
-        source = ParquetSource("fake", Declared(str(write(tmp_path / "a.parquet", rows=1, label=[0]))))
-        assert [image.metadata for image in all_images(source)] == [{"label": "cat"}]
 
 
 class TestReading:
@@ -313,8 +192,8 @@ class TestReading:
         items = list(source.items())
         column = pq.ParquetFile(path).metadata.row_group(1).column(0)
         data = bytearray(path.read_bytes())
-        start = column.dictionary_page_offset or column.data_page_offset
-        data[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+        offset = column.dictionary_page_offset or column.data_page_offset
+        data[offset : offset + column.total_compressed_size] = b"\xff" * column.total_compressed_size
         path.write_bytes(data)
         images = list(source.images(items))
         assert [image.key for image in images] == [f"a.parquet#{n}" for n in range(6)]
@@ -397,11 +276,11 @@ class TestReadByKey:
 
 def test_local_files_say_what_an_update_compares(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet")
-    [before] = LocalFiles(str(path)).files()
+    [file_before] = LocalFiles(str(path)).files()
     write(path, rows=6)
-    [after] = LocalFiles(str(path)).files()
-    assert isinstance(before, DataFile)
-    assert (before.path, before.etag == after.etag) == ("a.parquet", False)
+    [file_after] = LocalFiles(str(path)).files()
+    assert isinstance(file_before, DataFile)
+    assert (file_before.path, file_before.etag == file_after.etag) == ("a.parquet", False)
 
 
 def test_an_item_without_images_left_to_read_opens_no_file() -> None:

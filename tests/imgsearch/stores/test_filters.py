@@ -8,7 +8,7 @@ from imgsearch.stores import filters
 
 
 @pytest.mark.parametrize(
-    "where",
+    "filter_",
     [
         {"label": "cat"},
         {"year": {"$gte": 2020}},
@@ -19,12 +19,12 @@ from imgsearch.stores import filters
         {"$and": [{"label": "cat"}, {"$or": [{"year": 1}, {"year": {"$nin": [2, 3]}}]}]},
     ],
 )
-def test_a_filter_in_chromas_language_passes(where: dict[str, Any]) -> None:
-    assert filters.check(where) == where
+def test_a_filter_in_chromas_language_passes(filter_: dict[str, Any]) -> None:
+    assert filters.check(filter_) == filter_
 
 
 @pytest.mark.parametrize(
-    ("where", "sentence"),
+    ("filter_", "sentence"),
     [
         ({}, "give one field or operator"),
         ({"a": 1, "b": 2}, r"join several with \$and or \$or"),
@@ -55,14 +55,14 @@ def test_a_filter_in_chromas_language_passes(where: dict[str, Any]) -> None:
         ({"a": {"$in": list(range(2000))}}, "at most 1,000 values"),
     ],
 )
-def test_a_mistake_gets_a_sentence_of_its_own(where: dict[str, Any], sentence: str) -> None:
+def test_a_mistake_gets_a_sentence_of_its_own(filter_: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        filters.check(where)
+        filters.check(filter_)
 
 
 def test_a_filter_may_not_be_nested_without_end() -> None:
-    where: dict[str, Any] = {"a": 1}
+    filter_: dict[str, Any] = {"a": 1}
     for _ in range(9):
-        where = {"$and": [where, {"b": 2}]}
+        filter_ = {"$and": [filter_, {"b": 2}]}
     with pytest.raises(ValueError, match="at most 8 deep"):
-        filters.check(where)
+        filters.check(filter_)

@@ -12,13 +12,13 @@ from imgsearch.stores.records import filterable
 
 @pytest.mark.parametrize("name", ["_key", "$price", "#id", "_", "$_#", "chroma:x", "ü"])
 def test_every_name_can_be_used_in_a_filter(name: str) -> None:
-    (kept,) = filterable({name: 1})
-    assert not kept.startswith("_")
-    filters.check({kept: 1})
+    (field,) = filterable({name: 1})
+    assert not field.startswith("_")
+    filters.check({field: 1})
 
 
 @pytest.mark.parametrize(
-    ("metadata", "kept"),
+    ("metadata", "expected"),
     [
         ({"a": None, "b": []}, {}),
         ({"n": float("nan")}, {}),
@@ -33,5 +33,5 @@ def test_every_name_can_be_used_in_a_filter(name: str) -> None:
         ({"yes": True, "n": 3, "x": 0.5, "s": "ü"}, {"yes": True, "n": 3, "x": 0.5, "s": "ü"}),
     ],
 )
-def test_metadata_becomes_what_a_store_can_filter(metadata: dict[str, Any], kept: dict[str, Any]) -> None:
-    assert filterable(metadata) == kept
+def test_metadata_becomes_what_a_store_can_filter(metadata: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert filterable(metadata) == expected

@@ -53,24 +53,27 @@ def remaining(settings: Settings) -> tuple[list[str], list[str]]:
     return sorted(collections), sorted(Storage(settings.storage.uri).folders("runs"))
 
 
-def forget(settings: Settings, run: str) -> tuple[int, dict[str, Any]]:
+def delete_run(settings: Settings, run: str) -> tuple[int, dict[str, Any]]:
     """Runs the program as the controller does, with nothing but the run's id."""
-    of_run = replace(settings, run=RunSettings(id=run))
-    done = subprocess.run(
-        [sys.executable, "-m", "searcher", "forget"], env=program_env(of_run.to_env()), capture_output=True, text=True
+    run_settings = replace(settings, run=RunSettings(id=run))
+    completed = subprocess.run(
+        [sys.executable, "-m", "searcher", "forget"],
+        env=program_env(run_settings.to_env()),
+        capture_output=True,
+        text=True,
     )
-    return done.returncode, json.loads(done.stdout.splitlines()[-1])
+    return completed.returncode, json.loads(completed.stdout.splitlines()[-1])
 
 
 def test_the_collection_and_the_folder_of_a_run_are_deleted(settings: Settings) -> None:
     ingested(settings, "r1", index="holiday-photos")
     ingested(settings, "r2", index="holiday-photos")
-    assert forget(settings, "r1") == (0, {"run": "r1", "objects": 1})
+    assert delete_run(settings, "r1") == (0, {"run": "r1", "objects": 1})
     assert remaining(settings) == (["holiday-photos-r2"], ["r2"])
 
 
 def test_a_run_that_does_not_exist_is_a_usage_error(settings: Settings) -> None:
-    code, result = forget(settings, "r9")
+    code, result = delete_run(settings, "r9")
     assert code == 2
     assert "'r9' does not exist" in result["error"]
 
@@ -80,9 +83,9 @@ def test_a_run_that_an_index_needs_is_kept(settings: Settings) -> None:
         last = ingested(settings, run, base=base)
     second = replace(last, run="r2", collection="photos-r2")
     publish(settings, replace(last, previous=second))
-    before = remaining(settings)
+    files = remaining(settings)
     for run in ("r1", "r2", "r3"):
-        code, result = forget(settings, run)
+        code, result = delete_run(settings, run)
         assert code == 2
         assert re.search(f"run {run} .*index photos", result["error"])
-    assert remaining(settings) == before
+    assert remaining(settings) == files

@@ -68,17 +68,17 @@ def test_of_one_that_does_not_the_examples_go_first() -> None:
 
 def test_and_then_the_longest_reasons_until_it_fits() -> None:
     result = reports.compact(report(bad_reasons=dict.fromkeys(LONG, 3)))
-    kept = list(result["bad_reasons"])
-    assert kept == LONG[: len(kept)]
-    assert result["left_out"] == {"bad_examples": 1, "bad_reasons": 20 - len(kept), "skipped": 0}
+    reasons = list(result["bad_reasons"])
+    assert reasons == LONG[: len(reasons)]
+    assert result["left_out"] == {"bad_examples": 1, "bad_reasons": 20 - len(reasons), "skipped": 0}
     assert stage.size(result) <= stage.RESULT_LIMIT
-    one_more = {**result, "bad_reasons": {**result["bad_reasons"], LONG[len(kept)]: 3}}
-    assert stage.size(one_more) > stage.RESULT_LIMIT, "there was room for one more"
+    with_one_more = {**result, "bad_reasons": {**result["bad_reasons"], LONG[len(reasons)]: 3}}
+    assert stage.size(with_one_more) > stage.RESULT_LIMIT, "there was room for one more"
 
 
 def test_and_then_what_was_passed_over() -> None:
-    skipped = {f".{'x' * 50}{number} files": 1 for number in range(100)}
-    result = reports.compact(report(bad_reasons=dict.fromkeys(LONG, 3), skipped=skipped))
+    skipped_files = {f".{'x' * 50}{number} files": 1 for number in range(100)}
+    result = reports.compact(report(bad_reasons=dict.fromkeys(LONG, 3), skipped=skipped_files))
     assert stage.size(result) <= stage.RESULT_LIMIT
     assert result["bad_reasons"] == {}
     assert len(result["skipped"]) + result["left_out"]["skipped"] == 100
@@ -139,14 +139,14 @@ class TestAsProcesses:
         )
 
     def test_bad_writes_the_list_to_stdout_and_its_result_in_the_last_line(self, storage: Storage) -> None:
-        listed = 'key,stage,reason\r\n"a\nb.jpg",read,it is empty\r\n"ü, 1.jpg",decode,truncated\r\n'.encode()
-        storage.put(RunFolder("r1").bad_list, listed)
-        done = self.call("bad", storage)
-        assert done.returncode == 0, done.stderr
-        head, _, last = done.stdout.removesuffix(b"\n").rpartition(b"\n")
-        assert head + b"\n" == listed
-        assert json.loads(last) == {"run": "r1", "bytes": len(listed)}
-        rows = list(csv.DictReader(io.StringIO(head.decode(), newline="")))
+        bad_list = 'key,stage,reason\r\n"a\nb.jpg",read,it is empty\r\n"ü, 1.jpg",decode,truncated\r\n'.encode()
+        storage.put(RunFolder("r1").bad_list, bad_list)
+        completed = self.call("bad", storage)
+        assert completed.returncode == 0, completed.stderr
+        text, _, last = completed.stdout.removesuffix(b"\n").rpartition(b"\n")
+        assert text + b"\n" == bad_list
+        assert json.loads(last) == {"run": "r1", "bytes": len(bad_list)}
+        rows = list(csv.DictReader(io.StringIO(text.decode(), newline="")))
         assert [row["key"] for row in rows] == ["a\nb.jpg", "ü, 1.jpg"]
 
     def test_a_report_and_the_list_of_runs_are_results(self, storage: Storage) -> None:
@@ -156,6 +156,6 @@ class TestAsProcesses:
 
     @pytest.mark.parametrize(("verb", "sentence"), [("report", "has no report"), ("bad", "has no list of bad images")])
     def test_a_run_that_is_not_done_is_a_usage_error(self, storage: Storage, verb: str, sentence: str) -> None:
-        done = self.call(verb, storage)
-        assert done.returncode == 2
-        assert sentence in json.loads(done.stdout)["error"]
+        completed = self.call(verb, storage)
+        assert completed.returncode == 2
+        assert sentence in json.loads(completed.stdout)["error"]

@@ -13,7 +13,7 @@ from PIL import Image
 from imgsearch.runs.layout import RunFolder, image_id
 from tests.fakes import InMemorySource
 from tests.searcher.library import Library, picture, problem
-from tests.searcher.process import SearcherProcess, answers
+from tests.searcher.process import SearcherProcess, wait_for_text
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SearcherProcess
     folder = tmp_path_factory.mktemp("searcher")
     (folder / "secret.txt").write_text("top secret")
     with SearcherProcess(folder / "storage") as server:
-        answers(server.url, "/readyz", "ready")
+        wait_for_text(server.url, "/readyz", "ready")
         yield server
 
 
@@ -40,12 +40,12 @@ async def test_an_original_is_the_file_in_its_source(gallery: Library) -> None:
 
 async def test_a_thumbnail_is_a_small_webp_of_its_image(gallery: Library) -> None:
     async with gallery.serving() as client:
-        for colour, nearest in [("red", (255, 0, 0)), ("blue", (0, 0, 255))]:
+        for colour, expected in [("red", (255, 0, 0)), ("blue", (0, 0, 255))]:
             response = await client.get(f"/v1/images/{image_id(colour + '.png')}/thumbnail?index=photos")
             assert response.headers["content-type"] == "image/webp"
             pixel = Image.open(io.BytesIO(response.content)).convert("RGB").getpixel((4, 3))
             assert isinstance(pixel, tuple)
-            assert all(abs(a - b) < 40 for a, b in zip(pixel, nearest, strict=True))
+            assert all(abs(a - b) < 40 for a, b in zip(pixel, expected, strict=True))
 
 
 @pytest.mark.parametrize("path", [RED, RED + "/thumbnail"])
@@ -53,13 +53,13 @@ async def test_a_copy_that_the_browser_has_is_not_sent_again(gallery: Library, p
     async with gallery.serving() as client:
         first = await client.get(path)
         assert first.headers["cache-control"] == "private, max-age=300"
-        for known in (f'W/"other", {first.headers["etag"]}', f"W/{first.headers['etag']}", "*"):
-            again = await client.get(path, headers={"If-None-Match": known})
-            assert (again.status_code, again.content) == (304, b"")
-            assert again.headers["etag"] == first.headers["etag"]
-            assert again.headers["cache-control"] == first.headers["cache-control"]
-        part = first.headers["etag"][1:-2]
-        assert (await client.get(path, headers={"If-None-Match": f'"{part}"'})).status_code == 200
+        for etags in (f'W/"other", {first.headers["etag"]}', f"W/{first.headers['etag']}", "*"):
+            second = await client.get(path, headers={"If-None-Match": etags})
+            assert (second.status_code, second.content) == (304, b"")
+            assert second.headers["etag"] == first.headers["etag"]
+            assert second.headers["cache-control"] == first.headers["cache-control"]
+        bare_etag = first.headers["etag"][1:-2]
+        assert (await client.get(path, headers={"If-None-Match": f'"{bare_etag}"'})).status_code == 200
         problem(await client.get(path.replace(image_id("red.png"), "nobody"), headers={"If-None-Match": "*"}), 404)
 
 
@@ -67,19 +67,19 @@ async def test_another_original_has_another_etag_though_the_run_is_the_same(gall
     async with gallery.serving() as client:
         first = await client.get(RED)
         gallery.sources["/data/photos"].replace("red.png", picture("green"))
-        changed = await client.get(RED, headers={"If-None-Match": first.headers["etag"]})
-        assert (changed.status_code, changed.content) == (200, picture("green"))
-        resumed = {"Range": "bytes=10-", "If-Range": first.headers["etag"]}
-        assert (await client.get(RED, headers=resumed)).content == picture("green")
+        second = await client.get(RED, headers={"If-None-Match": first.headers["etag"]})
+        assert (second.status_code, second.content) == (200, picture("green"))
+        range_headers = {"Range": "bytes=10-", "If-Range": first.headers["etag"]}
+        assert (await client.get(RED, headers=range_headers)).content == picture("green")
 
 
 async def test_a_thumbnail_of_the_next_run_has_another_etag(gallery: Library) -> None:
     path = RED + "/thumbnail"
     async with gallery.serving() as client:
-        known = {"If-None-Match": (await client.get(path)).headers["etag"]}
+        headers = {"If-None-Match": (await client.get(path)).headers["etag"]}
     gallery.publish(run="r2")
     async with gallery.serving() as client:
-        assert (await client.get(path, headers=known)).status_code == 200
+        assert (await client.get(path, headers=headers)).status_code == 200
 
 
 async def test_the_pictures_of_a_result_may_be_kept_for_ever(gallery: Library) -> None:
@@ -96,10 +96,10 @@ async def test_the_pictures_of_a_result_stay_those_of_its_run(gallery: Library, 
     first = gallery.store.pointers()["photos"]
     second = gallery.publish({"red.png": "blue"}, run="r2", previous=first, source="/data/newer")
     async with gallery.serving() as client:
-        old, new = [await client.get(f"{RED}{kind}?index=photos&run={run}") for run in ("r1", "r2")]
-        assert (old.status_code, new.status_code) == (200, 200)
-        assert old.content != new.content
-        assert new.content == (await client.get(RED + kind)).content
+        old_run, new_run = [await client.get(f"{RED}{kind}?index=photos&run={run}") for run in ("r1", "r2")]
+        assert (old_run.status_code, new_run.status_code) == (200, 200)
+        assert old_run.content != new_run.content
+        assert new_run.content == (await client.get(RED + kind)).content
         gallery.publish(run="r3", previous=second)
         assert '"r1"' in problem(await client.get(f"{RED}{kind}?index=photos&run=r1"), 410)
 
@@ -107,17 +107,17 @@ async def test_the_pictures_of_a_result_stay_those_of_its_run(gallery: Library, 
 @pytest.mark.parametrize("path", [RED, RED + "/thumbnail", "/image/red.png"])
 def test_a_part_comes_over_http(server: SearcherProcess, path: str) -> None:
     with httpx.Client(base_url=server.url) as client:
-        whole = client.get(path)
-        size = len(whole.content)
-        assert whole.headers["accept-ranges"] == "bytes"
-        part = client.get(path, headers={"Range": "bytes=4-", "If-Range": whole.headers["etag"]})
-        assert (part.status_code, part.content) == (206, whole.content[4:])
-        assert part.headers["content-range"] == f"bytes 4-{size - 1}/{size}"
-        assert client.get(path, headers={"Range": "bytes=-7"}).content == whole.content[-7:]
-        assert client.get(path, headers={"Range": "bytes=0-1,4-5"}).content == whole.content
-        beyond = client.get(path, headers={"Range": f"bytes={size}-"})
-        assert f"{size:,} bytes" in problem(beyond, 416)
-        assert beyond.headers["content-range"] == f"bytes */{size}"
+        response = client.get(path)
+        size = len(response.content)
+        assert response.headers["accept-ranges"] == "bytes"
+        partial = client.get(path, headers={"Range": "bytes=4-", "If-Range": response.headers["etag"]})
+        assert (partial.status_code, partial.content) == (206, response.content[4:])
+        assert partial.headers["content-range"] == f"bytes 4-{size - 1}/{size}"
+        assert client.get(path, headers={"Range": "bytes=-7"}).content == response.content[-7:]
+        assert client.get(path, headers={"Range": "bytes=0-1,4-5"}).content == response.content
+        unsatisfied = client.get(path, headers={"Range": f"bytes={size}-"})
+        assert f"{size:,} bytes" in problem(unsatisfied, 416)
+        assert unsatisfied.headers["content-range"] == f"bytes */{size}"
 
 
 UPWARDS = [
@@ -164,12 +164,12 @@ def test_no_path_leads_to_another_file(server: SearcherProcess, route: str, name
     try:
         connection.request("GET", route.format(name))
         response = connection.getresponse()
-        said = response.read()
+        body = response.read()
     finally:
         connection.close()
-    assert response.status in (404, 410), said
-    assert b"top secret" not in said
-    assert b"root:" not in said
+    assert response.status in (404, 410), body
+    assert b"top secret" not in body
+    assert b"root:" not in body
 
 
 @pytest.mark.parametrize("id", ["nobody", "..%2F..%2Fetc%2Fpasswd", "%00", "caf%C3%A9", "a" * 5000])
@@ -211,7 +211,7 @@ async def test_an_image_of_a_cameras_kind_of_jpeg_is_called_a_jpeg(gallery: Libr
 
 async def test_a_file_whose_end_is_missing_is_sent_as_it_is(gallery: Library) -> None:
     """Browsers show what there is of it."""
-    half = picture("red")[:60]
-    gallery.sources["/data/photos"] = InMemorySource("/data/photos", {"red.png": half})
+    truncated = picture("red")[:60]
+    gallery.sources["/data/photos"] = InMemorySource("/data/photos", {"red.png": truncated})
     async with gallery.serving() as client:
-        assert (await client.get(RED)).content == half
+        assert (await client.get(RED)).content == truncated

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from imgsearch.runs.layout import RunFolder
-from tests.searcher.library import Library, problem, until
-from tests.searcher.test_app import validate
+from tests.searcher.library import Library, problem, wait_until
+from tests.searcher.schemas import validate
 
 pytestmark = pytest.mark.anyio
 
@@ -70,31 +70,31 @@ def explain(library: Library, run: str = "r1") -> None:
 
 
 @pytest.fixture
-def explained(gallery: Library) -> Library:
+def gallery_with_facets(gallery: Library) -> Library:
     explain(gallery)
     return gallery
 
 
-async def test_facets_say_what_every_field_holds(explained: Library) -> None:
-    async with explained.serving() as client:
+async def test_facets_say_what_every_field_holds(gallery_with_facets: Library) -> None:
+    async with gallery_with_facets.serving() as client:
         response = await client.get("/v1/facets")
         assert response.json() == FACETS
         validate(response.json(), "FacetsResponse", (await client.get("/openapi.json")).json())
         assert response.json()["fields"][2]["values"][0]["value"] is True
-        one = (await client.get("/v1/facets?index=photos&field=year")).json()
-        assert one == {**FACETS, "fields": [FACETS["fields"][1]]}  # type: ignore[index]
+        single = (await client.get("/v1/facets?index=photos&field=year")).json()
+        assert single == {**FACETS, "fields": [FACETS["fields"][1]]}  # type: ignore[index]
         assert "'shape'" in problem(await client.get("/v1/facets?field=shape"), 404)
         missing = problem(await client.get("/v1/facets?index=sketches"), 404)
         assert '"sketches"' in missing
         assert "photos" in missing
 
 
-async def test_a_map_names_the_sprite_that_its_points_are_tiles_of(explained: Library) -> None:
-    async with explained.serving() as client:
-        found = (await client.get("/v1/map")).json()
-        validate(found, "MapResponse", (await client.get("/openapi.json")).json())
-        assert found == {**MAP, "sprite": "/v1/map/sprite?index=photos&run=r1"}
-        sprite = await client.get(found["sprite"])
+async def test_a_map_names_the_sprite_that_its_points_are_tiles_of(gallery_with_facets: Library) -> None:
+    async with gallery_with_facets.serving() as client:
+        document = (await client.get("/v1/map")).json()
+        validate(document, "MapResponse", (await client.get("/openapi.json")).json())
+        assert document == {**MAP, "sprite": "/v1/map/sprite?index=photos&run=r1"}
+        sprite = await client.get(document["sprite"])
     assert sprite.content == b"a WebP of r1"
     assert sprite.headers["content-type"] == "image/webp"
 
@@ -113,29 +113,31 @@ async def test_a_file_that_is_not_of_this_version_is_named(gallery: Library, dat
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_copy_is_current_until_the_next_run_and_one_of_a_run_for_ever(explained: Library, path: str) -> None:
-    async with explained.serving() as client:
+async def test_a_copy_is_current_until_the_next_run_and_one_of_a_run_for_ever(
+    gallery_with_facets: Library, path: str
+) -> None:
+    async with gallery_with_facets.serving() as client:
         first = await client.get(path)
         assert first.headers["cache-control"] == "private, no-cache"
         pinned = await client.get(path, params={"run": "r1"})
         assert "immutable" in pinned.headers["cache-control"]
-        known = {"If-None-Match": first.headers["etag"]}
-        again = await client.get(path, headers=known)
-        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
-        explain(explained, "r2")
-        explained.publish(run="r2", previous=explained.store.pointers()["photos"])
+        headers = {"If-None-Match": first.headers["etag"]}
+        second = await client.get(path, headers=headers)
+        assert (second.status_code, second.content, second.headers["etag"]) == (304, b"", first.headers["etag"])
+        explain(gallery_with_facets, "r2")
+        gallery_with_facets.publish(run="r2", previous=gallery_with_facets.store.pointers()["photos"])
 
         async def ask() -> httpx.Response:
-            return await client.get(path, headers=known)
+            return await client.get(path, headers=headers)
 
-        newer = await until(ask, lambda response: response.status_code == 200)
+        newer = await wait_until(ask, lambda response: response.status_code == 200)
         assert newer.content == first.content.replace(b"r1", b"r2")
         assert (await client.get(path, params={"run": "r1"})).content == first.content
         assert '"r0"' in problem(await client.get(path, params={"run": "r0"}), 410)
 
 
-async def test_a_runs_files_are_read_once(explained: Library) -> None:
-    async with explained.serving() as client:
-        before = [(await client.get(path)).content for path in PATHS]
-        explained.storage.delete(RunFolder("r1").root)
-        assert [(await client.get(path)).content for path in PATHS] == before
+async def test_a_runs_files_are_read_once(gallery_with_facets: Library) -> None:
+    async with gallery_with_facets.serving() as client:
+        contents = [(await client.get(path)).content for path in PATHS]
+        gallery_with_facets.storage.delete(RunFolder("r1").root)
+        assert [(await client.get(path)).content for path in PATHS] == contents

@@ -28,11 +28,11 @@ from tests.fakes import FakeEncoder, InMemoryStore
 ANGLES = {"a": 0, "b": 10, "c": 25, "d": 50, "e": 90}
 LABELS = {"a": "cat", "b": "cat", "c": "dog", "d": "dog", "e": "cat"}
 TEXTS = {"a photo of a cat": 8.0, "a photo of a dog": 16.5, "at 0": 1.0, "at 10": 40.0, "at 25": 24.0}
-GONE = "z"
+REMOVED_KEY = "z"
 """It is nearer to almost everything, but the update has removed it."""
 
 
-def at(angle: float) -> Vectors:
+def direction(angle: float) -> Vectors:
     return np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))], np.float32)
 
 
@@ -42,10 +42,10 @@ class PlaneEncoder(FakeEncoder):
     dim = 2
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        return np.stack([at(TEXTS[text]) for text in texts])
+        return np.stack([direction(TEXTS[text]) for text in texts])
 
 
-class World:
+class EvaluationBench:
     """A run and its update in a storage, and a store with collections of all their images."""
 
     def __init__(self, folder: Path, metadata: Mapping[str, Mapping[str, Any]]) -> None:
@@ -53,25 +53,28 @@ class World:
         self.store = InMemoryStore()
         self.encoder = PlaneEncoder("m")
         self.stopping = threading.Event()
-        self.rows = {key: self._row(key, {**ANGLES, GONE: 9}[key], metadata.get(key, {})) for key in (*ANGLES, GONE)}
-        self._embed("r0", ["a", "b", "c", GONE], base=None)
-        self._embed("r1", ["d", "e"], base="r0")
-        dropped = tables.table(tables.DROPPED, [{"key": GONE}])
+        self.rows = {
+            key: self._row(key, {**ANGLES, REMOVED_KEY: 9}[key], metadata.get(key, {}))
+            for key in (*ANGLES, REMOVED_KEY)
+        }
+        self._write_run("r0", ["a", "b", "c", REMOVED_KEY], base=None)
+        self._write_run("r1", ["d", "e"], base="r0")
+        dropped = tables.table(tables.DROPPED, [{"key": REMOVED_KEY}])
         self.storage.put(RunFolder("r1").dropped, tables.to_bytes(dropped))
 
-    def publish(self, index: str, **moved: float) -> Pointer:
+    def publish(self, index: str, **angles: float) -> Pointer:
         """Fills a collection, in which the images in `moved` lie where they do not belong."""
         self.store.create(index, dim=2)
         records = [
-            record({**row, "embedding": at(moved[key])} if key in moved else row, run="r1", shard=0, part=0)
+            record({**row, "embedding": direction(angles[key])} if key in angles else row, run="r1", shard=0, part=0)
             for key, row in self.rows.items()
-            if key != GONE
+            if key != REMOVED_KEY
         ]
         self.store.add(index, records)
         model = (self.encoder.model, self.encoder.fingerprint)
         return Pointer(index, "r1", index, *model, dim=2, images=5, source="/x", published="2026-01-01")
 
-    def evaluated(self, pointer: Pointer, **settings: Any) -> Evaluated:
+    def evaluate(self, pointer: Pointer, **settings: Any) -> Evaluated:
         return Evaluation(
             EvaluateSettings(**settings),
             storage=self.storage,
@@ -85,7 +88,7 @@ class World:
             "id": image_id(key),
             "key": key,
             "etag": "",
-            "embedding": at(angle),
+            "embedding": direction(angle),
             "width": 4,
             "height": 3,
             "thumb_offset": 0,
@@ -93,7 +96,7 @@ class World:
             "metadata": tables.encode_metadata(metadata),
         }
 
-    def _embed(self, run: str, keys: Sequence[str], *, base: str | None) -> None:
+    def _write_run(self, run: str, keys: Sequence[str], *, base: str | None) -> None:
         folder = RunFolder(run)
         for number, key in enumerate(keys):
             header = Header("m", "f", "", 2, images=1, bad=0)
@@ -104,15 +107,15 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path, {key: {"label": label, "year": 2020} for key, label in LABELS.items()})
+def bench(tmp_path: Path) -> EvaluationBench:
+    return EvaluationBench(tmp_path, {key: {"label": label, "year": 2020} for key, label in LABELS.items()})
 
 
-def means(evaluated: Evaluated, of: str) -> dict[str, float]:
+def mean_figures(evaluated: Evaluated, of: str) -> dict[str, float]:
     return {figure.name: round(float(np.mean([*figure.values.values()])), 4) for figure in _figures(evaluated, of)}
 
 
-def best(evaluated: Evaluated, of: str) -> dict[str, float]:
+def best_figures(evaluated: Evaluated, of: str) -> dict[str, float]:
     return {figure.name: round(figure.at_best, 4) for figure in _figures(evaluated, of)}
 
 
@@ -120,23 +123,23 @@ def _figures(evaluated: Evaluated, of: str) -> list[Figure]:
     return [figure for figure in evaluated.figures if figure.query_kind == of]
 
 
-def test_a_store_that_finds_the_nearest_has_a_recall_of_one(world: World) -> None:
-    evaluated = world.evaluated(world.publish("photos"))
-    assert means(evaluated, "images") == means(evaluated, "texts") == {"recall@1": 1.0}
+def test_a_store_that_finds_the_nearest_has_a_recall_of_one(bench: EvaluationBench) -> None:
+    evaluated = bench.evaluate(bench.publish("photos"))
+    assert mean_figures(evaluated, "images") == mean_figures(evaluated, "texts") == {"recall@1": 1.0}
 
 
-def test_and_one_with_a_wrong_vector_has_less(world: World) -> None:
+def test_and_one_with_a_wrong_vector_has_less(bench: EvaluationBench) -> None:
     # b is the nearest of a and of c, and of both texts.
-    evaluated = world.evaluated(world.publish("photos", b=180))
-    assert means(evaluated, "images") == {"recall@1": 3 / 5}
-    assert means(evaluated, "texts") == {"recall@1": 0.0}
+    evaluated = bench.evaluate(bench.publish("photos", b=180))
+    assert mean_figures(evaluated, "images") == {"recall@1": 3 / 5}
+    assert mean_figures(evaluated, "texts") == {"recall@1": 0.0}
 
 
-def test_the_name_of_a_label_finds_its_images(world: World) -> None:
-    evaluated = world.evaluated(world.publish("photos"))
+def test_the_name_of_a_label_finds_its_images(bench: EvaluationBench) -> None:
+    evaluated = bench.evaluate(bench.publish("photos"))
     assert evaluated.labels == "label"
     # cat: b a c d e, dog: b c a d e
-    assert means(evaluated, "labels") == {
+    assert mean_figures(evaluated, "labels") == {
         "R@1": 0.5,
         "R@5": 1.0,
         "R@10": 1.0,
@@ -144,7 +147,7 @@ def test_the_name_of_a_label_finds_its_images(world: World) -> None:
         "precision@5": 0.5,
         "precision@10": 0.25,
     }
-    assert best(evaluated, "labels")["precision@10"] == 0.25
+    assert best_figures(evaluated, "labels")["precision@10"] == 0.25
     cat, dog = evaluated.by_label
     assert cat["label"] == "cat"
     assert dog == {
@@ -157,86 +160,86 @@ def test_the_name_of_a_label_finds_its_images(world: World) -> None:
     }
 
 
-def test_images_find_those_with_their_label(world: World) -> None:
-    evaluated = world.evaluated(world.publish("photos"))
+def test_images_find_those_with_their_label(bench: EvaluationBench) -> None:
+    evaluated = bench.evaluate(bench.publish("photos"))
     # a: b, b: a, c: b, d: c, e: d
-    assert means(evaluated, "neighbours") == {"precision@1": 0.6, "precision@5": 0.32, "precision@10": 0.16}
-    assert best(evaluated, "neighbours") == {"precision@1": 1.0, "precision@5": 0.32, "precision@10": 0.16}
+    assert mean_figures(evaluated, "neighbours") == {"precision@1": 0.6, "precision@5": 0.32, "precision@10": 0.16}
+    assert best_figures(evaluated, "neighbours") == {"precision@1": 1.0, "precision@5": 0.32, "precision@10": 0.16}
 
 
 def test_an_image_may_have_several_labels_or_none(tmp_path: Path) -> None:
-    world = World(tmp_path, {"a": {"tags": ["cat", "dog"]}, "b": {"tags": ["dog"]}, "e": {"tags": ["cat"]}})
-    evaluated = world.evaluated(world.publish("photos"))
+    bench = EvaluationBench(tmp_path, {"a": {"tags": ["cat", "dog"]}, "b": {"tags": ["dog"]}, "e": {"tags": ["cat"]}})
+    evaluated = bench.evaluate(bench.publish("photos"))
     assert evaluated.labels == "tags"
     # a: b and e are two others; b: a; e: a. c and d are no queries.
-    assert means(evaluated, "neighbours")["precision@5"] == round((2 + 1 + 1) / 5 / 3, 4)
-    assert best(evaluated, "neighbours") == {"precision@1": 1.0, "precision@5": 0.2667, "precision@10": 0.1333}
+    assert mean_figures(evaluated, "neighbours")["precision@5"] == round((2 + 1 + 1) / 5 / 3, 4)
+    assert best_figures(evaluated, "neighbours") == {"precision@1": 1.0, "precision@5": 0.2667, "precision@10": 0.1333}
 
 
 def test_classes_that_are_numbers_are_no_texts(tmp_path: Path) -> None:
-    world = World(tmp_path, {key: {"label": len(label)} for key, label in LABELS.items()})
-    evaluated = world.evaluated(world.publish("photos"))
-    assert means(evaluated, "neighbours")["precision@1"] == 1.0
-    assert means(evaluated, "labels") == means(evaluated, "texts") == {}
+    bench = EvaluationBench(tmp_path, {key: {"label": len(label)} for key, label in LABELS.items()})
+    evaluated = bench.evaluate(bench.publish("photos"))
+    assert mean_figures(evaluated, "neighbours")["precision@1"] == 1.0
+    assert mean_figures(evaluated, "labels") == mean_figures(evaluated, "texts") == {}
 
 
 def test_captions_find_their_image(tmp_path: Path) -> None:
     captions = {"a": {"caption": "at 0"}, "b": {"caption": ["at 10", "unused"]}, "c": {"caption": "at 25"}, "d": {}}
-    world = World(tmp_path, captions)
-    evaluated = world.evaluated(world.publish("photos"))
+    bench = EvaluationBench(tmp_path, captions)
+    evaluated = bench.evaluate(bench.publish("photos"))
     assert evaluated.captions == "caption"
     # "at 10" is at 40°, where d, c, b are in this order
-    assert means(evaluated, "captions") == {"R@1": round(2 / 3, 4), "R@5": 1.0, "R@10": 1.0}
-    assert means(evaluated, "texts") == {"recall@1": 1.0}
+    assert mean_figures(evaluated, "captions") == {"R@1": round(2 / 3, 4), "R@5": 1.0, "R@10": 1.0}
+    assert mean_figures(evaluated, "texts") == {"recall@1": 1.0}
 
 
 def test_fields_may_be_named(tmp_path: Path) -> None:
-    world = World(tmp_path, {"a": {"label": "x", "animal": "cat", "said": "at 0"}, "b": {"animal": "cat"}})
-    evaluated = world.evaluated(world.publish("photos"), labels="animal", captions="said")
+    bench = EvaluationBench(tmp_path, {"a": {"label": "x", "animal": "cat", "said": "at 0"}, "b": {"animal": "cat"}})
+    evaluated = bench.evaluate(bench.publish("photos"), labels="animal", captions="said")
     assert [row["label"] for row in evaluated.by_label] == ["cat"]
-    assert means(evaluated, "captions")["R@1"] == 1.0
+    assert mean_figures(evaluated, "captions")["R@1"] == 1.0
     with pytest.raises(UsageError, match=r"photos .*'no'.*: animal, label, said$"):
-        world.evaluated(world.publish("photos"), labels="no")
+        bench.evaluate(bench.publish("photos"), labels="no")
 
 
 def test_without_labels_and_captions_no_model_is_needed(tmp_path: Path) -> None:
-    world = World(tmp_path, {})
-    world.encoder = PlaneEncoder("m", fingerprint="other")
-    pointer = world.publish("photos")
-    world.encoder = PlaneEncoder("m", fingerprint="another")
-    evaluated = world.evaluated(pointer)
+    bench = EvaluationBench(tmp_path, {})
+    bench.encoder = PlaneEncoder("m", fingerprint="other")
+    pointer = bench.publish("photos")
+    bench.encoder = PlaneEncoder("m", fingerprint="another")
+    evaluated = bench.evaluate(pointer)
     assert {figure.query_kind for figure in evaluated.figures} == {"images"}
 
 
-def test_other_weights_than_the_indexs_are_refused(world: World) -> None:
-    pointer = world.publish("photos")
-    world.encoder = PlaneEncoder("m", fingerprint="other")
+def test_other_weights_than_the_indexs_are_refused(bench: EvaluationBench) -> None:
+    pointer = bench.publish("photos")
+    bench.encoder = PlaneEncoder("m", fingerprint="other")
     with pytest.raises(PermanentError, match=rf"\(other\).* r1 \({pointer.fingerprint[:12]}\)"):
-        world.evaluated(pointer)
+        bench.evaluate(pointer)
 
 
-def test_a_sample_is_the_same_in_every_index(world: World) -> None:
-    first = world.evaluated(world.publish("photos"), queries=2)
-    second = world.evaluated(world.publish("other", b=180), queries=2)
+def test_a_sample_is_the_same_in_every_index(bench: EvaluationBench) -> None:
+    first = bench.evaluate(bench.publish("photos"), queries=2)
+    second = bench.evaluate(bench.publish("other", b=180), queries=2)
     names = [{tuple(figure.values) for figure in evaluated.figures} for evaluated in (first, second)]
     assert names[0] == names[1]
     assert {len(queries) for queries in names[0]} == {2}
 
 
-def test_two_indexes_stand_side_by_side_with_the_difference(world: World) -> None:
-    both = [world.evaluated(world.publish("photos")), world.evaluated(world.publish("other", b=180))]
-    figures = document(both)["figures"]
+def test_two_indexes_stand_side_by_side_with_the_difference(bench: EvaluationBench) -> None:
+    evaluations = [bench.evaluate(bench.publish("photos")), bench.evaluate(bench.publish("other", b=180))]
+    figures = document(evaluations)["figures"]
     recall = next(figure for figure in figures if (figure["of"], figure["figure"]) == ("images", "recall@1"))
     assert [estimate["value"] for estimate in recall["indexes"]] == [1.0, 0.6]
     assert recall["difference"]["value"] == -0.4
     assert recall["difference"]["queries"] == 5
     assert recall["difference"]["low"] < -0.4 < recall["difference"]["high"] <= 0.0
-    alone = document(both[:1])
-    assert alone["figures"][0]["difference"] is None
-    assert [index["index"] for index in alone["indexes"]] == ["photos"]
+    single = document(evaluations[:1])
+    assert single["figures"][0]["difference"] is None
+    assert [index["index"] for index in single["indexes"]] == ["photos"]
 
 
-def test_it_stops_at_sigterm(world: World) -> None:
-    world.stopping.set()
+def test_it_stops_at_sigterm(bench: EvaluationBench) -> None:
+    bench.stopping.set()
     with pytest.raises(Interrupted):
-        world.evaluated(world.publish("photos"))
+        bench.evaluate(bench.publish("photos"))

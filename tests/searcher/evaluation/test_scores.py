@@ -43,19 +43,19 @@ def test_an_interval_is_wilsons() -> None:
 
 
 def test_where_all_is_right_the_interval_still_says_how_few_were_asked() -> None:
-    few, many = scores.estimate([1.0] * 10), scores.estimate([1.0] * 1000)
-    assert few.low == pytest.approx(0.7225, abs=1e-4)
-    assert many.low == pytest.approx(0.9962, abs=1e-4)
-    assert [few.high, many.high] == pytest.approx([1.0, 1.0])
+    few_queries, many_queries = scores.estimate([1.0] * 10), scores.estimate([1.0] * 1000)
+    assert few_queries.low == pytest.approx(0.7225, abs=1e-4)
+    assert many_queries.low == pytest.approx(0.9962, abs=1e-4)
+    assert [few_queries.high, many_queries.high] == pytest.approx([1.0, 1.0])
 
 
 def test_a_difference_is_of_the_queries_that_both_have() -> None:
-    before = {"a": 0.0, "b": 0.5, "c": 1.0, "only before": 1.0}
-    estimate = scores.difference(before, {"a": 0.5, "b": 1.0, "c": 1.0, "only after": 0.0})
+    scores_before = {"a": 0.0, "b": 0.5, "c": 1.0, "only before": 1.0}
+    estimate = scores.difference(scores_before, {"a": 0.5, "b": 1.0, "c": 1.0, "only after": 0.0})
     assert estimate is not None
     assert (estimate.queries, estimate.value) == (3, pytest.approx(1 / 3))
     assert 0.0 <= estimate.low < estimate.value < estimate.high <= 0.5
-    assert scores.difference(before, {"x": 1.0}) is None
+    assert scores.difference(scores_before, {"x": 1.0}) is None
 
 
 def test_a_difference_that_is_the_same_everywhere_is_sure() -> None:
@@ -68,19 +68,19 @@ def test_exact_search_finds_the_best_over_all_blocks_but_not_the_image_itself() 
     angles = np.radians([0, 10, 20, 40, 80])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     ids = ["a", "b", "c", "d", "e"]
-    exact = ExactSearch(vectors[[0, 3]], query_images=["a", None], k=2, results=[["e", "a", "unknown"], []])
+    search = ExactSearch(vectors[[0, 3]], query_images=["a", None], k=2, results=[["e", "a", "unknown"], []])
     for start in (0, 2, 4):
-        exact.add(ids[start : start + 2], 3 * vectors[start : start + 2])  # length does not matter
+        search.add(ids[start : start + 2], 3 * vectors[start : start + 2])  # length does not matter
     expected = np.cos(np.radians([[10, 20], [0, 20]]))
-    np.testing.assert_allclose(exact.best, expected, atol=1e-6)
-    assert exact.score(0, "e") == pytest.approx(np.cos(np.radians(80)), abs=1e-6)
-    assert exact.score(0, "a") == exact.score(0, "unknown") == -np.inf
+    np.testing.assert_allclose(search.best, expected, atol=1e-6)
+    assert search.score(0, "e") == pytest.approx(np.cos(np.radians(80)), abs=1e-6)
+    assert search.score(0, "a") == search.score(0, "unknown") == -np.inf
 
 
 def test_where_there_are_fewer_vectors_than_asked_for_the_rest_is_empty() -> None:
-    exact = ExactSearch(np.eye(2, dtype=np.float32)[:1], query_images=[None], k=3, results=[[]])
-    exact.add(["a"], np.eye(2, dtype=np.float32)[:1])
-    assert exact.best.tolist() == [[1.0, -np.inf, -np.inf]]
+    search = ExactSearch(np.eye(2, dtype=np.float32)[:1], query_images=[None], k=3, results=[[]])
+    search.add(["a"], np.eye(2, dtype=np.float32)[:1])
+    assert search.best.tolist() == [[1.0, -np.inf, -np.inf]]
 
 
 def test_the_difference_of_a_single_query_has_no_width() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imgsearch.runs.layout import image_id
-from tests.searcher.library import Library, found, picture, problem
+from tests.searcher.library import Library, picture, problem, search_colours
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,7 @@ def encoded(data: bytes) -> str:
 async def test_the_answer_to_a_search_says_what_where_and_how_long(gallery: Library) -> None:
     async with gallery.serving() as client:
         document = (await client.post("/v1/search", json={"text": "red", "k": 1})).json()
-    took = document.pop("took_ms")
+    took_ms = document.pop("took_ms")
     assert document.pop("next_cursor")
     id = image_id("red.png")
     assert document == {
@@ -43,7 +43,7 @@ async def test_the_answer_to_a_search_says_what_where_and_how_long(gallery: Libr
         "run": "r1",
         "model": "fake/colours",
     }
-    assert 0 < took["encode"] + took["store"] <= took["total"]
+    assert 0 < took_ms["encode"] + took_ms["store"] <= took_ms["total"]
 
 
 @pytest.mark.parametrize(
@@ -63,27 +63,30 @@ async def test_the_answer_to_a_search_says_what_where_and_how_long(gallery: Libr
 )
 async def test_every_kind_of_query_finds_its_image(gallery: Library, query: dict[str, Any]) -> None:
     async with gallery.serving() as client:
-        assert await found(client, **query, k=1) == ["blue"]
+        assert await search_colours(client, **query, k=1) == ["blue"]
 
 
 async def test_pages_follow_one_another_to_the_end(gallery: Library) -> None:
     async with gallery.serving() as client:
-        everything = await found(client, text="red")
+        all_colours = await search_colours(client, text="red")
         colours: list[str] = []
         offset: int | None = 0
         while offset is not None:
             page = (await client.post("/v1/search", json={"text": "red", "k": 3, "offset": offset})).json()
             colours += [result["metadata"]["colour"] for result in page["results"]]
             offset = page["next_offset"]
-        assert colours == everything
+        assert colours == all_colours
         assert len(colours) == 4
-        assert await found(client, text="red", offset=4) == []
+        assert await search_colours(client, text="red", offset=4) == []
 
 
 async def test_a_filter_and_a_least_score_leave_out_the_rest(gallery: Library) -> None:
     async with gallery.serving() as client:
-        assert await found(client, text="red", filter={"colour": {"$nin": ["red", "green"]}}) == ["yellow", "blue"]
-        assert await found(client, text="red", min_score=0.5) == ["red", "yellow"]
+        assert await search_colours(client, text="red", filter={"colour": {"$nin": ["red", "green"]}}) == [
+            "yellow",
+            "blue",
+        ]
+        assert await search_colours(client, text="red", min_score=0.5) == ["red", "yellow"]
 
 
 async def test_results_carry_what_is_included_and_no_more(gallery: Library) -> None:
@@ -105,8 +108,8 @@ async def test_an_uploaded_image_is_searched_with_the_same_options(gallery: Libr
         assert [result["metadata"]["colour"] for result in response.json()["results"]] == ["yellow"]
         assert "file" in problem(await client.post("/v1/search/image", data=options), 422)
         assert problem(await client.post("/v1/search/image", files={"file": b""}), 422).startswith("file: ")
-        wrong = await client.post("/v1/search/image", files={"file": picture()}, data={"filter": "{"})
-        assert problem(wrong, 422).startswith("filter: ")
+        invalid = await client.post("/v1/search/image", files={"file": picture()}, data={"filter": "{"})
+        assert problem(invalid, 422).startswith("filter: ")
 
 
 @pytest.mark.parametrize(
@@ -142,10 +145,10 @@ async def test_embed_gives_vectors_that_search_takes(gallery: Library) -> None:
     async with gallery.serving() as client:
         document = (await client.post("/v1/embed", json={"text": ["green", "yellow"]})).json()
         assert (document["model"], document["dim"]) == ("fake/colours", 16)
-        assert await found(client, embedding=document["vectors"][1], k=1) == ["yellow"]
+        assert await search_colours(client, embedding=document["vectors"][1], k=1) == ["yellow"]
         images = [encoded(picture(colour)) for colour in ("red", "blue")]
         vectors = (await client.post("/v1/embed", json={"image": images, "index": "photos"})).json()["vectors"]
-        assert await found(client, embedding=vectors[1], k=1) == ["blue"]
+        assert await search_colours(client, embedding=vectors[1], k=1) == ["blue"]
 
 
 async def test_the_image_that_the_document_gives_for_an_example_is_one(gallery: Library) -> None:
@@ -187,8 +190,8 @@ async def test_what_is_nearly_the_same_is_folded_and_named(gallery: Library) -> 
             assert {result["id"], *result["duplicates"]} == {image_id(key) for key in expected}
             assert "embedding" not in result
         assert second["next_offset"] is second["next_cursor"] is None
-        (plain,) = (await client.post("/v1/search", json={"text": "red", "k": 1})).json()["results"]
-        assert "duplicates" not in plain
+        (unfolded,) = (await client.post("/v1/search", json={"text": "red", "k": 1})).json()["results"]
+        assert "duplicates" not in unfolded
 
 
 async def test_of_a_batch_each_search_has_its_answer_or_its_problem(gallery: Library) -> None:
@@ -206,14 +209,14 @@ async def test_of_a_batch_each_search_has_its_answer_or_its_problem(gallery: Lib
         batch = await client.post("/v1/search/batch", json={"searches": searches})
         assert batch.status_code == 200
         responses = batch.json()["responses"]
-        alone = (await client.post("/v1/search", json=searches[0])).json()
-    for document in (alone, responses[0]):
+        single = (await client.post("/v1/search", json=searches[0])).json()
+    for document in (single, responses[0]):
         del document["took_ms"]
-    assert responses[0] == alone
+    assert responses[0] == single
     assert responses[7]["results"][0]["id"] == image_id("red.png")
     assert "metadata" not in responses[7]["results"][0]
     problems = [response["problem"] for response in responses[1:7]]
-    assert [one["status"] for one in problems] == [422, 404, 422, 422, 422, 404]
+    assert [item["status"] for item in problems] == [422, 404, 422, 422, 422, 404]
     assert problems[0]["errors"][0]["field"] == "k"
     assert "'nobody'" in problems[1]["detail"]
     assert problems[2]["errors"][0]["field"] == "txt"
@@ -227,9 +230,9 @@ async def test_a_defect_of_ours_in_one_search_of_a_batch_leaves_the_others(
         gallery.encoder.failure = ZeroDivisionError("secret")
         searches = [{"image": encoded(picture())}, {"embedding": red, "k": 1}]
         response = await client.post("/v1/search/batch", json={"searches": searches})
-    failed, found = response.json()["responses"]
-    assert failed["problem"]["status"] == 500
-    assert found["results"][0]["id"] == image_id("red.png")
+    failure, result = response.json()["responses"]
+    assert failure["problem"]["status"] == 500
+    assert result["results"][0]["id"] == image_id("red.png")
     assert "secret" not in response.text
     assert "secret" in caplog.text
 

@@ -10,7 +10,7 @@ import pytest
 
 from imgsearch.errors import UsageError
 from searcher.http.api_keys import INVALID
-from tests.searcher.library import Library, found, hashed, picture, problem
+from tests.searcher.library import Library, hashed, picture, problem, search_colours
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +42,7 @@ PATHS = [
 
 async def test_without_a_key_set_nobody_needs_one(gallery: Library) -> None:
     async with gallery.serving() as client:
-        assert await found(client, text="red", k=1) == ["red"]
+        assert await search_colours(client, text="red", k=1) == ["red"]
         assert (await client.get("/docs")).status_code == 200
         problem(await client.post("/v1/login", json={"key": "any"}), 404)
 
@@ -50,9 +50,9 @@ async def test_without_a_key_set_nobody_needs_one(gallery: Library) -> None:
 @pytest.mark.parametrize("path", PATHS)
 async def test_whatever_shows_something_needs_the_key(gallery: Library, path: str) -> None:
     async with gallery.serving(api_keys=KEYS) as client:
-        refused = await client.get(path)
-        assert "Authorization: Bearer" in problem(refused, 401)
-        assert refused.headers["WWW-Authenticate"] == "Bearer"
+        response = await client.get(path)
+        assert "Authorization: Bearer" in problem(response, 401)
+        assert response.headers["WWW-Authenticate"] == "Bearer"
         assert (await client.get(path, headers=BEARER)).status_code != 401
 
 
@@ -138,10 +138,10 @@ async def test_a_key_need_not_be_ascii(gallery: Library) -> None:
     async with gallery.serving(api_keys=hashed("schlüssel-鍵")) as client:
         for authorization in (b"Bearer schlssel", "Bearer schlüssel-鍵 ".encode()[:-3]):
             problem(await client.get("/v1/indexes", headers={b"Authorization": authorization}), 401)
-        known = {b"Authorization": "Bearer schlüssel-鍵".encode()}
-        assert (await client.get("/v1/indexes", headers=known)).status_code == 200
-        known = {b"Authorization": basic(":schlüssel-鍵")}
-        assert (await client.get("/v1/indexes", headers=known)).status_code == 200
+        headers = {b"Authorization": "Bearer schlüssel-鍵".encode()}
+        assert (await client.get("/v1/indexes", headers=headers)).status_code == 200
+        headers = {b"Authorization": basic(":schlüssel-鍵")}
+        assert (await client.get("/v1/indexes", headers=headers)).status_code == 200
         assert (await client.post("/v1/login", json={"key": "schlüssel-鍵"})).status_code == 204
 
 
@@ -167,11 +167,11 @@ async def test_a_key_in_the_address_of_the_searcher_is_brought_as_a_password(gal
     ],
 )
 def test_keys_that_cannot_be_read_are_refused_at_the_start_and_not_repeated(library: Library, text: str) -> None:
-    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_API_KEYS") as refused:
+    with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_API_KEYS") as error:
         library.app(api_keys=text)
-    assert "sha256sum" in str(refused.value)
-    assert "hunter2" not in str(refused.value)
-    assert hashed("hunter2")[5:] not in str(refused.value)
+    assert "sha256sum" in str(error.value)
+    assert "hunter2" not in str(error.value)
+    assert hashed("hunter2")[5:] not in str(error.value)
 
 
 def test_the_hash_of_no_key_at_all_lets_nobody_in(library: Library) -> None:
@@ -179,10 +179,10 @@ def test_the_hash_of_no_key_at_all_lets_nobody_in(library: Library) -> None:
         library.app(api_keys=f"{KEYS},{hashed('')}")
 
 
-@pytest.mark.parametrize("between", [",", "\n", " ,\n\r\n "])
-async def test_several_keys_are_valid_at_a_time(gallery: Library, between: str) -> None:
+@pytest.mark.parametrize("separator", [",", "\n", " ,\n\r\n "])
+async def test_several_keys_are_valid_at_a_time(gallery: Library, separator: str) -> None:
     entries = [hashed("old"), hashed("new"), hashed("other", name="robots").upper().replace("ROBOTS", "robots")]
-    async with gallery.serving(api_keys=between.join(entries)) as client:
+    async with gallery.serving(api_keys=separator.join(entries)) as client:
         for key in ("old", "new", "other"):
             headers = {"Authorization": f"Bearer {key}"}
             assert (await client.get("/v1/indexes", headers=headers)).status_code == 200
@@ -192,15 +192,15 @@ async def test_several_keys_are_valid_at_a_time(gallery: Library, between: str) 
 async def test_a_key_that_is_removed_ends_its_logins_and_no_others(gallery: Library) -> None:
     async with gallery.serving(api_keys=hashed("old", "new")) as client:
         await log_in(client, "old")
-        old = dict(client.cookies)
+        old_cookies = dict(client.cookies)
         await log_in(client, "new")
-        new = dict(client.cookies)
-        assert old != new
+        new_cookies = dict(client.cookies)
+        assert old_cookies != new_cookies
     async with gallery.serving(api_keys=hashed("new")) as client:
-        client.cookies.update(new)
+        client.cookies.update(new_cookies)
         assert (await client.get("/v1/indexes")).status_code == 200
     async with gallery.serving(api_keys=hashed("new")) as client:
-        client.cookies.update(old)
+        client.cookies.update(old_cookies)
         problem(await client.get("/v1/indexes"), 401)
 
 
@@ -240,9 +240,9 @@ async def test_the_page_logs_in_once_and_then_shows_pictures(gallery: Library) -
     async with gallery.serving(api_keys=KEYS) as replica:
         replica.cookies = client.cookies
         assert (await replica.get("/v1/indexes")).status_code == 200
-    async with gallery.serving(api_keys=hashed("a-new-key")) as changed:
-        changed.cookies = client.cookies
-        problem(await changed.get("/v1/indexes"), 401)
+    async with gallery.serving(api_keys=hashed("a-new-key")) as other_client:
+        other_client.cookies = client.cookies
+        problem(await other_client.get("/v1/indexes"), 401)
 
 
 async def test_over_https_the_cookie_stays_there(gallery: Library) -> None:
@@ -268,20 +268,20 @@ async def test_a_cookie_of_ones_own_making_is_refused(gallery: Library, token: s
 
 
 def test_the_description_says_that_there_is_a_key(library: Library) -> None:
-    described = library.app(api_keys=KEYS).openapi()
-    schemes = described["components"]["securitySchemes"]
+    with_key = library.app(api_keys=KEYS).openapi()
+    schemes = with_key["components"]["securitySchemes"]
     assert {name: (scheme["type"], scheme["scheme"]) for name, scheme in schemes.items()} == {
         "bearer": ("http", "bearer"),
         "basic": ("http", "basic"),
     }
-    health = described["paths"].pop("/health")["get"]
+    health = with_key["paths"].pop("/health")["get"]
     assert "security" not in health
     assert "401" not in health["responses"]
-    for path in described["paths"].values():
+    for path in with_key["paths"].values():
         for operation in path.values():
             assert operation["security"] == [{"bearer": []}, {"basic": []}]
             assert operation["responses"]["401"]["headers"]["WWW-Authenticate"]
             assert "RateLimit" in operation["responses"]["429"]["headers"]
-    without = library.app().openapi()
-    assert "securitySchemes" not in without["components"]
-    assert "401" not in without["paths"]["/v1/search"]["post"]["responses"]
+    without_key = library.app().openapi()
+    assert "securitySchemes" not in without_key["components"]
+    assert "401" not in without_key["paths"]["/v1/search"]["post"]["responses"]

@@ -15,26 +15,26 @@ JSON = {"Content-Type": "application/json"}
 
 
 async def test_a_body_over_the_limit_is_refused_before_it_is_read(gallery: Library) -> None:
-    read = 0
+    sent_bytes = 0
 
-    async def endless(start: bytes = b"") -> AsyncIterator[bytes]:
-        nonlocal read
-        yield start
+    async def endless(first: bytes = b"") -> AsyncIterator[bytes]:
+        nonlocal sent_bytes
+        yield first
         while True:
-            read += 1000
+            sent_bytes += 1000
             yield b" " * 1000
 
     async with gallery.serving(max_body_bytes=50_000) as client:
         for path in ("/v1/search", "/v1/embed"):
             problem(await client.post(path, content=endless(), headers=JSON), 413)
-            assert read < 60_000
-            read = 0
+            assert sent_bytes < 60_000
+            sent_bytes = 0
         form = {"Content-Type": "multipart/form-data; boundary=x"}
         file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         problem(await client.post("/v1/search/image", content=endless(file), headers=form), 413)
-        assert read < 60_000
-        told = {**JSON, "Content-Length": "50001"}
-        response = await client.post("/v1/search", content=b"{}", headers=told)
+        assert sent_bytes < 60_000
+        headers = {**JSON, "Content-Length": "50001"}
+        response = await client.post("/v1/search", content=b"{}", headers=headers)
         assert "50,000 bytes" in problem(response, 413)
         assert response.headers["connection"] == "close"
         image = {"file": picture("blue"), "padding": b" " * 50_000}

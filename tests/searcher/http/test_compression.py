@@ -10,7 +10,7 @@ import pytest
 
 from imgsearch.runs.layout import image_id
 from tests.searcher.library import Library, picture
-from tests.searcher.process import SearcherProcess, answers
+from tests.searcher.process import SearcherProcess, wait_for_text
 
 pytestmark = pytest.mark.anyio
 
@@ -26,16 +26,16 @@ def raw(client: httpx.Client, path: str, **headers: str) -> tuple[httpx.Response
 def test_what_is_large_and_no_picture_is_compressed_and_has_a_weak_etag(tmp_path: Path) -> None:
     with SearcherProcess(tmp_path) as server, httpx.Client(base_url=server.url) as client:
         server.finish()
-        answers(server.url, "/readyz", "ready")
+        wait_for_text(server.url, "/readyz", "ready")
         for _ in range(2):  # the second is as good as the first
             for path in ("/openapi.json", "/", "/page/page.css", "/docs/swagger-ui.css"):
                 response, body = raw(client, path)
                 assert response.headers["content-encoding"] == "gzip", path
                 assert "Accept-Encoding" in response.headers["vary"]
-                plain = client.get(path, headers={"Accept-Encoding": "identity"})
-                assert "content-encoding" not in plain.headers
-                assert "Accept-Encoding" in plain.headers["vary"]
-                assert gzip.decompress(body) == plain.content
+                uncompressed = client.get(path, headers={"Accept-Encoding": "identity"})
+                assert "content-encoding" not in uncompressed.headers
+                assert "Accept-Encoding" in uncompressed.headers["vary"]
+                assert gzip.decompress(body) == uncompressed.content
                 assert response.headers.get("etag", "W/").startswith("W/")
         etag = client.get("/page/page.css").headers["etag"]
         assert client.get("/page/page.css", headers={"If-None-Match": etag}).status_code == 304

@@ -14,7 +14,7 @@ FILE = File(TAG, DATA, "image/png")
 
 
 @pytest.mark.parametrize(
-    ("known", "etag", "matched"),
+    ("if_none_match", "etag", "matched"),
     [
         ("", TAG, False),
         ('"abc"', TAG, True),
@@ -32,8 +32,8 @@ FILE = File(TAG, DATA, "image/png")
         ('"abc', TAG, False),
     ],
 )
-def test_a_copy_is_known_by_its_etag(known: str, etag: str, matched: bool) -> None:
-    assert etag_matches(known, etag) is matched
+def test_a_copy_is_known_by_its_etag(if_none_match: str, etag: str, matched: bool) -> None:
+    assert etag_matches(if_none_match, etag) is matched
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_a_part_is_as_it_was_asked_for(range: str, start: int, end: int) -> None
 
 @pytest.mark.parametrize("range", ["bytes=100-", "bytes=100-200", "bytes=999999999999999999-", "bytes=-0"])
 def test_a_part_that_the_file_does_not_have_is_refused_with_its_size(range: str) -> None:
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(Problem) as error:
         file_response(FILE, Conditions(range=range), cache="no-cache")
-    assert refused.value.status == 416
-    assert refused.value.headers == {"Content-Range": "bytes */100"}
+    assert error.value.status == 416
+    assert error.value.headers == {"Content-Range": "bytes */100"}
 
 
 def test_an_empty_file_has_no_requested_range() -> None:

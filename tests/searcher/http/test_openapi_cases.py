@@ -54,7 +54,7 @@ EXCEPTIONS = [
 class Run:
     """What was sent, and what came of it."""
 
-    kinds: Counter[GenerationMode] = field(default_factory=Counter)
+    modes: Counter[GenerationMode] = field(default_factory=Counter)
     statuses: dict[str, Counter[int]] = field(default_factory=dict)
     """By operation, as `GET /v1/indexes`."""
     complaints: list[str] = field(default_factory=list)
@@ -63,13 +63,13 @@ class Run:
         match event:
             case events.ScenarioFinished():
                 for case, interaction in event.recorder.interactions.items():
-                    sent = event.recorder.cases[case].value
+                    case_value = event.recorder.cases[case].value
                     if interaction.response is not None:
-                        self.kinds[sent.meta.generation.mode] += 1
-                        answered = self.statuses.setdefault(sent.operation.label, Counter())
+                        self.modes[case_value.meta.generation.mode] += 1
+                        answered = self.statuses.setdefault(case_value.operation.label, Counter())
                         answered[interaction.response.status_code] += 1
                 for checks in event.recorder.checks.values():
-                    self.complaints += [_told(check) for check in checks if check.status is not Status.SUCCESS]
+                    self.complaints += [_sentence(check) for check in checks if check.status is not Status.SUCCESS]
             case events.NonFatalError():
                 self.complaints.append(f"{event.label}: {event.value}")
             case events.FatalError():
@@ -78,9 +78,9 @@ class Run:
                 self.complaints += [f"{failure.operation}: {failure}" for failure in event.failures]
 
 
-def _told(check: Any) -> str:
-    found = check.failure_info
-    return f"{check.name}: {found.failure.title}: {found.failure.message}\n{found.code_sample}"
+def _sentence(check: Any) -> str:
+    failure = check.failure_info
+    return f"{check.name}: {failure.failure.title}: {failure.failure.message}\n{failure.code_sample}"
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +96,8 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]
         )
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = ("--model", DEMO_MODEL, "--index", "photos", "--run", "r1")
-    done = controller("run-pipeline", folder, "--local", "--home", home, *options)
-    assert done.returncode == 0, done.stderr
+    completed = controller("run-pipeline", folder, "--local", "--home", home, *options)
+    assert completed.returncode == 0, completed.stderr
     settings = Settings(
         storage=StorageSettings((home / "storage").as_uri()),
         store=StoreSettings(f"chroma+{(home / 'chroma').as_uri()}"),
@@ -122,8 +122,8 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]
 @pytest.fixture(scope="module")
 def document(searcher: httpx.Client) -> dict[str, Any]:
     """The description as it is served."""
-    described: dict[str, Any] = searcher.get("/openapi.json").raise_for_status().json()
-    return described
+    description: dict[str, Any] = searcher.get("/openapi.json").raise_for_status().json()
+    return description
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +174,8 @@ def test_every_answer_is_one_that_the_document_tells_of(run: Run) -> None:
 
 
 def test_thousands_of_requests_were_sent_good_and_bad_ones(run: Run) -> None:
-    assert sum(run.kinds.values()) >= CASES
-    assert min(run.kinds[mode] for mode in GenerationMode) >= CASES // 4
+    assert sum(run.modes.values()) >= CASES
+    assert min(run.modes[mode] for mode in GenerationMode) >= CASES // 4
 
 
 def test_every_operation_was_asked_for_and_has_given_what_it_is_for(run: Run, document: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgsearch.errors import BadImage, NotFound, PermanentError, TemporaryError, UsageError
 from searcher.http import problems
-from tests.searcher.library import Library, found, picture, problem
+from tests.searcher.library import Library, picture, problem, search_colours
 
 pytestmark = pytest.mark.anyio
 
@@ -115,7 +115,7 @@ async def test_a_wrong_search_is_refused_by_the_name_of_the_field(
 async def test_a_hostile_body_is_refused(gallery: Library, body: bytes, status: int) -> None:
     async with gallery.serving() as client:
         problem(await client.post("/v1/search", content=body, headers=JSON), status)
-        assert await found(client, text="red", k=1) == ["red"]
+        assert await search_colours(client, text="red", k=1) == ["red"]
 
 
 async def test_a_body_that_is_not_called_json_is_refused(gallery: Library) -> None:

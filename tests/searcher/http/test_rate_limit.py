@@ -10,7 +10,7 @@ import pytest
 
 from imgsearch.errors import UsageError
 from tests.searcher.library import Library, hashed, problem
-from tests.searcher.process import SearcherProcess, answers
+from tests.searcher.process import SearcherProcess, wait_for_text
 
 pytestmark = pytest.mark.anyio
 
@@ -27,10 +27,10 @@ async def test_more_than_the_rate_is_refused_and_told_when_to_come_again(gallery
         assert first.headers["ratelimit-policy"] == '"search";q=2;w=31104000'
         assert re.fullmatch(r'"search";r=1;t=\d+', first.headers["ratelimit"])
         assert (await client.post("/v1/search", json=RED)).status_code == 200
-        refused = await client.post("/v1/search", json=RED)
-        assert "2 per 1 year" in problem(refused, 429)
-        assert re.fullmatch(r'"search";r=0;t=\d+', refused.headers["ratelimit"])
-        assert int(refused.headers["retry-after"]) >= 1
+        response = await client.post("/v1/search", json=RED)
+        assert "2 per 1 year" in problem(response, 429)
+        assert re.fullmatch(r'"search";r=0;t=\d+', response.headers["ratelimit"])
+        assert int(response.headers["retry-after"]) >= 1
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ async def test_without_a_rate_there_is_no_limit(gallery: Library) -> None:
 def test_without_keys_each_address_has_a_rate_of_its_own(tmp_path: Path) -> None:
     with SearcherProcess(tmp_path, rate_limit="1/year") as server:
         server.finish()
-        answers(server.url, "/readyz", "ready")
+        wait_for_text(server.url, "/readyz", "ready")
         # uvicorn believes a proxy on this machine.
         for address, status in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429), ("192.0.2.3", 200)]:
             headers = {"X-Forwarded-For": address}

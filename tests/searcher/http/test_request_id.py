@@ -23,35 +23,35 @@ async def test_a_requests_own_id_is_told_and_else_one_is_made(gallery: Library) 
     async with gallery.serving() as client:
         for id in ["a", "x" * 128, "!~{}/=+"]:
             assert (await client.get("/healthz", headers={"X-Request-ID": id})).headers["x-request-id"] == id
-        made = [(await client.get("/healthz")).headers["x-request-id"] for _ in range(2)]
-        assert all(re.fullmatch(r"[0-9a-f]{32}", id) for id in made)
-        assert made[0] != made[1]
+        ids = [(await client.get("/healthz")).headers["x-request-id"] for _ in range(2)]
+        assert all(re.fullmatch(r"[0-9a-f]{32}", id) for id in ids)
+        assert ids[0] != ids[1]
 
 
 @pytest.mark.parametrize("id", [b"", b"x" * 129, b"two words", b"a\tb", "schön".encode(), b"\xff"])
 async def test_an_id_that_cannot_be_shown_is_replaced(gallery: Library, id: bytes) -> None:
     async with gallery.serving() as client:
-        new = (await client.get("/healthz", headers={b"X-Request-ID": id})).headers["x-request-id"]
-        assert re.fullmatch(r"[0-9a-f]{32}", new)
+        new_id = (await client.get("/healthz", headers={b"X-Request-ID": id})).headers["x-request-id"]
+        assert re.fullmatch(r"[0-9a-f]{32}", new_id)
 
 
 async def test_a_problem_tells_the_id_whoever_finds_it(gallery: Library) -> None:
     id = {"X-Request-ID": "lost-7"}
     async with gallery.serving(api_keys=hashed("key"), rate_limit="4/year", max_body_bytes=200) as client:
-        known = {**id, "Authorization": "Bearer key"}
+        headers = {**id, "Authorization": "Bearer key"}
         gallery.encoder.failure = RuntimeError("a surprise")
         for status, response in {
             401: await client.post("/v1/search", json=RED, headers=id),
-            404: await client.get("/nowhere", headers=known),
-            422: await client.post("/v1/search", json={}, headers=known),
-            413: await client.post("/v1/search", content=b" " * 201, headers=known),
-            500: await client.post("/v1/search", json={"text": "blue"}, headers=known),
+            404: await client.get("/nowhere", headers=headers),
+            422: await client.post("/v1/search", json={}, headers=headers),
+            413: await client.post("/v1/search", content=b" " * 201, headers=headers),
+            500: await client.post("/v1/search", json={"text": "blue"}, headers=headers),
         }.items():
             problem(response, status)
             assert response.json()["request_id"] == response.headers["x-request-id"] == "lost-7"
-        failing = await client.post("/v1/search/batch", json={"searches": [{}]}, headers=known)
-        assert failing.json()["responses"][0]["problem"]["request_id"] == "lost-7"
-        limited = await client.post("/v1/search", json=RED, headers=known)
+        batch = await client.post("/v1/search/batch", json={"searches": [{}]}, headers=headers)
+        assert batch.json()["responses"][0]["problem"]["request_id"] == "lost-7"
+        limited = await client.post("/v1/search", json=RED, headers=headers)
         problem(limited, 429)
         assert limited.json()["request_id"] == "lost-7"
 
@@ -80,8 +80,8 @@ async def test_an_answer_tells_where_its_time_went(gallery: Library) -> None:
         search = await client.post("/v1/search", json=RED)
         upload = await client.post("/v1/search/image", files={"file": picture("red")})
         assert names(search) == names(upload) == ["encode", "store", "total"]
-        took = search.json()["took_ms"]
-        assert f"encode;dur={took['encode']:g}, store;dur={took['store']:g}, " in search.headers["server-timing"]
+        took_ms = search.json()["took_ms"]
+        assert f"encode;dur={took_ms['encode']:g}, store;dur={took_ms['store']:g}, " in search.headers["server-timing"]
         assert names(await client.get(IMAGE)) == ["store", "file", "total"]
         assert names(await client.get(f"{IMAGE}/thumbnail")) == ["store", "file", "total"]
         assert names(await client.get("/nowhere")) == ["total"]

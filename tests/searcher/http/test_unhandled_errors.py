@@ -14,11 +14,11 @@ ORIGIN = "https://photos.example.com"
 
 
 async def test_a_surprise_that_happens_in_no_route_is_a_problem_too(gallery: Library) -> None:
-    def broken(*_: object, **__: object) -> None:
+    def raise_error(*_: object, **__: object) -> None:
         raise RuntimeError("a surprise")
 
     async with gallery.serving(cors_origins=ORIGIN) as client:
-        gallery.store.get = broken  # type: ignore[method-assign, assignment]
+        gallery.store.get = raise_error  # type: ignore[method-assign, assignment]
         response = await client.get(IMAGE, headers={"Origin": ORIGIN})
         problem(response, 500)
         assert response.headers["access-control-allow-origin"] == ORIGIN

@@ -16,17 +16,17 @@ from searcher.ingest.projection import TILE
 def vectors(count: int, *, groups: int = 1, dim: int = 16) -> Vectors:
     """Unit vectors in tight groups; the first belongs to group 0, the second to group 1 and so on."""
     random = np.random.default_rng(0)
-    made = random.normal(size=(groups, dim))[np.arange(count) % groups] + random.normal(size=(count, dim)) * 0.1
-    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32)
+    values = random.normal(size=(groups, dim))[np.arange(count) % groups] + random.normal(size=(count, dim)) * 0.1
+    return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True), np.float32)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 11, 100])
 def test_any_number_of_images_fills_the_plane(count: int) -> None:
-    made = projection.positions(vectors(count))
-    assert made.shape == (count, 2)
-    assert made.min() >= 0
-    assert made.max() <= 1
-    assert np.ptp(made, axis=0).max() == pytest.approx(1 if count > 1 else 0)
+    positions = projection.positions(vectors(count))
+    assert positions.shape == (count, 2)
+    assert positions.min() >= 0
+    assert positions.max() <= 1
+    assert np.ptp(positions, axis=0).max() == pytest.approx(1 if count > 1 else 0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 50])
@@ -36,18 +36,18 @@ def test_images_that_are_all_one_lie_in_the_middle(count: int) -> None:
 
 @pytest.mark.parametrize("distinct", [2, 12])
 def test_many_copies_of_few_images_are_no_trouble(distinct: int) -> None:
-    made = projection.positions(np.tile(vectors(distinct), (20, 1)))
-    assert np.isfinite(made).all()
-    assert np.ptp(made, axis=0).max() == pytest.approx(1)
+    positions = projection.positions(np.tile(vectors(distinct), (20, 1)))
+    assert np.isfinite(positions).all()
+    assert np.ptp(positions, axis=0).max() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("count", [8, 90])
 def test_like_lies_beside_like(count: int) -> None:
-    made = projection.positions(vectors(count, groups=2))
-    first, second = made[0::2], made[1::2]
-    apart = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
+    positions = projection.positions(vectors(count, groups=2))
+    first, second = positions[0::2], positions[1::2]
+    distance = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
     for group in (first, second):
-        assert np.linalg.norm(group - group.mean(axis=0), axis=1).max() < apart
+        assert np.linalg.norm(group - group.mean(axis=0), axis=1).max() < distance
 
 
 def test_the_same_images_give_the_same_map() -> None:
@@ -58,28 +58,28 @@ def test_both_directions_have_one_scale() -> None:
     line = np.zeros((5, 4), np.float32)
     line[:, 0] = np.arange(5)
     line[0, 1] = 0.4
-    made = projection.positions(line)
-    assert np.ptp(made[:, 1]) < 0.2
-    assert made[:, 1].max() + made[:, 1].min() == pytest.approx(1)
+    positions = projection.positions(line)
+    assert np.ptp(positions[:, 1]) < 0.2
+    assert positions[:, 1].max() + positions[:, 1].min() == pytest.approx(1)
 
 
-def plain(colour: str, size: tuple[int, int]) -> bytes:
+def plain_image(colour: str, size: tuple[int, int]) -> bytes:
     sink = io.BytesIO()
     Image.new("RGB", size, colour).save(sink, "WEBP", lossless=True)
     return sink.getvalue()
 
 
 def test_a_tile_is_the_middle_of_a_thumbnail() -> None:
-    wide = Image.new("RGB", (96, 48), "red")
-    wide.paste("blue", (24, 0, 72, 48))
+    image = Image.new("RGB", (96, 48), "red")
+    image.paste("blue", (24, 0, 72, 48))
     sink = io.BytesIO()
-    wide.save(sink, "WEBP", lossless=True)
+    image.save(sink, "WEBP", lossless=True)
     assert projection.tile(sink.getvalue()).getcolors() == [(TILE * TILE, (0, 0, 255))]
 
 
 @pytest.mark.parametrize("size", [(8, 6), (256, 3)])
 def test_a_thumbnail_of_any_size_makes_a_tile(size: tuple[int, int]) -> None:
-    assert projection.tile(plain("red", size)).size == (TILE, TILE)
+    assert projection.tile(plain_image("red", size)).size == (TILE, TILE)
 
 
 def test_tiles_are_in_rows_of_a_square() -> None:
@@ -89,8 +89,8 @@ def test_tiles_are_in_rows_of_a_square() -> None:
         assert image.format == "WEBP"
         assert image.size == (3 * TILE, 2 * TILE)
         for number, colour in enumerate(colours):
-            middle = (number % 3 * TILE + TILE // 2, number // 3 * TILE + TILE // 2)
-            assert image.convert("RGB").getpixel(middle) == pytest.approx(colour, abs=12)
+            centre = (number % 3 * TILE + TILE // 2, number // 3 * TILE + TILE // 2)
+            assert image.convert("RGB").getpixel(centre) == pytest.approx(colour, abs=12)
 
 
 def test_the_largest_map_is_a_webp_that_can_be() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from searcher.search.batcher import BatchQueue
 from searcher.search.threads import Pool
-from tests.searcher.library import TIMEOUT, event
+from tests.searcher.library import TIMEOUT, wait_for_event
 
 pytestmark = pytest.mark.anyio
 
@@ -25,22 +25,22 @@ def pool() -> Iterator[Pool]:
 
 async def test_queues_of_one_pool_take_turns_and_a_batch_is_chosen_when_its_call_begins(pool: Pool) -> None:
     calls: list[list[str]] = []
-    entered, open_gate = threading.Event(), threading.Event()
+    call_started, may_finish = threading.Event(), threading.Event()
 
     def call(inputs: list[str]) -> list[str]:
-        entered.set()
-        assert open_gate.wait(TIMEOUT)
+        call_started.set()
+        assert may_finish.wait(TIMEOUT)
         calls.append(inputs)
         return [item.upper() for item in inputs]
 
     texts, images = BatchQueue(pool, call, max_batch=2), BatchQueue(pool, call, max_batch=2)
     async with asyncio.TaskGroup() as tasks:
         submitted = [tasks.create_task(texts.submit("t0")), tasks.create_task(images.submit("i0"))]
-        await event(entered)
+        await wait_for_event(call_started)
         submitted += [tasks.create_task(texts.submit(f"t{n}")) for n in range(1, 6)]
         submitted += [tasks.create_task(images.submit(f"i{n}")) for n in range(1, 4)]
         await asyncio.sleep(0)
-        open_gate.set()
+        may_finish.set()
     assert calls == [["t0"], ["i0", "i1"], ["t1", "t2"], ["i2", "i3"], ["t3", "t4"], ["t5"]]
     assert [task.result() for task in submitted] == ["T0", "I0", "T1", "T2", "T3", "T4", "T5", "I1", "I2", "I3"]
     assert texts.idle

@@ -12,7 +12,7 @@ import pytest
 from imgsearch.errors import TemporaryError
 from imgsearch.stores import Pointer
 from tests.fakes import FakeEncoder, InMemoryStore
-from tests.searcher.library import Failing, Library, found, problem, until
+from tests.searcher.library import FailingStore, Library, problem, search_colours, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -21,9 +21,9 @@ async def search(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
     return await client.post("/v1/search", json={"text": "red", **fields})
 
 
-async def served(client: httpx.AsyncClient, run: str, **fields: Any) -> None:
+async def wait_for_run(client: httpx.AsyncClient, run: str, **fields: Any) -> None:
     """Until that run answers."""
-    await until(lambda: search(client, **fields), lambda answer: answer.json().get("run") == run)
+    await wait_until(lambda: search(client, **fields), lambda response: response.json().get("run") == run)
 
 
 async def test_without_an_index_it_is_ready_and_says_how_to_make_one(library: Library) -> None:
@@ -33,19 +33,19 @@ async def test_without_an_index_it_is_ready_and_says_how_to_make_one(library: Li
         assert "controller run-pipeline SOURCE (on one machine: --local)" in sentence
         assert "controller run-pipeline" in problem(await client.post("/v1/embed", json={"text": ["a"]}), 404)
         library.publish()
-        await served(client, "r1")
+        await wait_for_run(client, "r1")
 
 
 async def test_of_several_indexes_one_must_be_named(gallery: Library) -> None:
     gallery.publish({"dark.png": "black"}, index="paintings")
     async with gallery.serving() as client:
         assert problem(await search(client), 400).endswith("paintings, photos")
-        assert await found(client, text="red", index="paintings") == ["black"]
+        assert await search_colours(client, text="red", index="paintings") == ["black"]
         sentence = problem(await search(client, index="sketches"), 404)
         assert '"sketches"' in sentence
         assert sentence.endswith("paintings, photos")
-        listed = (await client.get("/v1/indexes")).json()["indexes"]
-        assert [(one["index"], one["images"]) for one in listed] == [("paintings", 1), ("photos", 4)]
+        indexes = (await client.get("/v1/indexes")).json()["indexes"]
+        assert [(index["index"], index["images"]) for index in indexes] == [("paintings", 1), ("photos", 4)]
 
 
 async def test_indexes_with_the_same_weights_share_one_model(gallery: Library) -> None:
@@ -60,33 +60,33 @@ async def test_no_search_fails_or_mixes_runs_while_new_ones_are_published(librar
     def publish(run: str) -> Pointer:
         return library.publish({f"{n}.png": {"colour": "red", "run": run} for n in range(5)}, run=run)
 
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
     publish("r0")
     async with library.serving(refresh_seconds=0.001) as client:
 
         async def keep_searching() -> None:
-            while not done:
-                answers.append(await search(client, k=5))
+            while not stop:
+                responses.append(await search(client, k=5))
 
-        done = False
+        stop = False
         searchers = [asyncio.create_task(keep_searching()) for _ in range(8)]
         for n in range(1, 20):
             publish(f"r{n}")
             library.store.drop(f"photos-r{n - 1}")
-            await served(client, f"r{n}")
-        done = True
+            await wait_for_run(client, f"r{n}")
+        stop = True
         await asyncio.gather(*searchers)
-    assert {answer.status_code for answer in answers} == {200}
-    for document in (answer.json() for answer in answers):
+    assert {response.status_code for response in responses} == {200}
+    for document in (response.json() for response in responses):
         assert [result["metadata"]["run"] for result in document["results"]] == [document["run"]] * 5
-    assert len({answer.json()["run"] for answer in answers}) > 5
+    assert len({response.json()["run"] for response in responses}) > 5
 
 
 async def test_a_search_on_a_deleted_collection_uses_its_successor(gallery: Library) -> None:
     async with gallery.serving(refresh_seconds=3600) as client:
         gallery.publish({"new.png": "white"}, run="r2")
         gallery.store.drop("photos-r1")
-        assert await found(client, text="red") == ["white"]
+        assert await search_colours(client, text="red") == ["white"]
 
 
 async def test_a_collection_that_is_gone_without_a_successor_is_not_found(gallery: Library) -> None:
@@ -97,86 +97,88 @@ async def test_a_collection_that_is_gone_without_a_successor_is_not_found(galler
 
 
 async def test_another_model_is_loaded_before_its_run_is_served(gallery: Library) -> None:
-    other = FakeEncoder("fake/other")
-    gallery.encoders[other.model] = other
+    other_encoder = FakeEncoder("fake/other")
+    gallery.encoders[other_encoder.model] = other_encoder
     async with gallery.serving() as client:
         gallery.loading.clear()
-        gallery.publish({"new.png": "white"}, run="r2", encoder=other)
-        loading = lambda answer: "being loaded" in answer.json()["problems"].get("photos", "")  # noqa: E731
-        await until(lambda: client.get("/readyz"), loading)
+        gallery.publish({"new.png": "white"}, run="r2", encoder=other_encoder)
+        loading = lambda response: "being loaded" in response.json()["problems"].get("photos", "")  # noqa: E731
+        await wait_until(lambda: client.get("/readyz"), loading)
         assert (await search(client)).json()["run"] == "r1"
         gallery.loading.set()
-        await served(client, "r2")
+        await wait_for_run(client, "r2")
         assert (await client.get("/readyz")).json()["problems"] == {}
-    assert gallery.loaded == [gallery.encoder.model, other.model]
+    assert gallery.loaded == [gallery.encoder.model, other_encoder.model]
 
 
 async def test_a_model_is_kept_while_the_previous_run_needs_it(gallery: Library) -> None:
-    other = FakeEncoder("fake/other")
-    gallery.encoders[other.model] = other
+    other_encoder = FakeEncoder("fake/other")
+    gallery.encoders[other_encoder.model] = other_encoder
     first = gallery.store.pointers()["photos"]
     async with gallery.serving() as client:
-        second = gallery.publish({"new.png": "white"}, run="r2", encoder=other, previous=first)
-        await served(client, "r2")
+        second = gallery.publish({"new.png": "white"}, run="r2", encoder=other_encoder, previous=first)
+        await wait_for_run(client, "r2")
         gallery.store.publish(replace(first, previous=replace(second, previous=None)))
-        await served(client, "r1")
-        assert gallery.loaded == [gallery.encoder.model, other.model], "a rollback loads nothing"
+        await wait_for_run(client, "r1")
+        assert gallery.loaded == [gallery.encoder.model, other_encoder.model], "a rollback loads nothing"
         third = gallery.publish(run="r3", previous=first)
-        await served(client, "r3")
-        gallery.publish(run="r4", encoder=other, previous=replace(third, previous=None))
-        await served(client, "r4")
-    assert gallery.loaded == [gallery.encoder.model, other.model, other.model]
+        await wait_for_run(client, "r3")
+        gallery.publish(run="r4", encoder=other_encoder, previous=replace(third, previous=None))
+        await wait_for_run(client, "r4")
+    assert gallery.loaded == [gallery.encoder.model, other_encoder.model, other_encoder.model]
 
 
 async def test_an_index_that_is_ready_does_not_wait_for_another_ones_model(gallery: Library) -> None:
-    other = FakeEncoder("fake/other")
-    gallery.encoders[other.model] = other
+    other_encoder = FakeEncoder("fake/other")
+    gallery.encoders[other_encoder.model] = other_encoder
     async with gallery.serving() as client:
         gallery.loading.clear()
-        gallery.publish(index="a-new-one", encoder=other)
+        gallery.publish(index="a-new-one", encoder=other_encoder)
         gallery.publish(run="r2")
-        await served(client, "r2", index="photos")
-        answer = await until(lambda: search(client, index="a-new-one"), lambda answer: answer.status_code == 503)
-        assert "its model is being loaded" in problem(answer, 503)
+        await wait_for_run(client, "r2", index="photos")
+        response = await wait_until(
+            lambda: search(client, index="a-new-one"), lambda response: response.status_code == 503
+        )
+        assert "its model is being loaded" in problem(response, 503)
         gallery.loading.set()
-        await served(client, "r1", index="a-new-one")
+        await wait_for_run(client, "r1", index="a-new-one")
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("not enough memory"), TemporaryError("the hub is down")])
+@pytest.mark.parametrize("error", [RuntimeError("not enough memory"), TemporaryError("the hub is down")])
 async def test_a_model_that_cannot_be_loaded_leaves_the_old_run_serving(
-    gallery: Library, failure: Exception, caplog: pytest.LogCaptureFixture
+    gallery: Library, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = FakeEncoder("fake/broken")
-    gallery.encoders[broken.model] = failure
+    broken_encoder = FakeEncoder("fake/broken")
+    gallery.encoders[broken_encoder.model] = error
     async with gallery.serving() as client:
-        gallery.publish(run="r2", encoder=broken)
-        reported = lambda answer: str(failure) in answer.json()["problems"].get("photos", "")  # noqa: E731
-        answer = await until(lambda: client.get("/readyz"), reported)
-        assert answer.status_code == 200
+        gallery.publish(run="r2", encoder=broken_encoder)
+        is_reported = lambda response: str(error) in response.json()["problems"].get("photos", "")  # noqa: E731
+        response = await wait_until(lambda: client.get("/readyz"), is_reported)
+        assert response.status_code == 200
         assert (await search(client)).json()["run"] == "r1"
-        assert str(failure) in (await client.get("/v1/indexes")).json()["problems"]["photos"]
-    assert str(failure) in caplog.text
-    assert gallery.loaded == [gallery.encoder.model, broken.model], "it was not tried again at once"
+        assert str(error) in (await client.get("/v1/indexes")).json()["problems"]["photos"]
+    assert str(error) in caplog.text
+    assert gallery.loaded == [gallery.encoder.model, broken_encoder.model], "it was not tried again at once"
 
 
 async def test_a_run_made_with_other_weights_is_not_served(library: Library) -> None:
     library.publish(fingerprint="0123456789abcdef")
     async with library.serving(ready=False) as client:
-        reported = lambda answer: "0123456789ab" in answer.text  # noqa: E731
-        sentence = problem(await until(lambda: client.get("/readyz"), reported), 503)
+        is_reported = lambda response: "0123456789ab" in response.text  # noqa: E731
+        sentence = problem(await wait_until(lambda: client.get("/readyz"), is_reported), 503)
         assert library.encoder.fingerprint[:12] in sentence
-        answer = await search(client)
-        assert "0123456789ab" in problem(answer, 503)
-        assert int(answer.headers["Retry-After"]) > 0
+        response = await search(client)
+        assert "0123456789ab" in problem(response, 503)
+        assert int(response.headers["Retry-After"]) > 0
         library.publish(run="r2")
-        await served(client, "r2")
+        await wait_for_run(client, "r2")
 
 
 async def test_one_index_that_cannot_be_served_leaves_the_others_ready(gallery: Library) -> None:
     gallery.publish(index="broken", fingerprint="0123456789abcdef")
     async with gallery.serving() as client:
         assert "weights" in (await client.get("/readyz")).json()["problems"]["broken"]
-        assert await found(client, text="red", index="photos", k=1) == ["red"]
+        assert await search_colours(client, text="red", index="photos", k=1) == ["red"]
 
 
 async def test_until_the_first_model_is_loaded_it_is_alive_but_not_ready(gallery: Library) -> None:
@@ -185,9 +187,9 @@ async def test_until_the_first_model_is_loaded_it_is_alive_but_not_ready(gallery
         assert (await client.get("/healthz")).status_code == 200
         problem(await client.get("/readyz"), 503)
         assert (await search(client)).headers["Retry-After"]
-        await until(lambda: search(client), lambda answer: "its model is being loaded" in answer.text)
+        await wait_until(lambda: search(client), lambda response: "its model is being loaded" in response.text)
         gallery.loading.set()
-        await served(client, "r1")
+        await wait_for_run(client, "r1")
 
 
 async def test_a_removed_index_is_no_longer_served(gallery: Library) -> None:
@@ -196,35 +198,35 @@ async def test_a_removed_index_is_no_longer_served(gallery: Library) -> None:
     gallery.publish()
     async with gallery.serving() as client:
         store.unpublish("photos")
-        await until(lambda: search(client), lambda answer: answer.status_code == 404)
+        await wait_until(lambda: search(client), lambda response: response.status_code == 404)
 
 
 async def test_the_searcher_is_not_ready_while_the_store_does_not_answer_and_recovers(gallery: Library) -> None:
-    store = Failing()
+    store = FailingStore()
     gallery.store = store
     gallery.publish()
     async with gallery.serving() as client:
         store.down = True
-        answer = await until(lambda: client.get("/readyz"), lambda answer: answer.status_code == 503)
-        assert "the store is down" in problem(answer, 503)
+        response = await wait_until(lambda: client.get("/readyz"), lambda response: response.status_code == 503)
+        assert "the store is down" in problem(response, 503)
         assert "the store is down" in problem(await search(client), 503)
         store.down = False
-        await until(lambda: client.get("/readyz"), lambda answer: answer.status_code == 200)
-        await served(client, "r1")
+        await wait_until(lambda: client.get("/readyz"), lambda response: response.status_code == 200)
+        await wait_for_run(client, "r1")
 
 
 async def test_a_store_that_is_down_at_the_start_is_waited_for(gallery: Library) -> None:
-    store = Failing()
+    store = FailingStore()
     gallery.store = store
     gallery.publish()
     store.down = True
     async with gallery.serving(ready=False) as client:
-        store_down = lambda answer: "the store is down" in answer.text  # noqa: E731
-        problem(await until(lambda: client.get("/readyz"), store_down), 503)
+        store_down = lambda response: "the store is down" in response.text  # noqa: E731
+        problem(await wait_until(lambda: client.get("/readyz"), store_down), 503)
         assert "the store is down" in problem(await search(client), 503)
         assert "the store is down" in problem(await client.get("/v1/indexes"), 503)
         store.down = False
-        await served(client, "r1")
+        await wait_for_run(client, "r1")
 
 
 class Unpublishing(InMemoryStore):

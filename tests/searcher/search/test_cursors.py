@@ -18,7 +18,7 @@ import pytest
 from imgsearch.runs.layout import collection_name
 from imgsearch.stores import Pointer, Record, open_store
 from tests.fakes import FakeEncoder
-from tests.searcher.library import Library, picture, problem, until
+from tests.searcher.library import Library, picture, problem, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +59,7 @@ def fill(library: Library, run: str, *, encoder: FakeEncoder | None = None) -> s
     ]
     library.store.create(collection, dim=encoder.dim)
     library.store.add(collection, records)
-    before = library.store.pointers().get("photos")
+    pointer = library.store.pointers().get("photos")
     library.store.publish(
         replace(
             POINTER,
@@ -67,7 +67,7 @@ def fill(library: Library, run: str, *, encoder: FakeEncoder | None = None) -> s
             collection=collection,
             model=encoder.model,
             fingerprint=encoder.fingerprint,
-            previous=before and replace(before, previous=None),
+            previous=pointer and replace(pointer, previous=None),
         )
     )
     return {record.id for record in records}
@@ -83,13 +83,13 @@ async def pages(client: httpx.AsyncClient, search: dict[str, Any]) -> AsyncItera
         search = {**search, "cursor": page["next_cursor"]}
 
 
-async def served(client: httpx.AsyncClient, run: str) -> None:
+async def wait_for_run(client: httpx.AsyncClient, run: str) -> None:
     """Until that run answers."""
 
-    async def ask() -> httpx.Response:
+    async def search() -> httpx.Response:
         return await client.post("/v1/search", json={"text": "red", "k": 1})
 
-    await until(ask, lambda answer: answer.json().get("run") == run)
+    await wait_until(search, lambda response: response.json().get("run") == run)
 
 
 @pytest.mark.parametrize("another_model", [False, True])
@@ -98,45 +98,45 @@ async def test_pages_have_every_image_once_though_another_run_is_published(
     chroma: Library, k: int, another_model: bool
 ) -> None:
     ids = fill(chroma, "r1")
-    other = FakeEncoder("fake/other") if another_model else chroma.encoder
-    chroma.encoders[other.model] = other
-    found: Counter[str] = Counter()
+    other_encoder = FakeEncoder("fake/other") if another_model else chroma.encoder
+    chroma.encoders[other_encoder.model] = other_encoder
+    counts: Counter[str] = Counter()
     async with chroma.serving() as client:
         async for page in pages(client, {"text": "red", "k": k, "include": []}):
             assert page["run"] == "r1"
-            if not found:
-                fill(chroma, "r2", encoder=other)
-                await served(client, "r2")
-            found.update(result["id"] for result in page["results"])
+            if not counts:
+                fill(chroma, "r2", encoder=other_encoder)
+                await wait_for_run(client, "r2")
+            counts.update(result["id"] for result in page["results"])
             assert len(page["results"]) == k or page["next_cursor"] is None
-    assert found == Counter(ids)
+    assert counts == Counter(ids)
 
 
 async def test_folded_pages_have_one_of_all_twins_and_name_the_others(chroma: Library) -> None:
     ids = fill(chroma, "r1")
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     async with chroma.serving() as client:
         async for page in pages(client, {"text": "red", "k": 30, "dedupe": 1.0, "include": []}):
             for result in page["results"]:
                 family = [result["id"], *result["duplicates"]]
                 assert len({int(id.removeprefix("r1-")) // TWINS for id in family}) == 1
-                found.update(family)
-    assert found.keys() <= ids
-    assert len({int(id.removeprefix("r1-")) // TWINS for id in found}) == IMAGES // TWINS
-    assert set(found.values()) == {1}
+                counts.update(family)
+    assert counts.keys() <= ids
+    assert len({int(id.removeprefix("r1-")) // TWINS for id in counts}) == IMAGES // TWINS
+    assert set(counts.values()) == {1}
 
 
 async def test_offsets_have_every_image_once_too(chroma: Library) -> None:
     ids = fill(chroma, "r1")
-    found: list[str] = []
+    all_ids: list[str] = []
     offset: int | None = 0
     async with chroma.serving() as client:
         while offset is not None:
             search = {"text": "red", "k": 101, "include": [], "offset": offset}
             page = (await client.post("/v1/search", json=search)).json()
-            found += [result["id"] for result in page["results"]]
+            all_ids += [result["id"] for result in page["results"]]
             offset = page["next_offset"]
-    assert Counter(found) == Counter(ids)
+    assert Counter(all_ids) == Counter(ids)
 
 
 async def test_a_searcher_that_starts_later_serves_pages_of_the_previous_run(chroma: Library) -> None:
@@ -153,10 +153,10 @@ async def test_a_searcher_that_starts_later_serves_pages_of_the_previous_run(chr
 SEARCH: dict[str, Any] = {"text": "red", "k": 1, "filter": {"colour": {"$ne": "black"}}, "min_score": 0.1}
 
 
-def fields(answer: httpx.Response) -> list[str]:
+def fields(response: httpx.Response) -> list[str]:
     """The fields that a problem names."""
-    problem(answer, 422)
-    return [error["field"] for error in answer.json()["errors"]]
+    problem(response, 422)
+    return [error["field"] for error in response.json()["errors"]]
 
 
 async def first_cursor(client: httpx.AsyncClient, **fields: Any) -> str:
@@ -167,13 +167,13 @@ async def first_cursor(client: httpx.AsyncClient, **fields: Any) -> str:
 async def test_a_searcher_without_the_model_of_the_previous_run_answers_410(gallery: Library) -> None:
     async with gallery.serving() as client:
         cursor = await first_cursor(client)
-    other = FakeEncoder("fake/other")
-    gallery.encoders[other.model] = other
-    gallery.publish(run="r2", encoder=other, previous=gallery.store.pointers()["photos"])
+    other_encoder = FakeEncoder("fake/other")
+    gallery.encoders[other_encoder.model] = other_encoder
+    gallery.publish(run="r2", encoder=other_encoder, previous=gallery.store.pointers()["photos"])
     gallery.loaded.clear()
     async with gallery.serving() as client:
         assert "search again" in problem(await client.post("/v1/search", json={**SEARCH, "cursor": cursor}), 410)
-    assert gallery.loaded == [other.model], "no model is loaded for a run that is not current"
+    assert gallery.loaded == [other_encoder.model], "no model is loaded for a run that is not current"
 
 
 async def test_a_run_that_was_published_over_twice_is_gone(gallery: Library) -> None:
@@ -181,7 +181,7 @@ async def test_a_run_that_was_published_over_twice_is_gone(gallery: Library) -> 
         cursor = await first_cursor(client)
         for run in ("r2", "r3"):
             gallery.publish(run=run, previous=replace(gallery.store.pointers()["photos"], previous=None))
-        await served(client, "r3")
+        await wait_for_run(client, "r3")
         sentence = problem(await client.post("/v1/search", json={**SEARCH, "cursor": cursor}), 410)
         assert '"r1"' in sentence
         assert "search again" in sentence
@@ -192,25 +192,25 @@ async def test_a_run_whose_collection_was_dropped_is_gone(gallery: Library) -> N
         cursor = await first_cursor(client)
         gallery.publish(run="r2", previous=gallery.store.pointers()["photos"])
         gallery.store.drop("photos-r1")
-        await served(client, "r2")
+        await wait_for_run(client, "r2")
         problem(await client.post("/v1/search", json={**SEARCH, "cursor": cursor}), 410)
 
 
 async def test_a_cursor_of_a_run_that_this_searcher_has_not_seen_yet_is_answered(gallery: Library) -> None:
     """Of several searchers, each reads the pointers at a time of its own."""
-    async with gallery.serving(refresh_seconds=3600) as late:
+    async with gallery.serving(refresh_seconds=3600) as late_client:
         gallery.publish(run="r2", previous=gallery.store.pointers()["photos"])
         async with gallery.serving() as client:
             cursor = await first_cursor(client)
-        page = (await late.post("/v1/search", json={**SEARCH, "cursor": cursor})).json()
+        page = (await late_client.post("/v1/search", json={**SEARCH, "cursor": cursor})).json()
         assert page["run"] == "r2"
-        other = FakeEncoder("fake/other")
-        gallery.encoders[other.model] = other
-        gallery.publish(run="r3", encoder=other)
+        other_encoder = FakeEncoder("fake/other")
+        gallery.encoders[other_encoder.model] = other_encoder
+        gallery.publish(run="r3", encoder=other_encoder)
         async with gallery.serving() as client:
             cursor = await first_cursor(client)
-        answer = await late.post("/v1/search", json={**SEARCH, "cursor": cursor})
-        sentence = problem(answer, 503)
+        response = await late_client.post("/v1/search", json={**SEARCH, "cursor": cursor})
+        sentence = problem(response, 503)
         assert '"r3"' in sentence
         assert '"photos"' in sentence
 
@@ -219,10 +219,10 @@ async def test_a_cursor_names_its_index_when_others_have_come(gallery: Library) 
     async with gallery.serving() as client:
         cursor = await first_cursor(client)
         gallery.publish(index="paintings")
-        await until(lambda: client.get("/v1/indexes"), lambda answer: len(answer.json()["indexes"]) == 2)
+        await wait_until(lambda: client.get("/v1/indexes"), lambda response: len(response.json()["indexes"]) == 2)
         assert (await client.post("/v1/search", json={**SEARCH, "cursor": cursor})).json()["index"] == "photos"
-        wrong = await client.post("/v1/search", json={**SEARCH, "cursor": cursor, "index": "paintings"})
-        assert fields(wrong) == ["cursor"]
+        invalid = await client.post("/v1/search", json={**SEARCH, "cursor": cursor, "index": "paintings"})
+        assert fields(invalid) == ["cursor"]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ async def test_an_invalid_cursor_is_refused(gallery: Library, cursor: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "words"),
+    ("changes", "field", "phrase"),
     [
         ({"offset": 10_001}, "offset", "10000"),
         ({"offset": -1}, "cursor", "invalid"),
@@ -278,12 +278,12 @@ async def test_an_invalid_cursor_is_refused(gallery: Library, cursor: str) -> No
     ],
 )
 async def test_a_forged_cursor_stays_within_the_limits(
-    gallery: Library, changes: dict[str, Any], field: str, words: str
+    gallery: Library, changes: dict[str, Any], field: str, phrase: str
 ) -> None:
     async with gallery.serving() as client:
         cursor = await first_cursor(client)
         document = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         forged = base64.urlsafe_b64encode(json.dumps({**document, **changes}).encode()).decode()
-        answer = await client.post("/v1/search", json={**SEARCH, "cursor": forged})
-        assert fields(answer) == [field]
-        assert words in problem(answer, 422)
+        response = await client.post("/v1/search", json={**SEARCH, "cursor": forged})
+        assert fields(response) == [field]
+        assert phrase in problem(response, 422)

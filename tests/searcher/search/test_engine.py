@@ -18,13 +18,13 @@ from searcher.search.metrics import Metrics
 from searcher.search.model import Model
 from searcher.search.requests import Search
 from searcher.search.threads import Threads
-from tests.searcher.library import Library, event, picture
+from tests.searcher.library import Library, picture, wait_for_event
 
 pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def running(
+async def running_engine(
     library: Library, fetch: Callable[[str], AbstractAsyncContextManager[bytes]]
 ) -> AsyncIterator[SearchEngine]:
     threads, metrics, limits = Threads(), Metrics(), SearchSettings()
@@ -39,7 +39,7 @@ async def running(
 
 
 @asynccontextmanager
-async def web(url: str) -> AsyncIterator[bytes]:
+async def fetch_fake(url: str) -> AsyncIterator[bytes]:
     """A picture of the colour that the URL ends in."""
     colour = url.rpartition("/")[2]
     if colour == "nothing":
@@ -52,38 +52,38 @@ async def colours(engine: SearchEngine, search: Search) -> list[str]:
 
 
 async def test_the_image_behind_a_url_is_searched_for(gallery: Library) -> None:
-    async with running(gallery, web) as engine:
+    async with running_engine(gallery, fetch_fake) as engine:
         assert await colours(engine, Search(image_url="https://example.com/blue", k=1)) == ["blue"]
         parts = [{"image_url": "https://example.com/red"}, {"image_url": "https://example.com/green", "weight": 0.9}]
         assert await colours(engine, Search.model_validate({"parts": parts, "k": 1})) == ["yellow"]
 
 
 async def test_a_url_that_cannot_be_fetched_is_its_own_problem_in_a_batch(gallery: Library) -> None:
-    async with running(gallery, web) as engine:
+    async with running_engine(gallery, fetch_fake) as engine:
         with pytest.raises(Problem, match="image_url: there is nothing"):
             await engine.search(Search(image_url="https://example.com/nothing"))
         searches = [Search(image_url=f"https://example.com/{name}", k=1) for name in ("nothing", "red")]
-        failed, found = (await engine.batch(searches)).model_dump(exclude_unset=True)["responses"]
-        assert failed["problem"]["errors"] == [{"field": "image_url", "problem": "there is nothing"}]
-        assert found["results"][0]["metadata"] == {"colour": "red"}
+        failure, result = (await engine.batch(searches)).model_dump(exclude_unset=True)["responses"]
+        assert failure["problem"]["errors"] == [{"field": "image_url", "problem": "there is nothing"}]
+        assert result["results"][0]["metadata"] == {"colour": "red"}
 
 
 async def test_the_image_of_a_url_is_held_until_it_is_a_vector(gallery: Library) -> None:
-    held = 0
+    open_images = 0
 
     @asynccontextmanager
-    async def counted(url: str) -> AsyncIterator[bytes]:
-        nonlocal held
-        async with web(url) as data:
-            held += 1
+    async def fetch_counted(url: str) -> AsyncIterator[bytes]:
+        nonlocal open_images
+        async with fetch_fake(url) as data:
+            open_images += 1
             yield data
-            held -= 1
+            open_images -= 1
 
-    gallery.encoder.gate.clear()
-    async with running(gallery, counted) as engine:
+    gallery.encoder.unblocked.clear()
+    async with running_engine(gallery, fetch_counted) as engine:
         search = asyncio.create_task(colours(engine, Search(image_url="https://example.com/red", k=1)))
-        await event(gallery.encoder.entered)
-        assert held == 1
-        gallery.encoder.gate.set()
+        await wait_for_event(gallery.encoder.call_started)
+        assert open_images == 1
+        gallery.encoder.unblocked.set()
         assert await search == ["red"]
-    assert held == 0
+    assert open_images == 0

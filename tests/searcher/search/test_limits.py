@@ -20,7 +20,7 @@ from searcher.search.requests import Search
     ],
 )
 def test_more_than_is_served_is_refused_by_the_name_of_the_field(search: Search, field: str, limit: str) -> None:
-    with pytest.raises(Problem, match=f"^{field}: .*{limit}") as refused:
+    with pytest.raises(Problem, match=f"^{field}: .*{limit}") as caught:
         check_search(search, SearchSettings())
-    assert refused.value.status == 422
-    assert [error["field"] for error in refused.value.errors] == [field]
+    assert caught.value.status == 422
+    assert [error["field"] for error in caught.value.errors] == [field]

@@ -10,12 +10,12 @@ import pytest
 from imgsearch.stores import Hit
 from imgsearch.vectors import Vectors
 from tests.fakes import InMemoryStore
-from tests.searcher.library import Library, found
+from tests.searcher.library import Library, search_colours
 
 pytestmark = pytest.mark.anyio
 
 
-class Watched(InMemoryStore):
+class CountingStore(InMemoryStore):
     """Notes the searches of each call, and how many results it was asked for."""
 
     def __init__(self) -> None:
@@ -28,18 +28,21 @@ class Watched(InMemoryStore):
 
 
 async def test_simultaneous_searches_share_a_call_of_the_store(library: Library) -> None:
-    library.store = store = Watched()
+    library.store = store = CountingStore()
     library.publish()
     async with library.serving() as client:
         colours = ["red", "green", "blue", "yellow"]
-        await asyncio.gather(*(found(client, text=colour) for colour in colours))  # now their vectors are known
+        await asyncio.gather(
+            *(search_colours(client, text=colour) for colour in colours)
+        )  # now their vectors are known
         store.calls.clear()
-        together = await asyncio.gather(*(found(client, text=colour, k=1) for colour in colours))
-        assert together == [[colour] for colour in colours]
+        results = await asyncio.gather(*(search_colours(client, text=colour, k=1) for colour in colours))
+        assert results == [[colour] for colour in colours]
         assert store.calls == [(2, 2), (2, 2)]
         store.calls.clear()
-        await asyncio.gather(*(found(client, text="red", k=k) for k in (1, 2)))
+        await asyncio.gather(*(search_colours(client, text="red", k=k) for k in (1, 2)))
         await asyncio.gather(
-            found(client, text="red", filter={"colour": "red"}), found(client, text="red", filter={"colour": "blue"})
+            search_colours(client, text="red", filter={"colour": "red"}),
+            search_colours(client, text="red", filter={"colour": "blue"}),
         )
         assert sorted(store.calls) == [(1, 2), (1, 3), (1, 11), (1, 11)]

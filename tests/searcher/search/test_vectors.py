@@ -10,16 +10,16 @@ from searcher.search.vectors import unit_vector, weighted_sum
 
 
 def test_a_weighted_sum_has_length_one() -> None:
-    across, up = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
-    assert weighted_sum([across, up], [3, 4]) == pytest.approx([0.6, 0.8])
-    assert weighted_sum([across, up], [1, -1]) == pytest.approx([0.5**0.5, -(0.5**0.5)])
+    x, y = np.array([1, 0], np.float32), np.array([0, 1], np.float32)
+    assert weighted_sum([x, y], [3, 4]) == pytest.approx([0.6, 0.8])
+    assert weighted_sum([x, y], [1, -1]) == pytest.approx([0.5**0.5, -(0.5**0.5)])
 
 
 @pytest.mark.parametrize("noise", [0, 1e-8])
 def test_parts_that_cancel_each_other_out_have_no_direction(noise: float) -> None:
-    one = np.array([1, 0], np.float32)
+    vector = np.array([1, 0], np.float32)
     with pytest.raises(Problem, match=r"^parts: .* zero"):
-        weighted_sum([one, one + np.float32(noise)], [1, -1])
+        weighted_sum([vector, vector + np.float32(noise)], [1, -1])
 
 
 @pytest.mark.parametrize("size", [1e-300, 1, 1e300])

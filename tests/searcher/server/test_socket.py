@@ -11,12 +11,12 @@ from searcher.server.socket import listen
 
 
 def test_a_port_in_use_is_one_clear_sentence() -> None:
-    with listen("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(UsageError) as refused:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(UsageError) as error:
             listen("127.0.0.1", port)
-    assert f"port {port} " in str(refused.value)
-    assert "--port" in str(refused.value)
+    assert f"port {port} " in str(error.value)
+    assert "--port" in str(error.value)
 
 
 def test_an_address_that_is_not_ours_is_one_clear_sentence() -> None:

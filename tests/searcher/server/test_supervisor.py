@@ -29,7 +29,7 @@ from tests.conftest import DEMO_MODEL
 from tests.fakes import COLOURS
 from tests.programs import PAUSE_SECONDS, ChromaServer, free_port, program_env
 from tests.searcher.library import hashed
-from tests.searcher.process import answers, refuses
+from tests.searcher.process import refuses, wait_for_text
 
 BODY = json.dumps({"text": "red", "k": -1}).encode()
 """Of a search that needs no model to be answered: with 422."""
@@ -47,14 +47,23 @@ def store(tmp_path: Path) -> Iterator[str]:
         server.start()
         images = [Image.new("RGB", (32, 24), colour) for colour in COLOURS.values()]
         vectors = encoder.encode_images([encoder.prepare(image) for image in images])
-        common = {"_key": "a.png", "_run": "r1", "_width": 32, "_height": 24}
-        records = [Record(name, {**common, "colour": name}, one) for name, one in zip(COLOURS, vectors, strict=True)]
+        fields = {"_key": "a.png", "_run": "r1", "_width": 32, "_height": 24}
+        records = [
+            Record(name, {**fields, "colour": name}, vector) for name, vector in zip(COLOURS, vectors, strict=True)
+        ]
         chroma = ChromaStore(server.url)
         chroma.create("photos-r1", dim=encoder.dim)
         chroma.add("photos-r1", records)
-        made = {"model": DEMO_MODEL, "fingerprint": encoder.fingerprint, "dim": encoder.dim, "source": "/photos"}
-        published = "2026-01-01T00:00:00+00:00"
-        chroma.publish(Pointer("photos", "r1", "photos-r1", images=len(records), published=published, **made))
+        model_fields = {
+            "model": DEMO_MODEL,
+            "fingerprint": encoder.fingerprint,
+            "dim": encoder.dim,
+            "source": "/photos",
+        }
+        published_at = "2026-01-01T00:00:00+00:00"
+        chroma.publish(
+            Pointer("photos", "r1", "photos-r1", images=len(records), published=published_at, **model_fields)
+        )
         yield server.url
 
 
@@ -87,42 +96,42 @@ class Searcher:
             time.sleep(PAUSE_SECONDS)
         for worker in workers:
             with self.only(worker):
-                answers(self.url, path, text)
+                wait_for_text(self.url, path, text)
         return workers
 
     @contextmanager
     def only(self, worker: int) -> Iterator[None]:
         """Nobody but this worker answers."""
-        others = [one for one in self.workers() if one != worker]
-        for other in others:
-            os.kill(other, signal.SIGSTOP)
+        other_workers = [name for name in self.workers() if name != worker]
+        for other_worker in other_workers:
+            os.kill(other_worker, signal.SIGSTOP)
         yield
-        for other in others:
-            os.kill(other, signal.SIGCONT)
+        for other_worker in other_workers:
+            os.kill(other_worker, signal.SIGCONT)
 
     def get(self, path: str) -> httpx.Response:
         """The answer over a connection of its own."""
         return httpx.get(self.url + path, timeout=30)
 
-    def refused(self) -> None:
+    def check_refused(self) -> None:
         assert httpx.post(self.url + "/v1/search", content=BODY, timeout=30).status_code == 422
 
     def samples(self) -> dict[str, float]:
         """Every sample of /metrics, written as name{label values}."""
         families = text_string_to_metric_families(self.get("/metrics").text)
-        found = [one for family in families for one in family.samples]
-        samples = {f"{one.name}{{{','.join(one.labels.values())}}}": one.value for one in found}
-        assert len(samples) == len(found)
+        all_samples = [sample for family in families for sample in family.samples]
+        samples = {f"{sample.name}{{{','.join(sample.labels.values())}}}": sample.value for sample in all_samples}
+        assert len(samples) == len(all_samples)
         return samples
 
-    def counted(self, searches: int) -> None:
+    def wait_for_searches(self, searches: int) -> None:
         """Returns once so many are: each is when its answer has been sent, and a stopped worker counts none."""
         while self.samples().get("imgsearch_request_seconds_count{/v1/search}") != searches:
             time.sleep(PAUSE_SECONDS)
 
 
 @contextmanager
-def started(settings: Settings) -> Iterator[Searcher]:
+def start_searcher(settings: Settings) -> Iterator[Searcher]:
     """In a process group of its own, as a terminal would have it."""
     with subprocess.Popen(
         [sys.executable, "-m", "searcher", "serve"],
@@ -137,17 +146,17 @@ def started(settings: Settings) -> Iterator[Searcher]:
             process.kill()
 
 
-def ended(settings: Settings) -> tuple[int, str]:
+def run_to_end(settings: Settings) -> tuple[int, str]:
     """How a searcher ends that cannot serve: its exit code and what it wrote."""
-    with started(settings) as searcher:
-        _, written = searcher.process.communicate()
-        return searcher.process.returncode, written
+    with start_searcher(settings) as searcher:
+        _, log = searcher.process.communicate()
+        return searcher.process.returncode, log
 
 
 def test_workers_give_the_same_results_and_any_of_them_tells_what_all_have_counted(
     settings: Settings, store: str
 ) -> None:
-    with started(replace(settings, store=StoreSettings(store))) as searcher:
+    with start_searcher(replace(settings, store=StoreSettings(store))) as searcher:
         workers = searcher.answering("/readyz", '"serving":{"photos":"r1"}')
         results = []
         for texts, worker in zip((["red"], ["red", "blue"]), workers, strict=True):
@@ -158,71 +167,71 @@ def test_workers_give_the_same_results_and_any_of_them_tells_what_all_have_count
                     results.append(response.json()["results"])
         assert len(results[0]) == 3
         assert results[0] == results[1] != results[2]
-        searcher.counted(3)
+        searcher.wait_for_searches(3)
         for worker in workers:
             with searcher.only(worker):
-                counted = searcher.samples()
-            assert counted["imgsearch_requests_total{POST,/v1/search,200}"] == 3
-            assert counted["imgsearch_request_seconds_count{/v1/search}"] == 3
-            assert counted["imgsearch_cache_misses_total{}"] == 3
-            assert counted["imgsearch_encode_queue{}"] == 0
-            assert counted["imgsearch_ready{}"] == 1
-            assert counted["imgsearch_store_up{}"] == 1
-            assert counted["imgsearch_index_images{photos}"] == len(COLOURS)
-            assert counted[f"imgsearch_index_info{{photos,{DEMO_MODEL},r1}}"] == 1
+                samples = searcher.samples()
+            assert samples["imgsearch_requests_total{POST,/v1/search,200}"] == 3
+            assert samples["imgsearch_request_seconds_count{/v1/search}"] == 3
+            assert samples["imgsearch_cache_misses_total{}"] == 3
+            assert samples["imgsearch_encode_queue{}"] == 0
+            assert samples["imgsearch_ready{}"] == 1
+            assert samples["imgsearch_store_up{}"] == 1
+            assert samples["imgsearch_index_images{photos}"] == len(COLOURS)
+            assert samples[f"imgsearch_index_info{{photos,{DEMO_MODEL},r1}}"] == 1
 
 
 def test_a_worker_that_is_killed_is_replaced_and_what_it_counted_stays(settings: Settings) -> None:
-    with started(settings) as searcher:
+    with start_searcher(settings) as searcher:
         first, second = searcher.answering()
         with searcher.only(first):
-            searcher.refused()
+            searcher.check_refused()
             assert searcher.get("/readyz").status_code == 503
         with searcher.only(second):
             assert searcher.samples()["imgsearch_ready{}"] == 0
         os.kill(first, signal.SIGKILL)
         while first in searcher.workers():
             pass
-        searcher.refused()
-        searcher.counted(2)
+        searcher.check_refused()
+        searcher.wait_for_searches(2)
         for worker in searcher.answering():
             with searcher.only(worker):
-                counted = searcher.samples()
-            assert counted["imgsearch_requests_total{POST,/v1/search,422}"] == 2
-            assert "imgsearch_ready{}" not in counted  # as nobody has asked those that live
+                samples = searcher.samples()
+            assert samples["imgsearch_requests_total{POST,/v1/search,422}"] == 2
+            assert "imgsearch_ready{}" not in samples  # as nobody has asked those that live
         searcher.process.terminate()
         assert searcher.process.wait() == 0
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_a_running_request_end_and_then_all(settings: Settings, stop: signal.Signals) -> None:
-    with started(settings) as searcher:
+    with start_searcher(settings) as searcher:
         searcher.answering()
-        with begun(settings.search.port) as request:
+        with send_part_of_request(settings.search.port) as request:
             if stop == signal.SIGINT:
                 os.killpg(searcher.process.pid, stop)  # as Ctrl-C does
             else:
                 searcher.process.send_signal(stop)
             refuses(searcher.url)
             request.sendall(BODY)
-            assert b"HTTP/1.1 422" in everything(request)
+            assert b"HTTP/1.1 422" in read_all(request)
         assert searcher.process.wait() == 0
 
 
 def test_after_sigterm_no_worker_is_ready_and_all_linger_until_a_second_one(settings: Settings) -> None:
-    with started(replace(settings, search=replace(settings.search, linger_seconds=3600))) as searcher:
+    with start_searcher(replace(settings, search=replace(settings.search, linger_seconds=3600))) as searcher:
         workers = searcher.answering()
         searcher.process.terminate()
         for worker in workers:
             with searcher.only(worker):
-                answers(searcher.url, "/readyz", "shutting down")
+                wait_for_text(searcher.url, "/readyz", "shutting down")
                 assert searcher.get("/healthz").headers["connection"] == "close"
         searcher.process.terminate()
         assert searcher.process.wait() == 0
 
 
 def test_workers_leave_when_the_process_is_gone_that_looks_after_them(settings: Settings) -> None:
-    with started(settings) as searcher:
+    with start_searcher(settings) as searcher:
         searcher.answering()
         searcher.process.kill()
         refuses(searcher.url)
@@ -230,31 +239,31 @@ def test_workers_leave_when_the_process_is_gone_that_looks_after_them(settings: 
 
 def test_a_port_in_use_is_one_clear_sentence(settings: Settings) -> None:
     with listen("127.0.0.1", settings.search.port):
-        code, written = ended(settings)
+        code, log = run_to_end(settings)
     assert code == 2
-    assert written.startswith(f"error: port {settings.search.port} ")
-    assert "--port" in written
-    assert written.count("\n") == 1
+    assert log.startswith(f"error: port {settings.search.port} ")
+    assert "--port" in log
+    assert log.count("\n") == 1
 
 
 def test_settings_that_make_no_sense_are_one_clear_sentence(settings: Settings) -> None:
-    wrong = replace(settings.search, api_keys=hashed("secret") + ",oops")
-    code, written = ended(replace(settings, search=wrong))
+    search_settings = replace(settings.search, api_keys=hashed("secret") + ",oops")
+    code, log = run_to_end(replace(settings, search=search_settings))
     assert code == 2
-    assert written.startswith("error: IMGSEARCH_SEARCH_API_KEYS")
-    assert "entry 2" in written
-    assert written.count("\n") == 1
+    assert log.startswith("error: IMGSEARCH_SEARCH_API_KEYS")
+    assert "entry 2" in log
+    assert log.count("\n") == 1
 
 
 def test_workers_that_are_killed_before_they_can_answer_end_it(settings: Settings) -> None:
-    with started(settings) as searcher:
+    with start_searcher(settings) as searcher:
         while not (workers := searcher.workers()):
             assert searcher.process.poll() is None
         os.kill(workers[0], signal.SIGKILL)
-        _, written = searcher.process.communicate()
+        _, log = searcher.process.communicate()
     assert searcher.process.returncode == 3
-    assert "SIGKILL" in written
-    assert "IMGSEARCH_SEARCH_WORKERS" in written
+    assert "SIGKILL" in log
+    assert "IMGSEARCH_SEARCH_WORKERS" in log
 
 
 @pytest.mark.parametrize(
@@ -282,18 +291,18 @@ def test_no_worker_at_all_is_refused() -> None:
 
 
 @contextmanager
-def begun(port: int) -> Iterator[socket.socket]:
+def send_part_of_request(port: int) -> Iterator[socket.socket]:
     """A search that is being answered and waits for its body."""
-    head = (
+    request = (
         "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
         f"Content-Length: {len(BODY)}\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(head.encode())
+        connection.sendall(request.encode())
         assert connection.recv(1024).startswith(b"HTTP/1.1 100")
         yield connection
 
 
-def everything(connection: socket.socket) -> bytes:
+def read_all(connection: socket.socket) -> bytes:
     """What comes until the other side has closed it."""
     return b"".join(iter(lambda: connection.recv(65536), b""))

@@ -16,35 +16,27 @@ from controller.backends.kubernetes.api import (
 )
 from controller.backends.kubernetes.errors import AlreadyExists
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
-from tests.controller.apiserver import (
-    NAMESPACE,
-    ApiServer,
-    Trouble,
-    chunked,
-    cutting,
-    hanging,
-    losing,
-    refusing,
-    saying,
-)
+from tests.controller.apifaults import cut_reply, lost_reply, no_reply, refusal, text_reply
+from tests.controller.apihandler import Fault, chunked
+from tests.controller.apiserver import NAMESPACE, ApiServer
 from tests.controller.conftest import Clock
 from tests.programs import free_port
 
 JOBS = ("batch/v1", "jobs")
-SAID = {"metadata": {"annotations": {"said": "hello"}}}
+CHANGE = {"metadata": {"annotations": {"said": "hello"}}}
 
 
-def named(name: str, **labels: str) -> dict[str, Any]:
+def metadata_object(name: str, **labels: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": labels}}
 
 
 def test_what_is_created_can_be_read_changed_and_deleted(api: Api, server: ApiServer) -> None:
-    made = api.create(*JOBS, named("a"))
-    assert made["metadata"]["resourceVersion"]
-    assert api.get(*JOBS, "a") == made
-    assert api.patch(*JOBS, "a", SAID)["metadata"]["annotations"] == {"said": "hello"}
+    created = api.create(*JOBS, metadata_object("a"))
+    assert created["metadata"]["resourceVersion"]
+    assert api.get(*JOBS, "a") == created
+    assert api.patch(*JOBS, "a", CHANGE)["metadata"]["annotations"] == {"said": "hello"}
     api.delete(*JOBS, "a")
-    assert server.all("jobs") == []
+    assert server.objects("jobs") == []
     assert server.requests[-1].query == {"propagationPolicy": "Foreground"}
     api.delete(*JOBS, "a")
     with pytest.raises(NotFound):
@@ -52,47 +44,47 @@ def test_what_is_created_can_be_read_changed_and_deleted(api: Api, server: ApiSe
 
 
 def test_what_is_only_checked_is_not_kept(api: Api, server: ApiServer) -> None:
-    api.create(*JOBS, named("a"), dry_run=True)
-    assert server.all("jobs") == []
+    api.create(*JOBS, metadata_object("a"), dry_run=True)
+    assert server.objects("jobs") == []
 
 
 def test_a_list_comes_page_by_page(api: Api, server: ApiServer) -> None:
     for number in range(2 * PAGE + 1):
-        server.put("pods", named(f"pod-{number:05d}", mine="yes"))
-    server.put("pods", named("other"))
-    found, version = api.select("v1", "pods", labels="mine=yes")
-    assert [each["metadata"]["name"] for each in found] == [f"pod-{number:05d}" for number in range(2 * PAGE + 1)]
+        server.put("pods", metadata_object(f"pod-{number:05d}", mine="yes"))
+    server.put("pods", metadata_object("other"))
+    pods, version = api.select("v1", "pods", labels="mine=yes")
+    assert [pod["metadata"]["name"] for pod in pods] == [f"pod-{number:05d}" for number in range(2 * PAGE + 1)]
     assert version == server.get("pods", "other")["metadata"]["resourceVersion"]
     assert server.count("list") == 3
 
 
 def test_a_list_whose_pages_took_too_long_is_begun_again(api: Api, server: ApiServer) -> None:
     for number in range(PAGE + 1):
-        server.put("pods", named(f"pod-{number:05d}"))
+        server.put("pods", metadata_object(f"pod-{number:05d}"))
 
-    def forget(handler: Any, serve: Any) -> None:
+    def compact_after(handler: Any, serve: Any) -> None:
         serve()
-        server.forget()
+        server.compact()
 
-    server.trouble("list", "pods", forget)
+    server.inject("list", "pods", compact_after)
     assert len(api.select("v1", "pods")[0]) == PAGE + 1
     assert server.count("list") == 4
 
 
 def test_selectors_choose_on_the_server(api: Api, server: ApiServer) -> None:
-    server.put("jobs", named("a", run="r1"))
-    server.put("jobs", named("b", run="r2"))
-    assert [each["metadata"]["name"] for each in api.select(*JOBS, labels="run=r2")[0]] == ["b"]
-    assert [each["metadata"]["name"] for each in api.select(*JOBS, fields="metadata.name=a")[0]] == ["a"]
+    server.put("jobs", metadata_object("a", run="r1"))
+    server.put("jobs", metadata_object("b", run="r2"))
+    assert [job["metadata"]["name"] for job in api.select(*JOBS, labels="run=r2")[0]] == ["b"]
+    assert [job["metadata"]["name"] for job in api.select(*JOBS, fields="metadata.name=a")[0]] == ["a"]
 
 
 def test_nodes_are_of_no_namespace(api: Api, server: ApiServer) -> None:
-    server.put("nodes", named("gpu-1"))
+    server.put("nodes", metadata_object("gpu-1"))
     assert [node["metadata"]["name"] for node in api.nodes()] == ["gpu-1"]
 
 
 def test_a_log_is_read_whole_or_from_its_end(api: Api, server: ApiServer) -> None:
-    server.put("pods", named("p"))
+    server.put("pods", metadata_object("p"))
     with pytest.raises(UsageError, match="waiting to start"):
         api.log("p")
     server.logs["p"] = "one\ntwo\ndrei ß\n"
@@ -103,33 +95,33 @@ def test_a_log_is_read_whole_or_from_its_end(api: Api, server: ApiServer) -> Non
 
 
 @pytest.mark.parametrize(
-    ("trouble", "kind", "sentence"),
+    ("fault", "error_type", "sentence"),
     [
         (
-            refusing(400, "cannot parse it", reason="BadRequest"),
+            refusal(400, "cannot parse it", reason="BadRequest"),
             UsageError,
             "the cluster rejects the request: cannot parse it",
         ),
-        (refusing(401, "Unauthorized"), UsageError, "authentication failed (401) at the cluster {url}: log in again"),
-        (refusing(403, "jobs is forbidden"), PermanentError, "access denied (403) by the cluster: jobs is forbidden"),
-        (refusing(404, 'jobs "a" not found'), NotFound, 'jobs "a" not found'),
-        (refusing(409, "it is there", reason="AlreadyExists"), AlreadyExists, "it is there"),
-        (refusing(409, "changed", reason="Conflict"), TemporaryError, "the cluster at {url} answers 409: changed"),
+        (refusal(401, "Unauthorized"), UsageError, "authentication failed (401) at the cluster {url}: log in again"),
+        (refusal(403, "jobs is forbidden"), PermanentError, "access denied (403) by the cluster: jobs is forbidden"),
+        (refusal(404, 'jobs "a" not found'), NotFound, 'jobs "a" not found'),
+        (refusal(409, "it is there", reason="AlreadyExists"), AlreadyExists, "it is there"),
+        (refusal(409, "changed", reason="Conflict"), TemporaryError, "the cluster at {url} answers 409: changed"),
         (
-            refusing(422, "spec: Invalid value", reason="Invalid"),
+            refusal(422, "spec: Invalid value", reason="Invalid"),
             UsageError,
             "the cluster rejects the request: spec: Invalid value",
         ),
         (
-            saying(403, "<p>ask\nyour admin</p>"),
+            text_reply(403, "<p>ask\nyour admin</p>"),
             PermanentError,
             "access denied (403) by the cluster: <p>ask your admin</p>",
         ),
-        (saying(404, ""), NotFound, "Not Found"),
-        (saying(400, '"no Status"'), UsageError, 'the cluster rejects the request: "no Status"'),
-        (saying(302, ""), TemporaryError, "the cluster at {url} answers 302: Found"),
+        (text_reply(404, ""), NotFound, "Not Found"),
+        (text_reply(400, '"no Status"'), UsageError, 'the cluster rejects the request: "no Status"'),
+        (text_reply(302, ""), TemporaryError, "the cluster at {url} answers 302: Found"),
         (
-            saying(200, "<html>Welcome"),
+            text_reply(200, "<html>Welcome"),
             UsageError,
             "{url} is not the API server of a cluster (its response: '<html>Welcome'): correct the address "
             "in the kubeconfig",
@@ -137,25 +129,25 @@ def test_a_log_is_read_whole_or_from_its_end(api: Api, server: ApiServer) -> Non
     ],
 )
 def test_each_refusal_has_its_kind_and_one_sentence(
-    api: Api, server: ApiServer, clock: Clock, trouble: Trouble, kind: type[ImgsearchError], sentence: str
+    api: Api, server: ApiServer, clock: Clock, fault: Fault, error_type: type[ImgsearchError], sentence: str
 ) -> None:
-    server.trouble("get", "jobs", trouble)
-    with pytest.raises(ImgsearchError) as refused:
+    server.inject("get", "jobs", fault)
+    with pytest.raises(ImgsearchError) as error:
         api.get(*JOBS, "a")
-    assert type(refused.value) is kind
-    assert str(refused.value) == sentence.format(url=server.url)
+    assert type(error.value) is error_type
+    assert str(error.value) == sentence.format(url=server.url)
     assert clock.slept == [], "no retry mends it"
 
 
 @pytest.mark.parametrize(
-    "trouble", [refusing(429, "later"), refusing(500, "etcd"), refusing(503, "not ready"), saying(502, ""), cutting]
+    "fault", [refusal(429, "later"), refusal(500, "etcd"), refusal(503, "not ready"), text_reply(502, ""), cut_reply]
 )
 def test_what_a_retry_may_mend_is_tried_again_with_growing_pauses(
-    api: Api, server: ApiServer, clock: Clock, caplog: pytest.LogCaptureFixture, trouble: Trouble
+    api: Api, server: ApiServer, clock: Clock, caplog: pytest.LogCaptureFixture, fault: Fault
 ) -> None:
-    server.put("jobs", named("a"))
+    server.put("jobs", metadata_object("a"))
     api.get(*JOBS, "a")
-    server.trouble("get", "jobs", trouble, times=9)
+    server.inject("get", "jobs", fault, times=9)
     with caplog.at_level(logging.WARNING):
         assert api.get(*JOBS, "a")["metadata"]["name"] == "a"
     limits = [min(0.5 * 2**count, LONGEST_PAUSE) for count in range(9)]
@@ -165,25 +157,25 @@ def test_what_a_retry_may_mend_is_tried_again_with_growing_pauses(
 
 
 def test_the_server_says_how_long_to_wait(api: Api, server: ApiServer, clock: Clock) -> None:
-    server.put("jobs", named("a"))
-    server.trouble("get", "jobs", refusing(429, "later", headers={"Retry-After": "17"}))
-    server.trouble("get", "jobs", refusing(429, "later", headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}))
+    server.put("jobs", metadata_object("a"))
+    server.inject("get", "jobs", refusal(429, "later", headers={"Retry-After": "17"}))
+    server.inject("get", "jobs", refusal(429, "later", headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}))
     api.get(*JOBS, "a")
     assert clock.slept[0] == 17
     assert clock.slept[1] <= 1
 
 
 def test_patience_ends(api: Api, server: ApiServer, clock: Clock) -> None:
-    server.trouble("get", "jobs", refusing(503, "etcdserver: leader changed"), times=1000)
-    with pytest.raises(TemporaryError) as ended:
+    server.inject("get", "jobs", refusal(503, "etcdserver: leader changed"), times=1000)
+    with pytest.raises(TemporaryError) as error:
         api.get(*JOBS, "a")
-    told = f"the cluster at {server.url} answers 503 (etcdserver: leader changed): try again when it is back"
-    assert str(ended.value) == told
+    sentence = f"the cluster at {server.url} answers 503 (etcdserver: leader changed): try again when it is back"
+    assert str(error.value) == sentence
     assert PATIENCE_SECONDS - LONGEST_PAUSE <= clock.now <= PATIENCE_SECONDS
 
 
 def test_nobody_waits_longer_than_patience_because_a_server_says_so(api: Api, server: ApiServer, clock: Clock) -> None:
-    server.trouble("get", "jobs", refusing(503, "down until Monday", headers={"Retry-After": "86400"}))
+    server.inject("get", "jobs", refusal(503, "down until Monday", headers={"Retry-After": "86400"}))
     with pytest.raises(TemporaryError, match="down until Monday"):
         api.get(*JOBS, "a")
     assert clock.slept == []
@@ -198,17 +190,17 @@ def test_a_server_that_has_never_answered_is_given_up_soon(clock: Clock) -> None
 
 def test_the_patience_is_decided_at_the_first_failure(clock: Clock) -> None:
     """Refused once, then 503: a wrong address may lead to a proxy, which is no reason to wait for minutes."""
-    refused = False
+    has_refused = False
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        nonlocal refused
-        if not refused:
-            refused = True
+    def respond(request: httpx.Request) -> httpx.Response:
+        nonlocal has_refused
+        if not has_refused:
+            has_refused = True
             raise httpx.ConnectError("refused", request=request)
         return httpx.Response(503)
 
     with (
-        httpx.Client(base_url="http://cluster", transport=httpx.MockTransport(answer)) as http,
+        httpx.Client(base_url="http://cluster", transport=httpx.MockTransport(respond)) as http,
         pytest.raises(TemporaryError),
     ):
         Api(http, NAMESPACE, address="http://cluster", sleep=clock.sleep, clock=clock).get(*JOBS, "a")
@@ -216,7 +208,7 @@ def test_the_patience_is_decided_at_the_first_failure(clock: Clock) -> None:
 
 
 def test_one_that_has_answered_before_is_waited_for(api: Api, server: ApiServer, clock: Clock) -> None:
-    server.put("jobs", named("a"))
+    server.put("jobs", metadata_object("a"))
     api.get(*JOBS, "a")
     server.close()
     with pytest.raises(TemporaryError, match="does not answer"):
@@ -225,8 +217,8 @@ def test_one_that_has_answered_before_is_waited_for(api: Api, server: ApiServer,
 
 
 def test_one_that_hangs_is_asked_again(server: ApiServer, clock: Clock) -> None:
-    server.put("jobs", named("a"))
-    server.trouble("get", "jobs", hanging)
+    server.put("jobs", metadata_object("a"))
+    server.inject("get", "jobs", no_reply)
     with httpx.Client(base_url=server.url, timeout=0.2) as http:
         api = Api(http, NAMESPACE, address=server.url, sleep=clock.sleep, clock=clock)
         assert api.get(*JOBS, "a")["metadata"]["name"] == "a"
@@ -234,43 +226,43 @@ def test_one_that_hangs_is_asked_again(server: ApiServer, clock: Clock) -> None:
 
 
 def test_the_end_of_a_log_is_asked_for_once(api: Api, server: ApiServer, clock: Clock) -> None:
-    server.put("pods", named("p"))
-    server.trouble("log", "pods", refusing(500, "dial tcp 10.0.0.7:10250: no route to host"))
+    server.put("pods", metadata_object("p"))
+    server.inject("log", "pods", refusal(500, "dial tcp 10.0.0.7:10250: no route to host"))
     with pytest.raises(TemporaryError, match="no route to host"):
         api.tail("p", 10)
     assert clock.slept == []
 
 
 def test_a_create_whose_answer_was_lost_ends_as_one_of_a_name_that_is_taken(api: Api, server: ApiServer) -> None:
-    server.trouble("create", "jobs", losing)
+    server.inject("create", "jobs", lost_reply)
     with pytest.raises(AlreadyExists):
-        api.create(*JOBS, named("a"))
-    assert [each["metadata"]["name"] for each in server.all("jobs")] == ["a"]
+        api.create(*JOBS, metadata_object("a"))
+    assert [job["metadata"]["name"] for job in server.objects("jobs")] == ["a"]
     assert server.count("create") == 2
 
 
 @pytest.mark.parametrize("verb", ["patch", "delete"])
 def test_a_change_whose_answer_was_lost_is_made_once_more(api: Api, server: ApiServer, verb: str) -> None:
-    server.put("jobs", named("a"))
-    server.trouble(verb, "jobs", losing)
+    server.put("jobs", metadata_object("a"))
+    server.inject(verb, "jobs", lost_reply)
     if verb == "patch":
-        assert api.patch(*JOBS, "a", SAID)["metadata"]["annotations"] == {"said": "hello"}
+        assert api.patch(*JOBS, "a", CHANGE)["metadata"]["annotations"] == {"said": "hello"}
     else:
         api.delete(*JOBS, "a")
-        assert server.all("jobs") == []
+        assert server.objects("jobs") == []
     assert server.count(verb) == 2
 
 
-def watched(api: Api, version: str = "0") -> Iterator[dict[str, Any]]:
+def watch(api: Api, version: str = "0") -> Iterator[dict[str, Any]]:
     return api.watch(*JOBS, labels="", version=version)
 
 
 def test_a_watch_tells_what_happens(api: Api, server: ApiServer) -> None:
-    server.put("jobs", named("a"))
-    events = watched(api)
+    server.put("jobs", metadata_object("a"))
+    events = watch(api)
     first = next(events)
     assert (first["type"], first["object"]["metadata"]["name"]) == ("ADDED", "a")
-    api.patch(*JOBS, "a", SAID)
+    api.patch(*JOBS, "a", CHANGE)
     assert next(events)["type"] == "MODIFIED"
     server.remove("jobs", "a")
     assert next(events)["type"] == "DELETED"
@@ -280,13 +272,13 @@ def test_a_watch_tells_what_happens(api: Api, server: ApiServer) -> None:
     assert list(events) == []
 
 
-@pytest.mark.parametrize("as_status", [False, True])
-def test_a_watch_from_a_forgotten_version_says_so(api: Api, server: ApiServer, as_status: bool) -> None:
-    server.gone_as_status = as_status
-    server.forget()
-    with pytest.raises(TemporaryError, match="too old resource version") as expired:
-        next(watched(api))
-    assert type(expired.value).__name__ == "Expired"
+@pytest.mark.parametrize("expired_as_status", [False, True])
+def test_a_watch_from_a_forgotten_version_says_so(api: Api, server: ApiServer, expired_as_status: bool) -> None:
+    server.expired_as_status = expired_as_status
+    server.compact()
+    with pytest.raises(TemporaryError, match="too old resource version") as error:
+        next(watch(api))
+    assert type(error.value).__name__ == "Expired"
 
 
 @pytest.mark.parametrize(
@@ -299,8 +291,8 @@ def test_a_watch_from_a_forgotten_version_says_so(api: Api, server: ApiServer, a
     ids=["closed", "cut off", "half a line"],
 )
 def test_a_watch_that_breaks_off_is_temporary(api: Api, server: ApiServer, last: bytes, clean: bool) -> None:
-    server.put("jobs", named("a"))
-    events = watched(api)
+    server.put("jobs", metadata_object("a"))
+    events = watch(api)
     next(events)
     server.break_watches(last, clean=clean)
     with pytest.raises(TemporaryError, match=server.url):
@@ -308,9 +300,9 @@ def test_a_watch_that_breaks_off_is_temporary(api: Api, server: ApiServer, last:
 
 
 def test_a_watch_that_is_refused_says_why(api: Api, server: ApiServer) -> None:
-    server.trouble("watch", "jobs", refusing(403, "jobs is forbidden: cannot watch"))
+    server.inject("watch", "jobs", refusal(403, "jobs is forbidden: cannot watch"))
     with pytest.raises(PermanentError, match="cannot watch"):
-        next(watched(api))
-    server.trouble("watch", "jobs", refusing(429, "later"))
+        next(watch(api))
+    server.inject("watch", "jobs", refusal(429, "later"))
     with pytest.raises(TemporaryError, match="later"):
-        next(watched(api))
+        next(watch(api))

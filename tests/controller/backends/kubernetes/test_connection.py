@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,45 +15,26 @@ from controller.backends.kubernetes.api import Api
 from controller.backends.kubernetes.connection import connect
 from imgsearch.errors import UsageError
 from tests.controller.apiserver import NAMESPACE, ApiServer
+from tests.controller.kubeconfigs import kubeconfig
 from tests.programs import free_port
 
 JOBS = ("batch/v1", "jobs")
 
 
 @contextmanager
-def connected(kubeconfig: str, *, context: str | None = None, namespace: str | None = NAMESPACE) -> Iterator[Api]:
+def connected_api(kubeconfig: str, *, context: str | None = None, namespace: str | None = NAMESPACE) -> Iterator[Api]:
     api = connect(kubeconfig=kubeconfig, context=context, namespace=namespace)
     with api._http:
         yield api
 
 
-def kubeconfig(
-    path: Path, url: str, *, cluster: dict[str, Any] | None = None, user: dict[str, Any] | None = None
-) -> str:
-    """Writes one with two contexts: `here` (the current one) and `other`, which names a namespace."""
-    contexts: list[dict[str, Any]] = [
-        {"name": "here", "context": {"cluster": "c", "user": "u"}},
-        {"name": "other", "context": {"cluster": "c", "user": "u", "namespace": "theirs"}},
-    ]
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "clusters": [{"name": "c", "cluster": {"server": url, **(cluster or {})}}],
-        "users": [{"name": "u", "user": user or {}}],
-        "contexts": contexts,
-    }
-    path.write_text(yaml.safe_dump(document))
-    return str(path)
-
-
 def test_the_kubeconfig_says_where_and_the_context_which_namespace(server: ApiServer, tmp_path: Path) -> None:
     file = kubeconfig(tmp_path / "config", server.url)
-    with connected(file, namespace=None) as api:
+    with connected_api(file, namespace=None) as api:
         assert api.namespace == "default"
-    with connected(file, context="other", namespace=None) as api:
+    with connected_api(file, context="other", namespace=None) as api:
         assert api.namespace == "theirs"
-    with connected(file, context="other") as api:
+    with connected_api(file, context="other") as api:
         assert api.select(*JOBS)[0] == []
     assert "Authorization" not in server.requests[-1].headers
 
@@ -62,12 +42,12 @@ def test_the_kubeconfig_says_where_and_the_context_which_namespace(server: ApiSe
 def test_several_files_are_one_kubeconfig(server: ApiServer, tmp_path: Path) -> None:
     kubeconfig(tmp_path / "one", server.url)
     (tmp_path / "two").write_text(yaml.safe_dump({"current-context": "other"}))
-    with connected(f"{tmp_path / 'one'}:{tmp_path / 'two'}", namespace=None) as api:
+    with connected_api(f"{tmp_path / 'one'}:{tmp_path / 'two'}", namespace=None) as api:
         assert api.namespace == "theirs"
 
 
 def test_a_token_goes_into_each_request(server: ApiServer, tmp_path: Path) -> None:
-    with connected(kubeconfig(tmp_path / "config", server.url, user={"token": "secret"})) as api:
+    with connected_api(kubeconfig(tmp_path / "config", server.url, user={"token": "secret"})) as api:
         api.select(*JOBS)
     assert server.requests[-1].headers["Authorization"] == "Bearer secret"
 
@@ -77,7 +57,7 @@ def test_a_proxy_is_used_where_the_environment_names_one(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", server.url)
     monkeypatch.setenv("NO_PROXY", "localhost")
-    with connected(kubeconfig(tmp_path / "config", "http://cluster.example")) as api:
+    with connected_api(kubeconfig(tmp_path / "config", "http://cluster.example")) as api:
         assert api.select(*JOBS)[0] == []
     assert server.requests[-1].headers["Host"] == "cluster.example"
 
@@ -87,7 +67,7 @@ def test_no_proxy_is_used_for_a_host_that_needs_none(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with connected(kubeconfig(tmp_path / "config", server.url)) as api:
+    with connected_api(kubeconfig(tmp_path / "config", server.url)) as api:
         assert api.select(*JOBS)[0] == []
 
 
@@ -100,21 +80,21 @@ END
 """
 
 
-@pytest.mark.parametrize(("until", "times"), [("2999-01-01T00:00:00Z", 1), ("2020-01-01T00:00:00Z", 3)])
+@pytest.mark.parametrize(("expiry", "times"), [("2999-01-01T00:00:00Z", 1), ("2020-01-01T00:00:00Z", 3)])
 def test_a_credential_plugin_is_asked_again_when_its_token_has_expired(
-    server: ApiServer, tmp_path: Path, until: str, times: int
+    server: ApiServer, tmp_path: Path, expiry: str, times: int
 ) -> None:
-    plugin, asked = tmp_path / "plugin", tmp_path / "asked"
-    plugin.write_text(PLUGIN.format(asked=asked, until=until))
+    plugin, log = tmp_path / "plugin", tmp_path / "asked"
+    plugin.write_text(PLUGIN.format(asked=log, until=expiry))
     plugin.chmod(0o755)
     user = {
         "exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
     }
-    with connected(kubeconfig(tmp_path / "config", server.url, user=user)) as api:
+    with connected_api(kubeconfig(tmp_path / "config", server.url, user=user)) as api:
         api.select(*JOBS)
         api.select(*JOBS)
-    assert {each.headers["Authorization"] for each in server.requests} == {"Bearer from-plugin"}
-    assert asked.read_text().count("asked") == times
+    assert {request.headers["Authorization"] for request in server.requests} == {"Bearer from-plugin"}
+    assert log.read_text().count("asked") == times
 
 
 @pytest.mark.parametrize(
@@ -155,17 +135,17 @@ class Certificate:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     folder = tmp_path_factory.mktemp("tls")
-    made = Certificate(folder / "cert.pem", folder / "key.pem")
+    new_certificate = Certificate(folder / "cert.pem", folder / "key.pem")
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
             *("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1,DNS:api.example", "-days", "2"),
-            *("-keyout", made.key, "-out", made.cert),
+            *("-keyout", new_certificate.key, "-out", new_certificate.cert),
         ],
         check=True,
         capture_output=True,
     )
-    return made
+    return new_certificate
 
 
 @pytest.fixture
@@ -175,9 +155,9 @@ def secure(certificate: Certificate) -> Iterator[ApiServer]:
     tls.load_cert_chain(certificate.cert, certificate.key)
     tls.load_verify_locations(certificate.cert)
     tls.verify_mode = ssl.CERT_REQUIRED
-    made = ApiServer(tls=tls)
-    yield made
-    made.close()
+    api_server = ApiServer(tls=tls)
+    yield api_server
+    api_server.close()
 
 
 def test_certificates_are_checked_on_both_sides(secure: ApiServer, certificate: Certificate, tmp_path: Path) -> None:
@@ -186,18 +166,18 @@ def test_certificates_are_checked_on_both_sides(secure: ApiServer, certificate: 
         "client-key-data": base64.b64encode(certificate.key.read_bytes()).decode(),
     }
     for cluster in ({"certificate-authority-data": certificate.data}, {"insecure-skip-tls-verify": True}):
-        with connected(kubeconfig(tmp_path / "config", secure.url, cluster=cluster, user=user)) as api:
+        with connected_api(kubeconfig(tmp_path / "config", secure.url, cluster=cluster, user=user)) as api:
             assert api.select(*JOBS)[0] == []
     with (
-        connected(kubeconfig(tmp_path / "config", secure.url, user=user)) as api,
+        connected_api(kubeconfig(tmp_path / "config", secure.url, user=user)) as api,
         pytest.raises(UsageError, match=f"{secure.url}: self-signed certificate"),
     ):
         api.select(*JOBS)
 
 
 def test_a_broken_certificate_gets_one_sentence(tmp_path: Path) -> None:
-    broken = base64.b64encode(b"no certificate").decode()
-    for text in (broken, "%"):
+    not_a_certificate = base64.b64encode(b"no certificate").decode()
+    for text in (not_a_certificate, "%"):
         file = kubeconfig(tmp_path / "config", "https://127.0.0.1:1", cluster={"certificate-authority-data": text})
         with pytest.raises(UsageError, match="set KUBECONFIG"):
             connect(kubeconfig=file, context=None, namespace=None)

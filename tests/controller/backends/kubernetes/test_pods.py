@@ -25,8 +25,8 @@ TAKEN = condition("DisruptionTarget", reason="DeletionByTaintManager", lastTrans
 
 
 def test_what_the_controller_knows_of_a_pod() -> None:
-    made = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, gpus=2, node="node-1")
-    assert pod_state(made) == PodState(
+    pod_object = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, gpus=2, node="node-1")
+    assert pod_state(pod_object) == PodState(
         name="p",
         job_uid="u",
         index=3,
@@ -43,36 +43,45 @@ def test_what_the_controller_knows_of_a_pod() -> None:
 
 
 def test_a_pod_that_nobody_has_taken_is_pending() -> None:
-    made = pod(0, "Pending", started=None)
-    made["status"] = {}
-    known = pod_state(made)
-    assert (known.phase, known.result, known.started, known.ended, known.code) == ("Pending", None, "", "", None)
+    pod_object = pod(0, "Pending", started=None)
+    pod_object["status"] = {}
+    state = pod_state(pod_object)
+    assert (state.phase, state.result, state.started, state.ended, state.code) == ("Pending", None, "", "", None)
 
 
 UNMOUNTED = {"exitCode": 2, "message": '{"error": "no such model"}'}
 
 
 @pytest.mark.parametrize(
-    ("told", "result"),
+    ("fields", "result"),
     [
         ({"phase": "Running"}, None),
         ({"phase": "Running", "message": {"images": 1}}, None),  # its end is not official yet
-        ({"phase": "Failed", "message": {"error": "damaged"}, "ended": {"exitCode": 4}}, {"error": "damaged"}),
+        ({"phase": "Failed", "message": {"error": "damaged"}, "terminated": {"exitCode": 4}}, {"error": "damaged"}),
         (
-            {"phase": "Failed", "ended": {"exitCode": 137, "reason": "OOMKilled"}},
+            {"phase": "Failed", "terminated": {"exitCode": 137, "reason": "OOMKilled"}},
             {"error": OUT_OF_MEMORY},
         ),
         (
-            {"phase": "Failed", "ended": {"exitCode": 1, "reason": "Error"}},
+            {"phase": "Failed", "terminated": {"exitCode": 1, "reason": "Error"}},
             {"error": "exited with code 1; see its log"},
         ),
         (
-            {"phase": "Failed", "ended": {"exitCode": 128, "reason": "StartError"}, "message": "exec: no such file"},
+            {
+                "phase": "Failed",
+                "terminated": {"exitCode": 128, "reason": "StartError"},
+                "message": "exec: no such file",
+            },
             {"error": "exec: no such file"},
         ),
-        ({"phase": "Failed", "ended": {"exitCode": 1}, "message": '"only words"'}, {"error": '"only words"'}),
+        ({"phase": "Failed", "terminated": {"exitCode": 1}, "message": '"only words"'}, {"error": '"only words"'}),
         (
-            {"phase": "Failed", "ended": {"exitCode": 143}, "message": {"interrupted": True}, "conditions": [TAKEN]},
+            {
+                "phase": "Failed",
+                "terminated": {"exitCode": 143},
+                "message": {"interrupted": True},
+                "conditions": [TAKEN],
+            },
             {"error": NODE_REMOVED},
         ),
         ({"phase": "Failed", "conditions": [TAKEN]}, {"error": NODE_REMOVED}),
@@ -88,8 +97,8 @@ UNMOUNTED = {"exitCode": 2, "message": '{"error": "no such model"}'}
         ),
     ],
 )
-def test_the_result_is_what_it_left_or_why_it_could_not(told: dict[str, Any], result: dict[str, Any] | None) -> None:
-    assert pod_state(pod(0, **told)).result == result
+def test_the_result_is_what_it_left_or_why_it_could_not(fields: dict[str, Any], result: dict[str, Any] | None) -> None:
+    assert pod_state(pod(0, **fields)).result == result
 
 
 @pytest.mark.parametrize(
@@ -104,13 +113,13 @@ def test_the_result_is_what_it_left_or_why_it_could_not(told: dict[str, Any], re
     ],
 )
 def test_a_pod_that_failed_without_a_container_has_its_own_reason(status: dict[str, str], error: str) -> None:
-    made = pod(0, "Failed")
-    made["status"] = {"phase": "Failed", **status}
-    assert pod_state(made).result == {"error": error}
+    pod_object = pod(0, "Failed")
+    pod_object["status"] = {"phase": "Failed", **status}
+    assert pod_state(pod_object).result == {"error": error}
 
 
 def test_the_exit_code_is_that_of_the_container_that_ended_it() -> None:
-    assert pod_state(pod(0, "Failed", ended={"exitCode": 4})).code == 4
+    assert pod_state(pod(0, "Failed", terminated={"exitCode": 4})).code == 4
     assert pod_state(pod(0, "Failed", init={"terminated": UNMOUNTED})).code == 2
 
 
@@ -120,7 +129,7 @@ UNSCHEDULED = condition(
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("fields", "reason"),
     [
         ({"conditions": [UNSCHEDULED]}, "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
         ({"conditions": [{**UNSCHEDULED, "message": ""}]}, "Unschedulable"),
@@ -144,45 +153,45 @@ UNSCHEDULED = condition(
         ),
     ],
 )
-def test_a_pod_waits_for_what_kubernetes_says(told: dict[str, Any], reason: str) -> None:
-    assert pod_state(pod(0, "Pending", **told)).waits_for == reason
-    assert pod_state(pod(0, "Running", **told)).waits_for == ""
+def test_a_pod_waits_for_what_kubernetes_says(fields: dict[str, Any], reason: str) -> None:
+    assert pod_state(pod(0, "Pending", **fields)).waits_for == reason
+    assert pod_state(pod(0, "Running", **fields)).waits_for == ""
 
 
 def test_reasons_are_counted_the_most_frequent_first() -> None:
-    made = [
+    states = [
         pod_state(pod(0, "Pending", waiting={"reason": "ErrImagePull"})),
         *(pod_state(pod(index, "Pending", conditions=[UNSCHEDULED])) for index in (1, 2)),
         pod_state(pod(3, "Running")),
     ]
-    assert list(waiting(made).items()) == [(UNSCHEDULED["message"], 2), ("ErrImagePull", 1)]
+    assert list(waiting(states).items()) == [(UNSCHEDULED["message"], 2), ("ErrImagePull", 1)]
 
 
 def test_the_last_pod_speaks_for_its_index_unless_one_has_succeeded() -> None:
-    def made(name: str, index: int, phase: str, minute: int) -> PodState:
+    def state(name: str, index: int, phase: str, minute: int) -> PodState:
         return pod_state(pod(index, phase, name=name, created=f"2026-01-01T00:{minute:02d}:00Z"))
 
-    found = latest(
+    last_pods = latest(
         [
-            made("0-third", 0, "Running", 9),
-            made("0-first", 0, "Failed", 1),
-            made("0-second", 0, "Failed", 5),
-            made("1-done", 1, "Succeeded", 1),
-            made("1-late", 1, "Failed", 2),
+            state("0-third", 0, "Running", 9),
+            state("0-first", 0, "Failed", 1),
+            state("0-second", 0, "Failed", 5),
+            state("1-done", 1, "Succeeded", 1),
+            state("1-late", 1, "Failed", 2),
         ]
     )
-    assert {index: each.name for index, each in found.items()} == {0: "0-third", 1: "1-done"}
+    assert {index: last_pod.name for index, last_pod in last_pods.items()} == {0: "0-third", 1: "1-done"}
 
 
 def test_since_when_pods_wait_for_a_node_is_known_while_none_has_one() -> None:
     early = pod_state(pod(1, "Pending", started=None, created="2026-01-01T00:01:00Z"))
-    late = pod_state(pod(2, "Pending", started=None, created="2026-01-01T00:02:00Z"))
-    ended = pod_state(pod(0, "Succeeded", message={}))  # at 01:00:10
-    assert waiting_since([late, early]) == "2026-01-01T00:01:00Z"
-    assert waiting_since([ended, early]) == "2026-01-01T01:00:10Z", "before, one of them had a node"
+    second_pod = pod_state(pod(2, "Pending", started=None, created="2026-01-01T00:02:00Z"))
+    ended_pod = pod_state(pod(0, "Succeeded", message={}))  # at 01:00:10
+    assert waiting_since([second_pod, early]) == "2026-01-01T00:01:00Z"
+    assert waiting_since([ended_pod, early]) == "2026-01-01T01:00:10Z", "before, one of them had a node"
     assert waiting_since([early, pod_state(pod(0, "Running"))]) == ""
     assert waiting_since([early, pod_state(pod(0, "Pending"))]) == "", "its node fetches the image"
-    assert waiting_since([ended]) == ""
+    assert waiting_since([ended_pod]) == ""
     assert waiting_since([]) == ""
 
 
@@ -191,17 +200,17 @@ def test_a_pod_that_no_node_has_taken_has_none() -> None:
 
 
 def test_an_index_waits_since_its_pod_was_made_or_the_one_before_it_ended_or_its_job_began() -> None:
-    there = [
+    pods = [
         pod(0, "Running"),
         pod(1, "Pending", started=None, node="gpu-1"),
         pod(2, "Pending", started=None, created="2026-01-01T00:05:00Z"),
-        pod(3, "Failed", ended={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
-        pod(4, "Failed", ended={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
+        pod(3, "Failed", terminated={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
+        pod(4, "Failed", terminated={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
         pod(4, "Pending", name="again", started=None, created="2026-01-01T00:07:00Z"),
-        pod(5, "Failed", ended={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
+        pod(5, "Failed", terminated={"exitCode": 3, "finishedAt": "2026-01-01T00:06:00Z"}),
         pod(5, "Running", name="again", created="2026-01-01T00:07:00Z"),
     ]
-    assert waits(map(pod_state, there), 7, "2026-01-01T00:01:00Z") == {
+    assert waits(map(pod_state, pods), 7, "2026-01-01T00:01:00Z") == {
         2: "2026-01-01T00:05:00Z",
         3: "2026-01-01T00:06:00Z",
         4: "2026-01-01T00:07:00Z",
@@ -211,12 +220,12 @@ def test_an_index_waits_since_its_pod_was_made_or_the_one_before_it_ended_or_its
 
 def test_gpu_hours_are_those_that_nodes_were_held() -> None:
     now = datetime(2026, 1, 1, 2, 0, 10, tzinfo=UTC)
-    ended = pod_state(pod(0, "Succeeded", message={}, gpus=2, node="a"))
-    running = pod_state(pod(1, "Running", gpus=1, node="b"))
-    again = pod_state(pod(3, "Running", gpus=1, node="a"))
+    ended_pod = pod_state(pod(0, "Succeeded", message={}, gpus=2, node="a"))
+    running_pod = pod_state(pod(1, "Running", gpus=1, node="b"))
+    second_on_node = pod_state(pod(3, "Running", gpus=1, node="a"))
     pending = pod_state(pod(2, "Pending", gpus=8, started=None))
-    plain = pod_state(pod(4, "Running", node="c"))
-    assert gpu_hours([ended, running, again, pending, plain], now) == {"a": 4, "b": 2}
+    pod_without_gpu = pod_state(pod(4, "Running", node="c"))
+    assert gpu_hours([ended_pod, running_pod, second_on_node, pending, pod_without_gpu], now) == {"a": 4, "b": 2}
 
 
 LOST = {"name": "embed", "state": {"terminated": {"exitCode": 137, "finishedAt": None}}}
@@ -225,8 +234,8 @@ LOST = {"name": "embed", "state": {"terminated": {"exitCode": 137, "finishedAt":
 @pytest.mark.parametrize("status", [{}, {"containerStatuses": [LOST]}])
 def test_a_pod_whose_node_went_costs_nothing_from_then_on(status: dict[str, Any]) -> None:
     ready = condition("Ready", "False", lastTransitionTime="2026-01-01T00:30:10Z")
-    lost = pod_state(pod(0, "Failed", gpus=1, node="a", conditions=[ready, TAKEN], **status))
-    assert gpu_hours([lost], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
+    lost_pod = pod_state(pod(0, "Failed", gpus=1, node="a", conditions=[ready, TAKEN], **status))
+    assert gpu_hours([lost_pod], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
 
 
 @pytest.mark.parametrize(
@@ -240,22 +249,24 @@ def test_a_pod_whose_node_went_costs_nothing_from_then_on(status: dict[str, Any]
 )
 def test_a_pod_that_should_serve_and_does_not_has_a_reason(status: dict[str, Any], state: str, reason: str) -> None:
     if status.get("phase") == "Failed":
-        status = {"ended": {"exitCode": 1}, **status}
+        status = {"terminated": {"exitCode": 1}, **status}
     sentence = trouble(pod(name="p", **status))
     assert sentence is not None
     assert sentence.startswith(f"pod p {state}")
     assert sentence.endswith(reason)
 
 
-@pytest.mark.parametrize("status", [{"conditions": [condition("Ready")]}, {"phase": "Succeeded", "ended": {}}])
+@pytest.mark.parametrize("status", [{"conditions": [condition("Ready")]}, {"phase": "Succeeded", "terminated": {}}])
 def test_a_pod_that_serves_or_has_ended_is_no_trouble(status: dict[str, Any]) -> None:
     assert trouble(pod(name="p", **status)) is None
 
 
 def test_a_pod_that_ends_again_and_again_says_what_it_ended_with() -> None:
-    made = pod(name="p", waiting={"reason": "CrashLoopBackOff", "message": "back-off 5m0s"})
-    made["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 2, "message": "no store answers"}}
-    sentence = str(trouble(made))
+    pod_object = pod(name="p", waiting={"reason": "CrashLoopBackOff", "message": "back-off 5m0s"})
+    pod_object["status"]["containerStatuses"][0]["lastState"] = {
+        "terminated": {"exitCode": 2, "message": "no store answers"}
+    }
+    sentence = str(trouble(pod_object))
     assert sentence.startswith("pod p is not ready")
     assert "CrashLoopBackOff: back-off 5m0s" in sentence
     assert sentence.endswith("no store answers")

@@ -33,13 +33,13 @@ ENDED = TaskState(TaskStatus.ENDED, machine=True)
 GONE = TaskState(TaskStatus.GONE)
 
 
-def running() -> IndexState:
+def running_index() -> IndexState:
     return advanced(submitted(IndexState(), NOW), RUNNING, None, SPEC, NOW)
 
 
-def judged(code: int | None, failures: int = 0) -> IndexState:
-    said = None if code is None else Exit(code, {"error": "why"} if code else {"images": 1}, "")
-    return advanced(IndexState(step=IndexStep.RUNNING, failures=failures), ENDED, said, SPEC, NOW)
+def after_exit(code: int | None, failures: int = 0) -> IndexState:
+    task_exit = None if code is None else Exit(code, {"error": "why"} if code else {"images": 1}, "")
+    return advanced(IndexState(step=IndexStep.RUNNING, failures=failures), ENDED, task_exit, SPEC, NOW)
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def judged(code: int | None, failures: int = 0) -> IndexState:
     ],
 )
 def test_an_exit_code_says_what_becomes_of_an_index(code: int | None, failures: int, succeeded: bool | None) -> None:
-    index = judged(code, failures)
+    index = after_exit(code, failures)
     assert (index.step, index.succeeded) == (IndexStep.STOPPING, succeeded), "its machine is given back first"
-    gone = advanced(index, GONE, None, SPEC, LATER)
-    assert gone.step is (IndexStep.QUEUED if succeeded is None else IndexStep.DONE)
+    next_index = advanced(index, GONE, None, SPEC, LATER)
+    assert next_index.step is (IndexStep.QUEUED if succeeded is None else IndexStep.DONE)
 
 
 @pytest.mark.parametrize(
-    "look",
+    "state",
     [
         ENDED,
         TaskState(TaskStatus.WAITING, machine=True),
@@ -72,12 +72,12 @@ def test_an_exit_code_says_what_becomes_of_an_index(code: int | None, failures: 
         TaskState(TaskStatus.GONE, "", True),
     ],
 )
-def test_as_long_as_its_machine_is_there_no_other_is_asked_for(look: TaskState) -> None:
-    assert advanced(judged(3), look, None, SPEC, LATER).step is IndexStep.STOPPING
+def test_as_long_as_its_machine_is_there_no_other_is_asked_for(state: TaskState) -> None:
+    assert advanced(after_exit(3), state, None, SPEC, LATER).step is IndexStep.STOPPING
 
 
 def test_a_machine_that_is_taken_away_is_no_failure() -> None:
-    index = advanced(running(), GONE, None, SPEC, LATER)
+    index = advanced(running_index(), GONE, None, SPEC, LATER)
     assert (index.step, index.failures, index.succeeded) == (IndexStep.QUEUED, 0, None)
     assert index.seconds == 60
 
@@ -91,35 +91,41 @@ def test_where_no_place_has_a_machine_it_is_asked_for_again_after_a_while() -> N
 
 
 def test_the_lowest_indexes_come_first_and_one_that_leaves_holds_its_place() -> None:
-    stopping, done = IndexState(step=IndexStep.STOPPING), IndexState(step=IndexStep.DONE)
-    indexes = {2: IndexState(), 1: IndexState(), 0: stopping, 3: done}
+    indexes = {
+        2: IndexState(),
+        1: IndexState(),
+        0: IndexState(step=IndexStep.STOPPING),
+        3: IndexState(step=IndexStep.DONE),
+    }
     assert next_attempts(indexes, 2, NOW) == [1]
     assert next_attempts(indexes, 1, NOW) == []
 
 
 def test_a_job_waits_only_while_none_of_its_indexes_has_a_machine() -> None:
-    waits = submitted(IndexState(), NOW)
-    assert attempts.waiting_since({0: waits, 1: submitted(IndexState(), LATER)}) == NOW.isoformat()
-    assert attempts.waiting_since({0: waits, 1: running()}) == ""
-    ended = IndexState(step=IndexStep.DONE, succeeded=True, ended=LATER.isoformat())
-    assert attempts.waiting_since({0: waits, 1: ended}) == LATER.isoformat()
+    waiting_index = submitted(IndexState(), NOW)
+    assert attempts.waiting_since({0: waiting_index, 1: submitted(IndexState(), LATER)}) == NOW.isoformat()
+    assert attempts.waiting_since({0: waiting_index, 1: running_index()}) == ""
+    ended_index = IndexState(step=IndexStep.DONE, succeeded=True, ended=LATER.isoformat())
+    assert attempts.waiting_since({0: waiting_index, 1: ended_index}) == LATER.isoformat()
     assert attempts.waiting_since({0: IndexState()}) == ""
 
 
 def test_an_index_survives_being_written_down() -> None:
-    index = judged(3)
+    index = after_exit(3)
     assert IndexState.from_json(json.loads(json.dumps(index.to_json()))) == index
     assert index.to_json().keys() >= {"step", "why", "again"}, "the files of earlier versions have these names"
 
 
 def test_a_job_is_over_when_its_last_machine_is_gone() -> None:
     job: dict[str, Any] = {"spec": {"completions": 2}, "status": {"startTime": "then"}}
-    assert "conditions" not in attempts.status(job, {0: judged(0), 1: IndexState(step=IndexStep.DONE, succeeded=False)})
-    over = attempts.status(
-        job, {0: advanced(judged(0), GONE, None, SPEC, LATER), 1: IndexState(step=IndexStep.DONE, succeeded=False)}
+    assert "conditions" not in attempts.status(
+        job, {0: after_exit(0), 1: IndexState(step=IndexStep.DONE, succeeded=False)}
     )
-    assert over["conditions"][0]["type"] == "Failed"
-    assert (over["completedIndexes"], over["failedIndexes"], over["startTime"]) == ("0", "1", "then")
+    status = attempts.status(
+        job, {0: advanced(after_exit(0), GONE, None, SPEC, LATER), 1: IndexState(step=IndexStep.DONE, succeeded=False)}
+    )
+    assert status["conditions"][0]["type"] == "Failed"
+    assert (status["completedIndexes"], status["failedIndexes"], status["startTime"]) == ("0", "1", "then")
 
 
 def test_a_job_is_not_over_while_indexes_of_it_are_somebody_elses() -> None:
@@ -129,7 +135,7 @@ def test_a_job_is_not_over_while_indexes_of_it_are_somebody_elses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("run", "code", "result", "printed"),
+    ("run", "code", "result", "text"),
     [
         ("echo a; echo '{\"images\": 3}' > $IMGSEARCH_LOG_RESULT_FILE", 0, {"images": 3}, "a\n"),
         ("printf b; exit 3", 3, None, "b"),
@@ -139,11 +145,11 @@ def test_a_job_is_not_over_while_indexes_of_it_are_somebody_elses() -> None:
         (f"echo {attempts.RESULT_MARK} 0; exit 4", 4, None, f"{attempts.RESULT_MARK} 0\n"),
     ],
 )
-def test_the_log_of_a_task_says_how_it_ended(run: str, code: int, result: Any, printed: str) -> None:
-    done = subprocess.run(["bash", "-c", script(run)], capture_output=True, text=True)
-    assert done.returncode == code
-    said = parse_exit(f"Debian\n{done.stdout}")
-    assert said == Exit(code, result, printed)
+def test_the_log_of_a_task_says_how_it_ended(run: str, code: int, result: Any, text: str) -> None:
+    completed = subprocess.run(["bash", "-c", script(run)], capture_output=True, text=True)
+    assert completed.returncode == code
+    end = parse_exit(f"Debian\n{completed.stdout}")
+    assert end == Exit(code, result, text)
 
 
 def test_a_log_without_an_end_has_none() -> None:

@@ -29,16 +29,16 @@ def test_nobody_reads_commands_which_may_have_a_password_in_them() -> None:
 
 
 def test_the_words_of_what_failed_are_known() -> None:
-    said = [line.text for line in readable(INSTALLING.splitlines()) if line.failed]
-    assert said == ["sudo: a password is required", "curl: (6) Could not resolve host: get.k3s.io"]
-    one = "Error executing command true on 10.0.0.5: ssh: connect to host 10.0.0.5 port 22: refused"
-    assert list(readable([one])) == [Line("ssh: connect to host 10.0.0.5 port 22: refused", failed=True)]
+    failed_lines = [line.text for line in readable(INSTALLING.splitlines()) if line.failed]
+    assert failed_lines == ["sudo: a password is required", "curl: (6) Could not resolve host: get.k3s.io"]
+    message = "Error executing command true on 10.0.0.5: ssh: connect to host 10.0.0.5 port 22: refused"
+    assert list(readable([message])) == [Line("ssh: connect to host 10.0.0.5 port 22: refused", failed=True)]
 
 
 def test_a_failure_is_told_by_its_step_and_the_words_of_what_failed() -> None:
-    said = list(readable(INSTALLING.splitlines()))
-    told = [said[-1].text]
+    lines = list(readable(INSTALLING.splitlines()))
+    texts = [lines[-1].text]
     step = "Failed to deploy K3s on head node (10.0.0.5)"
-    assert failure_reason("lab", said, told) == f"{step} (curl: (6) Could not resolve host: get.k3s.io)"
-    assert failure_reason("lab", [], told) == step
+    assert failure_reason("lab", lines, texts) == f"{step} (curl: (6) Could not resolve host: get.k3s.io)"
+    assert failure_reason("lab", [], texts) == step
     assert failure_reason("lab", [], []) == "no reason given"

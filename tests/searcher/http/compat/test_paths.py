@@ -11,14 +11,14 @@ import pytest
 
 from imgsearch.runs.layout import image_id
 from tests.searcher.library import picture
-from tests.searcher.process import SearcherProcess, answers
+from tests.searcher.process import SearcherProcess, wait_for_text
 
 SECRET = "secret-that-no-route-may-give"
 ROUTES = ["/image/{}", "/v1/images/{}", "/v1/images/{}/thumbnail"]
 
 
 @pytest.fixture(scope="module")
-def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outside_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file beside the searcher's folder, that it could read."""
     file = tmp_path_factory.mktemp("outside") / "secret.txt"
     file.write_text(SECRET)
@@ -26,25 +26,25 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def port(outside: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def port(outside_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Of a searcher in a process of its own: a client in ours would tidy up the paths."""
     with SearcherProcess(tmp_path_factory.mktemp("searcher")) as process:
         process.finish()
-        answers(process.url, "/readyz", '"ready"')
-        found = urlsplit(process.url).port
-        assert found
-        yield found
+        wait_for_text(process.url, "/readyz", '"ready"')
+        server_port = urlsplit(process.url).port
+        assert server_port
+        yield server_port
 
 
-def ask(port: int, target: str) -> tuple[int, bytes]:
+def get_raw(port: int, target: str) -> tuple[int, bytes]:
     """The status and the body for this target, sent byte by byte as it is."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(f"GET {target} HTTP/1.1\r\nHost: searcher\r\nConnection: close\r\n\r\n".encode())
-        head, _, body = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
+        headers, _, body = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")
+    return int(headers.split()[1]), body
 
 
-def spellings(file: Path) -> Iterator[str]:
+def path_spellings(file: Path) -> Iterator[str]:
     """Ways to write the path of a file that have fooled one server or another."""
     absolute = str(file)
     relative = "../" * 12 + absolute.lstrip("/")
@@ -114,11 +114,11 @@ def spellings(file: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_no_spelling_of_a_path_gives_a_file(port: int, outside: Path, route: str) -> None:
-    tried = list(spellings(outside))
-    assert len(set(tried)) > 55
-    for path in tried:
-        status, body = ask(port, route.format(path))
+def test_no_spelling_of_a_path_gives_a_file(port: int, outside_file: Path, route: str) -> None:
+    paths = list(path_spellings(outside_file))
+    assert len(set(paths)) > 55
+    for path in paths:
+        status, body = get_raw(port, route.format(path))
         assert status == 404, (route, path, status, body[:200])
         assert SECRET.encode() not in body
 
@@ -126,8 +126,8 @@ def test_no_spelling_of_a_path_gives_a_file(port: int, outside: Path, route: str
 def test_what_is_in_the_index_is_given_by_its_own_name_only(port: int) -> None:
     red = picture("red")
     for target in ["/image/red.png", "/image/%72ed.png", f"/v1/images/{image_id('red.png')}"]:
-        assert ask(port, target) == (200, red), target
+        assert get_raw(port, target) == (200, red), target
     for target in ["/image//red.png", "/image/./red.png", "/image/x/../red.png", "/image/RED.PNG", "/image/red.png/"]:
-        assert ask(port, target)[0] == 404, target
-    assert ask(port, f"/image/{image_id('red.png')}")[0] == 404
-    assert ask(port, "/v1/images/red.png")[0] == 404
+        assert get_raw(port, target)[0] == 404, target
+    assert get_raw(port, f"/image/{image_id('red.png')}")[0] == 404
+    assert get_raw(port, "/v1/images/red.png")[0] == 404

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
 import pytest
-from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 
-from imgsearch.runs.layout import image_id
-from searcher.http import problems
-from searcher.http.compat import roboflow
-from searcher.search.errors import Problem, invalid
-from searcher.search.requests import Embed
-from searcher.search.responses import EmbedResponse
-from tests.fakes import FakeEncoder
+from tests.searcher.http.compat.inputs import image
 from tests.searcher.library import Library, picture, problem
 
 pytestmark = pytest.mark.anyio
-
 PATHS = {
     "/search": "post",
     "/image/{path}": "get",
@@ -36,21 +21,6 @@ PATHS = {
     "/knn-service": "post",
     "/indices-list": "get",
 }
-
-
-def image(colour: str = "red") -> dict[str, str]:
-    """As Roboflow's requests have one."""
-    return {"type": "base64", "value": base64.b64encode(picture(colour)).decode()}
-
-
-@pytest.fixture
-def two(library: Library) -> Library:
-    """Two indexes with models of their own: photos has a red and a blue image, sketches a green one."""
-    other = FakeEncoder(model="ViT-B-32/other")
-    library.encoders[other.model] = other
-    library.publish({"red.png": "red", "blue.png": "blue"})
-    library.publish({"green.png": "green"}, index="sketches", encoder=other)
-    return library
 
 
 async def test_the_routes_are_described_with_their_schemas_and_statuses(gallery: Library) -> None:
@@ -99,25 +69,6 @@ async def test_requests_and_answers_are_as_described(
         Draft202012Validator({**schema, "components": description["components"]}).validate(document)
 
 
-async def test_skypilots_search_gives_paths_and_cosines(gallery: Library) -> None:
-    async with gallery.serving() as client:
-        response = await client.post("/search", json={"text": "red", "n_results": 2, "model_name": "ViT-bigG-14"})
-        assert response.json() == [
-            {"image_path": "red.png", "similarity": 1.0},
-            {"image_path": "yellow.png", "similarity": pytest.approx(0.7089, abs=1e-3)},
-        ]
-        assert len((await client.post("/search", json={"text": "red", "n_results": None})).json()) == 4
-        shown = await client.get("/image/red.png")
-        assert shown.content == picture("red")
-        known = {"If-None-Match": shown.headers["etag"]}
-        assert (await client.get("/image/red.png", headers=known)).status_code == 304
-        sentence = problem(await client.get("/image/cats/no%20such.png"), 404)
-        assert '"photos"' in sentence
-        assert "'cats/no such.png'" in sentence
-        part = await client.get("/image/red.png", headers={"Range": "bytes=1-3"})
-        assert (part.status_code, part.content) == (206, b"PNG")
-
-
 async def test_a_limit_is_told_in_the_words_of_the_client(gallery: Library) -> None:
     async with gallery.serving(max_k=3, max_text_chars=5) as client:
         for path, body, sentence in [
@@ -132,236 +83,15 @@ async def test_a_limit_is_told_in_the_words_of_the_client(gallery: Library) -> N
             assert "cursor" not in response.text
 
 
-async def test_health_counts_all_images_and_tells_where_nothing_is_known(two: Library) -> None:
-    async with two.serving() as client:
-        assert (await client.get("/health")).json() == {"status": "healthy", "collection_size": 3}
-
-
-async def test_where_there_is_no_index_yet_health_says_so(library: Library) -> None:
-    async with library.serving() as client:
-        assert (await client.get("/health")).json() == {"status": "healthy", "collection_size": 0}
-        assert (await client.get("/indices-list")).json() == []
-        problem(await client.post("/search", json={"text": "red"}), 404)
-        problem(await client.post("/clip/embed_text", json={"text": "red"}), 404)
-        problem(await client.post("/knn-service", json={"text": "red"}), 404)
-
-
-async def test_of_several_indexes_each_protocol_says_which(two: Library) -> None:
-    async with two.serving() as client:
+async def test_of_several_indexes_each_protocol_says_which(two_indexes: Library) -> None:
+    async with two_indexes.serving() as client:
         assert "`index`: photos, sketches" in problem(await client.post("/search", json={"text": "red"}), 400)
-        found = await client.post("/search?index=sketches", json={"text": "red"})
-        assert found.json()[0]["image_path"] == "green.png"
+        response = await client.post("/search?index=sketches", json={"text": "red"})
+        assert response.json()[0]["image_path"] == "green.png"
         assert (await client.get("/image/green.png?index=sketches")).content == picture("green")
         problem(await client.get("/image/green.png?index=photos"), 404)
 
         assert (await client.get("/indices-list")).json() == ["photos", "sketches"]
-        found = await client.post("/knn-service", json={"text": "red", "indice_name": "sketches"})
-        assert [one["image_path"] for one in found.json()] == ["/data/sketches/green.png"]
+        response = await client.post("/knn-service", json={"text": "red", "indice_name": "sketches"})
+        assert [result["image_path"] for result in response.json()] == ["/data/sketches/green.png"]
         assert "photos, sketches" in problem(await client.post("/knn-service", json={"text": "red"}), 400)
-
-
-async def test_roboflows_client_chooses_a_model_by_its_name_or_by_that_of_an_index(two: Library) -> None:
-    async with two.serving() as client:
-
-        async def embed(path: str = "", **more: Any) -> httpx.Response:
-            return await client.post(f"/clip/embed_text{path}", json={"text": "red", **more})
-
-        assert "`index`: photos, sketches" in problem(await embed(), 400)
-        for path, more, index in [
-            ("?index=photos", {}, "photos"),
-            ("?index=sketches", {}, "sketches"),
-            ("", {"clip_version_id": "fake/colours"}, "photos"),
-            ("", {"clip_version_id": "ViT-B-32"}, "sketches"),
-            ("", {"clip_version_id": "ViT-B-32/other"}, "sketches"),
-            ("?index=sketches", {"clip_version_id": "ViT-B-32"}, "sketches"),
-        ]:
-            used = two.encoders["ViT-B-32/other"] if index == "sketches" else two.encoder
-            assert isinstance(used, FakeEncoder)
-            used.text_calls.clear()
-            text = f"red {path} {more}"
-            response = await client.post(f"/clip/embed_text{path}", json={"text": text, **more})
-            assert response.status_code == 200, response.text
-            assert used.text_calls == [[text]]
-        for path, version in [("", "ViT-B-16"), ("?index=photos", "ViT-B-32")]:
-            sentence = problem(await embed(path, clip_version_id=version), 422)
-            assert sentence.startswith("clip_version_id: ")
-            assert f"'{version}'" in sentence
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"prompt": "red"}, "subject"),
-        ({"subject": "red", "prompt": "red"}, "subject"),
-        ({"subject": image(), "prompt": image()}, "prompt"),
-        ({"subject": image(), "subject_type": "text", "prompt": "red"}, "subject"),
-        ({"subject": image(), "prompt": ["red", image()]}, "prompt"),
-        ({"subject": image(), "prompt": {"a": "red"}, "prompt_type": "image"}, "prompt"),
-        ({"subject": image(), "prompt": {}}, "prompt"),
-        ({"subject": image(), "prompt": []}, "prompt"),
-        ({"subject": image(), "prompt": ["red"] * 65}, "prompt"),
-        ({"subject": image(), "prompt": 3}, "prompt.0"),
-        ({"subject": image(), "prompt": ["red", {"type": "base64", "value": "?"}]}, "prompt.1.base64.value"),
-        ({"subject": {"type": "numpy", "value": "gASV"}, "prompt": "red"}, "subject"),
-        ({"subject": image(), "subject_type": "video", "prompt": "red"}, "subject_type"),
-    ],
-)
-async def test_what_cannot_be_compared_is_named(gallery: Library, body: dict[str, Any], field: str) -> None:
-    async with gallery.serving() as client:
-        assert problem(await client.post("/clip/compare", json=body), 422).startswith(f"{field}: ")
-
-
-async def test_prompts_with_names_keep_them_even_if_they_are_numbers(gallery: Library) -> None:
-    async with gallery.serving() as client:
-        body = {"subject": "red", "subject_type": "text", "prompt": {"1": "blue", "0": "red", "type": "red"}}
-        similarity = (await client.post("/clip/compare", json=body)).json()["similarity"]
-    assert list(similarity) == ["1", "0", "type"]
-    assert similarity["0"] == similarity["type"] == pytest.approx(1)
-    assert similarity["1"] < 0.1
-
-
-async def test_a_pickled_array_is_never_read(gallery: Library) -> None:
-    """Roboflow's servers can be set to unpickle what a client sends."""
-    async with gallery.serving() as client:
-        response = await client.post("/clip/embed_image", json={"image": {"type": "numpy", "value": "gASV"}})
-        assert "'base64', 'url'" in problem(response, 422)
-
-
-class _OneModel:
-    """A catalog and a finder of one index."""
-
-    def __init__(self, folder: Path) -> None:
-        self.pointer = Library(folder).publish()
-        self.images: list[bytes] = []
-
-    def pick(self, name: str | None) -> _OneModel:
-        return self
-
-    async def embed(self, embed: Embed) -> EmbedResponse:
-        (data,) = embed.image or []
-        self.images.append(data)
-        return EmbedResponse(model="m", dim=1, vectors=[[float(data)]])
-
-
-async def test_an_image_of_a_url_is_fetched_by_the_searchers_own_guarded_way(tmp_path: Path) -> None:
-    one: Any = _OneModel(tmp_path)
-    app = FastAPI()
-    fetched = []
-
-    @asynccontextmanager
-    async def fetch(url: str) -> AsyncIterator[bytes]:
-        fetched.append(url)
-        number = url.rpartition("/")[2].encode()
-        yield number
-        assert number in one.images
-
-    app.include_router(roboflow.router(one, one, fetch))
-    images = [{"type": "url", "value": f"https://photos.example/{number}"} for number in range(40)]
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://searcher") as client:
-        response = await client.post("/clip/embed_image", json={"image": images})
-    assert response.json()["embeddings"] == [[number] for number in range(40)]
-    assert sorted(fetched) == sorted(item["value"] for item in images)
-
-
-async def test_where_a_fetch_is_refused_the_problem_names_the_field(tmp_path: Path) -> None:
-    one: Any = _OneModel(tmp_path)
-    app = FastAPI()
-    app.add_exception_handler(Problem, lambda _, error: problems.response(error))  # type: ignore[arg-type]
-
-    @asynccontextmanager
-    async def fetch(url: str) -> AsyncIterator[bytes]:
-        raise invalid("image_url", "not that one")
-        yield
-
-    app.include_router(roboflow.router(one, one, fetch))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://searcher") as client:
-        for field, kind in [("subject", "prompt"), ("prompt", "subject")]:
-            body = {field: {"type": "url", "value": "https://a.example"}, f"{field}_type": "image"}
-            other = {kind: {"type": "base64", "value": base64.b64encode(b"1").decode()}, f"{kind}_type": "image"}
-            response = await client.post("/clip/compare", json={**body, **other})
-            assert problem(response, 422) == f"{field}: not that one"
-
-
-async def test_clip_retrieval_takes_json_by_whatever_name(gallery: Library) -> None:
-    body = json.dumps({"text": "red", "modality": "image", "num_images": 1, "indice_name": None}).encode()
-    async with gallery.serving() as client:
-        for type in [None, "text/plain;charset=UTF-8", "application/json", "application/x-www-form-urlencoded"]:
-            headers = {} if type is None else {"Content-Type": type}
-            response = await client.post("/knn-service", content=body, headers=headers)
-            assert [one["id"] for one in response.json()] == [image_id("red.png")]
-        problem(await client.post("/knn-service", content=b"{"), 400)
-        problem(await client.post("/knn-service", content=b""), 422)
-
-
-async def test_clip_retrieval_takes_the_first_of_what_is_given(gallery: Library) -> None:
-    async with gallery.serving() as client:
-        blue = base64.b64encode(picture("blue")).decode()
-        vector = (await client.post("/v1/embed", json={"text": ["green"]})).json()["vectors"][0]
-        for body, colour in [
-            ({"text": "red", "image": blue, "embedding_input": vector}, "red"),
-            ({"text": "", "image": blue, "embedding_input": vector}, "blue"),
-            ({"text": None, "image": None, "image_url": None, "embedding_input": vector}, "green"),
-        ]:
-            response = await client.post("/knn-service", json={**body, "num_images": 1})
-            assert [one["colour"] for one in response.json()] == [colour]
-        for nothing in ({}, {"text": ""}, {"text": None, "image": None}):
-            sentence = problem(await client.post("/knn-service", json=nothing), 422)
-            assert sentence == "give one of text, image, image_url, embedding_input"
-
-
-async def test_clip_retrieval_folds_near_duplicates_only_if_it_is_asked(gallery: Library) -> None:
-    gallery.publish({f"{n}.png": "red" for n in range(3)} | {"blue.png": "blue"}, run="r2")
-    async with gallery.serving() as client:
-
-        async def colours(**more: Any) -> list[str]:
-            response = await client.post("/knn-service", json={"text": "red", **more})
-            return [one["colour"] for one in response.json()]
-
-        assert await colours() == ["red", "red", "red", "blue"]
-        assert await colours(deduplicate=True) == ["red", "blue"]
-
-
-async def test_clip_retrieval_gives_the_metadata_and_its_own_fields_win(library: Library) -> None:
-    metadata = {
-        "colour": "red",
-        "url": "https://photos.example/red.png",
-        "caption": "A red one",
-        "id": 7,
-        "similarity": 3,
-    }
-    library.publish({"red.png": metadata, "blue.png": {"colour": "blue", "url": 5, "caption": True, "cls": "a"}})
-    async with library.serving() as client:
-        red, blue = (await client.post("/knn-service", json={"text": "red"})).json()
-    assert red == {**metadata, "id": image_id("red.png"), "similarity": 1.0, "image_path": "/data/photos/red.png"}
-    assert blue["url"].startswith(f"http://searcher/v1/images/{image_id('blue.png')}?index=photos")
-    assert (blue["caption"], blue["cls"]) == ("", "a")
-
-
-@pytest.mark.parametrize(
-    "ignored",
-    [
-        {"use_safety_model": True, "use_violence_detector": True, "aesthetic_score": 9, "aesthetic_weight": 0.5},
-        {"aesthetic_score": "", "aesthetic_weight": "", "num_result_ids": 3000, "verbose": True, "use_mclip": False},
-    ],
-)
-async def test_clip_retrievals_settings_that_mean_nothing_here_change_nothing(
-    gallery: Library, ignored: dict[str, Any]
-) -> None:
-    async with gallery.serving() as client:
-        plain = await client.post("/knn-service", json={"text": "red"})
-        assert (await client.post("/knn-service", json={"text": "red", **ignored})).json() == plain.json()
-
-
-@pytest.mark.parametrize(("field", "value"), [("modality", "text"), ("use_mclip", True), ("num_images", 0)])
-async def test_what_clip_retrieval_could_do_and_we_cannot_is_refused(gallery: Library, field: str, value: Any) -> None:
-    async with gallery.serving() as client:
-        response = await client.post("/knn-service", json={"text": "red", field: value})
-        assert problem(response, 422).startswith(f"{field}: ")
-
-
-async def test_vectors_of_roboflows_protocol_find_their_images(gallery: Library) -> None:
-    async with gallery.serving() as client:
-        (vector,) = (await client.post("/clip/embed_image", json={"image": image("blue")})).json()["embeddings"]
-        assert np.linalg.norm(vector) == pytest.approx(1)
-        found = await client.post("/v1/search", json={"embedding": vector, "k": 1})
-        assert found.json()["results"][0]["id"] == image_id("blue.png")

@@ -13,7 +13,7 @@ import open_clip
 import pytest
 from safetensors.torch import save
 
-from tests.hub import Hub, running
+from tests.hub import Hub, running_hub
 from tests.programs import program_env
 
 MODEL = "MobileCLIP2-S0/dfndr2b"
@@ -31,8 +31,8 @@ def weights() -> bytes:
 
 @pytest.fixture
 def hub(weights: bytes) -> Iterator[Hub]:
-    with running() as hub:
-        hub.push(REPOSITORY, {FILE: weights}, kind="models")
+    with running_hub() as hub:
+        hub.push(REPOSITORY, {FILE: weights}, repository_kind="models")
         yield hub
 
 
@@ -53,14 +53,14 @@ class Cache:
             text=True,
         )
 
-    def fill(self, model: str = MODEL) -> tuple[int, dict[str, object], str]:
+    def run(self, model: str = MODEL) -> tuple[int, dict[str, object], str]:
         """Exit code, result and log of one call."""
-        return self.ended(self.start(model))
+        return self.wait(self.start(model))
 
-    def ended(self, process: subprocess.Popen[str]) -> tuple[int, dict[str, object], str]:
-        out, err = process.communicate()
-        assert out, err
-        return process.returncode, json.loads(out.splitlines()[-1]), err
+    def wait(self, process: subprocess.Popen[str]) -> tuple[int, dict[str, object], str]:
+        output, log = process.communicate()
+        assert output, log
+        return process.returncode, json.loads(output.splitlines()[-1]), log
 
     def downloads(self) -> list[str]:
         return [request for request in self._hub.requests if request.startswith(GET)]
@@ -72,13 +72,13 @@ def cache(hub: Hub, tmp_path: Path) -> Cache:
 
 
 def test_many_processes_download_once_and_later_ones_not_at_all_even_without_the_hub(hub: Hub, cache: Cache) -> None:
-    ended = [cache.ended(process) for process in [cache.start() for _ in range(2)]]
-    assert [code for code, _, _ in ended] == [0, 0], ended
-    assert all(result["model"] == MODEL for _, result, _ in ended)
+    results = [cache.wait(process) for process in [cache.start() for _ in range(2)]]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert all(result["model"] == MODEL for _, result, _ in results)
     assert len(cache.downloads()) == 1
     hub.models[REPOSITORY].access = "down"
     hub.requests.clear()
-    code, result, log = cache.fill()
+    code, result, log = cache.run()
     assert code == 0, log
     assert result["model"] == MODEL
     assert hub.requests, "it looked elsewhere"
@@ -87,20 +87,20 @@ def test_many_processes_download_once_and_later_ones_not_at_all_even_without_the
 
 def test_a_hub_that_gives_nothing_now_is_tried_again(hub: Hub, cache: Cache) -> None:
     hub.models[REPOSITORY].access = "down"
-    code, result, _ = cache.fill()
+    code, result, _ = cache.run()
     assert code == 3
     assert f"the weights of {MODEL} (" in str(result["error"])
 
 
 def test_a_damaged_file_is_noticed_here_and_not_in_each_pod(hub: Hub, cache: Cache, weights: bytes) -> None:
-    hub.push(REPOSITORY, {FILE: weights[: len(weights) // 2]}, kind="models")
-    code, result, _ = cache.fill()
+    hub.push(REPOSITORY, {FILE: weights[: len(weights) // 2]}, repository_kind="models")
+    code, result, _ = cache.run()
     assert code == 3
     assert f"the weights of {MODEL} (" in str(result["error"])
 
 
 def test_a_folder_needs_no_download(hub: Hub, cache: Cache, demo_model: str) -> None:
-    code, result, log = cache.fill(demo_model)
+    code, result, log = cache.run(demo_model)
     assert (code, result["model"]) == (0, demo_model), log
     assert hub.requests == []
 
@@ -109,6 +109,6 @@ def test_a_folder_without_weights_is_refused_before_any_shard(cache: Cache, demo
     shutil.copytree(
         demo_model.removeprefix("local-dir:"), tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors")
     )
-    code, result, _ = cache.fill(f"local-dir:{tmp_path / 'm'}")
+    code, result, _ = cache.run(f"local-dir:{tmp_path / 'm'}")
     assert code == 4
     assert "it has no weights" in str(result["error"])

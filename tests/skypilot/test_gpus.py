@@ -88,7 +88,7 @@ class TestParity:
         assert [offer.accelerator for offer in SkyGpuFinder().offers()] == ["A100-80GB", "L4", "T4"]
 
     def test_both_see_the_same_gpus_where_pods_may_not_be_listed(self, cluster: Cluster, nodes: list[Object]) -> None:
-        cluster.nodes, cluster.refused = nodes, {"pods": 403}
+        cluster.nodes, cluster.status_codes = nodes, {"pods": 403}
         assert SkyGpuFinder().offers() == gpu_nodes.offers(nodes, None)
 
     @pytest.mark.parametrize("kind", [L4, Kind("l4", 2), Kind("T4", 4), Kind("A100-80GB", 8), Kind("A100", 1)])
@@ -140,10 +140,10 @@ class TestDifferences:
     def test_of_two_products_that_are_one_accelerator_skypilot_takes_the_first(self, cluster: Cluster) -> None:
         """Trap 3."""
         cluster.nodes = [node("a", {GFD: "NVIDIA-L40S"}, 2), node("b", {GFD: "NVIDIA-L40S-PCIe"}, 4)]
-        ours = gpu_nodes.match(cluster.nodes, [], Kind("L40S", 1))
-        theirs = SkyGpuFinder().match(Kind("L40S", 1))
-        assert (ours.labels, ours.total) == ({GFD: ("NVIDIA-L40S", "NVIDIA-L40S-PCIe")}, 6)
-        assert (theirs.labels, theirs.total) == ({GFD: ("NVIDIA-L40S",)}, 2)
+        own_match = gpu_nodes.match(cluster.nodes, [], Kind("L40S", 1))
+        sky_match = SkyGpuFinder().match(Kind("L40S", 1))
+        assert (own_match.labels, own_match.total) == ({GFD: ("NVIDIA-L40S", "NVIDIA-L40S-PCIe")}, 6)
+        assert (sky_match.labels, sky_match.total) == ({GFD: ("NVIDIA-L40S",)}, 2)
 
     def test_skypilot_takes_slices_for_gpus(self, cluster: Cluster) -> None:
         """Trap 4."""
@@ -166,17 +166,17 @@ class TestDifferences:
             node("a", {SKYPILOT: "l4"}, 2),
             node("b", {SKYPILOT: "mi300"}, 8, resource="amd.com/gpu"),
         ]
-        ours = [(offer.accelerator, offer.total, offer.resource) for offer in gpu_nodes.offers(cluster.nodes, [])]
-        theirs = [(offer.accelerator, offer.total, offer.resource) for offer in SkyGpuFinder().offers()]
-        assert ours == [("L4", 2, GPU), ("MI300", 8, "amd.com/gpu")]
-        assert theirs == [("MI300", 8, "amd.com/gpu")]
+        own_offers = [(offer.accelerator, offer.total, offer.resource) for offer in gpu_nodes.offers(cluster.nodes, [])]
+        sky_offers = [(offer.accelerator, offer.total, offer.resource) for offer in SkyGpuFinder().offers()]
+        assert own_offers == [("L4", 2, GPU), ("MI300", 8, "amd.com/gpu")]
+        assert sky_offers == [("MI300", 8, "amd.com/gpu")]
 
     def test_with_an_autoscaler_skypilot_knows_its_label_alone(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {GKE: "nvidia-l4"}, 2)]
-        ours = gpu_nodes.match(cluster.nodes, [], L4, autoscaler="karpenter")
-        theirs = SkyGpuFinder(autoscaler="karpenter").match(L4)
-        assert (ours.labels, ours.total) == ({GKE: ("nvidia-l4",), KARPENTER: ("l4",)}, 2)
-        assert (theirs.labels, theirs.total) == ({KARPENTER: ("l4",)}, 0)
+        own_match = gpu_nodes.match(cluster.nodes, [], L4, autoscaler="karpenter")
+        sky_match = SkyGpuFinder(autoscaler="karpenter").match(L4)
+        assert (own_match.labels, own_match.total) == ({GKE: ("nvidia-l4",), KARPENTER: ("l4",)}, 2)
+        assert (sky_match.labels, sky_match.total) == ({KARPENTER: ("l4",)}, 0)
 
 
 class TestAutoscalers:
@@ -184,14 +184,14 @@ class TestAutoscalers:
     @pytest.mark.parametrize("name", ["H100", "A100-80GB", "L4", "T4"])
     def test_both_write_a_label_that_no_node_has_yet_alike(self, cluster: Cluster, autoscaler: str, name: str) -> None:
         kind = Kind(name, 8)
-        found = SkyGpuFinder(autoscaler=autoscaler).match(kind)
-        assert found == gpu_nodes.match([], [], kind, autoscaler=autoscaler)
-        assert found.total == found.free == 0
+        match = SkyGpuFinder(autoscaler=autoscaler).match(kind)
+        assert match == gpu_nodes.match([], [], kind, autoscaler=autoscaler)
+        assert match.total == match.free == 0
 
     def test_with_one_any_number_of_gpus_may_come(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {GKE: "nvidia-l4"}, 2)]
-        found = SkyGpuFinder(autoscaler="gke").match(Kind("L4", 4))
-        assert found == NodeMatch(Kind("L4", 4), GPU, {GKE: ("nvidia-l4",)}, total=0, free=0)
+        match = SkyGpuFinder(autoscaler="gke").match(Kind("L4", 4))
+        assert match == NodeMatch(Kind("L4", 4), GPU, {GKE: ("nvidia-l4",)}, total=0, free=0)
         assert SkyGpuFinder(autoscaler="gke").match(L4).free == 2
 
     def test_it_holds_for_its_own_finder(self, cluster: Cluster) -> None:
@@ -202,7 +202,7 @@ class TestAutoscalers:
     def test_one_that_is_not_known_is_refused_at_once(self, cluster: Cluster) -> None:
         with pytest.raises(UsageError, match=r"'magic'.* gke, karpenter"):
             SkyGpuFinder(autoscaler="magic")
-        assert not cluster.asked
+        assert not cluster.requests
 
 
 class TestLooks:
@@ -218,8 +218,8 @@ class TestLooks:
 
     def test_that_all_gpus_are_busy_is_no_error(self, cluster: Cluster) -> None:
         cluster.nodes, cluster.pods = [node("a", {GKE: "nvidia-l4"}, 2)], [pod("one", "a", 2)]
-        found = SkyGpuFinder().match(Kind("L4", 2))
-        assert (found.total, found.free) == (2, 0)
+        match = SkyGpuFinder().match(Kind("L4", 2))
+        assert (match.total, match.free) == (2, 0)
 
     def test_a_gpu_that_no_label_names_is_shown(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {}, 2)]
@@ -230,19 +230,19 @@ class TestLooks:
     def test_a_named_context_is_looked_at_and_not_the_current_one(
         self, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        other = Cluster()
-        other.nodes = [node("a", {GKE: "nvidia-tesla-t4"}, 1)]
-        servers = {CONTEXT: cluster.url, "other": other.url}
+        other_cluster = Cluster()
+        other_cluster.nodes = [node("a", {GKE: "nvidia-tesla-t4"}, 1)]
+        servers = {CONTEXT: cluster.url, "other": other_cluster.url}
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "two", servers, current=CONTEXT)))
         assert [offer.accelerator for offer in SkyGpuFinder("other").offers()] == ["T4"]
         assert SkyGpuFinder().offers() == []
-        other.close()
+        other_cluster.close()
 
     def test_nothing_is_printed(self, cluster: Cluster) -> None:
         """Trap 7: `<sky-payload>` lines; and SkyPilot logs to stdout."""
         cluster.nodes = [node("a", {SKYPILOT: "L4"})]  # which would have to be l4
-        ran = subprocess.run([sys.executable, "-c", LOOK], cwd=ROOT, capture_output=True, text=True, check=False)
-        assert (ran.stdout, ran.stderr, ran.returncode) == ("", "", 0)
+        completed = subprocess.run([sys.executable, "-c", LOOK], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (completed.stdout, completed.stderr, completed.returncode) == ("", "", 0)
 
     def test_a_label_that_skypilot_cannot_read_is_a_clear_error(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {GKE: "nvidia-l4"}), node("b", {GKE: "strange"})]
@@ -260,16 +260,16 @@ class TestLooks:
         assert os.environ["HOME"] == str(home)
 
     def test_settings_of_skypilot_in_the_persons_home_have_no_say(self, cluster: Cluster, home: Path) -> None:
-        own = home / ".sky" / "config.yaml"
-        own.parent.mkdir()
+        config = home / ".sky" / "config.yaml"
+        config.parent.mkdir()
         try:
-            own.write_text("kubernetes: {autoscaler: gke}\n")
+            config.write_text("kubernetes: {autoscaler: gke}\n")
             with pytest.raises(NoMatchingNode):
                 SkyGpuFinder().match(L4)
-            assert own.read_text() == "kubernetes: {autoscaler: gke}\n"
+            assert config.read_text() == "kubernetes: {autoscaler: gke}\n"
         finally:
-            own.unlink()
-            own.parent.rmdir()
+            config.unlink()
+            config.parent.rmdir()
 
     def test_it_does_not_phone_home(self, cluster: Cluster) -> None:
         from sky.utils import env_options
@@ -286,7 +286,7 @@ class TestLooks:
 
 class TestErrors:
     def test_an_account_that_may_not_list_nodes_hears_which_right_is_missing(self, cluster: Cluster) -> None:
-        cluster.refused = {"nodes": 403}
+        cluster.status_codes = {"nodes": 403}
         with pytest.raises(NotAllowed, match=f"list the nodes of {CONTEXT}: .* ClusterRole .* list on nodes"):
             SkyGpuFinder().offers()
         with pytest.raises(NotAllowed, match="list on nodes"):
@@ -295,24 +295,24 @@ class TestErrors:
     def test_without_the_right_to_list_pods_only_the_free_gpus_are_not_known(
         self, cluster: Cluster, caplog: pytest.LogCaptureFixture
     ) -> None:
-        cluster.nodes, cluster.refused = [node("a", {GKE: "nvidia-l4"}, 2)], {"pods": 403}
+        cluster.nodes, cluster.status_codes = [node("a", {GKE: "nvidia-l4"}, 2)], {"pods": 403}
         finder = SkyGpuFinder()
         assert [(offer.total, offer.free) for offer in finder.offers()] == [(2, None)]
-        found = finder.match(L4)
-        assert (found.total, found.free) == (2, None)
-        told = [record.message for record in caplog.records if record.name == "controller.backends.skypilot.gpus"]
-        assert len(told) == 1
-        assert "list the pods of all namespaces" in told[0]
-        assert "list on pods" in told[0]
+        match = finder.match(L4)
+        assert (match.total, match.free) == (2, None)
+        messages = [record.message for record in caplog.records if record.name == "controller.backends.skypilot.gpus"]
+        assert len(messages) == 1
+        assert "list the pods of all namespaces" in messages[0]
+        assert "list on pods" in messages[0]
 
     def test_a_stranger_is_told_to_log_in(self, cluster: Cluster) -> None:
-        cluster.refused = {"nodes": 401}
+        cluster.status_codes = {"nodes": 401}
         with pytest.raises(UsageError, match=f"401.*{CONTEXT}"):
             SkyGpuFinder().offers()
 
-    @pytest.mark.parametrize("kind", ["nodes", "pods"])
-    def test_a_cluster_in_trouble_is_a_temporary_error(self, cluster: Cluster, kind: str) -> None:
-        cluster.nodes, cluster.refused = [node("a", {GKE: "nvidia-l4"})], {kind: 503}
+    @pytest.mark.parametrize("resource", ["nodes", "pods"])
+    def test_a_cluster_in_trouble_is_a_temporary_error(self, cluster: Cluster, resource: str) -> None:
+        cluster.nodes, cluster.status_codes = [node("a", {GKE: "nvidia-l4"})], {resource: 503}
         with pytest.raises(TemporaryError, match=f"the cluster {CONTEXT} does not answer .*Service Unavailable"):
             SkyGpuFinder().match(L4)
 
@@ -323,7 +323,7 @@ class TestErrors:
             SkyGpuFinder().match(L4)
 
     def test_an_answer_that_breaks_off_is_a_temporary_error(self, cluster: Cluster) -> None:
-        cluster.nodes, cluster.broken = gke(), True
+        cluster.nodes, cluster.cuts_replies = gke(), True
         with pytest.raises(TemporaryError, match=f"the cluster {CONTEXT} sent an incomplete response"):
             SkyGpuFinder().offers()
 
@@ -361,8 +361,8 @@ class TestErrors:
 def test_what_the_fake_cluster_lists_is_json(cluster: Cluster) -> None:
     """A pod that has ended is not selected: SkyPilot leaves that to the server."""
     cluster.pods = PODS
-    _, listed = cluster.list("pods", "status.phase!=Succeeded,status.phase!=Failed")
-    assert [each["metadata"]["name"] for each in json.loads(json.dumps(listed))["items"]] == [
+    _, body = cluster.list("pods", "status.phase!=Succeeded,status.phase!=Failed")
+    assert [item["metadata"]["name"] for item in json.loads(json.dumps(body))["items"]] == [
         "one",
         "starting",
         "waiting",

@@ -1,0 +1,86 @@
+"""The pod template of a task, and the GPUs and machines that a run chooses for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from controller.backends.skypilot.backend import (
+    SKY_RELEASE,
+    SkyBackend,
+)
+from controller.backends.skypilot.placement import MachinePlacement
+from controller.backends.skypilot.taskfiles import TASKS
+from controller.gpus.accelerators import Kind
+from controller.gpus.nodes import Spot
+from controller.jobs import manifests
+from controller.jobs.state import Stage
+from controller.jobs.usage import Gpu
+from imgsearch import labels
+from tests.controller.backends.skypilot.embed_jobs import SETTINGS, job, wait_for_end
+from tests.controller.machines import Machines
+
+
+def test_a_task_is_what_its_file_says(cluster: SkyBackend, machines: Machines) -> None:
+    cluster.create(job(cluster, ""))
+    wait_for_end(cluster)
+    file_task = yaml.safe_load((TASKS / "embed.yaml").read_text())
+    _, task = machines.submitted[0]
+    assert {name: task[name] for name in ("name", "resources", "config")} == {
+        name: file_task[name] for name in ("name", "resources", "config")
+    }
+
+
+def test_gpus_and_spot_machines_may_be_chosen_for_embedding_alone(cluster: SkyBackend) -> None:
+    placement = MachinePlacement((Kind("L4", 2), Kind("A10G", 2)), Spot.PREFER)
+    pods = {
+        stage: manifests.job(
+            stage,
+            SETTINGS,
+            cluster.template(stage),
+            release=SKY_RELEASE,
+            completions=1,
+            parallelism=1,
+            placement=placement,
+        )["spec"]["template"]
+        for stage in Stage
+    }
+    resources = json.loads(pods[Stage.EMBED]["metadata"]["annotations"]["imgsearch.dev/sky-task"])["resources"]
+    assert resources["any_of"] == [
+        {"accelerators": "L4:2", "use_spot": True},
+        {"accelerators": "A10G:2", "use_spot": True},
+        {"accelerators": "L4:2", "use_spot": False},
+        {"accelerators": "A10G:2", "use_spot": False},
+    ]
+    limits = pods[Stage.EMBED]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits == {"nvidia.com/gpu": "2"}
+    assert pods[Stage.PLAN]["spec"]["containers"][0]["resources"] == {}
+    assert yaml.safe_load(yaml.safe_dump(pods[Stage.EMBED])) == pods[Stage.EMBED], "--dry-run prints it"
+
+
+@pytest.mark.parametrize(("spot", "label"), [(Spot.ONLY, "only"), (Spot.NEVER, "never"), (Spot.PREFER, "prefer")])
+def test_one_kind_of_gpu_is_known_for_the_cost_of_the_run(
+    cluster: SkyBackend, tmp_path: Path, spot: Spot, label: str
+) -> None:
+    cluster.create(job(cluster, "", placement=MachinePlacement((Kind("L4", 1),), spot)))
+    (job_file,) = (tmp_path / "sky").glob("*/job.json")
+    annotations = json.loads(job_file.read_text())["spec"]["template"]["metadata"]["annotations"]
+    assert annotations[labels.SPOT] == label
+    requested = cluster.jobs("r1")[Stage.EMBED].usage.requested
+    assert requested == Gpu("L4", {"only": True, "never": False}.get(label))
+
+
+def test_of_several_kinds_none_is_told(cluster: SkyBackend) -> None:
+    cluster.create(job(cluster, ""))  # of embed.yaml
+    assert cluster.jobs("r1")[Stage.EMBED].usage.requested.accelerator == ""
+
+
+def test_a_choice_of_spot_leaves_the_gpus_of_the_file(cluster: SkyBackend) -> None:
+    file_resources = yaml.safe_load((TASKS / "embed.yaml").read_text())["resources"]
+    template = MachinePlacement(spot=Spot.NEVER).applied(cluster.template(Stage.EMBED))
+    resources = json.loads(template["metadata"]["annotations"]["imgsearch.dev/sky-task"])["resources"]
+    assert resources["any_of"] == [{**alternative, "use_spot": False} for alternative in file_resources["any_of"]]
+    assert resources["job_recovery"] == file_resources["job_recovery"]

@@ -1,0 +1,161 @@
+"""Embedded runs in a storage, and a store to ingest them into."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgsearch.runs import parts
+from imgsearch.runs.documents import Plan, Report, ShardDone
+from imgsearch.runs.layout import RunFolder, image_id
+from imgsearch.runs.parts import BadRow, Header, PartRow
+from imgsearch.storage import Storage
+from imgsearch.stores import Record
+from searcher.ingest.job import Ingest
+from searcher.ingest.metrics import IngestMetrics
+from tests.fakes import InMemoryStore
+from tests.searcher.library import picture
+
+DIM = 8
+THUMBNAIL = picture("green", format="WEBP")
+
+
+class CountingStore(InMemoryStore):
+    """A store that counts what is added, and may be told to lose or spoil some of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added_ids: list[str] = []
+        self.probe_count = 0
+        self.lost_ids: set[str] = set()
+        self.stop: tuple[int, threading.Event] | None = None
+
+    def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
+        self.probe_count += len(ids)
+        return super().missing(collection, ids)
+
+    def add(self, collection: str, records: Sequence[Record]) -> None:
+        self.added_ids += [record.id for record in records]
+        super().add(collection, [record for record in records if record.id not in self.lost_ids])
+        if self.stop and len(self.added_ids) >= self.stop[0]:
+            self.stop[1].set()
+
+    def reopen(self) -> CountingStore:
+        return self
+
+
+class IngestBench:
+    """A storage with embedded runs in it, and a store."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.root = tmp_path
+        self.storage = Storage(tmp_path.as_uri())
+        self.store = CountingStore()
+        self.stopping = threading.Event()
+        self.metrics = IngestMetrics()
+
+    def write_run(
+        self,
+        run: str,
+        keys: Sequence[str],
+        *,
+        bad: Sequence[str] = (),
+        shards: int = 2,
+        part_images: int = 3,
+        **plan: Any,
+    ) -> RunFolder:
+        """Writes a run as the embedder leaves it."""
+        folder = RunFolder(run)
+        for shard in range(shards):
+            shard_keys, shard_bad = keys[shard::shards], bad[shard::shards]
+            part_count = max(1, -(-len(shard_keys) // part_images))
+            for number in range(part_count):
+                self.write_part(
+                    folder,
+                    shard,
+                    number,
+                    shard_keys[number * part_images :][:part_images],
+                    shard_bad if number == 0 else [],
+                )
+            shard_document = ShardDone(
+                shard, len(shard_keys), len(shard_bad), part_count, "m", "f1", DIM, 100, 1.5, {"encode": 1.0}
+            )
+            self.storage.put(folder.done(shard), shard_document.to_json())
+        plan_document = Plan(
+            run=run,
+            index="photos",
+            source="/photos",
+            model="m",
+            shards=shards,
+            images=len(keys) + len(bad),
+            bytes=100,
+            part_images=part_images,
+            **plan,
+        )
+        self.storage.put(folder.plan, plan_document.to_json())
+        return folder
+
+    def write_part(
+        self,
+        folder: RunFolder,
+        shard: int,
+        number: int,
+        keys: Sequence[str],
+        bad: Sequence[str],
+        fingerprint: str = "f1",
+    ) -> None:
+        rows: list[PartRow] = [
+            {
+                "id": image_id(key),
+                "key": key,
+                "etag": "",
+                "embedding": vector(key),
+                "width": 4,
+                "height": 3,
+                "thumb_offset": 512,
+                "thumb_length": len(THUMBNAIL),
+                "metadata": json.dumps({"label": key[0]}),
+            }
+            for key in keys
+        ]
+        header = Header("m", fingerprint, "", DIM, images=len(rows), bad=len(bad))
+        self.storage.put(folder.part(shard, number), parts.to_bytes(rows, header))
+        bad_rows = [BadRow(key, "decode", "truncated", etag="") for key in bad]
+        self.storage.put(folder.bad(shard, number), parts.bad_to_bytes(bad_rows))
+
+    def write_thumbnails(self, folder: RunFolder, shards: int = 2) -> None:
+        """Writes what the rows of a run say where their thumbnails are."""
+        for shard in range(shards):
+            document = ShardDone.from_json(self.storage.get(folder.done(shard)), "done")
+            for part in range(document.parts):
+                self.storage.put(folder.thumbs(shard, part), bytes(512) + THUMBNAIL)
+
+    def ingest(self, run: str) -> Report:
+        self.metrics = IngestMetrics()
+        return Ingest(
+            run,
+            storage=self.storage,
+            store=self.store,
+            metrics=self.metrics,
+            stopping=self.stopping,
+            now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        ).run()[0]
+
+    def stored_keys(self, collection: str) -> set[str]:
+        keys = [f"{letter}{number}" for letter in "abcdxyz" for number in range(40)]
+        return {str(r.metadata["_key"]) for r in self.store.get(collection, [image_id(key) for key in keys])}
+
+
+def vector(key: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    values = np.random.default_rng(list(key.encode())).normal(size=DIM).astype(np.float32)
+    return np.asarray(values / np.linalg.norm(values), np.float32)
+
+
+A_KEYS = [f"a{number}" for number in range(20)]
+B_KEYS = [f"b{number}" for number in range(5)]

@@ -1,0 +1,109 @@
+"""Runs that are incomplete or damaged, and stores that lose or change vectors: nothing is published."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from imgsearch.errors import PermanentError
+from imgsearch.runs import parts
+from imgsearch.runs.documents import ShardDone
+from imgsearch.runs.layout import RunFolder, image_id
+from imgsearch.runs.parts import PartRow
+from imgsearch.stores import Record
+from tests.searcher.ingest.bench import A_KEYS, B_KEYS, DIM, IngestBench, vector
+
+
+class TestRefused:
+    """Each is a PermanentError, and the previous run stays published."""
+
+    @pytest.fixture
+    def old_bench(self, bench: IngestBench) -> IngestBench:
+        bench.write_run("r0", B_KEYS)
+        bench.ingest("r0")
+        return bench
+
+    def check_refused(self, bench: IngestBench, sentence: str) -> None:
+        with pytest.raises(PermanentError, match=sentence):
+            bench.ingest("r1")
+        assert bench.store.pointers()["photos"].run == "r0"
+        assert bench.stored_keys("photos-r0") == set(B_KEYS)
+        assert not bench.storage.exists(RunFolder("r1").report)
+
+    def test_no_plan(self, old_bench: IngestBench) -> None:
+        self.check_refused(old_bench, r"r1 .*plan\.json")
+
+    def test_a_shard_without_its_marker(self, old_bench: IngestBench) -> None:
+        folder = old_bench.write_run("r1", A_KEYS)
+        old_bench.storage.delete(folder.shard(1))
+        self.check_refused(old_bench, r"1 of 2 shards of run r1 .*done\.json \(shard 1\)")
+
+    def test_a_missing_part(self, old_bench: IngestBench) -> None:
+        folder = old_bench.write_run("r1", A_KEYS)
+        (old_bench.root / folder.part(0, 1)).unlink()
+        self.check_refused(old_bench, r"part-00001\.parquet does not exist")
+
+    def test_a_damaged_part(self, old_bench: IngestBench) -> None:
+        folder = old_bench.write_run("r1", A_KEYS)
+        data = bytearray(old_bench.storage.get(folder.part(0, 1)))
+        old_bench.storage.put(folder.part(0, 1), bytes(data[:-20]))
+        self.check_refused(old_bench, "part-00001.parquet is damaged")
+
+    def test_a_part_with_rows_missing(self, old_bench: IngestBench) -> None:
+        folder = old_bench.write_run("r1", A_KEYS)
+        old_bench.write_part(folder, 0, 1, ["a6"], [])
+        self.check_refused(old_bench, r"run r1 .*20 images .*18 vectors")
+
+    def test_a_damaged_list_of_bad_images(self, old_bench: IngestBench) -> None:
+        folder = old_bench.write_run("r1", A_KEYS)
+        old_bench.storage.put(folder.bad(0, 0), b"PAR1")
+        self.check_refused(old_bench, "bad-00000.parquet is damaged")
+
+    def test_a_part_of_another_model(self, old_bench: IngestBench) -> None:
+        folder = old_bench.write_run("r1", A_KEYS)
+        old_bench.write_part(folder, 0, 1, ["a6", "a8", "a10"], [], fingerprint="f2")
+        self.check_refused(old_bench, r"part-00001\.parquet .*model")
+
+    def test_shards_of_two_models(self, old_bench: IngestBench) -> None:
+        folder = old_bench.write_run("r1", A_KEYS)
+        document = json.loads(old_bench.storage.get(folder.done(1)))
+        old_bench.storage.put(folder.done(1), ShardDone(**{**document, "fingerprint": "f2"}).to_json())
+        self.check_refused(old_bench, "fingerprint f2, shard 0 has f1")
+
+    def test_a_done_json_of_another_dimension(self, old_bench: IngestBench) -> None:
+        folder = old_bench.write_run("r1", A_KEYS)
+        document = json.loads(old_bench.storage.get(folder.done(1)))
+        old_bench.storage.put(folder.done(1), ShardDone(**{**document, "dim": 9}).to_json())
+        self.check_refused(old_bench, "dim 9")
+
+    def test_a_store_that_loses_vectors(self, old_bench: IngestBench) -> None:
+        old_bench.write_run("r1", A_KEYS)
+        old_bench.store.lost_ids = {image_id("a3")}
+        self.check_refused(old_bench, r"photos-r1 .*19 vectors.* r1 has 20")
+
+    def test_a_collection_with_other_vectors(self, old_bench: IngestBench) -> None:
+        old_bench.write_run("r1", A_KEYS)
+        old_bench.store.create("photos-r1", dim=DIM)
+        old_bench.store.add("photos-r1", [Record("stranger", {}, vector("stranger"))])
+        self.check_refused(old_bench, r"photos-r1 .*21 vectors.* r1 has 20")
+
+    def test_a_store_that_changes_vectors(self, old_bench: IngestBench) -> None:
+        old_bench.write_run("r1", A_KEYS)
+        old_bench.store.create("photos-r1", dim=DIM)
+        old_bench.store.add("photos-r1", [Record(image_id("a3"), {}, -vector("a3"))])
+        self.check_refused(old_bench, f"{image_id('a3')} .*photos-r1")
+
+    def test_a_run_without_one_usable_image(self, old_bench: IngestBench) -> None:
+        old_bench.write_run("r1", [], bad=A_KEYS, shards=1)
+        self.check_refused(old_bench, "none of the 20 images")
+
+
+def test_identical_images_may_find_each_other(bench: IngestBench) -> None:
+    folder = bench.write_run("r1", A_KEYS, shards=1, part_images=20)
+    table, header = parts.from_bytes(bench.storage.get(folder.part(0, 0)), "part")
+    rows: list[PartRow] = [{**row, "embedding": vector("twin")} for row in parts.rows(table)]
+    bench.storage.put(folder.part(0, 0), parts.to_bytes(rows, header))
+    report = bench.ingest("r1")
+    assert report.images == 20
+    assert report.verified["found_itself"] < 20
