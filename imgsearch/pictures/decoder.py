@@ -80,7 +80,7 @@ class Decoder:
         if not data:
             raise BadImage("decode", "the file is empty")
         try:
-            return self._decode(png.without_broken_extras(data), target)
+            return self._decode_whole(png.without_broken_extras(data), target)
         except BadImage:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -88,9 +88,16 @@ class Decoder:
         except UnidentifiedImageError:
             raise BadImage("decode", _unknown(data)) from None
         except Exception as error:  # decoders of hostile files raise anything; one file must not end the job
-            if (whole := jpeg.with_end(data)) is not None:
-                return self._decode(whole, target)
             raise BadImage("decode", f"{str(error) or type(error).__name__}") from error
+
+    def _decode_whole(self, data: bytes, target: int | None) -> Picture:
+        try:
+            return self._decode(data, target)
+        except OSError:  # Pillow's error for a file that is cut
+            whole = jpeg.with_end(data)
+            if whole is None:
+                raise
+            return self._decode(whole, target)
 
     def _decode(self, data: bytes, target: int | None) -> Picture:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:

@@ -53,7 +53,7 @@ class Kubelets(Workers):
         self._folder = folder
         self._env: dict[str, str] = {}
 
-    def _work(self, job: Object) -> None:
+    def _run_pods(self, job: Object) -> None:
         container = job["spec"]["template"]["spec"]["containers"][0]
         self._env = {entry["name"]: entry["value"] for entry in container["env"]}
         super()._run_pods(job)

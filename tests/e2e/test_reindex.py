@@ -195,7 +195,7 @@ def test_a_damaged_shard_publishes_nothing_and_is_mended_by_deleting_it(home: Ho
     failed = controller(*arguments, "--index", "other", "--shard-size", "10")
     assert failed.returncode == 1
     assert "part-00000.parquet is damaged" in failed.stderr
-    assert "delete its shard's folder" in failed.stderr
+    assert "delete the folder of its shard" in failed.stderr
     assert {row["index"]: row["run"] for row in json.loads(home.output("indexes", "-o", "json"))}[
         "photos"
     ] == published_run
