@@ -241,14 +241,14 @@ def test_a_controller_that_is_killed_and_a_machine_that_is_taken_away_change_not
     chosen = ("--accelerator", "L4:1", "--spot", "never", "--parallelism", str(SHARDS))
     command = ("run-pipeline", *source, *chosen, "--run", "rented", "--index", "rented")
 
-    def visited_urls() -> list[str]:
+    def begun_shards() -> list[str]:
         """The shards that have been begun, in order."""
         return sorted(key.removeprefix("came/").partition("-")[0] for key in gate.keys("came"))
 
     with sky.controlling(*command) as controller:
         wait_until(lambda: controller.is_at_work() and sky.machines(), "the planner's machine", seconds=400)
     with sky.controlling(*command) as controller:
-        wait_until(lambda: controller.is_at_work() and visited_urls() == ["0", "1"], "both embedders", seconds=900)
+        wait_until(lambda: controller.is_at_work() and begun_shards() == ["0", "1"], "both embedders", seconds=900)
         wait_until(lambda: stage(sky, "embed")["gpu_hours"] > 0, "the controller knows of one", seconds=300)
     (machine,) = [name for name in sky.machines() if "-embed-1-" in name]
     sky.place.kubectl("delete", "pod", machine, "--now")
@@ -256,7 +256,7 @@ def test_a_controller_that_is_killed_and_a_machine_that_is_taken_away_change_not
 
     completed = sky.controller(*command)
     assert completed.returncode == 0, completed.stdout + completed.stderr
-    assert visited_urls() == ["0", "1", "1"]
+    assert begun_shards() == ["0", "1", "1"]
     assert sky.machines() == []
     assert stored_ids(jobs, "rented", "rented") == stored_ids(jobs, "photos", "jobs")
     report = sky.controller("report", "rented", "--output", "json")
