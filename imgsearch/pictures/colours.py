@@ -72,7 +72,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     try:
         transform = _transform(profile, image.mode)
         return image if transform is None else ImageCms.applyTransform(image, transform) or image
-    except (ImageCms.PyCMSError, OSError, ValueError):
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         return image
 
 

@@ -162,6 +162,12 @@ def test_a_profile_of_other_colours_than_the_image_is_ignored() -> None:
     assert colour(encoded(two_halves(), icc_profile=b"garbage")) == (255, 0, 0)
 
 
+def test_a_profile_that_is_no_bytes_is_ignored() -> None:
+    """A TIFF may give its profile any type: here it is a number."""
+    grey = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 278: 8, 34675: 7}
+    assert colour(tiff(grey, bytes([128]) * 64)) == (128, 128, 128)
+
+
 def test_an_animation_and_a_palette_have_the_colours_of_their_profile() -> None:
     pixel = (200, 60, 60)
     image = Image.new("RGB", (8, 8), pixel).convert("P", palette=Image.Palette.ADAPTIVE)
