@@ -37,7 +37,8 @@ def write_atomically(file: Path, text: str, *, mode: int = 0o644) -> None:
 def _locked(path: Path) -> IO[str]:
     """Opens a partial file for one writer at a time; other writers wait."""
     while True:
-        file = path.open("a")
+        # Private from its first moment: a program that opens it early can read the kubeconfig that is written later.
+        file = open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
         fcntl.flock(file, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
