@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -43,7 +44,8 @@ class ForwardedHeaders:
 
     def __init__(self, app: ASGIApp, *, trusted: Collection[Network], root_path: str) -> None:
         """`root_path`: for all requests. Empty: that of X-Forwarded-Prefix, or none."""
-        self._app = ProxyHeadersMiddleware(app, trusted_hosts=[str(network) for network in trusted])
+        with_own_types: Any = app  # uvicorn has its own types for ASGI
+        self._app: Any = ProxyHeadersMiddleware(with_own_types, trusted_hosts=[str(network) for network in trusted])
         self._trusted = trusted
         self._root_path = root_path
 
