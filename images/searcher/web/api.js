@@ -57,27 +57,32 @@ async function call(path, body, signal) {
     headers: { "Content-Type": "application/json" },
     body: json.stringify(body),
   };
-  let response;
+  let response, text;
   try {
     response = await fetch(path, { ...options, signal });
+    text = await response.text();
   } catch (error) {
     if (isAbort(error)) throw error;
     throw new Problem(OFFLINE, "The searcher cannot be reached.", RETRY_SECONDS, { cause: error });
   }
-  const document = await response.text().then(json.parse).catch(emptyIfNoJson);
+  const document = parseDocument(text);
   if (response.ok) return document;
   const retryAfter = TEMPORARY.includes(response.status) ? Number(response.headers.get("Retry-After")) || RETRY_SECONDS : 0;
   throw new Problem(response.status, document.detail || `The searcher responded with status ${response.status}.`, retryAfter);
 }
 
 /**
- * A proxy may send an error that is no JSON.
+ * The JSON of a response, or {}: a proxy may send an error as a page.
  *
- * @param {unknown} error
+ * @param {string} text
  */
-function emptyIfNoJson(error) {
-  if (error instanceof TypeError) throw problemOf(error);
-  return {};
+function parseDocument(text) {
+  try {
+    return json.parse(text);
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw problemOf(error);
+  }
 }
 
 /** @param {string} index */
