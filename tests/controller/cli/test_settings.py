@@ -63,7 +63,7 @@ def test_a_server_on_this_machine_has_overridden_settings() -> None:
     search = serving(Settings(), options).search
     assert (search.host, search.port) == ("127.0.0.1", 81)
     assert (search.root_path, search.trusted_proxies) == ("/photos", "127.0.0.1")
-    with pytest.raises(UsageError, match="embed.batch;"):
+    with pytest.raises(UsageError, match=r"unknown setting embed\.batch;"):
         serving(Settings(), ServeOptions(overrides=("embed.batch=64",)))
 
 
