@@ -89,12 +89,14 @@ def await_ready(client: httpx.Client, server: subprocess.Popen[bytes], log: Path
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[httpx.Client]:
+def serving(home: Path, *arguments: str) -> Iterator[httpx.Client]:
     """A client of `controller serve --local` that is ready."""
     port = free_port()
     with (home / "serve.log").open("ab") as log:
         server = subprocess.Popen(
-            [*CONTROLLER, "serve", "--local", "--home", str(home), "--port", str(port)], stdout=log, stderr=log
+            [*CONTROLLER, "serve", "--local", "--home", str(home), "--port", str(port), *arguments],
+            stdout=log,
+            stderr=log,
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:

@@ -163,6 +163,20 @@ class RunOptions:
     dry_run: bool = option("Print the Jobs and let the cluster check them. Create nothing", default=False)
 
 
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of `controller serve`."""
+
+    host: str = option("Address to listen on. Default: 127.0.0.1", default="127.0.0.1")
+    port: int = option("Port to listen on. Default: 8000", default=8000, parse=int)
+    overrides: tuple[str, ...] = option(
+        "Change a setting, for example search.root_path=/photos. May be repeated",
+        default=(),
+        flags=("--set",),
+        metavar="PATH=VALUE",
+    )
+
+
 def add_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup, cls: type[Any]) -> None:
     """Adds each field of an options class as an argument."""
     exclusive: dict[str, argparse._MutuallyExclusiveGroup] = {}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from controller.cli.options import DEFAULT_MODEL
+from controller.cli.options import DEFAULT_MODEL, ServeOptions
 from controller.run.steps import run_id
 from imgsearch.errors import UsageError
 from imgsearch.runs.layout import RunFolder
@@ -76,9 +76,10 @@ def metrics_port(env: Mapping[str, str]) -> int | None:
     return Settings.from_env({name: env.get(name, "")}).metrics.port
 
 
-def serving(settings: Settings, *, host: str, port: int) -> Settings:
-    """The settings of a searcher that serves on this machine."""
-    return settings.with_values({"search.host": host, "search.port": port, "log.format": "text"})
+def serving(settings: Settings, options: ServeOptions) -> Settings:
+    """The settings of a searcher that serves on this machine. Raises UsageError for an invalid override."""
+    served = settings.with_values({"search.host": options.host, "search.port": options.port, "log.format": "text"})
+    return overridden(served, options.overrides)
 
 
 def check_source(source: str) -> None:

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.requests import Request
+from starlette.routing import Route
 
 from imgsearch.encoder import Encoder
 from imgsearch.errors import BadImage, ImgsearchError
@@ -37,10 +38,13 @@ from searcher.http.compat import clip_retrieval, roboflow, skypilot
 from searcher.http.connections import ConnectionDraining
 from searcher.http.cors import cors_options
 from searcher.http.files import Asset, page_headers
+from searcher.http.forwarded_headers import ForwardedHeaders, parse_proxies
 from searcher.http.head_requests import HeadRequests
+from searcher.http.loopback_hosts import LoopbackHosts, parse_hosts
 from searcher.http.rate_limit import RateLimit, parse_rate
 from searcher.http.request_id import RequestId
 from searcher.http.request_metrics import RequestMetrics
+from searcher.http.root_path import check_no_route, root_path_setting
 from searcher.http.unhandled_errors import UnhandledErrors
 from searcher.search.admission import Admission
 from searcher.search.catalog import Catalog
@@ -60,8 +64,9 @@ PAGE = {
 }
 """The files of the page, by path."""
 LOGIN = "/v1/login"
-PUBLIC = frozenset({*PAGE, LOGIN, "/healthz", "/readyz", "/metrics", skypilot.HEALTH})
-"""Paths that need no API key, because they show none of the team's images."""
+PUBLIC = frozenset({"", *PAGE, LOGIN, "/healthz", "/readyz", "/metrics", skypilot.HEALTH})
+"""Paths that need no API key, because they show none of the team's images. The empty one is the root path without a
+slash, which redirects to the page."""
 PAGE_HEADERS = page_headers(styles="'self'")
 MIN_COMPRESSED_BYTES = 1024
 """A smaller response is not compressed."""
@@ -83,6 +88,9 @@ def create_app(
     keys = None if limits.api_keys is None else ApiKeys(limits.api_keys)
     rate = None if limits.rate_limit is None else parse_rate(limits.rate_limit)
     cors = cors_options(limits.cors_origins)
+    allowed_hosts = parse_hosts(limits.allowed_hosts)
+    trusted_proxies = parse_proxies(limits.trusted_proxies)
+    root_path = root_path_setting(limits.root_path)
     threads = Threads()
     metrics = Metrics(metrics_folder)
     cache: VectorCache = LRUCache(limits.cache_vectors)
@@ -127,6 +135,8 @@ def create_app(
     if keys:
         app.add_middleware(ApiKeyAuthentication, keys=keys, public=PUBLIC)
         _add_login(app, keys)
+    else:
+        app.add_middleware(LoopbackHosts, allowed=allowed_hosts)
     app.add_middleware(UnhandledErrors)
     app.add_middleware(
         GZipMiddleware,
@@ -137,6 +147,7 @@ def create_app(
         app.add_middleware(CORSMiddleware, **cors)
     app.add_middleware(HeadRequests)
     app.add_middleware(ConnectionDraining, stopping=stopping)
+    app.add_middleware(ForwardedHeaders, trusted=trusted_proxies, root_path=root_path)
     app.add_middleware(RequestId)
     app.add_middleware(RequestMetrics, metrics=metrics)
     protected = _protected() if keys else {}
@@ -149,7 +160,14 @@ def create_app(
     _add_page(app)
     docs.add_docs(app)
     openapi.add_common_headers(app)
+    if root_path:
+        check_no_route(root_path, _paths(app))
     return app
+
+
+def _paths(app: FastAPI) -> list[str]:
+    """The paths of all routes, such as `/v1/images/{id}`."""
+    return [*app.openapi()["paths"], *(route.path for route in app.routes if isinstance(route, Route))]
 
 
 def _protected() -> dict[str, Any]:
@@ -172,7 +190,7 @@ async def _handle_validation_error(_: Request, error: Exception) -> Response:
 def _add_login(app: FastAPI, keys: ApiKeys) -> None:
     @app.post(LOGIN, include_in_schema=False)
     async def log_in(body: LogIn, request: Request) -> Response:
-        return keys.log_in(body.key, origin=request.headers.get("origin", ""))
+        return keys.log_in(body.key, origin=request.headers.get("origin", ""), root_path=request.scope["root_path"])
 
 
 def _add_health(app: FastAPI, catalog: Catalog, metrics: Metrics, stopping: threading.Event) -> None:

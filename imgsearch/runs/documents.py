@@ -129,8 +129,8 @@ class Facet(TypedDict):
     """The number of distinct values; None: too many to count."""
     values: list[FacetValue]
     """The most frequent first."""
-    min: float | None
-    max: float | None
+    min: int | float | None
+    max: int | float | None
     """The smallest and the largest number; None for other types."""
 
 

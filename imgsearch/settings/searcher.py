@@ -50,6 +50,25 @@ class SearchSettings:
         "of the container's CPU limit, at least 1; without a CPU limit or a Chroma server, 1.",
     )
     refresh_seconds: PositiveFloat = setting(2.0, "Seconds between two checks for newly published indexes.")
+    allowed_hosts: str = setting(
+        "",
+        "Hosts that a request to a loopback address (127.0.0.1, ::1) may name, separated by commas: "
+        "`photos.example.com`. `localhost` and the loopback addresses are always allowed. Without API keys, a request "
+        "with another Host gets 421: otherwise a page of another site could point its name to this machine and read "
+        "the images (DNS rebinding). Set it for a proxy on this machine, or in the same pod, that passes the client's "
+        "Host on.",
+    )
+    trusted_proxies: str = setting(
+        "",
+        "Addresses and networks of reverse proxies, separated by commas: `10.1.2.3,10.2.0.0/16`. Only from them, the "
+        "server uses the headers `X-Forwarded-For` (the client's address, for the rate limit), `X-Forwarded-Proto` and "
+        "`X-Forwarded-Prefix`. List no other machines: everybody with a listed address can choose these values.",
+    )
+    root_path: str = setting(
+        "",
+        "The path below which a reverse proxy serves this server, such as `/photos`. The proxy may remove this path or "
+        "keep it. Empty: the path in `X-Forwarded-Prefix` of a trusted proxy, or none.",
+    )
     url_schemes: Schemes = setting("https", "Schemes of an `image_url`. Empty: no URL is fetched.")
     url_allow: str = setting(
         "",
@@ -83,8 +102,8 @@ class SearchSettings:
         None,
         "Requests that one client may send to search and embed, such as `20/second` or `600/minute`. More get 429. A "
         "batch counts as one request. A client is the name of an API key; without API keys it is an address (behind a "
-        "proxy the proxy's address, unless uvicorn's variable `FORWARDED_ALLOW_IPS` names the proxy). Each process "
-        "counts separately. None: no limit.",
+        "proxy the proxy's address, unless `IMGSEARCH_SEARCH_TRUSTED_PROXIES` lists the proxy). Each process counts "
+        "separately. None: no limit.",
     )
     cors_origins: str = setting(
         "",

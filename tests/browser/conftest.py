@@ -22,6 +22,8 @@ SCREENSHOTS = os.environ.get("IMGSEARCH_TEST_SCREENSHOTS", "")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DUPLICATES = 8
 """The number of photos with a second, smaller copy."""
+SERIALS = [2**53 + 1, 2**53 + 3, 2**63 - 1, -(2**53) - 1]
+"""Numbers of photos that a browser's Number cannot hold."""
 HTTP_ERROR = "Failed to load resource"
 """The start of the browser's message about a response with an error status."""
 
@@ -61,9 +63,19 @@ def photos(coco128: Path, folder: Path) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
+def serials(coco128: Path, folder: Path) -> None:
+    """Copies a photo for each of SERIALS to a folder."""
+    folder.mkdir()
+    rows = []
+    for serial, photo in zip(SERIALS, sorted(coco128.glob("*.jpg")), strict=False):
+        shutil.copy(photo, folder / f"{serial}.jpg")
+        rows.append({"file_name": f"{serial}.jpg", "serial": serial, "serials": [serial, 7]})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
 @pytest.fixture(scope="package")
 def home(coco128: Path, shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """The home of two indexes: `few` has twelve photos, `photos` has all."""
+    """The home of three indexes: `few` has twelve photos, `photos` has all, `serials` has four with long numbers."""
 
     def fill(folder: Path) -> None:
         photos(coco128, folder / "photos")
@@ -71,6 +83,7 @@ def home(coco128: Path, shared_folder: Callable[[str, Callable[[Path], None]], P
         few.mkdir()
         for file in sorted((folder / "photos").glob("0*.jpg"))[:12]:
             shutil.copy(file, few)
+        serials(coco128, folder / "serials")
         command: list[str | Path] = [
             sys.executable,
             "-m",
@@ -78,6 +91,7 @@ def home(coco128: Path, shared_folder: Callable[[str, Callable[[Path], None]], P
             folder / "home",
             few,
             folder / "photos",
+            folder / "serials",
         ]
         done = subprocess.run(command, cwd=ROOT, env=program_env({}), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -98,7 +98,7 @@ def test_the_notes_name_the_sources_and_the_ways_in(notes: Notes) -> None:
     text = notes.of(CHART / "ci" / "everything-values.yaml")
     assert "SOURCE is one of /sources/photos /sources/scans" in text
     assert "\n  controller run-pipeline /sources/photos --release" in text
-    assert "https://search.example.com/" in text
+    assert "https://search.example.com/photos/" in text
     assert re.search(r"^  export IMGSEARCH_API_KEY=KEY +.*\bSecret search-keys\b", text, re.MULTILINE)
 
 

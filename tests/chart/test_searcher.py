@@ -116,6 +116,30 @@ def test_tls_is_the_secret_of_the_host(everything: Objects, helm: Helm) -> None:
     assert "tls" not in without_tls.named("Ingress", "searcher")["spec"]
 
 
+def test_a_root_path_is_that_of_the_ingress_and_the_route(helm: Helm, everything: Objects) -> None:
+    env = {entry["name"]: entry.get("value") for entry in everything.pod("searcher").spec["containers"][0]["env"]}
+    assert env["IMGSEARCH_SEARCH_ROOT_PATH"] == "/photos"
+    assert env["IMGSEARCH_SEARCH_TRUSTED_PROXIES"] == "10.1.0.0/16,fd00::7"
+    (path,) = everything.named("Ingress", "searcher")["spec"]["rules"][0]["http"]["paths"]
+    assert (path["path"], path["pathType"]) == ("/photos", "Prefix")
+    (rule,) = everything.named("HTTPRoute", "searcher")["spec"]["rules"]
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/photos"}}]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):  # the kubelet needs no proxy
+        assert everything.pod("searcher").spec["containers"][0][probe]["httpGet"]["path"] in ("/healthz", "/readyz")
+    without = helm.template(
+        {
+            "searcher": {
+                "ingress": {"enabled": True, "host": "a.example.com"},
+                "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]},
+            }
+        }
+    )
+    (path,) = without.named("Ingress", "searcher")["spec"]["rules"][0]["http"]["paths"]
+    assert path["path"] == "/"
+    (rule,) = without.named("HTTPRoute", "searcher")["spec"]["rules"]
+    assert "matches" not in rule
+
+
 def test_chroma_is_one_writer_on_one_volume(default: Objects) -> None:
     chroma = default.named("StatefulSet", "chroma")["spec"]
     assert chroma["replicas"] == 1

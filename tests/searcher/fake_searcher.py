@@ -18,7 +18,7 @@ def searcher(folder: Path, **limits: str) -> Iterator[str]:
     """Serves a small index; the address of the server."""
     library = Library(folder)
     library.publish()
-    server = uvicorn.Server(uvicorn.Config(library.app(**limits), log_config=None))
+    server = uvicorn.Server(uvicorn.Config(library.app(**limits), log_config=None, proxy_headers=False))
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.backends import Backend, EventRecorder, JobBackend, Scaler
 from controller.cli import settings as run_settings
-from controller.cli.options import RunOptions, TargetOptions, to_arguments
+from controller.cli.options import RunOptions, ServeOptions, TargetOptions, to_arguments
 from controller.jobs.manifests import Placement
 from controller.jobs.results import Output
 from controller.run.capacity import Capacity
@@ -68,7 +68,7 @@ class Target(ABC):
         raise self._no_cluster()
 
     @abstractmethod
-    def serve(self, host: str, port: int) -> int:
+    def serve(self, options: ServeOptions) -> int:
         """Serves until it is stopped and returns the exit code. Raises UsageError where another program serves."""
 
     @abstractmethod

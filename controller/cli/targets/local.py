@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from controller.backends.local import LOCAL_RELEASE, LocalBackend
 from controller.cli import settings as run_settings
-from controller.cli.options import DEFAULT_HOME, RunOptions, TargetOptions
+from controller.cli.options import DEFAULT_HOME, RunOptions, ServeOptions, TargetOptions
 from controller.cli.targets.base import Target, fixed_capacity
 from controller.jobs.manifests import Placement
 from controller.run.capacity import Capacity
@@ -45,9 +45,9 @@ class LocalTarget(Target):
             )
         return fixed_capacity(options, settings, self.backend), None
 
-    def serve(self, host: str, port: int) -> int:
+    def serve(self, options: ServeOptions) -> int:
         self.require_programs()
-        return self._local.program("searcher", "serve", run_settings.serving(self.settings, host=host, port=port))
+        return self._local.program("searcher", "serve", run_settings.serving(self.settings, options))
 
     def interrupted(self, run: str) -> str:
         return "Stopping after the current parts are written. The same command resumes the run"

@@ -10,7 +10,7 @@ from controller.backends import JobBackend, overflow
 from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.kubernetes.events import Events
 from controller.backends.skypilot.placement import MachinePlacement
-from controller.cli.options import RunOptions, TargetOptions, to_arguments
+from controller.cli.options import RunOptions, ServeOptions, TargetOptions, to_arguments
 from controller.cli.targets.base import Target, fixed_capacity
 from controller.cli.targets.cluster import gpu_finder, open_cluster
 from controller.cli.targets.sky import rented_machines
@@ -100,7 +100,7 @@ class ReleaseTarget(Target):
     def start_controller(self, job: Mapping[str, Any]) -> None:
         self._kubernetes.start_controller(job)
 
-    def serve(self, host: str, port: int) -> int:
+    def serve(self, options: ServeOptions) -> int:
         raise UsageError(
             "`controller serve` serves on this machine: add --local. In a cluster, the chart's searcher serves"
         )

@@ -10,7 +10,7 @@ from controller.backends.skypilot import INSTALL, installed, taskfiles
 from controller.backends.skypilot.backend import SKY_RELEASE, SkyBackend
 from controller.backends.skypilot.placement import MachinePlacement
 from controller.backends.skypilot.tasks import SkyTasks
-from controller.cli.options import DEFAULT_HOME, RunOptions, TargetOptions
+from controller.cli.options import DEFAULT_HOME, RunOptions, ServeOptions, TargetOptions
 from controller.cli.targets.base import Target, fixed_capacity
 from controller.jobs.manifests import Placement
 from controller.run.capacity import Capacity
@@ -41,7 +41,7 @@ class SkyTarget(Target):
     def check(self, job: Mapping[str, Any]) -> None:
         self._sky.check(job)
 
-    def serve(self, host: str, port: int) -> int:
+    def serve(self, options: ServeOptions) -> int:
         raise UsageError(
             "`controller serve` does not work with --backend sky: use `sky serve up sky/serve.yaml` (sky/README.md)"
         )

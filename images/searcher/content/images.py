@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import lru_cache, partial
 from time import perf_counter
 from urllib.parse import quote
-
-from PIL import Image
 
 from imgsearch.errors import BadImage, PermanentError, UsageError
 from imgsearch.runs.layout import image_id
@@ -17,6 +14,7 @@ from imgsearch.storage import Storage
 from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import thumbnail
 from searcher.content.files import File, content_etag, etag_matches
+from searcher.content.media_types import media_type
 from searcher.search.catalog import Catalog, ServedIndex
 from searcher.search.errors import Problem
 from searcher.search.threads import Threads
@@ -98,14 +96,8 @@ def _thumbnail_etag(id: str, index: ServedIndex) -> str:
 
 
 def _media_type(data: bytes) -> str:
-    """The media type of the bytes. The name may be wrong: this server must not serve an HTML page called .jpg."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            media_type = image.get_format_mimetype() or ""
-    except (OSError, ValueError, SyntaxError) as error:
-        raise BadImage("read", "the file is no longer an image") from error
-    if media_type == "image/mpo":  # a camera's JPEG with several images
-        return "image/jpeg"
-    if not media_type.startswith("image/"):
-        raise BadImage("read", f"invalid media type: {media_type or 'unknown'}")
-    return media_type
+    """Raises BadImage: this server must not serve an HTML page called .jpg."""
+    type = media_type(data)
+    if type is None:
+        raise BadImage("read", "the file is no longer an image")
+    return type

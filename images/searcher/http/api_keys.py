@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgsearch.errors import UsageError
 from searcher.http import problems
+from searcher.http.root_path import route_path
 from searcher.search.errors import Problem
 
 COOKIE = "imgsearch"
@@ -26,7 +27,7 @@ KEY_NAME = "key_name"
 
 MISSING = (
     "authentication required: send the header `Authorization: Bearer KEY`, or the key as the password, or log in on "
-    "the page at /"
+    "the search page"
 )
 INVALID = "authentication failed: invalid API key; ask your administrator for one"
 FORMAT = (
@@ -67,8 +68,8 @@ class ApiKeys:
         matches = [key.name for key in self._keys if hmac.compare_digest(cookie, key.token.encode())]
         return matches[0] if matches else None
 
-    def log_in(self, secret: str, *, origin: str) -> Response:
-        """A response that sets the cookie. Raises Problem for an invalid key.
+    def log_in(self, secret: str, *, origin: str, root_path: str) -> Response:
+        """A response that sets the cookie, for the paths below `root_path`. Raises Problem for an invalid key.
 
         A cookie, because a browser sends no Authorization header with an `<img>` or a link. Scripts cannot read it, and
         other sites cannot make the browser send it."""
@@ -76,7 +77,8 @@ class ApiKeys:
         if key is None:
             raise _unauthorized(INVALID)
         response = Response(status_code=204)
-        response.set_cookie(COOKIE, key.token, httponly=True, samesite="strict", secure=origin.startswith("https://"))
+        secure = origin.startswith("https://")
+        response.set_cookie(COOKIE, key.token, path=f"{root_path}/", httponly=True, samesite="strict", secure=secure)
         return response
 
     def _find(self, secret: bytes) -> _Key | None:
@@ -95,7 +97,7 @@ class ApiKeyAuthentication:
         self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._public:
+        if scope["type"] != "http" or route_path(scope) in self._public:
             await self._app(scope, receive, send)
             return
         client = HTTPConnection(scope)

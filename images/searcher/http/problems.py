@@ -46,7 +46,7 @@ def _detail(error: HTTPException, request: Request) -> str:
     if isinstance(error.__cause__, RecursionError):
         return "the JSON of the body is nested too deeply; send a flatter object"
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return "this path does not exist; see /docs"
+        return f"this path does not exist; see {request.scope['root_path']}/docs"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         return f"method {request.method} is not allowed for this path; see the Allow header"
     return error.detail

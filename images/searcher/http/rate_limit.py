@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from imgsearch.errors import UsageError
 from searcher.http import problems
 from searcher.http.api_keys import KEY_NAME
+from searcher.http.root_path import route_path
 from searcher.search.errors import Problem
 
 
@@ -50,7 +51,7 @@ class RateLimit:
         self._policy = f'"search";q={rate.amount};w={rate.get_expiry()}'
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] in self._exempt:
+        if scope["type"] != "http" or scope["method"] != "POST" or route_path(scope) in self._exempt:
             await self._app(scope, receive, send)
             return
         client = scope.get(KEY_NAME) or (scope.get("client") or ("",))[0]

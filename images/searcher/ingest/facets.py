@@ -50,8 +50,8 @@ class _Field:
         self._kinds: set[type] = set()
         self._counts: Counter[tuple[bool, Scalar]] | None = Counter()
         """The counts by (whether it is a boolean, value), because True == 1 in Python. None: too many values."""
-        self._min: float | None = None
-        self._max: float | None = None
+        self._min: int | float | None = None
+        self._max: int | float | None = None
 
     def add(self, value: Scalar | list[Scalar]) -> None:
         kind = type(value)

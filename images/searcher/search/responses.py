@@ -16,8 +16,8 @@ class Result(TypedDict):
     id: str
     score: Annotated[float, Field(description="Cosine similarity, from -1 to 1.")]
     uri: Annotated[str, Field(description="The image's address in its source.")]
-    image: Annotated[str, Field(description="Path of the original on this server.")]
-    thumbnail: Annotated[str, Field(description="Path of a small WebP on this server.")]
+    image: Annotated[str, Field(description="Path of the original, below the URL of this server.")]
+    thumbnail: Annotated[str, Field(description="Path of a small WebP, below the URL of this server.")]
     width: Annotated[int, Field(description="Width of the original, in pixels.")]
     height: Annotated[int, Field(description="Height of the original, in pixels.")]
     metadata: NotRequired[
@@ -101,8 +101,8 @@ class FieldValues(BaseModel):
     images: int = Field(description="Number of images with this field.")
     distinct: int | None = Field(description="Number of distinct values; null: too many to count.")
     values: list[ValueCount] = Field(description="The most frequent first, at most 200.")
-    min: float | None = Field(description="Smallest number; null for other types.")
-    max: float | None = Field(description="Largest number; null for other types.")
+    min: int | float | None = Field(description="Smallest number, exact; null for other types.")
+    max: int | float | None = Field(description="Largest number, exact; null for other types.")
 
 
 class FacetsResponse(BaseModel):
@@ -131,4 +131,4 @@ class MapResponse(BaseModel):
     )
     tile: int = Field(description="Width and height of a tile of the sprite, in pixels.")
     columns: int = Field(description="Tiles in a row of the sprite.")
-    sprite: str = Field(description="Path of one image with all thumbnails, on this server.")
+    sprite: str = Field(description="Path of one image with all thumbnails, below the URL of this server.")

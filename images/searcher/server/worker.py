@@ -71,6 +71,7 @@ def run_server(app: FastAPI, listener: socket.socket, limits: SearchSettings, st
         log_level="warning",  # this module logs start and stop
         access_log=False,  # /metrics counts requests
         server_header=False,
+        proxy_headers=False,  # uvicorn would trust every client on this machine; see http/forwarded_headers.py
         timeout_graceful_shutdown=round(limits.drain_seconds),
     )
     host, port, *_ = listener.getsockname()

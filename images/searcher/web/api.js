@@ -1,11 +1,13 @@
 // The client of the search API. A request that fails throws a Problem, whose message the page can show.
 
-/** @typedef {string | number | boolean} Value A value of a field of the metadata. */
+import * as json from "./json.js";
+
+/** @typedef {string | number | bigint | boolean} Value A value of a field of the metadata. */
 /** @typedef {{ id: string, score: number, uri: string, image: string, thumbnail: string, width: number, height: number,
  *   metadata: Record<string, Value | Value[]>, duplicates?: string[] }} Result */
 /** @typedef {{ results: Result[], next_cursor: string | null, index: string, took_ms: { total: number } }} Page */
 /** @typedef {{ field: string, type: "text" | "number" | "bool" | "list", images: number, distinct: number | null,
- *   values: { value: Value, count: number }[], min: number | null, max: number | null }} Facet */
+ *   values: { value: Value, count: number }[], min: number | bigint | null, max: number | bigint | null }} Facet */
 /** @typedef {{ id: string, x: number, y: number }} Point */
 /** @typedef {{ images: number, points: Point[], tile: number, columns: number, sprite: string }} MapData The map of an index. */
 /** @typedef {{ index: string, images: number }} Index */
@@ -53,19 +55,34 @@ async function call(path, body, signal) {
   const options = body && {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
+    body: json.stringify(body),
   };
-  let response;
+  let response, text;
   try {
     response = await fetch(path, { ...options, signal });
+    text = await response.text();
   } catch (error) {
     if (isAbort(error)) throw error;
     throw new Problem(OFFLINE, "The searcher cannot be reached.", RETRY_SECONDS, { cause: error });
   }
-  const document = await response.json().catch(() => ({}));
+  const document = parseDocument(text);
   if (response.ok) return document;
   const retryAfter = TEMPORARY.includes(response.status) ? Number(response.headers.get("Retry-After")) || RETRY_SECONDS : 0;
   throw new Problem(response.status, document.detail || `The searcher responded with status ${response.status}.`, retryAfter);
+}
+
+/**
+ * The JSON of a response, or {}: a proxy may send an error as a page.
+ *
+ * @param {string} text
+ */
+function parseDocument(text) {
+  try {
+    return json.parse(text);
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw problemOf(error);
+  }
 }
 
 /** @param {string} index */

@@ -1,6 +1,7 @@
 // Results of a search as a JSON or CSV file.
 
 import * as api from "./api.js";
+import * as json from "./json.js";
 
 /** More rows make a spreadsheet slow. */
 export const MAX_RESULTS = 1_000;
@@ -38,7 +39,7 @@ async function allResults(body) {
  */
 export async function save(body, format) {
   const results = await allResults(body);
-  const text = format === "csv" ? csv(results) : JSON.stringify({ search: body, results }, null, 2);
+  const text = format === "csv" ? csv(results) : json.stringify({ search: body, results }, 2);
   const url = URL.createObjectURL(new Blob([text], { type: format === "csv" ? "text/csv" : "application/json" }));
   const link = document.createElement("a");
   link.href = url;
@@ -59,7 +60,7 @@ function csv(results) {
     result.width,
     result.height,
     (result.duplicates || []).join(" "),
-    ...fields.map((field) => [result.metadata[field] ?? ""].flat().join("; ")),
+    ...fields.map((field) => result.metadata[field] ?? "").map((value) => (Array.isArray(value) ? value.join("; ") : value)),
   ]);
   return [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
@@ -67,7 +68,7 @@ function csv(results) {
 /**
  * A cell as in RFC 4180. A text that a spreadsheet reads as a formula gets an apostrophe before it.
  *
- * @param {string | number} value
+ * @param {import("./api.js").Value} value
  */
 function cell(value) {
   let text = String(value);

@@ -2,6 +2,7 @@
 
 import { element, first, formatNumber } from "./dom.js";
 import { LONG_LIST, scoreText } from "./facets.js";
+import { parseNumber } from "./json.js";
 
 /** @typedef {import("./api.js").Facet} Facet */
 /** @typedef {import("./api.js").Value} Value */
@@ -62,32 +63,72 @@ function valuesForm(facet, condition, change) {
 /** @type {(facet: Facet, condition: Condition | undefined, change: Change) => HTMLElement} */
 function rangeForm(facet, condition, change) {
   const [min, max] = [facet.min ?? 0, facet.max ?? 0];
-  const isWhole = facet.values.every(({ value }) => Number.isInteger(value));
-  const step = isWhole ? 1 : (max - min) / 100 || "any";
+  const scale = new Scale(min, max, facet.values.every(({ value }) => isWhole(value)));
   const range = { ...condition };
   /** @type {(bound: "min" | "max", text: string) => void} */
   const set = (bound, text) => {
-    const value = text === "" ? null : Number(text);
-    const isOpen = value === null || !Number.isFinite(value) || (bound === "min" ? value <= min : value >= max);
+    const value = text === "" ? null : parseNumber(text);
+    const isOpen = value === null || !Number.isFinite(Number(value)) || (bound === "min" ? value <= min : value >= max);
     range[bound] = isOpen ? null : value;
     change(range.min == null && range.max == null ? null : { ...range });
   };
-  /** @type {(bound: "min" | "max", label: string, limit: number) => HTMLElement} */
+  /** @type {(bound: "min" | "max", label: string, limit: number | bigint) => HTMLElement} */
   const boundForm = (bound, label, limit) => {
     const value = range[bound];
-    const box = element("input", { type: "number", step: "any", placeholder: String(limit), value: value ?? "", ariaLabel: `${facet.field} ${label}` });
-    const slider = element("input", { type: "range", min, max, step, value: value ?? limit, ariaLabel: `${facet.field} ${label}, slider` });
+    const box = element("input", { type: "number", step: "any", placeholder: String(limit), value: String(value ?? ""), ariaLabel: `${facet.field} ${label}` });
+    const slider = element("input", { type: "range", min: 0, max: scale.length, step: scale.step, ariaLabel: `${facet.field} ${label}, slider` });
+    const moveSlider = () => {
+      slider.value = String(scale.position(box.value === "" ? limit : parseNumber(box.value)));
+      slider.ariaValueText = box.value || String(limit);
+    };
+    moveSlider();
     box.addEventListener("input", () => {
-      slider.value = box.value === "" ? String(limit) : box.value;
+      moveSlider();
       set(bound, box.value);
     });
     slider.addEventListener("input", () => {
-      box.value = slider.valueAsNumber === limit ? "" : String(+slider.valueAsNumber.toPrecision(6));
-      set(bound, slider.value);
+      const isAtLimit = slider.valueAsNumber === scale.position(limit);
+      box.value = isAtLimit ? "" : String(scale.value(slider.valueAsNumber));
+      slider.ariaValueText = box.value || String(limit);
+      set(bound, box.value);
     });
     return element("div", { className: "bound" }, element("span", { ariaHidden: "true" }, label), slider, box);
   };
   return element("div", { className: "range" }, boundForm("min", "from", min), boundForm("max", "to", max));
+}
+
+/** @param {Value} value */
+const isWhole = (value) => typeof value === "bigint" || Number.isInteger(value);
+
+/**
+ * The scale of a slider between two numbers. Its positions begin at 0, because a slider has only the digits of a Number:
+ * the values of a scale of whole numbers are exact, however large they are.
+ */
+class Scale {
+  /**
+   * @param {number | bigint} min
+   * @param {number | bigint} max
+   * @param {boolean} hasWholeValues
+   */
+  constructor(min, max, hasWholeValues) {
+    this.min = min;
+    this.isWhole = hasWholeValues && isWhole(min) && isWhole(max);
+    this.length = this.position(max);
+    this.step = this.isWhole ? 1 : this.length / 100 || "any";
+    /** The decimals that two neighbouring values of a slider need. */
+    this.decimals = Math.min(20, Math.max(0, 1 - Math.floor(Math.log10(this.length / 100 || 1))));
+  }
+
+  /** @param {number | bigint} value */
+  position(value) {
+    return this.isWhole && isWhole(value) ? Number(BigInt(value) - BigInt(this.min)) : Number(value) - Number(this.min);
+  }
+
+  /** @param {number} position */
+  value(position) {
+    if (this.isWhole) return BigInt(this.min) + BigInt(position);
+    return +(Number(this.min) + position).toFixed(this.decimals);
+  }
 }
 
 /** @type {(facet: Facet, condition: Condition | undefined, change: Change) => HTMLElement} */

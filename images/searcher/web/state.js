@@ -1,8 +1,10 @@
 // The state of a search, its form in the address, and its form in a request. Nothing here touches the page.
 
+import * as json from "./json.js";
+
 /** @typedef {import("./api.js").Value} Value */
 /** @typedef {{ kind: "id" | "url" | "vector", value: string, weight: number }} Part An image that is part of the query. */
-/** @typedef {{ any?: Value[], has?: Value[], min?: number | null, max?: number | null, is?: boolean }} Condition
+/** @typedef {{ any?: Value[], has?: Value[], min?: number | bigint | null, max?: number | bigint | null, is?: boolean }} Condition
  *   The filter of a field: `any` for a text, `has` for a list, `min` and `max` for a number, `is` for true and false. */
 /** @typedef {[x: number, y: number, zoom: number]} View The point in the middle of the map's canvas, and the zoom. */
 /** @typedef {{ index: string, view: "search" | "map", text: string, textWeight: number, parts: Part[],
@@ -56,7 +58,7 @@ export function toAddress(state) {
   if (state.text) parameters.set("q", state.text);
   if (state.textWeight !== 1) parameters.set("weight", String(state.textWeight));
   for (const { kind, weight, value } of state.parts) parameters.append("part", `${kind}:${weight}:${value}`);
-  if (Object.keys(state.conditions).length) parameters.set("where", JSON.stringify(state.conditions));
+  if (Object.keys(state.conditions).length) parameters.set("where", json.stringify(state.conditions));
   if (state.minScore !== null) parameters.set("score", String(state.minScore));
   if (!state.groupDuplicates) parameters.set("alike", "all");
   if (state.index) parameters.set("index", state.index);
@@ -94,7 +96,7 @@ function parseView(text) {
 /** @param {string | null} text */
 function parseObject(text) {
   try {
-    const value = JSON.parse(text || "{}");
+    const value = json.parse(text || "{}");
     return value && typeof value === "object" && !Array.isArray(value) ? value : {};
   } catch {
     return {};
@@ -116,7 +118,7 @@ export const hasFilter = (state) => Object.keys(state.conditions).length > 0 || 
  *
  * @param {State} state
  */
-export const searchKey = (state) => JSON.stringify([request(state), state.view]);
+export const searchKey = (state) => json.stringify([request(state), state.view]);
 
 /**
  * The body of POST /v1/search.

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.settings import local_settings, local_source, overridden, pod_model, pod_source, with_run
+from controller.cli.options import ServeOptions
+from controller.cli.settings import (
+    local_settings,
+    local_source,
+    overridden,
+    pod_model,
+    pod_source,
+    serving,
+    with_run,
+)
 from imgsearch.errors import UsageError
 from imgsearch.settings import EmbedSettings, JobSettings, LogSettings, RunSettings, Settings
 
@@ -47,6 +56,15 @@ def test_settings_are_overridden_by_their_path() -> None:
     )
     assert overridden(settings, []) == settings
     assert overridden(settings, ["embed.batch_images=1", "embed.batch_images=2"]).embed.batch_images == 2
+
+
+def test_a_server_on_this_machine_has_overridden_settings() -> None:
+    options = ServeOptions(port=81, overrides=("search.root_path=/photos", "search.trusted_proxies=127.0.0.1"))
+    search = serving(Settings(), options).search
+    assert (search.host, search.port) == ("127.0.0.1", 81)
+    assert (search.root_path, search.trusted_proxies) == ("/photos", "127.0.0.1")
+    with pytest.raises(UsageError, match=r"unknown setting embed\.batch;"):
+        serving(Settings(), ServeOptions(overrides=("embed.batch=64",)))
 
 
 @pytest.mark.parametrize(

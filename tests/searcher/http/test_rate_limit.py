@@ -85,12 +85,14 @@ async def test_without_a_rate_there_is_no_limit(gallery: Library) -> None:
             assert "ratelimit" not in response.headers
 
 
-def test_without_keys_each_address_has_a_rate_of_its_own(tmp_path: Path) -> None:
-    with SearcherProcess(tmp_path, rate_limit="1/year") as server:
+@pytest.mark.parametrize(("proxies", "statuses"), [("", [200, 429, 429, 429]), ("127.0.0.1", [200, 200, 429, 200])])
+def test_a_client_of_this_machine_escapes_the_limit_only_as_a_trusted_proxy(
+    tmp_path: Path, proxies: str, statuses: list[int]
+) -> None:
+    with SearcherProcess(tmp_path, rate_limit="1/year", trusted_proxies=proxies) as server:
         server.finish()
         wait_for_text(server.url, "/readyz", "ready")
-        # uvicorn believes a proxy on this machine.
-        for address, status in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429), ("192.0.2.3", 200)]:
+        for address, status in zip(["192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3"], statuses, strict=True):
             headers = {"X-Forwarded-For": address}
             assert httpx.post(server.url + "/v1/search", json=RED, headers=headers).status_code == status
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from imgsearch.runs.documents import Facet
+from imgsearch.runs.documents import Facet, Facets
 from searcher.ingest.facets import DISTINCT, FIELDS, MAX_CHARS, VALUES, FacetCounts
+from searcher.search.responses import FieldValues
 
 
 def count_facets(*images: Mapping[str, Any]) -> dict[str, Facet]:
@@ -41,6 +43,16 @@ def test_equally_frequent_values_have_the_same_order_each_time() -> None:
 def test_numbers_have_a_range() -> None:
     facet = count_facets({"n": 3}, {"n": -1.5}, {"n": 0})["n"]
     assert (facet["type"], facet["min"], facet["max"]) == ("number", -1.5, 3)
+
+
+@pytest.mark.parametrize("numbers", [[2**53 + 1, 2**53], [-(2**63), 2**63 - 1, 0.5], [2**53 + 1, float(2**53)]])
+def test_a_range_of_whole_numbers_has_every_digit(numbers: list[float]) -> None:
+    facet = count_facets(*({"n": number} for number in numbers))["n"]
+    document = Facets(run="r1", index="photos", images=len(numbers), fields=[facet])
+    (read,) = Facets.from_json(document.to_json(), "facets.json").fields
+    served = json.loads(FieldValues.model_validate(read).model_dump_json())
+    for key, number in (("min", min(numbers)), ("max", max(numbers))):
+        assert (type(served[key]), served[key]) == (type(number), number)
 
 
 def test_a_list_counts_each_of_its_values_once_for_an_image() -> None:

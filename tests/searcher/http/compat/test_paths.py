@@ -39,7 +39,7 @@ def port(outside_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def get_raw(port: int, target: str) -> tuple[int, bytes]:
     """The status and the body for this target, sent byte by byte as it is."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: searcher\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         headers, _, body = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")
     return int(headers.split()[1]), body
 
