@@ -61,11 +61,21 @@ class Pointer:
             )
 
 
+class DamagedStore(PermanentError):
+    """Files of the store are damaged. The run folders contain all that is in it."""
+
+    def __init__(self, url: str, damage: str) -> None:
+        super().__init__(
+            f"the vector store {url} is damaged ({damage}): rebuild it with `controller restore`, which embeds nothing"
+        )
+
+
 class VectorStore(Protocol):
     """Collections of vectors, compared by cosine similarity, and one pointer for each index. Calls block; any thread
     may call. A store holds any metadata that records.filterable returns.
 
-    Every method raises TemporaryError if the store does not answer, and NotFound if the collection does not exist."""
+    Every method raises TemporaryError if the store does not answer, NotFound if the collection does not exist, and
+    DamagedStore."""
 
     def create(self, collection: str, *, dim: int) -> None:
         """Creates an empty collection; an existing one stays as it is."""
