@@ -138,8 +138,10 @@ class ChromaStore:
 
     def close(self) -> None:
         self._handles.clear()
-        if self._client is not None:
-            self._client.close()
+        with self._opening:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def _names(self) -> list[str]:
         names: list[str] = []
@@ -185,7 +187,7 @@ class ChromaStore:
             raise NotFound(f"the store has no collection {collection!r}") from error
         except (InvalidArgumentError, ValueError, TypeError) as error:
             reason = first_line(error)
-            if isinstance(error, ChromaError) and is_damage(reason):
+            if isinstance(error, ChromaError) and is_damage(reason, embedded=False):
                 raise DamagedStore(self._url, reason) from error
             raise UsageError(f"Chroma refused the request for {collection!r}: {reason}") from error
         except (httpx.HTTPError, ConnectionError) as error:
@@ -196,7 +198,7 @@ class ChromaStore:
                 raise PermanentError(
                     f"no space left on the disk of {self._url}: free some space and repeat the command"
                 ) from error
-            if is_damage(reason):
+            if is_damage(reason, embedded=self._files is not None):
                 raise DamagedStore(self._url, reason) from error
             raise TemporaryError(f"Chroma at {self._url} failed: {reason}") from error
         except Exception as error:

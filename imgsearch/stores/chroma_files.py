@@ -23,11 +23,13 @@ FROM segments JOIN collections ON segments.collection = collections.id
 LEFT JOIN max_seq_id ON max_seq_id.segment_id = segments.id
 WHERE segments.scope = 'VECTOR'
 """
-MESSAGES = re.compile(
+DAMAGE = re.compile(
     r"malformed|not a database|hnsw|Error finding id|Error getting embedding|error occurred while decoding|"
     r"Failed to pull logs|Failed to receive response|Inconsistent hash|Could not deserialize|no such (table|column)"
 )
 """In the errors of Chroma 1.5.9 for damaged files, embedded and as a server."""
+ENVIRONMENT = re.compile(r"locked|unable to open|readonly|disk I/O|[Pp]ermission denied|Too many open files|timed out")
+"""In its errors with a cause outside of its files. An embedded Chroma has no network, so the rest is damage."""
 
 
 class _Segment(NamedTuple):
@@ -37,9 +39,9 @@ class _Segment(NamedTuple):
     """Whether Chroma has written the index to its folder."""
 
 
-def is_damage(message: str) -> bool:
+def is_damage(message: str, *, embedded: bool) -> bool:
     """Whether an error of Chroma has damaged files as its cause."""
-    return MESSAGES.search(message) is not None
+    return DAMAGE.search(message) is not None or (embedded and ENVIRONMENT.search(message) is None)
 
 
 class ChromaFiles:
