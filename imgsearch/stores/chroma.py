@@ -207,6 +207,10 @@ class ChromaStore:
             # chromadb raises it for a response that is not Chroma's, such as a proxy's 502.
             reason = first_line(error.__context__ or error)
             raise TemporaryError(f"Chroma at {self._url} does not answer: {reason}") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of Rust; it has no public class
+                raise
+            raise DamagedStore(self._url, first_line(error)) from error
 
 
 def _include(vectors: bool) -> list[str]:

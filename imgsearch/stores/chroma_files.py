@@ -83,7 +83,8 @@ class ChromaFiles:
             if segment is None:
                 return None
             folder = self._folder / segment.id
-            has_files = segment.has_files or folder.exists()
+            # Chroma loads an index only if it finds this file.
+            has_files = segment.has_files or (folder / hnsw_files.METADATA).exists()
             if has_files and (found := hnsw_files.check(folder, dim=segment.dim)):
                 return f"{segment.id}/{found}"
             del self._unchecked[collection]

@@ -25,6 +25,8 @@ import numpy.typing as npt
 
 HEADER = struct.Struct("<i6Qii3QdQ")
 VERSION = 1
+METADATA = "index_metadata.pickle"
+"""Chroma's own file beside those of hnswlib: the ids of the elements."""
 DELETED = 1
 """The only flag: the element was deleted."""
 CHUNK_BYTES = 64 * 2**20
@@ -89,7 +91,7 @@ def check(folder: Path, *, dim: int | None) -> str | None:
         if header.elements and levels[header.entry] != header.top_level:
             name = "header.bin"
             raise Damage("invalid numbers")
-        name = "index_metadata.pickle"
+        name = METADATA
         if not (folder / name).stat().st_size:
             raise Damage("too short")
     except FileNotFoundError:
@@ -133,7 +135,9 @@ def _read(file: Path, dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
 def _check_lengths(lengths: npt.NDArray[np.generic], header: Header) -> None:
     if len(lengths) < header.elements:
         raise Damage("too short")
-    if not np.all(np.abs(lengths[: header.elements].astype(np.float32) - 1) < TOLERANCE):
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        are_one = np.abs(lengths[: header.elements].astype(np.float32) - 1) < TOLERANCE
+    if not are_one.all():
         raise Damage("invalid numbers")
 
 
@@ -186,7 +190,9 @@ def _check_elements(file: Path, header: Header) -> None:
             rows = np.fromfile(source, np.uint8, count * header.element_bytes).reshape(count, header.element_bytes)
             _check_links(rows[:, : header.vector_offset].view("<u4"), header.elements)
             vectors = rows[:, header.vector_offset : header.label_offset].view("<f4")
-            if not np.all(np.abs(np.einsum("ij,ij->i", vectors, vectors) - 1) < TOLERANCE):
+            with np.errstate(invalid="ignore", over="ignore"):
+                are_one = np.abs(np.einsum("ij,ij->i", vectors, vectors) - 1) < TOLERANCE
+            if not are_one.all():
                 raise Damage("invalid numbers")
             labels[first : first + count] = rows[:, header.label_offset :].view("<u8")[:, 0]
     labels.sort()

@@ -8,13 +8,12 @@ from contextlib import closing
 from typing import Any
 
 from imgsearch import stage
-from imgsearch.errors import UsageError
+from imgsearch.errors import PermanentError, UsageError
 from imgsearch.runs.documents import Report
 from imgsearch.runs.layout import collection_name
 from imgsearch.storage import Storage
-from imgsearch.stores import DamagedStore, Pointer, VectorStore, open_store, rebuilding
+from imgsearch.stores import DamagedStore, Pointer, VectorStore, embedded, open_store, rebuilding
 from searcher.admin import reports
-from searcher.ingest.verify import Unverified
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +24,20 @@ Ingested = Callable[[str, VectorStore], Pointer]
 def restore(url: str, storage: Storage, *, run: str | None, ingest: Ingested) -> dict[str, Any]:
     """Fills the store again; `run` replaces the published run of its index. Returns a stage's result.
 
-    An embedded store is built anew beside the damaged one, and replaces it when it is complete. In a server, a damaged
-    collection is dropped and filled again, and missing vectors are added. The same call resumes.
+    An embedded store is built anew beside the old one, and replaces it when it is complete; the same call resumes. In a
+    server, each collection is dropped and filled again.
 
-    Raises UsageError where the storage has no published run, or not this one."""
-    known = _pointers(url)
-    chosen = choose(known, reports.read_all(storage), run=run)
+    Raises UsageError where the storage has no published run, or not this one, and PermanentError for a server that
+    cannot read its database."""
+    chosen = choose(_pointers(url), reports.read_all(storage), run=run)
+    served = []
     with rebuilding(url) as new:
-        served = [_ingested(new, index, chosen[index], ingest) for index in sorted(chosen)]
+        for index in sorted(chosen):
+            log.info("restoring run %s of index %s", chosen[index], index)
+            with closing(open_store(new)) as store:
+                if new == url:
+                    store.drop(collection_name(index, chosen[index]))
+                served.append(ingest(chosen[index], store))
     return _result(served)
 
 
@@ -55,25 +60,16 @@ def choose(pointers: Mapping[str, Pointer], found: list[Report], *, run: str | N
 
 
 def _pointers(url: str) -> Mapping[str, Pointer]:
-    """The pointers of the store, if it can still be read."""
+    """The pointers of the store; none where an embedded store cannot be read."""
     try:
         with closing(open_store(url)) as store:
             return store.pointers()
     except DamagedStore as error:
-        log.info("%s", error)
-        return {}
-
-
-def _ingested(url: str, index: str, run: str, ingest: Ingested) -> Pointer:
-    log.info("restoring run %s of index %s", run, index)
-    with closing(open_store(url)) as store:
-        try:
-            return ingest(run, store)
-        except (DamagedStore, Unverified) as error:
-            log.warning("%s", error)
-    with closing(open_store(url)) as store:
-        store.drop(collection_name(index, run))
-        return ingest(run, store)
+        if embedded(url):
+            return {}
+        raise PermanentError(
+            f"{url} cannot read its database: stop Chroma, delete its files, start it, and repeat the command"
+        ) from error
 
 
 def _result(served: list[Pointer]) -> dict[str, Any]:

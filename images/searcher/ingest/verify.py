@@ -14,17 +14,13 @@ TOLERANCE = 1e-3
 """Two vectors whose numbers differ by less are equal: parts store them as float16."""
 
 
-class Unverified(PermanentError):
-    """The collection does not have the vectors of the run. It must be filled again."""
-
-
 def verify(store: VectorStore, collection: str, *, run: str, rows: int, samples: Samples) -> int:
     """Returns the number of samples that are their own nearest neighbour. For the others, it has the same vector.
 
-    Raises Unverified where the collection does not have `rows` vectors, or a sample does not find its vector."""
+    Raises PermanentError where the collection does not have `rows` vectors, or a sample does not find its vector."""
     stored = store.count(collection)
     if stored != rows:
-        raise Unverified(
+        raise PermanentError(
             f"collection {collection} has {stored} vectors, but run {run} has {rows}; delete the collection with "
             f"`controller cleanup {run}`, then repeat the command"
         )
@@ -35,5 +31,7 @@ def verify(store: VectorStore, collection: str, *, run: str, rows: int, samples:
         if best.id == sample.id:
             found += 1
         elif best.vector is None or not np.allclose(best.vector, vector_of(sample), atol=TOLERANCE):
-            raise Unverified(f"a search for image {sample.id} does not find it in {collection}; nothing was published")
+            raise PermanentError(
+                f"a search for image {sample.id} does not find it in {collection}; nothing was published"
+            )
     return found
