@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from controller.backends.files import write_json
+from controller.backends.files import lock, write_json
 from controller.jobs import conditions
 from controller.jobs.indexes import format_indexes
 from controller.jobs.manifests import final_codes
@@ -54,7 +54,7 @@ class Runner:
 
     def start(self) -> None:
         self._lock = (self._folder / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        lock(self._lock, fcntl.LOCK_EX)
         self._save()
         self._thread.start()
 
@@ -159,8 +159,8 @@ class Runner:
 def is_locked(folder: Path) -> bool:
     """Whether a controller or a process still works on the Job of this folder."""
     try:
-        with (folder / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with (folder / "lock").open() as file:
+            lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except FileNotFoundError:

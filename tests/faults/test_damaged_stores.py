@@ -140,7 +140,7 @@ def test_a_damaged_file_of_an_embedded_store_is_named_and_the_store_is_rebuilt(
 ) -> None:
     damage(home.file(name))
     for _ in range(2):  # the second client of a process, too
-        with home.store() as store, pytest.raises(DamagedStore, match="is damaged .*`controller restore`"):
+        with home.store() as store, pytest.raises(DamagedStore, match=r"is damaged .*`controller restore`"):
             answers(store)
     assert home.restore() == [("photos", "r1", IMAGES), ("small", "s1", 5)]
     with home.store() as store:
@@ -172,11 +172,11 @@ def test_a_lost_store_is_named_by_what_reads_it_and_rebuilt(home: Home) -> None:
     shutil.rmtree(home.folder)
     with home.store() as store:
         assert list_indexes(store, home.storage) == {"indexes": [], "lost": ["photos", "small"]}
-        with pytest.raises(PermanentError, match="does not have index photos any more.*`controller restore`"):
+        with pytest.raises(PermanentError, match=r"does not have index photos any more.*`controller restore`"):
             find_pointer(store, home.storage, "photos")
         with pytest.raises(UsageError, match="does not exist"):
             find_pointer(store, home.storage, "another")
-        with pytest.raises(UsageError, match="needed by index photos.*`controller restore`"):
+        with pytest.raises(UsageError, match=r"needed by index photos.*`controller restore`"):
             delete_run(store, home.storage, "r1")
     assert home.storage.exists(RunFolder("r1").part(0, 0))
     assert home.restore() == [("photos", "r1", IMAGES), ("small", "s1", 5)]
@@ -253,7 +253,7 @@ def test_an_index_of_a_server_is_rebuilt_in_its_place(
 def test_a_damaged_index_of_a_server_is_named(home: Home, server: ChromaServer) -> None:
     delete(home.file("link_lists.bin"))
     server.start()
-    with closing(open_store(server.url)) as store, pytest.raises(DamagedStore, match="`controller restore`"):
+    with closing(open_store(server.url)) as store, pytest.raises(DamagedStore, match=r"`controller restore`"):
         answers(store)
 
 
