@@ -38,22 +38,29 @@ def lock(file: IO[Any], operation: int) -> None:
 
 
 def write_atomically(file: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replaces a file. A write that fails changes nothing.
+    """Replaces a file. A write that fails changes nothing, and its OSError has the name of the file.
 
-    A process that is killed meanwhile leaves the partial file. The next writer of the same file uses it again, except on
-    a file system without locks, where each writer has its own."""
+    A process that is killed meanwhile leaves the partial file. The next writer of the same file uses it again. On a
+    file system without locks, each writer has its own."""
     target = file.resolve()  # a symbolic link stays one
-    with _partial(target.with_name(f".{target.name}.partial")) as partial:
-        path = Path(partial.name)
-        try:
-            os.fchmod(partial.fileno(), mode)
-            partial.truncate(0)
-            partial.write(text)
-            partial.flush()
-            os.replace(path, target)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+    try:
+        with _partial(target.with_name(f".{target.name}.partial")) as partial:
+            _replace(target, partial, text, mode)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # that of a full disk has none
+        raise
+
+
+def _replace(target: Path, partial: IO[str], text: str, mode: int) -> None:
+    try:
+        os.fchmod(partial.fileno(), mode)
+        partial.truncate(0)
+        partial.write(text)
+        partial.flush()
+        os.replace(partial.name, target)
+    except BaseException:
+        Path(partial.name).unlink(missing_ok=True)
+        raise
 
 
 def _partial(path: Path) -> IO[str]:

@@ -1,4 +1,4 @@
-"""A store whose files are lost or damaged: it is named, no process dies of it, and it is rebuilt from the run folders."""
+"""A store whose files are lost or damaged: the damage is named, and the store is rebuilt from the run folders."""
 
 from __future__ import annotations
 
