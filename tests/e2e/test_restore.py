@@ -30,6 +30,7 @@ def test_a_deleted_store_is_named_and_restored_without_embedding(tmp_path: Path)
     for command, code in [(run, 3), ((*run[:-2], "--update"), 3), (("indexes", *target), 0)]:
         completed = controller(*command)
         assert (completed.returncode, sentence in completed.stderr) == (code, True), completed.stdout + completed.stderr
+        assert "done already" not in completed.stdout
     completed = controller("restore", *target)
     assert completed.stdout == "index photos serves run r1 again (2 images)\n", completed.stderr
     assert "run r1 is done already" in controller(*run).stdout
