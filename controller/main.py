@@ -24,6 +24,7 @@ from controller.cli import (
     logs,
     pools,
     report,
+    restore,
     rollback,
     runs,
     search,
@@ -33,7 +34,7 @@ from controller.cli import (
 from controller.cli import run as run_pipeline
 from controller.cli.console import Terminal
 from imgsearch import distribution
-from imgsearch.errors import ExitCode, ImgsearchError, UsageError
+from imgsearch.errors import ExitCode, ImgsearchError, UsageError, os_reason
 
 CTRL_C = 128 + signal.SIGINT
 """The exit code, as in a shell."""
@@ -57,6 +58,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "runs": runs,
     "indexes": indexes,
     "rollback": rollback,
+    "restore": restore,
     "cleanup": cleanup,
     "report": report,
     "evaluate": evaluate,
@@ -92,7 +94,7 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         terminal.error(error)
         return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.TEMPORARY
     except OSError as error:
-        terminal.error(": ".join(filter(None, [error.strerror, error.filename])) or str(error))
+        terminal.error(os_reason(error))
         return ExitCode.TEMPORARY
     except KeyboardInterrupt:
         return CTRL_C

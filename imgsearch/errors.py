@@ -11,7 +11,11 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""A retry does not help until someone frees space."""
 
 
 class ExitCode(IntEnum):
@@ -68,3 +72,11 @@ class BadImage(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, for a message of one sentence; without a text, the name of its class."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+
+
+def os_reason(error: OSError) -> str:
+    """An error of the operating system, with its file; for a full disk, one sentence with the solution."""
+    if error.errno in FULL:
+        place = f"the disk of {error.filename}" if error.filename else "a disk"
+        return f"no space left on {place}: free some space, then give the same command again"
+    return ": ".join(str(part) for part in (error.strerror, error.filename) if part) or str(error)

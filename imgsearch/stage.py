@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imgsearch import logs
-from imgsearch.errors import ExitCode, ImgsearchError, UsageError
+from imgsearch.errors import FULL, ExitCode, ImgsearchError, UsageError, os_reason
 from imgsearch.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,10 @@ def run(stage: Stage, env: Mapping[str, str]) -> ExitCode:
     except ImgsearchError as error:
         log.error("%s", error)
         result, code = {"error": str(error)}, error.exit_code
+    except OSError as error:
+        log.exception("unexpected failure")
+        full = error.errno in FULL
+        result, code = {"error": os_reason(error)}, ExitCode.PERMANENT if full else ExitCode.TEMPORARY
     except Exception as error:  # a bug, or an error of a library: log the traceback, and let the Job retry
         log.exception("unexpected failure")
         result, code = {"error": f"{type(error).__name__}: {error}"}, ExitCode.TEMPORARY

@@ -29,6 +29,7 @@ CREDENTIALS = {
 }
 METADATA_SERVERS = ("http://169.254.169.254/", "http://metadata.google.internal/")
 """obstore requests credentials from these if the environment has none."""
+FULL = ("No space left on device", "Disk quota exceeded")
 STATUS = re.compile(r"status code: (\d{3} [\w ]+)")
 ERROR = re.compile(r"<Code>(.+?)</Code>\s*<Message>(.*?)</Message>", re.DOTALL)
 
@@ -152,7 +153,7 @@ class Storage:
             )
         if status == "404":
             return PermanentError(f"could not {verb} {self.uri}/{key}: {reason}")
-        if "No space left on device" in reason:
+        if any(text in str(error) for text in FULL):
             return PermanentError(f"no space left on the disk of {self.uri}: free some space and repeat the command")
         if "Permission denied" in reason or "Read-only file system" in reason:
             return PermanentError(f"no permission to {verb} {self.uri}/{key}: check the permissions of the folder")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,31 +17,65 @@ import yaml
 from imgsearch import labels
 from imgsearch.errors import UsageError
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+"""Errors of flock on a file system without locks, such as some of NFS and FUSE."""
+
+
+class NoLocks(UsageError):
+    """The file system has no locks."""
+
+
+def lock(file: IO[Any], operation: int) -> None:
+    """`fcntl.flock`. Raises NoLocks, and what flock raises for another reason."""
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise NoLocks(
+            f"the file system of {file.name} has no locks (flock): choose a folder on a local disk with --home"
+        ) from error
+
 
 def write_atomically(file: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replaces a file. A write that fails changes nothing.
+    """Replaces a file. A write that fails changes nothing, and its OSError has the name of the file.
 
-    A process that is killed meanwhile leaves the partial file. The next writer of the same file uses it again."""
+    A process that is killed meanwhile leaves the partial file. The next writer of the same file uses it again. On a
+    file system without locks, each writer has its own."""
     target = file.resolve()  # a symbolic link stays one
-    path = target.with_name(f".{target.name}.partial")
-    with _locked(path) as partial:
-        try:
-            os.fchmod(partial.fileno(), mode)
-            partial.truncate(0)
-            partial.write(text)
-            partial.flush()
-            os.replace(path, target)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+    try:
+        with _partial(target.with_name(f".{target.name}.partial")) as partial:
+            _replace(target, partial, text, mode)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # that of a full disk has none
+        raise
 
 
-def _locked(path: Path) -> IO[str]:
+def _replace(target: Path, partial: IO[str], text: str, mode: int) -> None:
+    try:
+        os.fchmod(partial.fileno(), mode)
+        partial.truncate(0)
+        partial.write(text)
+        partial.flush()
+        os.replace(partial.name, target)
+    except BaseException:
+        Path(partial.name).unlink(missing_ok=True)
+        raise
+
+
+def _partial(path: Path) -> IO[str]:
     """Opens a partial file for one writer at a time; other writers wait."""
     while True:
         # Private from its first moment: a program that opens it early can read the kubeconfig that is written later.
         file = open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            lock(file, fcntl.LOCK_EX)
+        except NoLocks:
+            file.close()
+            path.unlink(missing_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=path.suffix)
+            os.close(descriptor)
+            return open(name, "a")
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

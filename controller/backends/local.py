@@ -57,8 +57,8 @@ class LocalBackend:
             return
         folder.mkdir(parents=True, exist_ok=True)
         runner = Runner(folder, job, env=self._env, changed=self._changed)
-        self._runners[folder.name] = runner
         runner.start()
+        self._runners[folder.name] = runner
 
     def delete(self, name: str) -> None:
         if runner := self._runners.pop(name, None):

@@ -19,12 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from controller.backends.files import write_json
+from controller.backends.files import lock, write_json
 from controller.jobs import conditions
 from controller.jobs.indexes import format_indexes
 from controller.jobs.manifests import final_codes
 from controller.jobs.results import ErrorResult
-from imgsearch.errors import ExitCode
+from imgsearch.errors import ExitCode, os_reason
 
 GRACE_SECONDS = 30.0
 """Time for a process to write its current part, like terminationGracePeriodSeconds."""
@@ -54,8 +54,12 @@ class Runner:
 
     def start(self) -> None:
         self._lock = (self._folder / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._save()
+        try:
+            lock(self._lock, fcntl.LOCK_EX)
+            self._save()
+        except BaseException:
+            self._lock.close()
+            raise
         self._thread.start()
 
     def terminate(self) -> None:
@@ -92,7 +96,7 @@ class Runner:
                     self._save()
             except OSError as error:  # a full disk: without a condition the Job counts as interrupted
                 self._stopping.set()
-                self.end_reason = f"{error.strerror}: {error.filename}"
+                self.end_reason = os_reason(error)
                 self._changed.set()
 
     def _index(self, index: int) -> tuple[int, bool | None]:
@@ -159,8 +163,8 @@ class Runner:
 def is_locked(folder: Path) -> bool:
     """Whether a controller or a process still works on the Job of this folder."""
     try:
-        with (folder / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with (folder / "lock").open() as file:
+            lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from controller.cli.console import Terminal, add_output
 from controller.cli.options import add_target, read_target
 from controller.cli.targets import open_target
+from controller.cli.targets.base import lost_sentence
 from imgsearch.errors import ExitCode
 
 HELP = "List the published indexes."
@@ -21,5 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
     target = open_target(read_target(args), env)
     empty = f"No indexes yet: create one with `controller run-pipeline SOURCE{target.flags}`"
-    terminal.rows(target.query("indexes")["indexes"], output=args.output, empty=empty)
+    found = target.query("indexes")
+    if lost := found["lost"]:
+        empty = "The vector store has no index"
+        terminal.warn(lost_sentence(lost, target.flags))
+    terminal.rows(found["indexes"], output=args.output, empty=empty)
     return ExitCode.DONE

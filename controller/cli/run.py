@@ -139,11 +139,11 @@ def _show_result(
         terminal.say(f"nothing has changed since run {run.base}: index {run.index} stays as it is")
         return
     if was_done:
+        serving = target.published(run.index)  # first, since a store that is lost or damaged ends the command
         terminal.say(
             f"run {run.id} is done already, nothing was changed. Use --update to index images that are new or changed "
             "since then"
         )
-        serving = target.published(run.index)
     else:
         # The report has the result as well, where the pod of the ingest was gone before anybody read it.
         result = ingested(jobs) or _reported(target, run)

@@ -1,4 +1,5 @@
-"""The searcher's programs: `python -m searcher ingest|indexes|runs|report|bad|evaluate|rollback|forget|serve`.
+"""The searcher's programs: `python -m searcher ingest|indexes|runs|report|bad|evaluate|rollback|
+forget|restore|serve`.
 
 The last line that a program prints is its result, as JSON."""
 
@@ -10,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -19,10 +20,14 @@ from imgsearch.errors import ExitCode, TemporaryError
 from imgsearch.metrics import exposed
 from imgsearch.settings import Settings
 from imgsearch.storage import Storage
-from imgsearch.stores import VectorStore, open_store
+from imgsearch.stores import Pointer, VectorStore, open_store
 from searcher.admin import deletion, reports
 from searcher.admin.indexes import find_pointer, index_entry, list_indexes
 from searcher.admin.rollback import roll_back
+
+if TYPE_CHECKING:
+    from imgsearch.runs.documents import Report
+    from searcher.ingest.metrics import IngestMetrics
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +38,12 @@ RETRY_SECONDS = 1.0
 
 def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Fills a collection with the run, verifies it, and publishes it."""
-    from searcher.ingest.job import Ingest
     from searcher.ingest.metrics import IngestMetrics
 
     metrics = IngestMetrics()
     with exposed(metrics.registry, settings.metrics.port):
-        job = Ingest(
-            settings.run.id,
-            storage=Storage(settings.storage.uri),
-            store=_store(settings, stopping),
-            metrics=metrics,
-            stopping=stopping,
-        )
-        report, pointer = job.run()
+        store = _store(settings, stopping)
+        report, pointer = _ingest(settings.run.id, store, settings, metrics, stopping)
     return {
         "index": report.index,
         "collection": report.collection,
@@ -59,7 +57,7 @@ def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 
 def indexes(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Lists the published indexes."""
-    return list_indexes(_store(settings, stopping))
+    return list_indexes(_store(settings, stopping), Storage(settings.storage.uri))
 
 
 def runs(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
@@ -85,12 +83,12 @@ def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
     from searcher.evaluation.figures import document
     from searcher.evaluation.job import Evaluation
 
-    store = _store(settings, stopping)
+    store, storage = _store(settings, stopping), Storage(settings.storage.uri)
     names = [name for name in (settings.run.index, settings.evaluate.against) if name is not None]
-    pointers = [find_pointer(store, name) for name in names]
+    pointers = [find_pointer(store, storage, name) for name in names]
     evaluation = Evaluation(
         settings.evaluate,
-        storage=Storage(settings.storage.uri),
+        storage=storage,
         store=store,
         load_encoder=load_encoder,
         stopping=stopping,
@@ -102,7 +100,8 @@ def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
 
 def rollback(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Points the index at its previous run."""
-    return index_entry(roll_back(_store(settings, stopping), settings.run.index))
+    store, storage = _store(settings, stopping), Storage(settings.storage.uri)
+    return index_entry(roll_back(store, storage, settings.run.index))
 
 
 def forget(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
@@ -111,11 +110,31 @@ def forget(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     return {"run": settings.run.id, "objects": deletion.delete_run(store, storage, settings.run.id)}
 
 
+def restore(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Rebuilds the store from the run folders."""
+    from searcher.admin.restore import restore
+    from searcher.ingest.metrics import IngestMetrics
+
+    def ingested(run: str, store: VectorStore) -> Pointer:
+        return _ingest(run, store, settings, IngestMetrics(), stopping)[1]
+
+    url, storage = settings.store.url, Storage(settings.storage.uri)
+    return restore(url, storage, run=settings.run.id or None, ingest=ingested)
+
+
 def serve(settings: Settings) -> ExitCode:
     """Serves searches."""
     from searcher.server.serve import serve as serve_http
 
     return serve_http(settings)
+
+
+def _ingest(
+    run: str, store: VectorStore, settings: Settings, metrics: IngestMetrics, stopping: threading.Event
+) -> tuple[Report, Pointer]:
+    from searcher.ingest.job import Ingest
+
+    return Ingest(run, storage=Storage(settings.storage.uri), store=store, metrics=metrics, stopping=stopping).run()
 
 
 def _store(settings: Settings, stopping: threading.Event) -> VectorStore:
@@ -153,6 +172,7 @@ STAGES: dict[str, stage.Stage] = {
     "evaluate": evaluate,
     "rollback": rollback,
     "forget": forget,
+    "restore": restore,
 }
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol
+from urllib.parse import quote, unquote
 
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.vectors import Vector, Vectors
@@ -61,11 +65,21 @@ class Pointer:
             )
 
 
+class DamagedStore(PermanentError):
+    """Files of the store are damaged. The run folders contain all that is in it."""
+
+    def __init__(self, url: str, damage: str) -> None:
+        super().__init__(
+            f"the vector store {url} is damaged ({damage}): rebuild it with `controller restore`, which embeds nothing"
+        )
+
+
 class VectorStore(Protocol):
     """Collections of vectors, compared by cosine similarity, and one pointer for each index. Calls block; any thread
     may call. A store holds any metadata that records.filterable returns.
 
-    Every method raises TemporaryError if the store does not answer, and NotFound if the collection does not exist."""
+    Every method raises TemporaryError if the store does not answer, NotFound if the collection does not exist, and
+    DamagedStore."""
 
     def create(self, collection: str, *, dim: int) -> None:
         """Creates an empty collection; an existing one stays as it is."""
@@ -137,6 +151,29 @@ def open_store(url: str) -> VectorStore:
     # By name: each store needs its own libraries, and a program installs only those that it uses.
     store: VectorStore = resolve_name(kind.opener)(url)
     return store
+
+
+@contextmanager
+def rebuilding(url: str) -> Iterator[str]:
+    """The URL of the store to fill again. That of a server is the store itself.
+
+    An embedded store is a new one in the folder `<folder>.restored`, which replaces the store after the block. An error
+    keeps both, so that the next call continues, unless the new one is damaged."""
+    if not embedded(url):
+        yield url
+        return
+    scheme, _, path = url.partition("://")
+    folder = Path(unquote(path)).resolve()
+    new, old = folder.with_name(f"{folder.name}.restored"), folder.with_name(f"{folder.name}.old")
+    try:
+        yield f"{scheme}://{quote(str(new))}"
+    except DamagedStore:
+        shutil.rmtree(new)
+        raise
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _kind(url: str) -> Kind | None:

@@ -1,4 +1,5 @@
-"""Chroma as a VectorStore, embedded or over HTTP. The one door to `chromadb`.
+"""Chroma as a VectorStore, embedded or over HTTP. With chroma_clients.py, it is the one door
+to `chromadb`.
 
 The pointer of an index is the metadata of an empty collection `pointer.<index>`. Chroma replaces the metadata of a
 collection in one transaction, so every reader, in any process, sees either the old pointer or the new one.
@@ -9,26 +10,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
 
-import chromadb
 import httpx
 import numpy as np
-from chromadb.config import Settings as ChromaSettings
 from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
 
 from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError, first_line
-from imgsearch.stores import Filter, Hit, Pointer, Record, VectorStore, chroma_dialect
+from imgsearch.stores import DamagedStore, Filter, Hit, Pointer, Record, VectorStore, chroma_dialect
+from imgsearch.stores.chroma_clients import connector, folder
+from imgsearch.stores.chroma_files import ChromaFiles, is_damage
 from imgsearch.vectors import Vector, Vectors
 
 POINTER = "pointer."
-TIMEOUT = httpx.Timeout(60, connect=5)
-"""Seconds. A server on a lost node never answers; a server that replays its log after a start is slow."""
 
 
 class ChromaStore:
@@ -38,7 +34,8 @@ class ChromaStore:
     def __init__(self, url: str) -> None:
         """`url` is `chroma+file:///folder` (created if it does not exist) or `chroma+http://host:port`."""
         self._url = url
-        self._connect = _connector(url)
+        self._connect = connector(url)
+        self._files = ChromaFiles(path) if (path := folder(url)) else None
         self._client: Any = None
         self._max_batch = 0
         self._handles: dict[str, Any] = {}
@@ -141,8 +138,10 @@ class ChromaStore:
 
     def close(self) -> None:
         self._handles.clear()
-        if self._client is not None:
-            self._client.close()
+        with self._opening:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def _names(self) -> list[str]:
         names: list[str] = []
@@ -154,6 +153,8 @@ class ChromaStore:
     def _connected(self) -> Any:
         with self._opening:
             if self._client is None:
+                if self._files and (damage := self._files.damage()):
+                    raise DamagedStore(self._url, damage)
                 self._client = self._connect()
         return self._client
 
@@ -166,7 +167,10 @@ class ChromaStore:
                 return getattr(handle, method)(**arguments)
             except NotFoundError:
                 self._handles.pop(collection, None)
-        handle = self._handles[collection] = self._connected().get_collection(collection, embedding_function=None)
+        handle = self._connected().get_collection(collection, embedding_function=None)
+        if self._files and (damage := self._files.damage_of(str(handle.id))):
+            raise DamagedStore(self._url, damage)
+        self._handles[collection] = handle
         return getattr(handle, method)(**arguments)
 
     def _chunks(self, values: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -182,7 +186,10 @@ class ChromaStore:
             self._handles.pop(collection, None)
             raise NotFound(f"the store has no collection {collection!r}") from error
         except (InvalidArgumentError, ValueError, TypeError) as error:
-            raise UsageError(f"Chroma refused the request for {collection!r}: {first_line(error)}") from error
+            reason = first_line(error)
+            if isinstance(error, ChromaError) and is_damage(reason, embedded=False):
+                raise DamagedStore(self._url, reason) from error
+            raise UsageError(f"Chroma refused the request for {collection!r}: {reason}") from error
         except (httpx.HTTPError, ConnectionError) as error:
             raise TemporaryError(f"Chroma at {self._url} does not answer: {first_line(error)}") from error
         except ChromaError as error:
@@ -191,6 +198,8 @@ class ChromaStore:
                 raise PermanentError(
                     f"no space left on the disk of {self._url}: free some space and repeat the command"
                 ) from error
+            if is_damage(reason, embedded=self._files is not None):
+                raise DamagedStore(self._url, reason) from error
             raise TemporaryError(f"Chroma at {self._url} failed: {reason}") from error
         except Exception as error:
             if type(error) is not Exception:
@@ -198,36 +207,10 @@ class ChromaStore:
             # chromadb raises it for a response that is not Chroma's, such as a proxy's 502.
             reason = first_line(error.__context__ or error)
             raise TemporaryError(f"Chroma at {self._url} does not answer: {reason}") from error
-
-
-def _connector(url: str) -> Callable[[], Any]:
-    """A function that makes a client; raises UsageError if `url` is invalid."""
-    settings = ChromaSettings(anonymized_telemetry=False)
-    with suppress(ValueError):  # such as a port that is not a number
-        parts = urlsplit(url)
-        if parts.scheme == "chroma+file" and parts.path.startswith("/"):
-            folder = Path(unquote(parts.path))
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(f"cannot create the folder {folder}: {error.strerror}") from error
-            return partial(chromadb.PersistentClient, folder, settings=settings)
-        if parts.scheme in ("chroma+http", "chroma+https") and parts.hostname:
-            tls = parts.scheme == "chroma+https"
-            return partial(_http_client, url, parts.hostname, parts.port or (443 if tls else 8000), tls, settings)
-    raise UsageError(f"invalid store {url!r}: use chroma+file:///folder or chroma+http://host:8000")
-
-
-def _http_client(url: str, host: str, port: int, tls: bool, settings: ChromaSettings) -> Any:
-    address = f"[{host}]" if ":" in host else host
-    # Checked first, since chromadb's client has no timeout while it connects.
-    httpx.get(f"{'https' if tls else 'http'}://{address}:{port}/api/v2/heartbeat", timeout=TIMEOUT).raise_for_status()
-    try:
-        client = chromadb.HttpClient(address, port, ssl=tls, settings=settings)
-    except ValueError as error:  # chromadb raises it if the server does not answer
-        raise TemporaryError(f"Chroma at {url} does not answer: {first_line(error)}") from error
-    client._server._session.timeout = TIMEOUT  # chromadb has no setting for it
-    return client
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of Rust; it has no public class
+                raise
+            raise DamagedStore(self._url, first_line(error)) from error
 
 
 def _include(vectors: bool) -> list[str]:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from controller.backends.files import write_json
+from controller.backends.files import lock, write_json
 from controller.backends.skypilot.attempts import IndexState, IndexStep
 
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -81,6 +81,6 @@ class JobFolder:
     def locked(self) -> Iterator[None]:
         """Waits until no other controller works on the Job."""
         self._path.mkdir(parents=True, exist_ok=True)
-        with (self._path / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with (self._path / "lock").open("w") as file:
+            lock(file, fcntl.LOCK_EX)
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controller.backends import Backend, EventRecorder, JobBackend, Scaler
@@ -13,7 +13,7 @@ from controller.cli.options import RunOptions, ServeOptions, TargetOptions, to_a
 from controller.jobs.manifests import Placement
 from controller.jobs.results import Output
 from controller.run.capacity import Capacity
-from imgsearch.errors import UsageError
+from imgsearch.errors import PermanentError, UsageError
 from imgsearch.settings import EvaluateSettings, RunSettings, Settings
 
 
@@ -90,11 +90,22 @@ class Target(ABC):
         return self.call(verb, run or RunSettings()).result
 
     def published(self, index: str) -> str | None:
-        """The run that an index serves."""
-        return next((row["run"] for row in self.query("indexes")["indexes"] if row["index"] == index), None)
+        """The run that an index serves; None: it was never published. Raises PermanentError for a lost index."""
+        found = self.query("indexes")
+        if index in found["lost"]:
+            raise PermanentError(lost_sentence([index], self.flags))
+        return next((row["run"] for row in found["indexes"] if row["index"] == index), None)
 
     def _no_cluster(self) -> UsageError:
         return UsageError(f"--detach runs the controller in a cluster: remove{self.flags}")
+
+
+def lost_sentence(indexes: Sequence[str], flags: str) -> str:
+    """The problem that the store has lost indexes, and its solution."""
+    return (
+        f"the vector store does not have {', '.join(indexes)} any more, but the run folders do: rebuild it with "
+        f"`controller restore{flags}`, which embeds nothing"
+    )
 
 
 def fixed_capacity(options: RunOptions, settings: Settings, backend: Backend) -> Capacity:

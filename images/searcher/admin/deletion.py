@@ -9,14 +9,22 @@ from imgsearch.runs.documents import Plan
 from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.storage import Storage
 from imgsearch.stores import VectorStore
+from searcher.admin.indexes import lost_indexes
 
 
 def delete_run(store: VectorStore, storage: Storage, run: str) -> int:
     """Deletes the run, and returns the number of deleted objects.
 
     Raises UsageError for a run that does not exist, or that an index needs: the index serves it, can be rolled back to
-    it, or updates it."""
-    for pointer in store.pointers().values():
+    it, or updates it; if the store has lost the index, it is restored from it."""
+    pointers = store.pointers()
+    for index, last in lost_indexes(pointers, storage).items():
+        if run in _lineage(storage, last):
+            raise UsageError(
+                f"run {run} is needed by index {index}, which the vector store does not have any more: restore it with "
+                "`controller restore`"
+            )
+    for pointer in pointers.values():
         for needed in filter(None, (pointer, pointer.previous)):
             if run in _lineage(storage, needed.run):
                 raise UsageError(

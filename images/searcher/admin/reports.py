@@ -50,6 +50,11 @@ def read_all(storage: Storage) -> list[Report]:
         return [report for report in readers.map(partial(_read, storage), runs) if report]
 
 
+def last_published(found: Iterable[Report]) -> dict[str, Report]:
+    """The report of the last published run of each index."""
+    return {report.index: report for report in sorted(found, key=lambda report: report.published)}
+
+
 def compact(report: Report) -> dict[str, Any]:
     """The report as a stage's result.
 

@@ -6,6 +6,7 @@ run, whose collection is kept for a rollback.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from imgsearch.runs.documents import Facets, Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
-from imgsearch.stores import Pointer, VectorStore
+from imgsearch.stores import DamagedStore, Pointer, VectorStore
 from searcher.ingest import projection
 from searcher.ingest.facets import FacetCounts
 from searcher.ingest.fill import Filler
@@ -27,6 +28,8 @@ from searcher.ingest.report import Result, bad_csv, report
 from searcher.ingest.run_reader import RunReader, Shard, same_model
 from searcher.ingest.samples import Samples
 from searcher.ingest.verify import SAMPLES, verify
+
+log = logging.getLogger(__name__)
 
 
 class Ingest:
@@ -48,7 +51,7 @@ class Ingest:
         self._runs = RunReader(storage)
         self._store = store
         self._metrics = metrics
-        self._filler = Filler(self._runs, store, metrics=metrics, stopping=stopping, clock=clock)
+        self._stopping = stopping
         self._map_writer = MapWriter(storage, stopping=stopping)
         self._clock = clock
         self._now = now
@@ -56,8 +59,22 @@ class Ingest:
     def run(self) -> tuple[Report, Pointer]:
         """Fills, verifies, publishes and reports. Returns the report, and the pointer that the index has then.
 
-        A run that is published already, or was rolled back from, only gets a new report. Raises PermanentError, and
+        A run that is published already, or was rolled back from, only gets a new report. A damaged collection that is
+        not published is filled again: a process that was killed wrote its files in part. Raises PermanentError, and
         publishes nothing, for an invalid shard, part or collection."""
+        try:
+            return self._run()
+        except DamagedStore as error:
+            collection = collection_name(self._runs.plan(self._folder.run).index, self._folder.run)
+            if collection in _published(self._store) or collection not in self._store.collections():
+                raise
+            log.warning("%s is filled again: %s", collection, error)
+            self._store.drop(collection)
+            return self._run()
+        finally:
+            self._store.close()
+
+    def _run(self) -> tuple[Report, Pointer]:
         start = self._clock()
         plan = self._runs.plan(self._folder.run)
         shards = list(self._runs.shards(plan))
@@ -67,7 +84,8 @@ class Ingest:
         collection = collection_name(plan.index, plan.run)
         self._store.create(collection, dim=model.dim)
         sample, map_sample, facets = Samples(plan.run, SAMPLES), Samples(plan.run, projection.IMAGES), FacetCounts()
-        rows, added = self._filler.fill(collection, shards, [sample, map_sample], facets)
+        filler = Filler(self._runs, self._store, metrics=self._metrics, stopping=self._stopping, clock=self._clock)
+        rows, added = filler.fill(collection, shards, [sample, map_sample], facets)
         _check_counts(plan, rows=rows, bad=len(bad))
         self._storage.put(self._folder.bad_list, bad_csv(bad))
         if rows == 0:
@@ -78,10 +96,10 @@ class Ingest:
         with self._metrics.timed("verify"):
             found_itself = verify(self._store, collection, run=plan.run, rows=rows, samples=sample)
             # Again with a new client, which sees the collection as a restarted searcher would.
-            store = self._store.reopen()
-            verify(store, collection, run=plan.run, rows=rows, samples=sample)
+            self._store = self._store.reopen()
+            verify(self._store, collection, run=plan.run, rows=rows, samples=sample)
         with self._metrics.timed("publish"):
-            pointer = publish(store, self._pointer(plan, model, collection, rows))
+            pointer = publish(self._store, self._pointer(plan, model, collection, rows))
         with self._metrics.timed("facets"):
             document = Facets(plan.run, plan.index, rows, facets.most_frequent())
             self._storage.put(self._folder.facets, document.to_json())
@@ -121,6 +139,12 @@ class Ingest:
             source=plan.source,
             published=self._now().isoformat(timespec="seconds"),
         )
+
+
+def _published(store: VectorStore) -> set[str]:
+    """The collections that the indexes serve or can be rolled back to."""
+    pointers = [pointer for current in store.pointers().values() for pointer in (current, current.previous)]
+    return {pointer.collection for pointer in pointers if pointer is not None}
 
 
 def _check_counts(plan: Plan, *, rows: int, bad: int) -> None:

@@ -33,33 +33,38 @@ class MapWriter:
     def write(self, plan: Plan, rows: int, sample: Samples) -> None:
         """Writes the sprite, then `map.json`, unless an earlier ingest has.
 
-        Raises Interrupted. Other errors are only logged: the index works without a map."""
+        Raises Interrupted, and an error of a write. Other errors are only logged: the index works without a map."""
         folder = RunFolder(plan.run)
         if self._storage.exists(folder.map):
             return
         try:
-            with ThreadPoolExecutor(THUMBNAIL_THREADS, "thumbnail") as pool:
-                tiles = list(pool.map(self._tile, sample.records))
-            check_stopping(self._stopping)
-            positions = projection.positions(sample.vectors())
-            check_stopping(self._stopping)
-            self._storage.put(folder.sprite, projection.sprite(tiles))
-            document = Map(
-                run=plan.run,
-                index=plan.index,
-                images=rows,
-                tile=projection.TILE,
-                columns=projection.columns(len(tiles)),
-                points=[
-                    {"id": record.id, "x": round(float(x), 4), "y": round(float(y), 4)}
-                    for record, (x, y) in zip(sample.records, positions, strict=True)
-                ],
-            )
-            self._storage.put(folder.map, document.to_json())
+            sprite, document = self._made(plan, rows, sample)
         except Interrupted:
             raise
         except Exception as error:
             log.warning("run %s has no map: %s", plan.run, error)
+            return
+        self._storage.put(folder.sprite, sprite)
+        self._storage.put(folder.map, document.to_json())
+
+    def _made(self, plan: Plan, rows: int, sample: Samples) -> tuple[bytes, Map]:
+        with ThreadPoolExecutor(THUMBNAIL_THREADS, "thumbnail") as pool:
+            tiles = list(pool.map(self._tile, sample.records))
+        check_stopping(self._stopping)
+        positions = projection.positions(sample.vectors())
+        check_stopping(self._stopping)
+        document = Map(
+            run=plan.run,
+            index=plan.index,
+            images=rows,
+            tile=projection.TILE,
+            columns=projection.columns(len(tiles)),
+            points=[
+                {"id": record.id, "x": round(float(x), 4), "y": round(float(y), 4)}
+                for record, (x, y) in zip(sample.records, positions, strict=True)
+            ],
+        )
+        return projection.sprite(tiles), document
 
     def _tile(self, record: Record) -> Image.Image:
         check_stopping(self._stopping)

@@ -103,7 +103,9 @@ class Catalog:
         names = sorted({*self.listed(), *self.problems})
         if not names:
             raise Problem(
-                404, "no index yet; create one with: controller run-pipeline SOURCE (on one machine: --local)"
+                404,
+                "no index yet; create one with: controller run-pipeline SOURCE (on one machine: --local). If there was "
+                "one, the vector store is lost; rebuild it with: controller restore",
             )
         if name is None:
             if len(names) > 1:

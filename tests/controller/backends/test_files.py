@@ -79,3 +79,31 @@ def test_yaml_is_a_mapping_or_an_error(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(UsageError, match=str(file)):
             read_yaml(file)
+
+
+WITHOUT_LOCKS = """
+import errno, fcntl, sys
+from pathlib import Path
+from controller.backends.files import NoLocks, lock, write_atomically
+def flock(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = flock
+file = Path(sys.argv[1])
+write_atomically(file, "first", mode=0o600)
+write_atomically(file, "second", mode=0o600)
+try:
+    lock(file.open(), fcntl.LOCK_EX)
+except NoLocks as error:
+    print(error)
+"""
+
+
+def test_without_locks_of_the_file_system_a_file_is_still_replaced_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    completed = subprocess.run([sys.executable, "-c", WITHOUT_LOCKS, str(file)], capture_output=True, text=True)
+    assert completed.stdout == (
+        f"the file system of {file} has no locks (flock): choose a folder on a local disk with --home\n"
+    ), completed.stderr
+    assert file.read_text() == "second"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [file]

@@ -217,9 +217,10 @@ def test_two_runs_at_once_do_not_meet(cluster: LocalBackend) -> None:
 def test_a_call_returns_the_programs_result_or_raises_its_error(cluster: LocalBackend, tmp_path: Path) -> None:
     store = Settings(
         run=RunSettings(index="photos"),
+        storage=StorageSettings(uri=(tmp_path / "storage").as_uri()),
         store=type(SETTINGS.store)(url=f"chroma+file://{tmp_path}/chroma"),
     )
-    assert cluster.call("searcher", "indexes", store) == Output({"indexes": []}, "")
+    assert cluster.call("searcher", "indexes", store) == Output({"indexes": [], "lost": []}, "")
     with pytest.raises(UsageError, match="index 'photos'"):
         cluster.call("searcher", "rollback", store)
     with pytest.raises(TemporaryError, match="code 2"):

@@ -13,7 +13,7 @@ from controller.backends.skypilot.placement import MachinePlacement
 from controller.gpus.accelerators import Kind
 from controller.jobs.state import Phase, Stage
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
-from imgsearch.settings import RunSettings, Settings, StoreSettings
+from imgsearch.settings import RunSettings, Settings, StorageSettings, StoreSettings
 from tests.controller.backends.skypilot.embed_jobs import KEY, SETTINGS, Connect, job, wait_for_end, wait_until
 from tests.controller.machines import Clock, Machines
 
@@ -120,8 +120,12 @@ def test_a_call_returns_what_the_program_says_and_its_machine_goes(
     cluster: SkyBackend, machines: Machines, tmp_path: Path
 ) -> None:
     machines.wait_seconds = 60
-    store = Settings(run=RunSettings(index="photos"), store=StoreSettings(url=f"chroma+file://{tmp_path}/chroma"))
-    assert cluster.call("searcher", "indexes", store).result == {"indexes": []}
+    store = Settings(
+        run=RunSettings(index="photos"),
+        storage=StorageSettings(uri=(tmp_path / "storage").as_uri()),
+        store=StoreSettings(url=f"chroma+file://{tmp_path}/chroma"),
+    )
+    assert cluster.call("searcher", "indexes", store).result == {"indexes": [], "lost": []}
     with pytest.raises(UsageError, match="index 'photos'"):
         cluster.call("searcher", "rollback", store)
     with pytest.raises(UsageError, match="code 2"):
