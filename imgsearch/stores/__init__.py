@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
@@ -16,12 +16,15 @@ Filter = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """One image in a store. Names of metadata that begin with `_` are ours, the others come from the source."""
+    """One image in a store."""
 
     id: str
     metadata: Mapping[str, Any]
+    """The source's metadata, with the source's own names: any text is a name."""
     vector: Vector | None = None
     """Of length 1; None if it was not requested."""
+    internal: Mapping[str, Any] = field(default_factory=dict)
+    """Fields for the searcher, which no filter finds; records.record lists them."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Hit:
     """Cosine similarity in [-1, 1]."""
     metadata: Mapping[str, Any]
     vector: Vector | None = None
+    internal: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

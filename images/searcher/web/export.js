@@ -59,7 +59,7 @@ function csv(results) {
     result.width,
     result.height,
     (result.duplicates || []).join(" "),
-    ...fields.map((field) => [result.metadata[field] ?? ""].flat().join("; ")),
+    ...fields.map((field) => [Object.hasOwn(result.metadata, field) ? result.metadata[field] : ""].flat().join("; ")),
   ]);
   return [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }

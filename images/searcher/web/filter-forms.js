@@ -1,7 +1,7 @@
 // The forms in the menus of the filters: values with counts, a range of numbers, true or false, and the minimum score.
 
 import { element, first, formatNumber } from "./dom.js";
-import { LONG_LIST, scoreText } from "./facets.js";
+import { LONG_LIST, fieldLabel, scoreText } from "./facets.js";
 
 /** @typedef {import("./api.js").Facet} Facet */
 /** @typedef {import("./api.js").Value} Value */
@@ -40,7 +40,7 @@ function valuesForm(facet, condition, change) {
     });
     return choice(checkbox, String(value), counts.get(value) || 0);
   });
-  const list = element("div", { className: "values", role: "group", ariaLabel: facet.field }, ...rows);
+  const list = element("div", { className: "values", role: "group", ariaLabel: fieldLabel(facet.field) }, ...rows);
   const noMatch = element("p", { className: "muted", hidden: true }, "No value matches");
   /** @param {{ currentTarget: HTMLInputElement }} event */
   const filterList = ({ currentTarget }) => {
@@ -51,7 +51,7 @@ function valuesForm(facet, condition, change) {
   const box = element("input", {
     type: "search",
     placeholder: "Search in the list",
-    ariaLabel: `Search in the values of ${facet.field}`,
+    ariaLabel: `Search in the values of ${fieldLabel(facet.field)}`,
     on: { input: filterList },
   });
   const isTruncated = (facet.distinct ?? Infinity) > facet.values.length;
@@ -75,8 +75,8 @@ function rangeForm(facet, condition, change) {
   /** @type {(bound: "min" | "max", label: string, limit: number) => HTMLElement} */
   const boundForm = (bound, label, limit) => {
     const value = range[bound];
-    const box = element("input", { type: "number", step: "any", placeholder: String(limit), value: value ?? "", ariaLabel: `${facet.field} ${label}` });
-    const slider = element("input", { type: "range", min, max, step, value: value ?? limit, ariaLabel: `${facet.field} ${label}, slider` });
+    const box = element("input", { type: "number", step: "any", placeholder: String(limit), value: value ?? "", ariaLabel: `${fieldLabel(facet.field)} ${label}` });
+    const slider = element("input", { type: "range", min, max, step, value: value ?? limit, ariaLabel: `${fieldLabel(facet.field)} ${label}, slider` });
     box.addEventListener("input", () => {
       slider.value = box.value === "" ? String(limit) : box.value;
       set(bound, box.value);
@@ -103,7 +103,7 @@ function booleanForm(facet, condition, change) {
     });
     return choice(radio, label, is === undefined ? null : counts.get(is) || 0);
   };
-  return element("div", { className: "values", role: "radiogroup", ariaLabel: facet.field }, option("any"), option("true", true), option("false", false));
+  return element("div", { className: "values", role: "radiogroup", ariaLabel: fieldLabel(facet.field) }, option("any"), option("true", true), option("false", false));
 }
 
 /**
