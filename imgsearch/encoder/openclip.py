@@ -242,8 +242,8 @@ def _load_failure(model: str, error: Exception) -> ImgsearchError:
     reason = first_line(error)
     if reason.startswith("Error(s) in loading state_dict"):
         # torch lists the missing, the unexpected and the misshapen weights, some hundreds of them
-        _, _, weights = str(error).partition("\n")
-        return PermanentError(f"the weights of {model} are those of another architecture: {weights.strip()[:300]}")
+        weights = " ".join(str(error).partition("\n")[2].split())
+        return PermanentError(f"the weights of {model} are those of another architecture: {weights[:300]}")
     if model.startswith(LOCAL):
         return PermanentError(f"cannot load the model in {model.removeprefix(LOCAL)}: {reason}")
     if isinstance(error, ImportError):
