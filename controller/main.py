@@ -13,9 +13,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Protocol
-
-from rich.console import Console
+from typing import NoReturn, Protocol
 
 from controller.cli import (
     cleanup,
@@ -35,6 +33,8 @@ from controller.cli import run as run_pipeline
 from controller.cli.console import Terminal
 from imgsearch import distribution
 from imgsearch.errors import ExitCode, ImgsearchError, UsageError, os_reason
+from imgsearch.escapes import visible
+from imgsearch.logs import TextFormatter
 
 CTRL_C = 128 + signal.SIGINT
 """The exit code, as in a shell."""
@@ -69,8 +69,15 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are safe to print: the arguments may be names of files."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="controller", description="Image search on your own machines.")
+    top = Parser(prog="controller", description="Image search on your own machines.")
     top.add_argument(
         "--version", action="version", help="Show the version and exit", version=f"%(prog)s {distribution.version()}"
     )
@@ -83,10 +90,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Runs one command and returns its exit code: 0 done, 1 the run failed, 2 usage, 3 temporary or in a wrong state,
     130 Ctrl-C."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    # In a pipe, stdout is as wide as its lines, for programs that read it.
-    out = Console() if sys.stdout.isatty() else Console(width=10_000)
-    terminal = Terminal(out, Console(stderr=True))
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    terminal = Terminal()
     try:
         args = parser().parse_args(argv)
         return SUBCOMMANDS[args.subcommand].run(args, terminal, env)

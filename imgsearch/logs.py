@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from textwrap import indent
+from typing import Any
 
+from imgsearch.escapes import to_json, visible, visible_lines
 from imgsearch.settings import LogSettings
 
 task_fields: ContextVar[Mapping[str, str]] = ContextVar("task_fields", default={})  # noqa: B039 - never changed
@@ -36,17 +38,21 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False, default=str)
+        return to_json(fields)
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for a person, with `task_fields` at the end."""
+    """A line for a person, with `task_fields` at the end. The lines of a traceback are indented."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    def __init__(self, format: str = "%(asctime)s %(levelname)-7s %(message)s") -> None:
+        super().__init__(format, "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return super().formatMessage(record) + "".join(f" {name}={value}" for name, value in task_fields.get().items())
+        fields = "".join(f" {name}={value}" for name, value in task_fields.get().items())
+        return visible(super().formatMessage(record) + fields)
+
+    def formatException(self, ei: Any) -> str:
+        return indent(visible_lines(super().formatException(ei)), "  ")
 
 
 def configure(settings: LogSettings, **context: object) -> None:

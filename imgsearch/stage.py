@@ -7,7 +7,6 @@ https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-fa
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 from imgsearch import logs
 from imgsearch.errors import FULL, ExitCode, ImgsearchError, UsageError, os_reason
+from imgsearch.escapes import to_json, visible
 from imgsearch.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def run_server(server: Server, env: Mapping[str, str]) -> ExitCode:
         logs.configure(settings.log, **_pod(env))
         return server(settings)
     except ImgsearchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
         return error.exit_code
 
 
@@ -116,7 +116,7 @@ def _pod(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _text(result: Mapping[str, Any]) -> str:
-    return json.dumps(result, ensure_ascii=False)
+    return to_json(result)
 
 
 def _write(result: dict[str, Any], file: str) -> None:

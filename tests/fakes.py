@@ -121,7 +121,10 @@ class InMemoryStore:
     def get(self, collection: str, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         stored = self._records(collection)
         records = [stored[id] for id in ids if id in stored]
-        return [Record(item.id, dict(item.metadata), item.vector if vectors else None) for item in records]
+        return [
+            Record(item.id, dict(item.metadata), item.vector if vectors else None, dict(item.internal))
+            for item in records
+        ]
 
     def search(
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
@@ -145,6 +148,7 @@ class InMemoryStore:
                         float(scores[i]),
                         dict(matching[i].metadata),
                         matching[i].vector if vectors else None,
+                        dict(matching[i].internal),
                     )
                     for i in order
                 ]
@@ -229,10 +233,8 @@ _NEGATED = {"$ne": "$eq", "$nin": "$in", "$not_contains": "$contains"}
 def matches(filter_: Filter, metadata: Mapping[str, Any]) -> bool:
     """Whether `metadata` passes the filter. As in Chroma, a field that is absent passes every negation."""
     ((field, condition),) = filter_.items()
-    if field == "$and":
-        return all([matches(inner, metadata) for inner in condition])
-    if field == "$or":
-        return any([matches(inner, metadata) for inner in condition])
+    if field in ("$and", "$or") and isinstance(condition, list):
+        return (all if field == "$and" else any)([matches(inner, metadata) for inner in condition])
     if not isinstance(condition, Mapping):
         condition = {"$eq": condition}
     ((name, operand),) = condition.items()

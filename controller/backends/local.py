@@ -43,7 +43,10 @@ class LocalBackend:
 
     def template(self, stage: Stage) -> Mapping[str, Any]:
         command = ["python", "-m", PROGRAMS[stage], str(stage)]
-        return {"spec": {"containers": [{"name": str(stage), "command": command}]}}
+        pod = {"containers": [{"name": str(stage), "command": command}]}
+        if stage is Stage.PLAN:  # as in a cluster: a model that cannot be used is found before the source is listed
+            pod["initContainers"] = [{"name": "model", "command": ["python", "-m", "embedder", "model"]}]
+        return {"spec": pod}
 
     def jobs(self, run: str) -> dict[Stage, JobState]:
         states = {stage: self._state(self._jobs / job_name(LOCAL_RELEASE, run, stage)) for stage in Stage}

@@ -106,7 +106,7 @@ class Runner:
             if self._stopping.is_set():
                 return index, None
             result.unlink(missing_ok=True)
-            code = self._process(index, result)
+            code = self._pod(index, result)
             if self._stopping.is_set():
                 return index, None
             if code == ExitCode.DONE:
@@ -118,8 +118,15 @@ class Runner:
             self._stopping.wait(2.0**attempt)
         return index, False
 
-    def _process(self, index: int, result: Path) -> int:
-        container = self._spec["template"]["spec"]["containers"][0]
+    def _pod(self, index: int, result: Path) -> int:
+        """Runs the init containers, then the container. Returns the exit code of the first that fails, or 0."""
+        pod = self._spec["template"]["spec"]
+        for container in [*pod.get("initContainers", []), pod["containers"][0]]:
+            if code := self._process(container, index, result):
+                return code
+        return ExitCode.DONE
+
+    def _process(self, container: Mapping[str, Any], index: int, result: Path) -> int:
         env = {
             **self._env,
             **{entry["name"]: entry["value"] for entry in container["env"]},

@@ -1,24 +1,38 @@
-"""The terminal: results go to stdout; progress, warnings and errors go to stderr."""
+"""The terminal: results go to stdout; progress, warnings and errors go to stderr.
+
+The one door through which commands print. Names, reasons and messages come from data, so control characters in them are
+printed as escapes (imgsearch/escapes.py). JSON and YAML have escapes of their own, and stay exact."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from imgsearch.escapes import to_json, visible, visible_lines
+
+
+class VisibleConsole(Console):
+    """A console on which every text is one line without control characters, also in the cells of a table."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
 
 
 class Terminal:
     """The output of one command."""
 
-    def __init__(self, out: Console, err: Console) -> None:
-        self.out = out
-        self.err = err
+    def __init__(self) -> None:
+        # In a pipe, stdout is as wide as its lines, for programs that read it. `:fire:` in a name is no emoji.
+        self.out = VisibleConsole(emoji=False, width=None if sys.stdout.isatty() else 10_000)
+        self.err = VisibleConsole(emoji=False, stderr=True)
 
     def say(self, sentence: str) -> None:
         """Prints a result."""
@@ -26,11 +40,19 @@ class Terminal:
 
     def json(self, value: Any, *, indent: int | None = None) -> None:
         """Prints a result for programs."""
-        print(json.dumps(value, ensure_ascii=False, indent=indent), flush=True)
+        print(to_json(value, indent=indent), flush=True)
 
-    def text(self, text: str) -> None:
-        """Prints a text as it is, such as a log."""
-        sys.stdout.write(text)
+    def yaml(self, documents: Sequence[Any]) -> None:
+        """Prints documents for programs."""
+        print(yaml.safe_dump_all(documents, sort_keys=False), end="", flush=True)
+
+    def log(self, text: str) -> None:
+        """Prints the lines of a log."""
+        print(visible_lines(text), end="", flush=True)
+
+    def csv(self, text: str) -> None:
+        """Prints a CSV file: exactly into a pipe or a file, with escapes on a terminal."""
+        print(visible_lines(text.replace("\r\n", "\n")) if sys.stdout.isatty() else text, end="", flush=True)
 
     def note(self, sentence: str) -> None:
         self.err.print(sentence, soft_wrap=True, markup=False, highlight=False)

@@ -25,5 +25,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) -> int:
     target = open_target(read_target(args), env)
-    terminal.text(target.backend.log(args.run, Stage(args.stage), args.shard))
+    terminal.log(target.backend.log(args.run, Stage(args.stage), args.shard))
     return ExitCode.DONE

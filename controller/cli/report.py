@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     target = open_target(read_target(args), env)
     run = args.run or _latest(target)
     if args.bad:
-        terminal.text(_bad_images(target, run))
+        terminal.csv(_bad_images(target, run))
         return ExitCode.DONE
     report = {**target.query("report", RunSettings(id=run)), "cost": _cost(target, run)}
     if args.output == "json":

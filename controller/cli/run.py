@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from controller.cli.console import Terminal
 from controller.cli.metrics import RunMetrics
 from controller.cli.options import RunOptions, add_options, add_target, read_options, read_target
@@ -62,7 +60,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     )
     if options.dry_run:
         # The plan decides the number of shards. Before it exists, the embed Job is shown with one.
-        _dry_run([pipeline.manifest(stage, 1) for stage in Stage], target)
+        _dry_run([pipeline.manifest(stage, 1) for stage in Stage], target, terminal)
         return ExitCode.DONE
     target.require_programs()
     was_done = _is_done(backend.jobs(settings.run.id))
@@ -96,7 +94,7 @@ def _settings(options: RunOptions, target: Target) -> Settings:
 def _detach(options: RunOptions, target: Target, settings: Settings, terminal: Terminal) -> int:
     job = target.controller_job(options, settings)
     if options.dry_run:
-        _dry_run([job], target)
+        _dry_run([job], target, terminal)
         return ExitCode.DONE
     target.start_controller(job)
     run = settings.run.id
@@ -104,8 +102,8 @@ def _detach(options: RunOptions, target: Target, settings: Settings, terminal: T
     return ExitCode.DONE
 
 
-def _dry_run(jobs: Sequence[Mapping[str, Any]], target: Target) -> None:
-    print(yaml.safe_dump_all(jobs, sort_keys=False), end="")
+def _dry_run(jobs: Sequence[Mapping[str, Any]], target: Target, terminal: Terminal) -> None:
+    terminal.yaml(jobs)
     for job in jobs:
         target.check(job)
 

@@ -5,7 +5,6 @@ The last line that a program prints is its result, as JSON."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from imgsearch import stage
 from imgsearch.errors import ExitCode, TemporaryError
+from imgsearch.escapes import to_json
 from imgsearch.metrics import exposed
 from imgsearch.settings import Settings
 from imgsearch.storage import Storage
@@ -93,7 +93,7 @@ def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
         load_encoder=load_encoder,
         stopping=stopping,
     )
-    line = json.dumps(document([evaluation.evaluate(pointer) for pointer in pointers]), ensure_ascii=False).encode()
+    line = to_json(document([evaluation.evaluate(pointer) for pointer in pointers])).encode()
     sys.stdout.buffer.write(line + b"\n")
     return {"indexes": names, "bytes": len(line)}
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import logging
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +70,12 @@ def load_encoder(model: str, *, batch: int | None = None, threads: int | None = 
 
 
 def download(model: str) -> None:
-    """Downloads the weights of `ARCH/TAG` into the hub's cache, unless they are cached, and loads them, or those of a
-    folder, on the CPU. Many processes with one cache may call it at once. Raises the errors of `load_encoder`."""
-    _create(model)
+    """Downloads the weights of `ARCH/TAG` into the hub's cache, unless they are cached, and checks that these, or those
+    of a folder, fit the architecture. It takes the memory of the weights file, and no time to initialise a network.
+    Many processes with one cache may call it at once. Raises the errors of `load_encoder`."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a warning for each weight: it is checked, and not copied
+        _create(model, device="meta")
 
 
 class OpenClipEncoder:
@@ -184,16 +190,17 @@ def _name(model: str) -> str:
     return model if model.startswith(LOCAL) else model.split("/", 1)[0]
 
 
-def _create(model: str) -> tuple[Any, transforms.Compose, Any]:
+def _create(model: str, *, device: str = "cpu") -> tuple[Any, transforms.Compose, Any]:
     """The network, its preprocessing and its tokenizer; for some models the tokenizer is downloaded too."""
     tag = None
     if model.startswith(LOCAL):
         _check_folder(Path(model.removeprefix(LOCAL)))
     else:
         tag = _checked_tag(model)
+    _check_packages(model)
     try:
         network, _, preprocess = open_clip.create_model_and_transforms(
-            _name(model), pretrained=tag, force_quick_gelu=needs_quick_gelu(model)
+            _name(model), pretrained=tag, device=device, force_quick_gelu=needs_quick_gelu(model)
         )
         tokenizer = open_clip.get_tokenizer(_name(model))
     except Exception as error:  # open_clip, the hub and safetensors raise errors of many classes
@@ -214,6 +221,29 @@ def _check_folder(folder: Path) -> None:
         raise UsageError(f"invalid model folder {folder}: it has no open_clip_config.json")
     if not any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
         raise PermanentError(f"invalid model folder {folder}: it has no weights ({', '.join(WEIGHTS)})")
+
+
+def _check_packages(model: str) -> None:
+    """The tokenizer or the text tower of some models is Hugging Face's, from a package that no extra installs."""
+    text = _text_config(model)
+    if (text.get("hf_tokenizer_name") or text.get("hf_model_name")) and find_spec("transformers") is None:
+        raise PermanentError(
+            f"{model} needs the package transformers for its texts, which is not installed: "
+            "`pip install transformers`, or use another model"
+        )
+
+
+def _text_config(model: str) -> Mapping[str, Any]:
+    """The `text_cfg` of the model's configuration; empty if it has none."""
+    if model.startswith(LOCAL):
+        file = Path(model.removeprefix(LOCAL)) / "open_clip_config.json"
+        try:
+            text = json.loads(file.read_bytes())["model_cfg"]["text_cfg"]
+        except (ValueError, KeyError, TypeError):
+            return {}  # OpenCLIP's own error names the problem
+    else:
+        text = (open_clip.get_model_config(model.partition("/")[0]) or {}).get("text_cfg")
+    return text if isinstance(text, dict) else {}
 
 
 def _checked_tag(model: str) -> str:
@@ -242,8 +272,8 @@ def _load_failure(model: str, error: Exception) -> ImgsearchError:
     reason = first_line(error)
     if reason.startswith("Error(s) in loading state_dict"):
         # torch lists the missing, the unexpected and the misshapen weights, some hundreds of them
-        _, _, weights = str(error).partition("\n")
-        return PermanentError(f"the weights of {model} are those of another architecture: {weights.strip()[:300]}")
+        weights = " ".join(str(error).partition("\n")[2].split())
+        return PermanentError(f"the weights of {model} are those of another architecture: {weights[:300]}")
     if model.startswith(LOCAL):
         return PermanentError(f"cannot load the model in {model.removeprefix(LOCAL)}: {reason}")
     if isinstance(error, ImportError):

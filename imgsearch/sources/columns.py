@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from imgsearch.errors import UsageError
-from imgsearch.sources.values import Metadata, to_metadata
+from imgsearch.sources.values import InvalidName, Metadata, check_names, to_metadata
 
 
 def find_columns(schema: pa.Schema, *, wanted: str | None, path: str) -> tuple[str, list[str]]:
@@ -17,7 +17,11 @@ def find_columns(schema: pa.Schema, *, wanted: str | None, path: str) -> tuple[s
     image comes first, then a struct with bytes, then plain bytes.
 
     Raises UsageError, with the names of the columns, if `wanted` contains no images. Raises it without `wanted`, too,
-    unless exactly one column contains images."""
+    unless exactly one column contains images. Raises it for a name that cannot be used."""
+    try:
+        check_names(schema.names)
+    except InvalidName as error:
+        raise UsageError(f"{path} {error}: rename the column") from error
     features = declared_features(schema)
     structs = [field.name for field in schema if _is_struct(field.type)]
     binaries = [field.name for field in schema if _is_binary(field.type)]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from imgsearch.errors import UsageError
-from imgsearch.sources.values import Metadata, to_metadata
+from imgsearch.sources.values import InvalidName, Metadata, check_names, check_unique, to_metadata
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -28,8 +28,11 @@ def _json_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[str, Metadata]
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
+            check_names(list(row) if isinstance(row, dict) else [])
             values = to_metadata(row) if isinstance(row, dict) else None
+        except InvalidName as error:
+            raise _bad_line(path, number, str(error)) from error
         except (ValueError, RecursionError) as error:
             raise _bad_line(path, number, f"is not JSON ({error})") from error
         if values is None:
@@ -40,13 +43,22 @@ def _json_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[str, Metadata]
 def _csv_rows(path: str, lines: Iterable[str]) -> Iterator[tuple[str, Metadata]]:
     reader = csv.DictReader(lines, strict=True)
     try:
+        check_names(reader.fieldnames or [])
         for row in reader:
             if None in row or None in row.values():
                 raise _bad_line(path, reader.line_num, "has more or fewer values than the first line has names")
             name = _file_name(path, reader.line_num, row)
             yield name, to_metadata({column: _parse(value) for column, value in row.items()})
+    except InvalidName as error:
+        raise _bad_line(path, reader.line_num, str(error)) from error
     except csv.Error as error:
         raise _bad_line(path, reader.reader.line_num, f"is not CSV ({error})") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises InvalidName for two values with one name, of which Python's own parser keeps the last."""
+    check_unique([name for name, _ in pairs])
+    return dict(pairs)
 
 
 def _decoded(path: str, lines: Iterable[bytes]) -> Iterator[str]:

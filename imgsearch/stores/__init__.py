@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol
@@ -20,12 +20,15 @@ Filter = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """One image in a store. Names of metadata that begin with `_` are ours, the others come from the source."""
+    """One image in a store."""
 
     id: str
     metadata: Mapping[str, Any]
+    """The source's metadata, with the source's own names: any text is a name."""
     vector: Vector | None = None
     """Of length 1; None if it was not requested."""
+    internal: Mapping[str, Any] = field(default_factory=dict)
+    """Fields for the searcher, which no filter finds; records.record lists them."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Hit:
     """Cosine similarity in [-1, 1]."""
     metadata: Mapping[str, Any]
     vector: Vector | None = None
+    internal: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

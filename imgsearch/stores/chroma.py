@@ -63,7 +63,7 @@ class ChromaStore:
                     "add",
                     ids=[record.id for record in chunk],
                     embeddings=np.stack([cast(Vector, record.vector) for record in chunk]),
-                    metadatas=[chroma_dialect.to_chroma(record.metadata) for record in chunk],
+                    metadatas=[chroma_dialect.to_chroma(record.metadata, record.internal) for record in chunk],
                 )
 
     def count(self, collection: str) -> int:
@@ -76,8 +76,9 @@ class ChromaStore:
             for chunk in self._chunks(ids):
                 response = self._call(collection, "get", ids=list(chunk), include=_include(vectors))
                 embeddings = response["embeddings"] if vectors else [None] * len(response["ids"])
-                for id, metadata, vector in zip(response["ids"], response["metadatas"], embeddings, strict=True):
-                    records[id] = Record(id, chroma_dialect.from_chroma(metadata), _vector(vector))
+                for id, stored, vector in zip(response["ids"], response["metadatas"], embeddings, strict=True):
+                    metadata, internal = chroma_dialect.from_chroma(stored)
+                    records[id] = Record(id, metadata, _vector(vector), internal)
         return [records[id] for id in ids if id in records]
 
     def search(
@@ -95,8 +96,9 @@ class ChromaStore:
         embeddings = response["embeddings"] if vectors else [[None] * len(ids) for ids in response["ids"]]
         return [
             [
-                Hit(id, 1.0 - distance, chroma_dialect.from_chroma(metadata), _vector(vector))
-                for id, distance, metadata, vector in zip(*row, strict=True)
+                Hit(id, 1.0 - distance, metadata, _vector(vector), internal)
+                for id, distance, stored, vector in zip(*row, strict=True)
+                for metadata, internal in [chroma_dialect.from_chroma(stored)]
             ]
             for row in zip(response["ids"], response["distances"], response["metadatas"], embeddings, strict=True)
         ]

@@ -1,7 +1,13 @@
 """Metadata and filters in Chroma's dialect. No I/O.
 
-It differs from ours in two ways: Chroma reserves names that begin with `chroma:`, and it compares a whole number with a
-fraction as if the fraction were truncated, so that 4 passes `$gte 4.5`.
+It differs from ours in two ways.
+
+Chroma has one set of names for each record, and it refuses a name that is empty or begins with `$`, `#` or `chroma:`.
+So our internal fields are stored with a `_` before their names. A name of the source that Chroma refuses, or that
+begins with `_` or with the escape itself, is stored with a backslash before it. Each name has one stored form, and no
+two names share one.
+
+Chroma compares a whole number with a fraction as if the fraction were truncated, so that 4 passes `$gte 4.5`.
 """
 
 from __future__ import annotations
@@ -10,28 +16,38 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from imgsearch.stores import Filter
+from imgsearch.stores import Filter, filters
 
-RESERVED = "chroma:"
+INTERNAL = "_"
 ESCAPE = "\\"
+ESCAPED = (INTERNAL, ESCAPE, "$", "#", "chroma:")
+"""The beginnings of names that are stored with an escape."""
 MAX_OPERANDS = 100
 """Operands of one $and or $or. Chroma chains them, and SQLite limits the depth of an expression to 1000."""
 
 
-def to_chroma(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata as Chroma stores it."""
-    return {_escaped(name): value for name, value in metadata.items()}
+def to_chroma(metadata: Mapping[str, Any], internal: Mapping[str, Any]) -> dict[str, Any]:
+    """The source's metadata and the internal fields of a record as Chroma stores them."""
+    return {_escaped(name): value for name, value in metadata.items()} | {
+        INTERNAL + name: value for name, value in internal.items()
+    }
 
 
-def from_chroma(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+def from_chroma(stored: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The reverse of `to_chroma`."""
-    return {name.removeprefix(ESCAPE): value for name, value in (metadata or {}).items()}
+    metadata, internal = {}, {}
+    for name, value in (stored or {}).items():
+        if name.startswith(INTERNAL):
+            internal[name.removeprefix(INTERNAL)] = value
+        else:
+            metadata[name.removeprefix(ESCAPE)] = value
+    return metadata, internal
 
 
 def where(condition: Filter) -> dict[str, Any]:
     """A filter as Chroma reads it. Raises ValueError for more than one condition without $and or $or."""
     ((field, operation),) = condition.items()
-    if field in ("$and", "$or"):
+    if filters.is_join(field, operation):
         return _joined(field, [where(part) for part in operation])
     if not isinstance(operation, Mapping):
         operation = {"$eq": operation}
@@ -82,4 +98,4 @@ def _is_fraction(value: Any) -> bool:
 
 
 def _escaped(name: str) -> str:
-    return ESCAPE + name if name.startswith((RESERVED, ESCAPE)) else name
+    return ESCAPE + name if not name or name.startswith(ESCAPED) else name

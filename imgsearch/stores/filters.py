@@ -1,5 +1,8 @@
 """The grammar of metadata filters, the same for every store: $eq $ne $gt $gte $lt $lte $in $nin $contains $not_contains
-$and $or. A store translates them if its own operators differ."""
+$and $or. A store translates them if its own operators differ.
+
+Any text is a field, since a source may have any names. A field whose name is that of an operator needs a condition with
+an operator: `{"$and": {"$eq": 1}}` is about the field `$and`."""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ COMPARISONS = ("$gt", "$gte", "$lt", "$lte")
 SCALARS = ("$eq", "$ne", "$contains", "$not_contains")
 LISTS = ("$in", "$nin")
 OPERATORS = (*SCALARS[:2], *COMPARISONS, *LISTS, *SCALARS[2:])
+JOINS = ("$and", "$or")
 
 MAX_DEPTH = 8
 MAX_VALUES = 1_000
@@ -24,6 +28,11 @@ def check(where: Mapping[str, Any]) -> Mapping[str, Any]:
     return where
 
 
+def is_join(field: str, condition: Any) -> bool:
+    """Whether this pair of a valid filter joins filters, and is not a condition on a field."""
+    return field in JOINS and isinstance(condition, list)
+
+
 def _values(where: Any, depth: int) -> int:
     """The number of values in the filter."""
     if not isinstance(where, Mapping) or len(where) != 1:
@@ -31,14 +40,20 @@ def _values(where: Any, depth: int) -> int:
     if depth == 0:
         raise ValueError(f"nest $and and $or at most {MAX_DEPTH} deep")
     ((field, condition),) = where.items()
-    if field in ("$and", "$or"):
+    if field in JOINS and not _has_operator(condition):
         if not isinstance(condition, list) or len(condition) < 2:
             raise ValueError(f"{field} takes a list of two or more filters")
         return sum(_values(part, depth - 1) for part in condition)
-    if not field or field.startswith(("$", "#")):
-        raise ValueError(f"{_text(field)!r} is not a field; only $and and $or may replace a field")
     _text(field)
+    if field in OPERATORS and not _has_operator(condition):
+        raise ValueError(f'{field!r} is not a field; give the operator to a field, such as {{"label": {{"$eq": 3}}}}')
+    if field.startswith("$") and isinstance(condition, Mapping) and not _has_operator(condition):
+        raise ValueError(f"{field!r} is not a field; only $and and $or may replace a field")
     return _condition(field, condition)
+
+
+def _has_operator(condition: Any) -> bool:
+    return isinstance(condition, Mapping) and not condition.keys().isdisjoint(OPERATORS)
 
 
 def _condition(field: str, condition: Any) -> int:

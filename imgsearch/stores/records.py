@@ -15,41 +15,39 @@ Scalar = str | int | float | bool
 
 
 def record(row: PartRow, *, run: str, shard: int, part: int) -> Record:
-    """The record of one row of a part. Metadata whose name begins with `_` is for the searcher:
+    """The record of one row of a part. Its internal fields:
 
-    `_key` (source key), `_run` (its folder has the thumbnail), `_thumbs` (`shard/part`), `_offset` and `_length`
-    (bytes in that tar), `_width` and `_height` (pixels of the original)."""
+    `key` (source key), `run` (its folder has the thumbnail), `thumbs` (`shard/part`), `offset` and `length` (bytes in
+    that tar), `width` and `height` (pixels of the original)."""
     return Record(
         row["id"],
-        {
-            **filterable(json.loads(row["metadata"])),
-            "_key": row["key"],
-            "_run": run,
-            "_thumbs": f"{shard:05d}/{part:05d}",
-            "_offset": row["thumb_offset"],
-            "_length": row["thumb_length"],
-            "_width": row["width"],
-            "_height": row["height"],
-        },
+        filterable(json.loads(row["metadata"])),
         row["embedding"],
+        {
+            "key": row["key"],
+            "run": run,
+            "thumbs": f"{shard:05d}/{part:05d}",
+            "offset": row["thumb_offset"],
+            "length": row["thumb_length"],
+            "width": row["width"],
+            "height": row["height"],
+        },
     )
 
 
 def thumbnail(record: Record) -> tuple[str, int, int]:
     """The location of the record's thumbnail: the path of a tar in the storage, and the offset and length in bytes."""
-    metadata = record.metadata
-    shard, part = (int(number) for number in metadata["_thumbs"].split("/"))
-    return RunFolder(metadata["_run"]).thumbs(shard, part), metadata["_offset"], metadata["_length"]
+    internal = record.internal
+    shard, part = (int(number) for number in internal["thumbs"].split("/"))
+    return RunFolder(internal["run"]).thumbs(shard, part), internal["offset"], internal["length"]
 
 
 def filterable(metadata: Mapping[str, Any]) -> dict[str, Scalar | list[Scalar]]:
     """The source's metadata as every store supports it: text, numbers, booleans, and lists of one of these types.
 
-    Leaves out null, which stores do not have. Nested values become JSON text."""
+    Leaves out null, which stores do not have. Nested values become JSON text. Every name stays as it is."""
     result: dict[str, Scalar | list[Scalar]] = {}
-    for key, value in metadata.items():
-        # Names that begin with `_` are ours, and a filter has no field that begins with `$` or `#`.
-        name = str(key).lstrip("_$#") or f"field_{len(result)}"
+    for name, value in metadata.items():
         if isinstance(value, (list, tuple)):
             items = [item for item in map(_scalar, value) if item is not None]
             if items:

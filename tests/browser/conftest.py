@@ -73,12 +73,28 @@ def serials(coco128: Path, folder: Path) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
+FIELDS = ("#likes", "#score", "__proto__", "constructor", "")
+"""Names of metadata that mean something else to a store, to the page or to JavaScript."""
+
+
+def named_photos(coco128: Path, folder: Path) -> None:
+    """Copies four photos to a folder. Each field of FIELDS is `a` for two of them and `b` for the others."""
+    folder.mkdir()
+    names = [file.name for file in sorted(coco128.glob("*.jpg"))[:4]]
+    for name in names:
+        shutil.copy(coco128 / name, folder)
+    rows = [{"file_name": name} | dict.fromkeys(FIELDS, "ab"[i % 2]) for i, name in enumerate(names)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
 @pytest.fixture(scope="package")
 def home(coco128: Path, shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """The home of three indexes: `few` has twelve photos, `photos` has all, `serials` has four with long numbers."""
+    """The home of four indexes: `few` has twelve photos, `photos` has all, `serials` has four with long numbers, and
+    `named` has four with odd metadata."""
 
     def fill(folder: Path) -> None:
         photos(coco128, folder / "photos")
+        named_photos(coco128, folder / "named")
         few = folder / "few"
         few.mkdir()
         for file in sorted((folder / "photos").glob("0*.jpg"))[:12]:
@@ -92,6 +108,7 @@ def home(coco128: Path, shared_folder: Callable[[str, Callable[[Path], None]], P
             few,
             folder / "photos",
             folder / "serials",
+            folder / "named",
         ]
         done = subprocess.run(command, cwd=ROOT, env=program_env({}), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

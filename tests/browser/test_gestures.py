@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from tests.browser.conftest import Console
+from tests.browser.conftest import FIELDS, Console
 from tests.browser.page import TILES, address, names, open_page, search, wait_for_results
 
 GIRAFFE = "000000000025.jpg"
@@ -146,6 +146,23 @@ def test_values_of_a_field_are_chosen_from_a_list_with_counts(page: Page, coco12
     page.get_by_role("button", name="Clear filters").click()
     expect(page.locator(TILES)).not_to_have_count(count)
     assert "where" not in address(page)
+
+
+def test_a_field_of_any_name_is_a_filter(page: Page) -> None:
+    open_page(page, "/?index=named")
+    expect(page.locator(TILES)).to_have_count(4)
+    labels = ["#likes", "#score", "__proto__", "constructor", "(no name)"]
+    assert set(labels) <= set(page.locator("#filters summary > span:first-child").all_inner_texts())
+    expect(page.locator(".menu.on")).to_have_count(0)
+    for field, label in zip(FIELDS, labels, strict=True):
+        page.locator("#filters summary").filter(has=page.get_by_text(label, exact=True)).click()
+        with page.expect_request("**/v1/search") as request:
+            page.locator(".menu[open] .value").first.click()
+        assert request.value.post_data_json["filter"] == {field: {"$in": ["a"]}}
+        expect(page.locator(TILES)).to_have_count(2)
+        expect(page.locator(".menu.on summary > span:first-child")).to_have_text([label])
+        page.get_by_role("button", name="Clear filters").click()
+        expect(page.locator(TILES)).to_have_count(4)
 
 
 def test_numbers_have_a_range_and_booleans_a_choice(page: Page, searcher: httpx.Client) -> None:

@@ -73,9 +73,9 @@ def _vector(*values: float) -> np.ndarray:
 
 
 RECORDS = [
-    Record("a", {"n": 1, "labels": ["cat", "dog"], "_key": "a.jpg"}, _vector(1, 0, 0, 0)),
-    Record("b", {"n": 2, "labels": ["bird"], "_key": "b.jpg"}, _vector(0, 1, 0, 0)),
-    Record("c", {"n": 3, "city": "Köln", "_key": "c.jpg"}, _vector(1, 1, 0, 0)),
+    Record("a", {"n": 1, "labels": ["cat", "dog"]}, _vector(1, 0, 0, 0), {"key": "a.jpg"}),
+    Record("b", {"n": 2, "labels": ["bird"]}, _vector(0, 1, 0, 0), {"key": "b.jpg"}),
+    Record("c", {"n": 3, "city": "Köln"}, _vector(1, 1, 0, 0), {"key": "c.jpg"}),
 ]
 
 
@@ -151,14 +151,44 @@ def test_whole_numbers_and_fractions_are_compared_by_their_value(store: VectorSt
         assert {hit.id for hit in hits} == expected, condition
 
 
-@pytest.mark.parametrize("name", ["chroma:document", "chroma:x", "\\", "\\chroma:x", "a.b", "a b", "ü"])
+NAMES = [
+    *("", "#likes", "$price", "$and", "$or", "$eq", "_key", "_", "key", "\\", "\\\\", "\\_key", "\\#likes"),
+    *("chroma:document", "\\chroma:document", "a.b", "a b", "a'b\"c`", "%", "a\0b", "\x1b[31m", "\n", "\u202eabc"),
+    *("\u00e9", "e\u0301", "__proto__", "x" * 1000),
+]
+"""Any text is a name. U+00E9 and U+0065 U+0301 look alike, and are two names."""
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_metadata_may_have_any_name(store: VectorStore, name: str) -> None:
     store.create("names", dim=4)
     store.add("names", [Record("a", {name: 1}, _vector(1, 0, 0, 0)), Record("b", {"n": 1}, _vector(1, 0, 0, 0))])
     (hits,) = store.search("names", _vector(1, 0, 0, 0)[None], k=2, where={name: {"$gte": 1}})
+    assert [hit.id for hit in store.search("names", _vector(1, 0, 0, 0)[None], k=2, where={name: {"$ne": 1}})[0]] == [
+        "b"
+    ]
     # Chroma 1.5.9 gives new records the lists of records in deleted collections: `labels` may be there, too.
     assert [(hit.id, {**hit.metadata, "labels": None}) for hit in hits] == [("a", {name: 1, "labels": None})]
     assert [{**record.metadata, "labels": None} for record in store.get("names", ["a"])] == [{name: 1, "labels": None}]
+
+
+def test_no_two_names_are_stored_as_one(store: VectorStore) -> None:
+    metadata: dict[str, object] = {name: number for number, name in enumerate(NAMES)}
+    store.create("names", dim=4)
+    store.add("names", [Record("a", metadata, _vector(1, 0, 0, 0), {"key": "a.jpg", "width": 3})])
+    (record,) = store.get("names", ["a"])
+    assert {name: record.metadata[name] for name in NAMES} == metadata
+    assert record.internal == {"key": "a.jpg", "width": 3}
+    (hits,) = store.search("names", _vector(1, 0, 0, 0)[None], k=1)
+    assert ({name: hits[0].metadata[name] for name in NAMES}, hits[0].internal) == (metadata, record.internal)
+
+
+def test_a_filter_never_finds_an_internal_field(store: VectorStore) -> None:
+    store.create("names", dim=4)
+    store.add("names", [Record("a", {"_key": "theirs"}, _vector(1, 0, 0, 0), {"key": "ours"})])
+    for name, value, ids in [("_key", "theirs", ["a"]), ("_key", "ours", []), ("key", "ours", [])]:
+        (hits,) = store.search("names", _vector(1, 0, 0, 0)[None], k=1, where={name: value})
+        assert [hit.id for hit in hits] == ids
 
 
 def test_a_wrong_filter_is_the_callers_mistake(filled_store: VectorStore) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from tests.conftest import DEMO_MODEL
 from tests.programs import controller
@@ -56,11 +59,33 @@ def test_an_empty_folder(home: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_model(home: Path, folder: Path) -> None:
+    """It is found before the source is listed: the metadata has a mistake, too."""
+    (folder / "metadata.jsonl").write_text("{")
     check_mistake(
-        *("run-pipeline", folder, "--local", "--home", home, "--model", "ViT-B-33/openai"),
+        *("run-pipeline", folder, "--local", "--home", home, "--model", "ViT-B-33/openai", "--run", "r1"),
         code=1,
-        sentence="did you mean ViT-B-32",
+        sentence="plan: OpenCLIP has no architecture 'ViT-B-33'; did you mean ViT-B-32",
     )
+    assert not (home / "storage" / "runs").exists()
+
+
+def test_a_model_with_other_weights(home: Path, folder: Path, tmp_path: Path) -> None:
+    """It is found before the source is listed, and not tried again."""
+    (folder / "metadata.jsonl").write_text("{")
+    model = Path(shutil.copytree(DEMO_MODEL.removeprefix("local-dir:"), tmp_path / "model"))
+    (file,) = model.glob("*.safetensors")
+    weights = load_file(file)
+    del weights["logit_scale"]
+    save_file(weights, file)
+    check_mistake(
+        *("run-pipeline", folder, "--local", "--home", home, "--model", f"local-dir:{model}", "--run", "r1"),
+        code=1,
+        sentence=f"plan: the weights of local-dir:{model} are those of another architecture: Missing key(s)",
+    )
+    assert not (home / "storage" / "runs").exists()
+    job = json.loads((home / "jobs" / "local-r1-plan" / "job.json").read_text())
+    assert job["status"]["failedIndexes"] == "0"
+    assert (home / "jobs" / "local-r1-plan" / "0.log").read_text().count("another architecture") == 1
 
 
 def test_a_model_of_no_known_form(home: Path, folder: Path) -> None:

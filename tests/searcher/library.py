@@ -122,17 +122,17 @@ class Library:
         for key, metadata in metadata_by_key.items():
             image = Image.open(io.BytesIO(files[key]))
             thumbnail = picture(metadata["colour"], format="WEBP", size=(8, 6))
-            position = {
-                "_key": key,
-                "_run": run,
-                "_thumbs": "00000/00000",
-                "_offset": len(tar),
-                "_length": len(thumbnail),
-                "_width": image.width,
-                "_height": image.height,
+            internal = {
+                "key": key,
+                "run": run,
+                "thumbs": "00000/00000",
+                "offset": len(tar),
+                "length": len(thumbnail),
+                "width": image.width,
+                "height": image.height,
             }
             (vector,) = encoder.encode_images([encoder.prepare(image)])
-            records.append(Record(image_id(key), {**metadata, **position}, vector))
+            records.append(Record(image_id(key), metadata, vector, internal))
             tar += thumbnail
         self.storage.put(RunFolder(run).thumbs(0, 0), tar)
         encoder.image_calls.clear()

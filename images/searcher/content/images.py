@@ -84,7 +84,7 @@ class Images:
 
     def _original(self, record: Record, index: ServedIndex) -> _Content:
         try:
-            data = self._open_source(index.pointer.source).read(record.metadata["_key"])
+            data = self._open_source(index.pointer.source).read(record.internal["key"])
             # From the bytes, not the run: ranges of a file that changed in between must not be joined.
             return content_etag(data), data, _media_type(data)
         except (UsageError, PermanentError, BadImage) as error:

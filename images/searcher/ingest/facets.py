@@ -27,11 +27,9 @@ class FacetCounts:
         self._fields: dict[str, _Field] = {}
 
     def add(self, images: Iterable[Mapping[str, Any]]) -> None:
-        """Adds the metadata of some images, as the store has it. Fields that begin with `_` are internal: ignored."""
+        """Adds the metadata of some images, as the store has it."""
         for metadata in images:
             for name, value in metadata.items():
-                if name.startswith("_"):
-                    continue
                 field = self._fields.get(name)
                 if field is None:
                     if len(self._fields) == FIELDS:

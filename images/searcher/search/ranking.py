@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -106,21 +105,16 @@ def _result(group: Group, search: Search, *, prefix: str, parameters: str) -> Re
     result: Result = {
         "id": hit.id,
         "score": round(min(1.0, max(-1.0, hit.score)), 6),  # rounding errors give 1.0000001
-        "uri": prefix + str(hit.metadata["_key"]),
+        "uri": prefix + str(hit.internal["key"]),
         "image": path + parameters,
         "thumbnail": f"{path}/thumbnail{parameters}",
-        "width": hit.metadata["_width"],
-        "height": hit.metadata["_height"],
+        "width": hit.internal["width"],
+        "height": hit.internal["height"],
     }
     if "metadata" in search.include:
-        result["metadata"] = _public(hit.metadata)
+        result["metadata"] = dict(hit.metadata)
     if "embedding" in search.include and hit.vector is not None:
         result["embedding"] = hit.vector.tolist()
     if search.dedupe is not None:
         result["duplicates"] = group.duplicates
     return result
-
-
-def _public(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of the source, without the fields that imgsearch added."""
-    return {name: value for name, value in metadata.items() if not name.startswith("_")}

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { $, all, closest, element, fileName, first, formatNumber, icon } from "./dom.js";
+import { fieldLabel } from "./facets.js";
 import { DUPLICATE_SIMILARITY } from "./state.js";
 
 const NEIGHBOURS = 12;
@@ -142,7 +143,7 @@ export class Detail {
   metadata(result) {
     const rows = Object.entries(result.metadata).sort(([field], [other]) => field.localeCompare(other));
     const list = element("dl", {});
-    for (const [field, value] of rows) list.append(element("dt", {}, field), element("dd", {}, ...this.values(field, value)));
+    for (const [field, value] of rows) list.append(element("dt", {}, fieldLabel(field)), element("dd", {}, ...this.values(field, value)));
     list.append(element("dt", {}, "source"), element("dd", { className: "uri" }, result.uri));
     return list;
   }
@@ -157,7 +158,7 @@ export class Detail {
       const text = String(item);
       const content =
         facet && facet.type !== "number" && !isLink(text)
-          ? element("button", { className: "link", title: `Only images with this ${field}`, on: { click: () => this.handlers.filter(facet, item) } }, text)
+          ? element("button", { className: "link", title: `Only images with this ${fieldLabel(field)}`, on: { click: () => this.handlers.filter(facet, item) } }, text)
           : isLink(text)
             ? element("a", { href: text, target: "_blank", rel: "noopener noreferrer" }, text)
             : text;

@@ -60,7 +60,7 @@ function csv(results) {
     result.width,
     result.height,
     (result.duplicates || []).join(" "),
-    ...fields.map((field) => result.metadata[field] ?? "").map((value) => (Array.isArray(value) ? value.join("; ") : value)),
+    ...fields.map((field) => (Object.hasOwn(result.metadata, field) ? result.metadata[field] : "")).map((value) => (Array.isArray(value) ? value.join("; ") : value)),
   ]);
   return [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }

@@ -29,6 +29,18 @@ function hasChoice(facet) {
 }
 
 /**
+ * The condition of a field. A field may have any name, also that of a property of every object.
+ *
+ * @param {Record<string, Condition>} conditions
+ * @param {string} field
+ * @returns {Condition | undefined}
+ */
+export const conditionOf = (conditions, field) => (Object.hasOwn(conditions, field) ? conditions[field] : undefined);
+
+/** @param {string} field */
+export const fieldLabel = (field) => field || "(no name)";
+
+/**
  * A condition as the short text of its menu's button. No condition: "".
  *
  * @param {Condition | undefined} condition

@@ -1,7 +1,7 @@
 // The forms in the menus of the filters: values with counts, a range of numbers, true or false, and the minimum score.
 
 import { element, first, formatNumber } from "./dom.js";
-import { LONG_LIST, scoreText } from "./facets.js";
+import { LONG_LIST, fieldLabel, scoreText } from "./facets.js";
 import { parseNumber } from "./json.js";
 
 /** @typedef {import("./api.js").Facet} Facet */
@@ -41,7 +41,7 @@ function valuesForm(facet, condition, change) {
     });
     return choice(checkbox, String(value), counts.get(value) || 0);
   });
-  const list = element("div", { className: "values", role: "group", ariaLabel: facet.field }, ...rows);
+  const list = element("div", { className: "values", role: "group", ariaLabel: fieldLabel(facet.field) }, ...rows);
   const noMatch = element("p", { className: "muted", hidden: true }, "No value matches");
   /** @param {{ currentTarget: HTMLInputElement }} event */
   const filterList = ({ currentTarget }) => {
@@ -52,7 +52,7 @@ function valuesForm(facet, condition, change) {
   const box = element("input", {
     type: "search",
     placeholder: "Search in the list",
-    ariaLabel: `Search in the values of ${facet.field}`,
+    ariaLabel: `Search in the values of ${fieldLabel(facet.field)}`,
     on: { input: filterList },
   });
   const isTruncated = (facet.distinct ?? Infinity) > facet.values.length;
@@ -75,8 +75,8 @@ function rangeForm(facet, condition, change) {
   /** @type {(bound: "min" | "max", label: string, limit: number | bigint) => HTMLElement} */
   const boundForm = (bound, label, limit) => {
     const value = range[bound];
-    const box = element("input", { type: "number", step: "any", placeholder: String(limit), value: String(value ?? ""), ariaLabel: `${facet.field} ${label}` });
-    const slider = element("input", { type: "range", min: 0, max: scale.length, step: scale.step, ariaLabel: `${facet.field} ${label}, slider` });
+    const box = element("input", { type: "number", step: "any", placeholder: String(limit), value: String(value ?? ""), ariaLabel: `${fieldLabel(facet.field)} ${label}` });
+    const slider = element("input", { type: "range", min: 0, max: scale.length, step: scale.step, ariaLabel: `${fieldLabel(facet.field)} ${label}, slider` });
     const moveSlider = () => {
       slider.value = String(scale.position(box.value === "" ? limit : parseNumber(box.value)));
       slider.ariaValueText = box.value || String(limit);
@@ -144,7 +144,7 @@ function booleanForm(facet, condition, change) {
     });
     return choice(radio, label, is === undefined ? null : counts.get(is) || 0);
   };
-  return element("div", { className: "values", role: "radiogroup", ariaLabel: facet.field }, option("any"), option("true", true), option("false", false));
+  return element("div", { className: "values", role: "radiogroup", ariaLabel: fieldLabel(facet.field) }, option("any"), option("true", true), option("false", false));
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import { $, all, closest, debounce, element, first, formatNumber, icon } from "./dom.js";
 import { MAX_RESULTS } from "./export.js";
-import { conditionText, filterable, scoreText } from "./facets.js";
+import { conditionOf, conditionText, fieldLabel, filterable, scoreText } from "./facets.js";
 import { fieldForm, scoreForm } from "./filter-forms.js";
 import { DUPLICATE_SIMILARITY, hasFilter } from "./state.js";
 
@@ -27,6 +27,8 @@ export class Filters {
     this.bestScore = 1;
     /** @type {Partial<State>} */
     this.changes = {};
+    /** @type {[menu: HTMLDetailsElement, chosen: (state: State) => string][]} */
+    this.menus = [];
     this.sendSoon = debounce(250, () => {
       handlers.change(this.changes);
       this.changes = {};
@@ -57,14 +59,15 @@ export class Filters {
     // A shared menu for a single field would be no shorter.
     const separate = fields.slice(0, fields.length > FIELD_MENUS + 1 ? FIELD_MENUS : FIELD_MENUS + 1);
     const shared = fields.slice(separate.length);
+    this.menus = [];
     this.row.replaceChildren(
-      ...separate.map((facet) => this.menu(facet.field, () => this.form(facet), facet.field)),
-      ...(shared.length ? [this.menu("more fields", () => this.sharedForm(shared), "")] : []),
-      this.menu("score", () => this.scoreForm(), "#score"),
+      ...separate.map((facet) => this.menu(fieldLabel(facet.field), () => this.form(facet), (state) => conditionText(conditionOf(state.conditions, facet.field)))),
+      ...(shared.length ? [this.menu("more fields", () => this.sharedForm(shared))] : []),
+      this.menu("score", () => this.scoreForm(), (state) => scoreText(state.minScore)),
       this.groupToggle(state),
       element("button", { id: "reset", className: "link", hidden: true, on: { click: () => this.handlers.change({ conditions: {}, minScore: null }) } }, "Clear filters"),
       element("span", { className: "spacer" }),
-      this.menu("save", () => this.saveForm(), "#save"),
+      this.menu("save", () => this.saveForm()),
     );
     this.render(state);
   }
@@ -72,9 +75,8 @@ export class Filters {
   /** @param {State} state */
   render(state) {
     this.filter = state;
-    for (const menu of all(this.row, "details.menu")) {
-      const field = menu.dataset.field ?? "";
-      const text = field === "#score" ? scoreText(state.minScore) : conditionText(state.conditions[field]);
+    for (const [menu, chosen] of this.menus) {
+      const text = chosen(state);
       first(menu, ".chosen").textContent = text;
       menu.classList.toggle("on", Boolean(text));
     }
@@ -88,9 +90,9 @@ export class Filters {
    *
    * @param {string} name
    * @param {() => Element} content
-   * @param {string} field the field that the menu filters; #score and #save: those menus
+   * @param {(state: State) => string} chosen the text of what the menu has set; "": nothing
    */
-  menu(name, content, field) {
+  menu(name, content, chosen = () => "") {
     const panel = element("div", { className: "panel" });
     const menu = element(
       "details",
@@ -98,7 +100,7 @@ export class Filters {
       element("summary", {}, element("span", {}, name), element("span", { className: "chosen" }), icon("down")),
       panel,
     );
-    menu.dataset.field = field;
+    this.menus.push([menu, chosen]);
     menu.addEventListener("toggle", () => {
       if (!menu.open) return;
       this.closeMenus(menu);
@@ -124,12 +126,12 @@ export class Filters {
 
   /** @param {Facet} facet */
   form(facet) {
-    return fieldForm(facet, this.filter.conditions[facet.field], (condition) => this.setCondition(facet.field, condition));
+    return fieldForm(facet, conditionOf(this.filter.conditions, facet.field), (condition) => this.setCondition(facet.field, condition));
   }
 
   /** @param {Facet[]} facets */
   sharedForm(facets) {
-    const forms = facets.map((facet) => element("details", {}, element("summary", {}, facet.field), this.form(facet)));
+    const forms = facets.map((facet) => element("details", {}, element("summary", {}, fieldLabel(facet.field)), this.form(facet)));
     return element("div", { className: "more-fields" }, ...forms);
   }
 
@@ -152,9 +154,8 @@ export class Filters {
    * @param {Condition | null} condition null: no filter
    */
   setCondition(field, condition) {
-    const conditions = { ...this.filter.conditions };
-    delete conditions[field];
-    if (condition) conditions[field] = condition;
+    const others = Object.fromEntries(Object.entries(this.filter.conditions).filter(([name]) => name !== field));
+    const conditions = condition ? { ...others, [field]: condition } : others;
     this.filter = { ...this.filter, conditions };
     this.changeSoon({ conditions });
   }

@@ -73,6 +73,27 @@ def test_each_index_is_a_process_that_knows_its_number_and_settings(cluster: Loc
     ]
 
 
+@pytest.mark.parametrize(("code", "phase"), [(0, Phase.COMPLETE), (4, Phase.FAILED)])
+def test_an_init_container_runs_first_and_its_failure_is_that_of_the_index(
+    cluster: LocalBackend, tmp_path: Path, code: int, phase: Phase
+) -> None:
+    manifest = job("result.write_text(json.dumps({'images': 3, 'after': (here / 'first').exists()}))", retries=2)
+    init = f"(here / 'first').touch(); result.write_text(json.dumps({{'error': 'no model'}})); sys.exit({code})"
+    pod = manifest["spec"]["template"]["spec"]
+    pod["initContainers"] = [{**pod["containers"][0], "command": [sys.executable, "-c", PREAMBLE + init]}]
+    cluster.create(manifest)
+    state = wait_for_end(cluster)
+    assert state.phase is phase
+    assert state.indexes[0].result == ({"images": 3, "after": True} if code == 0 else {"error": "no model"})
+
+
+def test_a_plan_loads_the_model_first(cluster: LocalBackend) -> None:
+    pod = cluster.template(Stage.PLAN)["spec"]
+    commands = [container["command"][2:] for container in [*pod["initContainers"], *pod["containers"]]]
+    assert commands == [["embedder", "model"], ["embedder", "plan"]]
+    assert "initContainers" not in cluster.template(Stage.EMBED)["spec"]
+
+
 def test_the_job_file_is_what_a_cluster_would_keep(cluster: LocalBackend, tmp_path: Path) -> None:
     cluster.create(job("", completions=3))
     wait_for_end(cluster)

@@ -49,3 +49,20 @@ def test_watching_goes_on_between_two_stages_until_the_run_is_over(env: dict[str
     lines = process.communicate(timeout=60)[0].splitlines()
     assert json.loads(lines[-1])["stages"][1]["reason"] == "too late"
     assert process.returncode == 0
+
+
+def test_messages_of_pods_and_jobs_are_printed_without_their_control_characters(cli: Cli, server: ApiServer) -> None:
+    hostile, escaped = "\x1b[2J\x9b\u202e\nerror: forged", r"\u001b[2J\u009b\u202e\nerror: forged"
+    manifest = job(server, Stage.PLAN, active=1)
+    unscheduled = condition("PodScheduled", "False", message=f"no node {hostile}")
+    server.put("pods", pod(0, "Pending", uid=manifest["metadata"]["uid"], name="p", conditions=[unscheduled]))
+    job(server, Stage.EMBED, conditions=[condition("Failed", message=f"too late {hostile}")])
+    searcher = pod(name="team-searcher-1", phase="Pending", waiting={"reason": "X", "message": f"pull {hostile}"})
+    searcher["metadata"]["labels"] = {labels.INSTANCE: RELEASE}
+    server.put("pods", searcher)
+    completed = cli("status")
+    assert f"plan: 1 pod waits: no node {escaped}" in completed.stdout
+    assert f"embed: too late {escaped}" in completed.stdout
+    assert "warning: pod team-searcher-1 is not ready: X" in completed.stderr
+    output = completed.stdout + completed.stderr
+    assert all(character == "\n" or character.isprintable() for character in output), ascii(output)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,19 @@ def test_weights_of_another_architecture_are_refused(model_folder: Path, change:
     save_file(weights, file)
     with pytest.raises(PermanentError, match=f"those of another architecture: .*{name}"):
         download(f"local-dir:{model_folder}")
+
+
+@pytest.mark.skipif(find_spec("transformers") is not None, reason="transformers is installed")
+@pytest.mark.parametrize("model", ["ViT-B-16-SigLIP/webli", "xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "folder"])
+def test_a_model_whose_package_is_not_installed_is_refused_with_its_name(model: str, model_folder: Path) -> None:
+    if model == "folder":
+        model = f"local-dir:{model_folder}"
+        file = model_folder / "open_clip_config.json"
+        config = json.loads(file.read_text())
+        config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "bert-base-uncased"
+        file.write_text(json.dumps(config))
+    with pytest.raises(PermanentError, match=f"^{model} needs the package transformers .*`pip install transformers`"):
+        download(model)
 
 
 def test_weights_that_are_cut_are_refused(model_folder: Path) -> None:

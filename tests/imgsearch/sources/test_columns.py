@@ -87,6 +87,28 @@ class TestMetadata:
             "a.b": True,
         }
 
+    @pytest.mark.parametrize(
+        "name", ["", "#likes", "$price", "_a", "a'b\"c", "\x1b[31m", "e\u0301", "x" * 1000], ids=ascii
+    )
+    def test_has_the_names_of_the_columns(self, tmp_path: Path, name: str) -> None:
+        assert metadata(write(tmp_path / "a.parquet", rows=1, **{name: [5], "a": [4]})) == {name: 5, "a": 4}
+
+    @pytest.mark.parametrize(
+        ("names", "sentence"),
+        [
+            (["label", "label"], "two values with the name 'label': rename the column"),
+            (["x" * 1001], r"1,000 characters, 'x+'…: rename the column"),
+        ],
+        ids=["twice", "long"],
+    )
+    def test_with_names_that_cannot_be_used_is_refused_with_the_file(
+        self, tmp_path: Path, names: list[str], sentence: str
+    ) -> None:
+        path = tmp_path / "a.parquet"
+        pq.write_table(pa.table([[b"x"], *[["cat"]] * len(names)], names=["image", *names]), path)
+        with pytest.raises(UsageError, match=f"a.parquet has .*{sentence}"):
+            list(open_source(str(path)).items())
+
     def test_writes_the_names_of_class_labels(self, tmp_path: Path) -> None:
         label = {"names": ["cat", "dog"], "_type": "ClassLabel"}
         path = write(

@@ -41,6 +41,23 @@ def test_numbers_of_a_csv_are_numbers_where_the_whole_value_is_one() -> None:
     }
 
 
+def test_names_are_those_of_the_source() -> None:
+    row = {
+        "#likes": 1,
+        "$price": 2,
+        "_a": 3,
+        "a": 4,
+        "": 5,
+        "a.b": 6,
+        "\0": 7,
+        "\u00e9": 8,
+        "e\u0301": 9,
+        "x" * 1000: 10,
+    }
+    assert parse("metadata.jsonl", json.dumps({"file_name": "one.png", **row})) == {"one.png": row}
+    assert parse("metadata.csv", ",file_name,#likes,_a\n0,one.png,5,6\n") == {"one.png": {"": 0, "#likes": 5, "_a": 6}}
+
+
 def test_values_are_scalars_or_lists_of_one_kind() -> None:
     row = {
         "file_name": "one.png",
@@ -78,6 +95,12 @@ def test_values_are_scalars_or_lists_of_one_kind() -> None:
         ("metadata.jsonl", b'{"name": "a.png"}', "line 1, .*`file_name`"),
         ("metadata.jsonl", b'{"file_name": 7}', "line 1, .*`file_name`"),
         ("metadata.jsonl", b'{"file_name": "caf\xe9.png"}', "line 1, .*UTF-8"),
+        ("metadata.jsonl", b'{"file_name": "a.png", "a": 1, "a": 2}', "line 1, .*two values with the name 'a'"),
+        ("metadata.jsonl", b'{"file_name": "a.png", "b": {"a": 1, "a": 2}}', "line 1, .*two values with the name 'a'"),
+        ("metadata.jsonl", b'{"file_name": "a.png", "' + b"x" * 1001 + b'": 1}', "line 1, .*1,000 characters, 'xxx"),
+        ("metadata.jsonl", b'{"file_name": "a.png", "\\ud800": 1}', r"line 1, .*not valid Unicode, '\\ud800'"),
+        ("metadata.csv", b"file_name,label,label\na.png,cat,dog\n", "line 1, .*two values with the name 'label'"),
+        ("metadata.csv", b"file_name," + b"x" * 1001 + b"\na.png,cat\n", "line 1, .*1,000 characters"),
         ("metadata.csv", b"file_name,label\na.png,cat\nb.png\n", "line 3, .*values"),
         ("metadata.csv", b"file_name,label\na.png,cat,dog\n", "line 2, .*values"),
         ("metadata.csv", b"image,label\na.png,cat\n", "line 2, .*`file_name`"),

@@ -149,7 +149,7 @@ class IngestBench:
 
     def stored_keys(self, collection: str) -> set[str]:
         keys = [f"{letter}{number}" for letter in "abcdxyz" for number in range(40)]
-        return {str(r.metadata["_key"]) for r in self.store.get(collection, [image_id(key) for key in keys])}
+        return {str(r.internal["key"]) for r in self.store.get(collection, [image_id(key) for key in keys])}
 
 
 def vector(key: str) -> np.ndarray[Any, np.dtype[np.float32]]:

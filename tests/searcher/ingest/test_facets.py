@@ -74,8 +74,8 @@ def test_a_field_of_several_types_is_of_the_one_that_fits_all(mixed_values: list
     assert (facet["max"] is not None) == (type == "number")
 
 
-def test_what_the_searcher_added_is_no_field() -> None:
-    assert list(count_facets({"_key": "a.jpg", "_width": 3, "b": 1, "a": 1})) == ["a", "b"]
+def test_every_name_of_the_source_is_a_field_as_it_is() -> None:
+    assert list(count_facets({"_key": "a.jpg", "#likes": 3, "": 1, "a": 1})) == ["", "#likes", "_key", "a"]
 
 
 def test_a_field_of_too_many_values_has_none_but_its_range() -> None:

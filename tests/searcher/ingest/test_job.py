@@ -31,15 +31,15 @@ def test_a_record_says_where_its_thumbnail_is_and_keeps_the_sources_metadata(ben
     bench.write_run("r1", A_KEYS)
     bench.ingest("r1")
     (record,) = bench.store.get("photos-r1", [image_id("a7")])
-    assert record.metadata == {
-        "label": "a",
-        "_key": "a7",
-        "_run": "r1",
-        "_thumbs": "00001/00001",
-        "_offset": 512,
-        "_length": len(THUMBNAIL),
-        "_width": 4,
-        "_height": 3,
+    assert record.metadata == {"label": "a"}
+    assert record.internal == {
+        "key": "a7",
+        "run": "r1",
+        "thumbs": "00001/00001",
+        "offset": 512,
+        "length": len(THUMBNAIL),
+        "width": 4,
+        "height": 3,
     }
 
 
@@ -101,7 +101,7 @@ def test_an_update_takes_over_what_has_not_changed(bench: IngestBench) -> None:
     report = bench.ingest("r2")
     assert bench.stored_keys("photos-r2") == {*A_KEYS, "c1"} - {"a4"}
     assert (report.images, report.bad) == (20, 2)
-    runs = {r.metadata["_run"] for r in bench.store.get("photos-r2", [image_id("a3"), image_id("a5")])}
+    runs = {r.internal["run"] for r in bench.store.get("photos-r2", [image_id("a3"), image_id("a5")])}
     assert runs == {"r1", "r2"}
     third = bench.write_run("r3", ["a4"], shards=1, base="r2", kept=21, removed=0)
     bench.storage.put(third.dropped, tables.to_bytes(tables.table(tables.DROPPED, [{"key": "c1"}])))

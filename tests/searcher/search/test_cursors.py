@@ -54,7 +54,7 @@ def fill(library: Library, run: str, *, encoder: FakeEncoder | None = None) -> s
     directions = np.random.default_rng(0).normal(size=(IMAGES // TWINS, encoder.dim)).astype(np.float32)
     vectors = np.repeat(directions / np.linalg.norm(directions, axis=1, keepdims=True), TWINS, axis=0)
     records = [
-        Record(f"{run}-{n}", {"_key": f"{n}.png", "_width": 4, "_height": 3, "run": run}, vector)
+        Record(f"{run}-{n}", {"run": run}, vector, {"key": f"{n}.png", "width": 4, "height": 3})
         for n, vector in enumerate(vectors)
     ]
     library.store.create(collection, dim=encoder.dim)

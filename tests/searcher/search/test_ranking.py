@@ -26,7 +26,8 @@ POINTER = Pointer(
 
 def hits(*scores: float) -> list[Hit]:
     return [
-        Hit(f"id{n}", score, {"_key": f"{n}.jpg", "_width": 4, "_height": 3, "n": n}) for n, score in enumerate(scores)
+        Hit(f"id{n}", score, {"n": n}, internal={"key": f"{n}.jpg", "width": 4, "height": 3})
+        for n, score in enumerate(scores)
     ]
 
 

@@ -47,9 +47,9 @@ def store(tmp_path: Path) -> Iterator[str]:
         server.start()
         images = [Image.new("RGB", (32, 24), colour) for colour in COLOURS.values()]
         vectors = encoder.encode_images([encoder.prepare(image) for image in images])
-        fields = {"_key": "a.png", "_run": "r1", "_width": 32, "_height": 24}
+        internal = {"key": "a.png", "run": "r1", "width": 32, "height": 24}
         records = [
-            Record(name, {**fields, "colour": name}, vector) for name, vector in zip(COLOURS, vectors, strict=True)
+            Record(name, {"colour": name}, vector, internal) for name, vector in zip(COLOURS, vectors, strict=True)
         ]
         chroma = ChromaStore(server.url)
         chroma.create("photos-r1", dim=encoder.dim)
