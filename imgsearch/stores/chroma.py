@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from chromadb.config import Settings as ChromaSettings
 from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
 
+from imgsearch import typed_json
 from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError, first_line
 from imgsearch.stores import Filter, Hit, Pointer, Record, VectorStore, chroma_dialect
 from imgsearch.vectors import Vector, Vectors
@@ -130,7 +131,12 @@ class ChromaStore:
             if name.startswith(POINTER):
                 with self._translated(name):
                     metadata = self._connected().get_collection(name, embedding_function=None).metadata
-                pointer = _pointer(json.loads(metadata["pointer"]))
+                pointer = typed_json.parse(
+                    Pointer,
+                    str((metadata or {}).get("pointer", "")),
+                    f"the pointer of index {name.removeprefix(POINTER)}",
+                    advice="delete the damaged store, and restore it from the run folders (docs/backup.md)",
+                )
                 pointers[pointer.index] = pointer
         return pointers
 
@@ -236,8 +242,3 @@ def _include(vectors: bool) -> list[str]:
 
 def _vector(vector: Any) -> Vector | None:
     return None if vector is None else np.asarray(vector, dtype=np.float32)
-
-
-def _pointer(document: Mapping[str, Any]) -> Pointer:
-    previous = document["previous"]
-    return Pointer(**{**document, "previous": _pointer(previous) if previous else None})
