@@ -76,7 +76,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         backend.close()
     if isinstance(end, Failed):
         return _show_failure(end, target, settings, terminal)
-    _show_result(end, jobs, target, settings, terminal, was_done=was_done)
+    _show_result(end, jobs, target, settings, terminal, was_done=was_done, update=options.update)
     return ExitCode.DONE
 
 
@@ -89,7 +89,7 @@ def _settings(options: RunOptions, target: Target) -> Settings:
         model=model,
         run=options.run,
         shard_images=options.shard_size,
-        base=target.published(options.index) if options.update else None,
+        base=target.base(options.index, options.run) if options.update else None,
     )
 
 
@@ -133,14 +133,16 @@ def _show_result(
     terminal: Terminal,
     *,
     was_done: bool,
+    update: bool,
 ) -> None:
     run = settings.run
     if not end.changed:
         terminal.say(f"nothing has changed since run {run.base}: index {run.index} stays as it is")
         return
     if was_done:
+        advice = "--update with another --run, or without --run," if update else "--update"
         terminal.say(
-            f"run {run.id} is done already, nothing was changed. Use --update to index images that are new or changed "
+            f"run {run.id} is done already, nothing was changed. Use {advice} to index images that are new or changed "
             "since then"
         )
         serving = target.published(run.index)
