@@ -24,7 +24,7 @@ from searcher.ingest.map_files import MapWriter
 from searcher.ingest.metrics import IngestMetrics
 from searcher.ingest.publish import publish
 from searcher.ingest.report import Result, bad_csv, report
-from searcher.ingest.run_reader import RunReader, Shard, same_model
+from searcher.ingest.run_reader import DamagedShard, RunReader, Shard, same_model
 from searcher.ingest.samples import Samples
 from searcher.ingest.verify import SAMPLES, verify
 
@@ -57,9 +57,18 @@ class Ingest:
         """Fills, verifies, publishes and reports. Returns the report, and the pointer that the index has then.
 
         A run that is published already, or was rolled back from, only gets a new report. Raises PermanentError, and
-        publishes nothing, for an invalid shard, part or collection."""
-        start = self._clock()
+        publishes nothing, for an invalid shard, part or collection. A damaged shard is marked, so that the embedder
+        makes it again."""
         plan = self._runs.plan(self._folder.run)
+        try:
+            return self._run(plan)
+        except DamagedShard as error:
+            self._storage.put(self._folder.damaged(error.run, error.shard), f"{error.sentence}\n".encode())
+            self._drop_unpublished(plan)
+            raise PermanentError(f"{error.sentence}: {_repair(plan, error)}") from error
+
+    def _run(self, plan: Plan) -> tuple[Report, Pointer]:
+        start = self._clock()
         shards = list(self._runs.shards(plan))
         model = same_model(shards)
         bad = self._bad(shards)
@@ -105,9 +114,20 @@ class Ingest:
     def _bad(self, shards: Sequence[Shard]) -> list[BadRow]:
         """The bad images of all parts, in the order of the shards."""
         with self._metrics.timed("read"):
-            return [
-                row for shard in shards for number in range(shard.done.parts) for row in self._runs.bad(shard, number)
-            ]
+            return [row for shard in shards for row in self._runs.bad(shard)]
+
+    def _drop_unpublished(self, plan: Plan) -> None:
+        """Drops the collection of the run, unless an index serves it or can be rolled back to it. A part that is made
+        again may have its thumbnails at other places than the stored vectors of an earlier ingest have."""
+        collection = collection_name(plan.index, plan.run)
+        kept = [
+            pointer.collection
+            for current in self._store.pointers().values()
+            for pointer in (current, current.previous)
+            if pointer is not None
+        ]
+        if collection not in kept:
+            self._store.drop(collection)
 
     def _pointer(self, plan: Plan, model: ShardDone, collection: str, rows: int) -> Pointer:
         return Pointer(
@@ -121,6 +141,14 @@ class Ingest:
             source=plan.source,
             published=self._now().isoformat(timespec="seconds"),
         )
+
+
+def _repair(plan: Plan, damaged: DamagedShard) -> str:
+    """How to repair a damaged shard."""
+    if damaged.run != plan.run and not plan.shards:
+        return "this update embeds nothing, so index everything again, without --update"
+    of_base = f" of run {damaged.run}, which this run updates" if damaged.run != plan.run else ""
+    return f"give the same command again, which repairs shard {damaged.shard}{of_base}"
 
 
 def _check_counts(plan: Plan, *, rows: int, bad: int) -> None:
