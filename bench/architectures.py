@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 from bench.results import Figure
 from bench.worker import Function, Worker
@@ -71,8 +72,8 @@ def encode(architecture: str) -> Function:
     from imgsearch.encoder.openclip import CPU_BATCH, OpenClipEncoder
     from imgsearch.encoder.packed import pack
 
-    network, _, preprocess = open_clip.create_model_and_transforms(architecture, load_weights=False)
-    network = pack(network.to(memory_format=torch.channels_last))
+    created, _, preprocess = open_clip.create_model_and_transforms(architecture, load_weights=False)
+    network: Any = pack(created.to(memory_format=torch.channels_last))
     cores = machine.cpus()
     encoder = OpenClipEncoder(
         network,

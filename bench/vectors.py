@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from embedder.parts import Draft, Parts, Row
+from embedder.parts import Draft, Finished, Parts, Progress, Row
 from imgsearch.encoder import Encoder
 from imgsearch.runs import parts
 from imgsearch.runs.documents import Plan, ShardDone
@@ -39,14 +39,22 @@ def write(storage: Storage, run: str, count: int, origin: Origin) -> None:
     writer = Parts(storage, folder, 0, encoder=cast(Encoder, origin))
     rows = list(_rows(count, origin.dim))
     starts = range(0, count, PART_IMAGES)
+    progress = Progress()
     for part, start in enumerate(starts):
         draft = Draft()
         for row in rows[start : start + PART_IMAGES]:
-            draft.add(row)
-        writer.write(part, draft)
+            draft.add(Finished(row, changed=False))
+        progress = progress.with_part(*writer.write(part, draft))
     shard: dict[str, Any] = {"images": count, "bytes": 0, "model": origin.model}
     done = ShardDone(
-        shard=0, bad=0, parts=len(starts), fingerprint=origin.fingerprint, dim=origin.dim, seconds=0, **shard
+        shard=0,
+        bad=0,
+        parts=progress.parts,
+        fingerprint=origin.fingerprint,
+        dim=origin.dim,
+        seconds=0,
+        digests=dict(progress.digests),
+        **shard,
     )
     storage.put(folder.done(0), done.to_json())
     plan = Plan(run=run, index=run, source="/photos", shards=1, part_images=PART_IMAGES, **shard)

@@ -62,11 +62,13 @@ class NotFound(PermanentError):
 class BadImage(Exception):
     """One image cannot be used. It becomes a row of `bad-*.parquet`, and the job continues."""
 
-    def __init__(self, stage: str, reason: str) -> None:
+    def __init__(self, stage: str, reason: str, *, changed: bool = False) -> None:
         super().__init__(f"{stage}: {reason}")
         self.stage = stage
         """`read`: its bytes cannot be read. `decode`: its bytes are not a supported image."""
         self.reason = reason
+        self.changed = changed
+        """Whether the source does not have the listed version of the image any more. The next update tries it again."""
 
 
 def first_line(error: BaseException) -> str:

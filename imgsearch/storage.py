@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
@@ -30,6 +31,8 @@ CREDENTIALS = {
 METADATA_SERVERS = ("http://169.254.169.254/", "http://metadata.google.internal/")
 """obstore requests credentials from these if the environment has none."""
 FULL = ("No space left on device", "Disk quota exceeded")
+CHUNK_BYTES = 2**22
+"""Bytes of an object in memory at a time, where it is not needed as a whole."""
 STATUS = re.compile(r"status code: (\d{3} [\w ]+)")
 ERROR = re.compile(r"<Code>(.+?)</Code>\s*<Message>(.*?)</Message>", re.DOTALL)
 
@@ -56,10 +59,14 @@ class Storage:
 
     def get(self, key: str, *, limit: int | None = None) -> bytes:
         """The whole object; raises NotFound, or PermanentError if it has more than `limit` bytes."""
+        return self.get_with_entry(key, limit=limit)[0]
+
+    def get_with_entry(self, key: str, *, limit: int | None = None) -> tuple[bytes, Entry]:
+        """The whole object with the size and the etag of these bytes; raises the errors of `get`."""
         with self._translated("read", key):
             response = obstore.get(self._store, key)
             if limit is None or response.meta["size"] <= limit:
-                return bytes(response.bytes())
+                return bytes(response.bytes()), _entry(response.meta)
         raise PermanentError(f"{self.uri}/{key} has more than {limit} bytes")
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
@@ -69,6 +76,14 @@ class Storage:
         if len(data) != length:
             raise PermanentError(f"{self.uri}/{key} ends before byte {offset + length}: it was damaged or replaced")
         return data
+
+    def sha256(self, key: str) -> str:
+        """The SHA-256 of the object in hex, with flat memory; raises NotFound."""
+        hash = hashlib.sha256()
+        with self._translated("read", key):
+            for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
+                hash.update(chunk)
+        return hash.hexdigest()
 
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Writes or replaces the object."""
@@ -118,6 +133,11 @@ class Storage:
             prefixes = obstore.list_with_delimiter(self._store, folder)["common_prefixes"]
         return sorted(str(prefix).rstrip("/").rsplit("/", 1)[-1] for prefix in prefixes)
 
+    def remove(self, key: str) -> None:
+        """Deletes the object, if it exists."""
+        with self._translated("delete", key), suppress(FileNotFoundError):
+            obstore.delete(self._store, key)
+
     def delete(self, folder: str) -> int:
         """Deletes every object below `folder`; returns their number."""
         keys = list(self.keys(folder))
@@ -164,7 +184,8 @@ class Storage:
 
 def _entry(meta: ObjectMeta) -> Entry:
     etag = (meta["e_tag"] or "").replace('"', "")  # quoted in HTTP
-    return Entry(meta["path"], meta["size"], etag or f"{meta['last_modified'].isoformat()}-{meta['size']:x}")
+    modified = meta["last_modified"].isoformat(timespec="seconds")  # as in HTTP; a listing has more digits
+    return Entry(meta["path"], meta["size"], etag or f"{modified}-{meta['size']:x}")
 
 
 def _mistake(uri: str, error: Exception) -> str | None:

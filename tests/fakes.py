@@ -7,6 +7,7 @@ import operator
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from imgsearch.encoder import Pixels
 from imgsearch.errors import NotFound, UsageError
-from imgsearch.sources import Item, SourceImage
+from imgsearch.sources import Content, Item, SourceImage
 from imgsearch.sources.values import Metadata
 from imgsearch.stores import Filter, Hit, Pointer, Record, VectorStore
 from imgsearch.vectors import Vectors
@@ -211,7 +212,11 @@ class InMemorySource:
 
     def images(self, items: Iterable[Item], skip: int = 0) -> Iterator[SourceImage]:
         for item in list(items)[skip:]:
-            yield SourceImage(item.key, item.etag, item.metadata, lambda key=item.key: self.read(key))  # type: ignore[misc]
+            yield SourceImage(item.key, item.etag, item.metadata, partial(self._load, item.key))
+
+    def _load(self, key: str) -> Content:
+        data = self.read(key)
+        return Content(data, hashlib.sha256(data).hexdigest())
 
     def read(self, key: str) -> bytes:
         try:

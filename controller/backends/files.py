@@ -10,12 +10,16 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NotRequired, TypeVar, cast
 
 import yaml
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
-from imgsearch import labels
+from imgsearch import labels, typed_json
 from imgsearch.errors import UsageError
+
+T = TypeVar("T")
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 """Errors of flock on a file system without locks, such as some of NFS and FUSE."""
@@ -103,7 +107,51 @@ def write_yaml(file: Path, content: Mapping[str, Any]) -> None:
     write_atomically(file, yaml.safe_dump(dict(content), sort_keys=False), mode=0o600)
 
 
+@with_config(ConfigDict(extra="allow"))
+class JobMetadata(TypedDict):
+    """The metadata of a Job, as far as the controller reads them."""
+
+    name: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+@with_config(ConfigDict(extra="allow"))
+class JobSpec(TypedDict):
+    """The spec of a Job, as far as the controller reads it."""
+
+    completions: int
+    parallelism: int
+    template: dict[str, Any]
+
+
+@with_config(ConfigDict(extra="allow"))
+class StoredJob(TypedDict):
+    """A `job.json`."""
+
+    metadata: JobMetadata
+    spec: JobSpec
+    status: NotRequired[dict[str, Any]]
+
+
+def read_job(folder: Path) -> dict[str, Any] | None:
+    """The `job.json` of a Job; None where it has none. Raises PermanentError for a damaged one."""
+    return cast(dict[str, Any] | None, read_json(folder / "job.json", StoredJob))
+
+
+def read_json(file: Path, type: type[T]) -> T | None:
+    """A document in the folder of a Job; None where it does not exist. Raises PermanentError for a damaged one."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    return typed_json.parse(
+        type, data, str(file), advice=f"delete the folder {file.parent}, then give the same command again"
+    )
+
+
 def runs_below(jobs: Path) -> list[str]:
     """Runs that have a `<job>/job.json` in this folder, the latest last."""
     files = sorted(jobs.glob("*/job.json"), key=lambda file: file.stat().st_ctime)
-    return list(dict.fromkeys(json.loads(file.read_text())["metadata"]["labels"][labels.RUN] for file in files))
+    stored = filter(None, (read_job(file.parent) for file in files))
+    return list(dict.fromkeys(job["metadata"]["labels"][labels.RUN] for job in stored))

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from controller.backends.files import runs_below
-from controller.backends.processes import CONTROLLER_ENDED, Runner, is_locked, now, read_job, read_result, tail
+from controller.backends.files import read_job, runs_below
+from controller.backends.processes import CONTROLLER_ENDED, Runner, is_locked, now, read_result, tail
 from controller.jobs import conditions
 from controller.jobs.manifests import job_name, must_be_same
 from controller.jobs.results import ErrorResult, IndexReport, Output, exit_error, parse_output, progress

@@ -179,13 +179,6 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def read_job(folder: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / "job.json").read_text())  # type: ignore[no-any-return]
-    except FileNotFoundError:
-        return None
-
-
 def read_result(file: Path) -> dict[str, Any] | None:
     """A termination message; None while there is none, or only a part of one."""
     try:

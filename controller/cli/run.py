@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         backend.close()
     if isinstance(end, Failed):
         return _show_failure(end, target, settings, terminal)
-    _show_result(end, jobs, target, settings, terminal, was_done=was_done)
+    _show_result(end, jobs, target, settings, terminal, was_done=was_done, update=options.update)
     return ExitCode.DONE
 
 
@@ -87,7 +87,7 @@ def _settings(options: RunOptions, target: Target) -> Settings:
         model=model,
         run=options.run,
         shard_images=options.shard_size,
-        base=target.published(options.index) if options.update else None,
+        base=target.base(options.index, options.run) if options.update else None,
     )
 
 
@@ -131,6 +131,7 @@ def _show_result(
     terminal: Terminal,
     *,
     was_done: bool,
+    update: bool,
 ) -> None:
     run = settings.run
     if not end.changed:
@@ -138,8 +139,9 @@ def _show_result(
         return
     if was_done:
         serving = target.published(run.index)  # first, since a store that is lost or damaged ends the command
+        advice = "--update with another --run, or without --run," if update else "--update"
         terminal.say(
-            f"run {run.id} is done already, nothing was changed. Use --update to index images that are new or changed "
+            f"run {run.id} is done already, nothing was changed. Use {advice} to index images that are new or changed "
             "since then"
         )
     else:

@@ -10,13 +10,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from controller.jobs.indexes import format_indexes, parse_indexes
 from controller.jobs.usage import GpuHours, hours_from_json, hours_to_json
+from imgsearch import typed_json
 
+ADVICE = "delete the Job with `controller cleanup`, then give the same command again"
 ERRORS_KEPT = 100
 ERROR_CHARACTERS = 500
+
+Number = Annotated[str, Field(pattern="^[0-9]+$")]
+Indexes = Annotated[str, Field(pattern="^([0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)?$")]
+
+
+class GpuHoursEntry(TypedDict):
+    """The hours of one kind of GPU, as an annotation has them."""
+
+    accelerator: str
+    spot: bool | None
+    hours: float
+
+
+class RecordEntry(TypedDict, total=False):
+    """A JobRecord as an annotation."""
+
+    result: dict[str, Any]
+    images: int
+    bad: int
+    gpu_hours: list[GpuHoursEntry]
+    errors: dict[Number, str]
+
+
+class OverflowEntry(TypedDict, total=False):
+    """An Overflow as an annotation. The names are in Jobs that exist, so they stay."""
+
+    succeeded: Indexes
+    failed: dict[Number, str]
+    images: int
+    bad: int
+    in_vain: Indexes
+    gpu_hours: list[GpuHoursEntry]
+    finished: str
 
 
 @dataclass(frozen=True)
@@ -33,7 +71,9 @@ class JobRecord:
     """By failed index."""
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> JobRecord:
+    def from_json(cls, text: str, name: str) -> JobRecord:
+        """Raises PermanentError, with the name of the Job, for another annotation."""
+        record = typed_json.parse(RecordEntry, text, f"the record of Job {name}", advice=ADVICE)
         return cls(
             result=record.get("result", {}),
             images=int(record.get("images", 0)),
@@ -70,7 +110,9 @@ class Overflow:
     """The time at which the last index of the Job was decided, by a pod or a rented machine; empty before that."""
 
     @classmethod
-    def from_json(cls, overflow: Mapping[str, Any]) -> Overflow:
+    def from_json(cls, text: str, name: str) -> Overflow:
+        """Raises PermanentError, with the name of the Job, for another annotation."""
+        overflow = typed_json.parse(OverflowEntry, text, f"the overflow of Job {name}", advice=ADVICE)
         return cls(
             succeeded=frozenset(parse_indexes(overflow.get("succeeded", ""))),
             failed={int(index): error for index, error in overflow.get("failed", {}).items()},

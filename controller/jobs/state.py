@@ -6,7 +6,6 @@ for display (https://kubernetes.io/docs/concepts/workloads/controllers/job/#term
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +17,9 @@ from controller.jobs.indexes import parse_indexes
 from controller.jobs.results import UNKNOWN_ERROR, IndexReport, IngestResult, PlanResult
 from controller.jobs.usage import GpuHours, Usage, requested_gpu
 from imgsearch import labels
+from imgsearch.settings import PREFIX
+
+BASE = f"{PREFIX}_RUN_BASE"
 
 
 class Stage(StrEnum):
@@ -71,6 +73,8 @@ class JobState:
     overflow: Overflow = field(default_factory=Overflow)
     uid: str = ""
     """Differs between Jobs of one name; empty outside Kubernetes."""
+    base: str | None = None
+    """The run that its run updates; None: its run indexes everything."""
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -146,8 +150,9 @@ def job_state(
     pod_annotations = job["spec"].get("template", {}).get("metadata", {}).get("annotations") or {}
     status = job.get("status", {})
     conditions = _conditions(status)
-    overflow = Overflow.from_json(json.loads(annotations.get(labels.OVERFLOW, "{}")))
-    record = JobRecord.from_json(json.loads(annotations.get(labels.RECORD, "{}")))
+    name = job["metadata"]["name"]
+    overflow = Overflow.from_json(annotations.get(labels.OVERFLOW, "{}"), name)
+    record = JobRecord.from_json(annotations.get(labels.RECORD, "{}"), name)
     completed = frozenset(parse_indexes(status.get("completedIndexes", "")))
     broken = frozenset(parse_indexes(status.get("failedIndexes", "")))
     # An index that succeeded anywhere is done, even where it failed elsewhere.
@@ -158,7 +163,7 @@ def job_state(
     if not phase.ended and len(completed | broken) < job["spec"]["completions"] == len(succeeded | failed):
         phase, reason = (Phase.FAILED, failed_indexes(failed)) if failed else (Phase.COMPLETE, "")
     return JobState(
-        name=job["metadata"]["name"],
+        name=name,
         spec_hash=annotations[labels.SPEC_HASH],
         stage=Stage(job["metadata"]["labels"][labels.COMPONENT]),
         phase=phase,
@@ -185,7 +190,14 @@ def job_state(
         record=record,
         overflow=overflow,
         uid=job["metadata"].get("uid", ""),
+        base=_base(job["spec"]),
     )
+
+
+def _base(spec: Mapping[str, Any]) -> str | None:
+    """The base in the environment of its pods."""
+    containers = spec.get("template", {}).get("spec", {}).get("containers") or [{}]
+    return next((entry["value"] for entry in containers[0].get("env", []) if entry["name"] == BASE), None)
 
 
 def _conditions(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -12,8 +12,6 @@ from typing import Any
 
 from imgsearch import machine, stage
 from imgsearch.metrics import exposed
-from imgsearch.runs.documents import Plan
-from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import Settings
 from imgsearch.sources import open_source
 from imgsearch.storage import Storage
@@ -42,8 +40,8 @@ def plan(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Embeds the shard that JOB_COMPLETION_INDEX names."""
     machine.tune_for_throughput()
+    from embedder.job import EmbedJob
     from embedder.metrics import EmbedMetrics
-    from embedder.shard import ShardEmbedder
     from imgsearch.encoder import Encoder
 
     def load() -> Encoder:
@@ -52,20 +50,17 @@ def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
         return load_encoder(settings.run.model, batch=settings.embed.batch_images, threads=1)
 
     shard = stage.completion_index(os.environ)
-    storage = Storage(settings.storage.uri)
-    name = RunFolder(settings.run.id).plan
     metrics = EmbedMetrics()
-    embedder = ShardEmbedder(
-        plan=Plan.from_json(storage.get(name), name),
-        settings=settings.embed,
-        storage=storage,
+    job = EmbedJob(
+        settings,
+        storage=Storage(settings.storage.uri),
         source=open_source(settings.run.source),
         load_encoder=load,
-        metrics=metrics,
         stopping=stopping,
+        metrics=metrics,
     )
     with exposed(metrics.registry, settings.metrics.port):
-        done = embedder.embed(shard)
+        done = job.run(shard)
     return {
         "shard": done.shard,
         "images": done.images,

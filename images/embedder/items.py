@@ -35,6 +35,10 @@ SAME = "base.version = items.version AND base.metadata = items.metadata"
 WANTED = f"FROM items LEFT JOIN base USING (key, unit) WHERE base.key IS NULL OR NOT ({SAME})"
 DROPPED = f"FROM base LEFT JOIN items USING (key, unit) WHERE items.key IS NULL OR NOT ({SAME})"
 
+CHANGED = "changed"
+"""The etag of an item of the base whose content may be of another version. No item of a source has it, so an update
+embeds the item again."""
+
 Row = Mapping[str, Any]
 """A row of tables.ITEMS."""
 
@@ -96,7 +100,7 @@ class Items:
         self._db.execute("DELETE FROM gone")
         self._db.executemany(
             f"INSERT INTO base ({COLUMNS}, first_key) VALUES {VALUES}, :first_key)",
-            ({**row, "first_key": next(iter(self._image_keys(_item(row))))} for row in rows),
+            ({**row, "first_key": next(iter(self._image_keys(to_item(row))))} for row in rows),
         )
 
     def wanted(self) -> Iterator[dict[str, Any]]:
@@ -113,7 +117,7 @@ class Items:
     def dropped(self) -> Iterator[str]:
         """The keys of all images of the base items that are gone or changed."""
         for row in self._db.execute(f"SELECT base.* {DROPPED} ORDER BY base.key, base.unit"):
-            yield from self._image_keys(_item(row))
+            yield from self._image_keys(to_item(row))
 
     def kept(self) -> int:
         """The number of unchanged images of the base."""
@@ -142,6 +146,6 @@ class Items:
             raise UsageError(duplicate.format(key=current["key"])) from error
 
 
-def _item(row: Row | sqlite3.Row) -> Item:
+def to_item(row: Row | sqlite3.Row) -> Item:
     """The item of a row, without its metadata."""
     return Item(row["key"], row["size"], row["etag"], unit=row["unit"], first=row["first"], images=row["images"])

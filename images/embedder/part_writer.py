@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from embedder.metrics import EmbedMetrics
-from embedder.parts import Draft, Parts, Progress, Row
+from embedder.parts import Draft, Finished, Parts, Progress
 from imgsearch import machine
-from imgsearch.runs.parts import BadRow
+from imgsearch.runs.parts import Header
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,11 @@ class PartWriter:
         self._clock = clock
         self._draft = Draft()
         self._pool = ThreadPoolExecutor(1, "write")
-        self._writing: Future[None] | None = None
+        self._writing: Future[tuple[Header, dict[str, str]]] | None = None
         self._logged = clock()
         self._seen = progress.done
         self.progress = progress
-        """The counts of all parts, with the part that is being written."""
+        """The parts that are written. All of them, after the `with` block."""
 
     def __enter__(self) -> PartWriter:
         return self
@@ -60,7 +60,7 @@ class PartWriter:
             self._pool.shutdown()
         self._log()
 
-    def add(self, images: list[Row | BadRow]) -> None:
+    def add(self, images: list[Finished]) -> None:
         for image in images:
             self._draft.add(image)
             if len(self._draft) == self._part_images:
@@ -76,16 +76,16 @@ class PartWriter:
         self._wait()
         draft, self._draft = self._draft, Draft()
         self._writing = self._pool.submit(self._write, self.progress.parts, draft)
-        self.progress = self.progress.with_part(images=len(draft.rows), bad=len(draft.bad))
 
-    def _write(self, part: int, draft: Draft) -> None:
+    def _write(self, part: int, draft: Draft) -> tuple[Header, dict[str, str]]:
         with self._metrics.timed("write"):
-            self._parts.write(part, draft)
+            written = self._parts.write(part, draft)
         self._metrics.written.inc(len(draft))
+        return written
 
     def _wait(self) -> None:
         if self._writing is not None:
-            self._writing.result()
+            self.progress = self.progress.with_part(*self._writing.result())
             self._writing = None
 
     def _log(self) -> None:

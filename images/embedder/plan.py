@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedder.items import Items, Row
-from imgsearch.errors import UsageError
-from imgsearch.runs import tables
-from imgsearch.runs.documents import Plan
+from embedder.items import CHANGED, Items, Row, to_item
+from imgsearch.errors import NotFound, UsageError
+from imgsearch.runs import digests, tables
+from imgsearch.runs.digests import digest, file_name
+from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import RunSettings, Settings
-from imgsearch.sources import Source
+from imgsearch.sources import Item, Source
 from imgsearch.storage import Storage
 
 IMAGE_COST = 2**14
@@ -77,17 +78,24 @@ def _list(run: RunSettings, storage: Storage, source: Source, inputs: dict[str, 
     with Items(source.image_keys) as items:
         if run.base:
             for earlier in _chain(storage, run.base, {name: inputs[name] for name in ("source", "model")}):
-                items.add_base(_rows(storage, earlier), _dropped(storage, earlier))
+                rows = _rows(storage, earlier, source.image_keys)
+                items.add_base(rows, _dropped(storage, earlier))
         items.add(source.items(), source.metadata())
         totals = items.totals()
         shards = min(math.ceil(totals.images / run.shard_images), totals.items)
         work = totals.bytes + totals.images * IMAGE_COST
         pairs = cut(items.wanted(), shards=shards, items=totals.items, work=work)
+        written: dict[str, str] = {}
+
+        def write(key: str, data: bytes) -> None:
+            storage.put(key, data)
+            written[file_name(key)] = digest(data)
+
         for shard, group in groupby(pairs, key=itemgetter(0)):
             table = tables.table(tables.ITEMS, [row for _, row in group])
-            storage.put(folder.items(shard), tables.to_bytes(table))
+            write(folder.items(shard), tables.to_bytes(table))
         if run.base:
-            storage.put(folder.dropped, _dropped_table(items.dropped()))
+            write(folder.dropped, _dropped_table(items.dropped()))
         return Plan(
             run=run.id,
             shards=shards,
@@ -96,6 +104,7 @@ def _list(run: RunSettings, storage: Storage, source: Source, inputs: dict[str, 
             removed=items.removed(),
             kept=items.kept(),
             skipped=dict(sorted(source.skipped.items())),
+            digests=written,
             **inputs,
         )
 
@@ -120,22 +129,43 @@ def _chain(storage: Storage, base: str, inputs: dict[str, Any]) -> list[Plan]:
     return chain[::-1]
 
 
-def _rows(storage: Storage, planned: Plan) -> Iterator[Row]:
+def _rows(storage: Storage, planned: Plan, image_keys: Callable[[Item], Iterable[str]]) -> Iterator[Row]:
+    """The items of a run. Those with an image that was not read as it is listed have an etag that no item has."""
     for shard in range(planned.shards):
         key = RunFolder(planned.run).items(shard)
-        yield from tables.items_from_bytes(storage.get(key), key).to_pylist()
+        changed = _changed(storage, planned, shard)
+        for row in tables.items_from_bytes(_checked_bytes(storage, planned, key), key).to_pylist():
+            if changed and not changed.isdisjoint(image_keys(to_item(row))):
+                row["etag"] = CHANGED
+            yield row
+
+
+def _changed(storage: Storage, planned: Plan, shard: int) -> frozenset[str]:
+    """See ShardDone.changed."""
+    key = RunFolder(planned.run).done(shard)
+    try:
+        return frozenset(ShardDone.from_json(storage.get(key), key).changed)
+    except NotFound:  # the shard is not embedded, so ingest will refuse the update
+        return frozenset()
 
 
 def _dropped(storage: Storage, planned: Plan) -> Iterator[str]:
     if planned.base:
         key = RunFolder(planned.run).dropped
-        for batch in tables.from_bytes(storage.get(key), key)[0].to_batches():
+        for batch in tables.dropped_from_bytes(_checked_bytes(storage, planned, key), key).to_batches():
             yield from batch.column("key").to_pylist()
+
+
+def _checked_bytes(storage: Storage, planned: Plan, key: str) -> bytes:
+    """A table of the plan; raises Damaged."""
+    data = storage.get(key)
+    digests.check(digest(data), planned.digests, key)
+    return data
 
 
 def _dropped_table(keys: Iterator[str]) -> bytes:
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, tables.DROPPED, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, tables.DROPPED, compression="zstd", write_page_checksum=True) as writer:
         while page := list(islice(keys, DROPPED_ROWS)):
             writer.write_table(pa.table({"key": page}, tables.DROPPED))
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

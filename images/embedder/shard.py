@@ -16,17 +16,17 @@ import pyarrow.compute as pc
 from embedder.metrics import EmbedMetrics
 from embedder.overlap import batched, ordered_map
 from embedder.part_writer import PartWriter
-from embedder.parts import Parts, Row
+from embedder.parts import Finished, Parts, Row
 from imgsearch import machine
 from imgsearch.encoder import Encoder, Pixels
-from imgsearch.errors import BadImage
+from imgsearch.errors import BadImage, NotFound, PermanentError
 from imgsearch.pictures import Decoder, thumbnail
-from imgsearch.runs import tables
+from imgsearch.runs import digests, tables
 from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
 from imgsearch.runs.parts import BadRow
 from imgsearch.settings import EmbedSettings
-from imgsearch.sources import Item, Source, SourceImage
+from imgsearch.sources import Content, Item, Source, SourceImage
 from imgsearch.stage import Interrupted
 from imgsearch.storage import Storage
 
@@ -38,10 +38,10 @@ READERS = 16
 
 @dataclass(frozen=True)
 class Read:
-    """An image's bytes, or the reason why they could not be read."""
+    """An image as it was read, or the reason why it could not be read."""
 
     source: SourceImage
-    data: bytes | BadImage
+    content: Content | BadImage
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Prepared:
     """An image ready for the model."""
 
     source: SourceImage
+    etag: str
     pixels: Pixels
     width: int
     height: int
@@ -86,9 +87,9 @@ class ShardEmbedder:
 
         If `stopping` is set meanwhile, writes the started part and raises Interrupted."""
         name = self._folder.done(shard)
-        if self._storage.exists(name):
+        if done := self._done(name):
             log.info("shard %d is already done", shard)
-            return ShardDone.from_json(self._storage.get(name), name)
+            return done
         start = self._clock()
         items = self._items(shard)
         total = pc.sum(items["images"]).as_py()
@@ -124,13 +125,27 @@ class ShardEmbedder:
             seconds=round(self._clock() - start, 3),
             stages=self._metrics.stage_seconds(),
             device=encoder.device,
+            digests=dict(progress.digests),
+            changed=list(progress.changed),
         )
         self._storage.put(name, done.to_json())
         return done
 
+    def _done(self, name: str) -> ShardDone | None:
+        """The done.json; None if there is none, or a damaged one: the parts have everything to make it again."""
+        try:
+            return ShardDone.from_json(self._storage.get(name), name)
+        except NotFound:
+            return None
+        except PermanentError as error:
+            log.warning("%s. It is made again", error)
+            return None
+
     def _items(self, shard: int) -> pa.Table:
         name = self._folder.items(shard)
-        return tables.items_from_bytes(self._storage.get(name), name)
+        data = self._storage.get(name)
+        digests.check(digests.digest(data), self._plan.digests, name)
+        return tables.items_from_bytes(data, name)
 
     def _until_stopping(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
         """Ends early when the process must stop: the images in flight still reach the started part."""
@@ -139,14 +154,14 @@ class ShardEmbedder:
                 return
             yield image
 
-    def _embedded(self, images: Iterable[SourceImage], encoder: Encoder) -> Iterator[list[Row | BadRow]]:
+    def _embedded(self, images: Iterable[SourceImage], encoder: Encoder) -> Iterator[list[Finished]]:
         """Batches of finished images, in the order of `images`."""
         waiting = 2 * encoder.batch * encoder.workers
 
-        def prepare(read: Read) -> Prepared | BadRow:
+        def prepare(read: Read) -> Prepared | Finished:
             return self._prepare(read, encoder)
 
-        def encode(batch: list[Prepared | BadRow]) -> list[Row | BadRow]:
+        def encode(batch: list[Prepared | Finished]) -> list[Finished]:
             return self._encode(batch, encoder)
 
         with ExitStack() as pools:
@@ -166,51 +181,47 @@ class ShardEmbedder:
     def _read(self, image: SourceImage) -> Read:
         with self._metrics.timed("read"):
             try:
-                data = image.load()
+                content = image.load()
             except BadImage as bad:
                 return Read(image, bad)
         self._metrics.read.inc()
-        self._metrics.read_bytes.inc(len(data))
-        return Read(image, data)
+        self._metrics.read_bytes.inc(len(content.data))
+        return Read(image, content)
 
-    def _prepare(self, read: Read, encoder: Encoder) -> Prepared | BadRow:
+    def _prepare(self, read: Read, encoder: Encoder) -> Prepared | Finished:
+        source, etag = read.source, read.source.etag
         try:
-            if isinstance(read.data, BadImage):
-                raise read.data
+            if isinstance(read.content, BadImage):
+                raise read.content
+            etag = read.content.etag
             with self._metrics.timed("decode"):
-                picture = self._decoder.decode(read.data, target=encoder.size)
+                picture = self._decoder.decode(read.content.data, target=encoder.size)
                 pixels = encoder.prepare(picture.image)
                 small = thumbnail(picture.image, self._settings.thumbnail_px)
         except BadImage as bad:
             self._metrics.bad(bad.stage, bad.reason)
-            return BadRow(read.source.key, bad.stage, bad.reason, read.source.etag)
+            row = BadRow(source.key, bad.stage, bad.reason, etag)
+            return Finished(row, changed=bad.changed or etag != source.etag)
         self._metrics.decoded.inc()
-        return Prepared(read.source, pixels, picture.width, picture.height, small)
+        return Prepared(source, etag, pixels, picture.width, picture.height, small)
 
-    def _encode(self, batch: list[Prepared | BadRow], encoder: Encoder) -> list[Row | BadRow]:
+    def _encode(self, batch: list[Prepared | Finished], encoder: Encoder) -> list[Finished]:
         pixels = [image.pixels for image in batch if isinstance(image, Prepared)]
         with self._metrics.timed("encode"):
             vectors = iter(encoder.encode_images(pixels) if pixels else ())
         self._metrics.device_memory.set(encoder.device_memory)
-        rows: list[Row | BadRow] = []
+        finished: list[Finished] = []
         for image in batch:
-            if isinstance(image, BadRow):
-                rows.append(image)
+            if isinstance(image, Finished):
+                finished.append(image)
                 continue
             source = image.source
-            rows.append(
-                Row(
-                    source.key,
-                    source.etag,
-                    source.metadata,
-                    next(vectors),
-                    image.width,
-                    image.height,
-                    image.thumbnail,
-                )
+            row = Row(
+                source.key, image.etag, source.metadata, next(vectors), image.width, image.height, image.thumbnail
             )
+            finished.append(Finished(row, changed=image.etag != source.etag))
             self._metrics.encoded.inc()
-        return rows
+        return finished
 
 
 def _items(items: pa.Table) -> Iterator[Item]:

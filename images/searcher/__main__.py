@@ -1,4 +1,4 @@
-"""The searcher's programs: `python -m searcher ingest|indexes|runs|report|bad|evaluate|rollback|
+"""The searcher's programs: `python -m searcher ingest|indexes|runs|report|planned|bad|evaluate|rollback|
 forget|restore|serve`.
 
 The last line that a program prints is its result, as JSON."""
@@ -68,6 +68,11 @@ def runs(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 def report(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Shows the report of the run."""
     return reports.compact(reports.read(Storage(settings.storage.uri), settings.run.id))
+
+
+def planned(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
+    """Shows the base of the run, if the run is planned."""
+    return reports.planned(Storage(settings.storage.uri), settings.run.id)
 
 
 def bad(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
@@ -168,6 +173,7 @@ STAGES: dict[str, stage.Stage] = {
     "indexes": indexes,
     "runs": runs,
     "report": report,
+    "planned": planned,
     "bad": bad,
     "evaluate": evaluate,
     "rollback": rollback,

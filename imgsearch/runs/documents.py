@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
+from imgsearch import typed_json
 from imgsearch.errors import PermanentError
+
+CHECKSUM = "checksum"
+"""The last field of a document: the SHA-256 of the other fields, in hex. Documents of earlier versions have none."""
+ADVICE = "restore it from a backup, or index again with a new --run"
+
+Count = Annotated[int, Field(ge=0)]
 
 
 class Document:
-    """A JSON document of the run folder. An unknown or a missing field is an error."""
+    """A JSON document of the run folder. A field that is unknown, missing or of another type is an error."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     def to_json(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False).encode() + b"\n"  # type: ignore[call-overload]
+        fields = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return json.dumps({**fields, CHECKSUM: _checksum(fields)}, indent=2, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> Self:
-        """Raises PermanentError, with the name of the object, if `data` is not such a document."""
-        try:
-            return cls(**json.loads(data))
-        except (ValueError, TypeError) as error:
+        """Raises PermanentError, with the name of the object and the field, if `data` is not such a document, or if its
+        values were changed after it was written."""
+        fields = typed_json.parse(dict[str, Any], data, name, advice=ADVICE)
+        checksum = fields.pop(CHECKSUM, None)
+        document = typed_json.parse(cls, json.dumps(fields), name, advice=ADVICE)
+        if checksum not in (None, _checksum(fields)):
             raise PermanentError(
-                f"{name} is not a {cls.__name__} of this version of imgsearch ({error}); index again with a new --run"
-            ) from error
+                f"{name} is damaged or was changed (field {CHECKSUM}: it is not that of the other fields): {ADVICE}"
+            )
+        return document
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -35,41 +58,48 @@ class Plan(Document):
     index: str
     source: str
     model: str
-    shards: int
-    images: int
+    shards: Count
+    images: Count
     """The images of all shards. Ingest must account for each of them."""
-    bytes: int
-    part_images: int
+    bytes: Count
+    part_images: Count
     base: str | None = None
     """For an update: the run whose rows are kept for unchanged images."""
-    removed: int = 0
+    removed: Count = 0
     """For an update: the number of images of the base that the source has no longer."""
-    kept: int = 0
+    kept: Count = 0
     """For an update: the number of unchanged images of the base."""
     skipped: dict[str, int] = field(default_factory=dict)
     """The number of files that the listing skipped, by reason: other file extensions, links to folders."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 of each table of the plan, in hex, by file name. Plans of earlier versions have none."""
 
 
 @dataclass(frozen=True)
 class ShardDone(Document):
     """`done.json` of a shard: its counts and its model."""
 
-    shard: int
-    images: int
+    shard: Count
+    images: Count
     """The vectors in all parts."""
-    bad: int
-    parts: int
+    bad: Count
+    parts: Count
     model: str
     fingerprint: str
     """The fingerprint of the weights; see Encoder.fingerprint."""
-    dim: int
-    bytes: int
+    dim: Count
+    bytes: Count
     """Bytes read from the source."""
     seconds: float
     """Wall-clock seconds of the process that finished the shard, without earlier processes."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds of work by stage (read, decode, encode, write), summed over the threads of the same process."""
     device: str = "cpu"
+    digests: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 of each file of the shard, in hex, by file name. A part of an earlier version has none."""
+    changed: list[str] = field(default_factory=list)
+    """The keys of the images that were not read as the plan lists them: the source was changed in between. The next
+    update embeds them again."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@
     runs/<run>/shards/00042/thumbs-00003.tar   the thumbnails of that part
     runs/<run>/shards/00042/bad-00003.parquet  the images of that part that could not be used
     runs/<run>/shards/00042/done.json          documents.ShardDone: written last, read first
+    runs/<run>/damaged/<run>/00042.txt         a shard that ingest found to be damaged; deleted when it is repaired
     runs/<run>/bad.csv                         every image that could not be used: key, stage, reason
     runs/<run>/facets.json                     documents.Facets: the values of the metadata, with their counts
     runs/<run>/map.json                        documents.Map: a sample of the images, each with a point on a plane
@@ -87,6 +88,14 @@ class RunFolder:
 
     def done(self, shard: int) -> str:
         return f"{self.shard(shard)}/done.json"
+
+    @property
+    def damaged_shards(self) -> str:
+        return f"{self.root}/damaged"
+
+    def damaged(self, run: str, shard: int) -> str:
+        """The mark of a damaged shard: of this run, or of a run that this run updates."""
+        return f"{self.damaged_shards}/{run}/{shard:05d}.txt"
 
 
 def collection_name(index: str, run: str) -> str:

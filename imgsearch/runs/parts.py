@@ -6,8 +6,8 @@ used, and, written last, `part-*.parquet` with a row for each vector and a heade
 
 from __future__ import annotations
 
-import dataclasses
 import io
+import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from imgsearch import typed_json
 from imgsearch.errors import PermanentError
 from imgsearch.runs import tables
+from imgsearch.runs.digests import Damaged, digest
 from imgsearch.vectors import Vectors
+
+ADVICE = "index again with a new --run"
+CHECKSUM = "checksum"
 
 
 class PartRow(TypedDict):
@@ -62,18 +67,33 @@ class Header:
     images: int
     """The number of rows."""
     bad: int
+    thumbs_digest: str | None = None
+    """The digests of the two other files of the part, which are written before it. A process that resumes the shard
+    thus need not read them. None: written by an earlier version."""
+    bad_digest: str | None = None
+    changed: tuple[str, ...] = ()
+    """See ShardDone.changed."""
 
     @classmethod
     def parse(cls, metadata: Mapping[str, str], name: str) -> Self:
-        """Raises PermanentError, with the name of the object, for another metadata."""
+        """Raises Damaged for metadata that were changed, and PermanentError, with the name of the object, for those of
+        another version."""
+        fields = {field: value for field, value in metadata.items() if field != CHECKSUM}
+        if metadata.get(CHECKSUM) not in (None, _checksum(fields)):
+            raise Damaged(name, "is damaged (its header has another checksum)")
         try:
-            fields = {field.name: metadata[field.name] for field in dataclasses.fields(cls)}
-            return cls(**{**fields, **{field: int(fields[field]) for field in ("dim", "images", "bad")}})  # type: ignore[arg-type]
+            counts = {field: int(metadata[field]) for field in ("dim", "images", "bad")}
+            texts = {field: metadata[field] for field in ("model", "fingerprint", "preprocessing")}
         except (KeyError, ValueError) as error:
             raise _other_version(name) from error
+        changed = typed_json.parse(list[str], metadata.get("changed", "[]"), f"`changed` of {name}", advice=ADVICE)
+        digests = {field: metadata.get(field) for field in ("thumbs_digest", "bad_digest")}
+        return cls(**texts, **counts, **digests, changed=tuple(changed))  # type: ignore[arg-type]
 
     def metadata(self) -> dict[str, str]:
-        return {name: str(value) for name, value in dataclasses.asdict(self).items()}
+        texts = {name: str(value) for name, value in vars(self).items() if value is not None}
+        fields = {**texts, "changed": json.dumps(self.changed)}
+        return {**fields, CHECKSUM: _checksum(fields)}
 
 
 BAD = pa.schema(
@@ -118,8 +138,8 @@ def to_bytes(rows: Sequence[PartRow], header: Header) -> bytes:
 
 
 def from_bytes(data: bytes, name: str) -> tuple[pa.Table, Header]:
-    """The rows and the header; raises PermanentError, with the name of the object, if they are damaged or do not
-    belong together."""
+    """The rows and the header; raises Damaged, or PermanentError with the name of the object for rows and a header that
+    do not belong together."""
     table, metadata = tables.from_bytes(data, name)
     header = Header.parse(metadata, name)
     if table.schema.remove_metadata() != schema(header.dim) or len(table) != header.images:
@@ -133,7 +153,7 @@ def bad_to_bytes(rows: Sequence[BadRow]) -> bytes:
 
 
 def bad_from_bytes(data: bytes, name: str) -> list[BadRow]:
-    """The rows of a `bad-*.parquet`; raises PermanentError, with the name of the object, if it is damaged."""
+    """The rows of a `bad-*.parquet`; raises Damaged, or PermanentError with the name of the object for other rows."""
     table, _ = tables.from_bytes(data, name)
     if table.schema.remove_metadata() != BAD:
         raise _other_version(name)
@@ -175,5 +195,10 @@ class ThumbnailArchive:
         return self._sink.getbuffer()
 
 
+def _checksum(fields: Mapping[str, str]) -> str:
+    """Of a header: the footer of a Parquet file has no checksum."""
+    return digest(json.dumps(fields, sort_keys=True).encode())
+
+
 def _other_version(name: str) -> PermanentError:
-    return PermanentError(f"{name} is not a part of this version of imgsearch: index again with a new --run")
+    return PermanentError(f"{name} is not a part of this version of imgsearch: {ADVICE}")

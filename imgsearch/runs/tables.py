@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imgsearch.errors import PermanentError, first_line
+from imgsearch import typed_json
+from imgsearch.errors import first_line
+from imgsearch.runs.digests import Damaged
 
 ITEMS = pa.schema(
     [
@@ -30,13 +32,19 @@ DROPPED = pa.schema([pa.field("key", pa.string(), nullable=False)])
 
 
 def items_from_bytes(data: bytes, name: str) -> pa.Table:
-    """A table of ITEMS; raises PermanentError, with the name of the object, if it is damaged."""
+    """A table of ITEMS; raises Damaged for another file."""
     value, _ = from_bytes(data, name)
     if "row_group" in value.column_names:  # written before version 0.1.0; an image file had the row group -1
         value = value.rename_columns({"row_group": "unit", "first_row": "first"})
         unit = pc.max_element_wise(value["unit"], pa.scalar(0, pa.int32()))
         value = value.set_column(value.column_names.index("unit"), ITEMS.field("unit"), unit)
-    return value
+    return _with_schema(value, ITEMS, name)
+
+
+def dropped_from_bytes(data: bytes, name: str) -> pa.Table:
+    """A table of DROPPED; raises Damaged for another file."""
+    value, _ = from_bytes(data, name)
+    return _with_schema(value, DROPPED, name)
 
 
 def table(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -47,23 +55,25 @@ def table(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 def to_bytes(value: pa.Table, metadata: Mapping[str, str] | None = None) -> bytes:
     """A Parquet file with this key-value metadata.
 
-    It has no dictionary encoding: vectors and ids do not repeat, and the attempt takes most of the time."""
+    Its pages have checksums. It has no dictionary encoding: vectors and ids do not repeat, and the attempt takes most
+    of the time."""
     if metadata:
         value = value.replace_schema_metadata(dict(metadata))
     sink = pa.BufferOutputStream()
-    pq.write_table(value, sink, use_dictionary=False, compression="zstd", write_statistics=False)
+    pq.write_table(
+        value, sink, use_dictionary=False, compression="zstd", write_statistics=False, write_page_checksum=True
+    )
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 def from_bytes(data: bytes, name: str) -> tuple[pa.Table, dict[str, str]]:
-    """The table and its key-value metadata; raises PermanentError, with the name of the object, if it is damaged."""
+    """The table and its key-value metadata; raises Damaged if it is damaged, as far as its checksums show."""
     try:
-        value = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
-        raise PermanentError(
-            f"{name} is damaged ({first_line(error)}): delete the folder of its shard, and repeat the command"
-        ) from error
-    metadata = {k.decode(): v.decode() for k, v in (value.schema.metadata or {}).items()}
+        value = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        value.validate(full=True)
+        metadata = {k.decode(): v.decode() for k, v in (value.schema.metadata or {}).items()}
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise Damaged(name, f"is damaged ({first_line(error)})") from error
     return value, metadata
 
 
@@ -72,4 +82,12 @@ def encode_metadata(metadata: Mapping[str, Any]) -> str:
 
 
 def decode_metadata(text: str) -> dict[str, Any]:
-    return json.loads(text)  # type: ignore[no-any-return]
+    """Raises PermanentError for a text that `encode_metadata` has not written."""
+    return typed_json.parse(dict[str, Any], text, "the metadata of an image", advice="index again with a new --run")
+
+
+def _with_schema(value: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
+    try:
+        return value.select(schema.names).cast(schema)
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise Damaged(name, f"is damaged (it has other columns: {first_line(error)})") from error

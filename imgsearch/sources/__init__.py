@@ -33,15 +33,26 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Content:
+    """An image as it was read."""
+
+    data: bytes
+    """The encoded image."""
+    etag: str
+    """Of the version that was read. It is another one than the item's if the image was changed after the listing."""
+
+
+@dataclass(frozen=True)
 class SourceImage:
     """One image of a source. `load` reads it."""
 
     key: str
     """The id of the image is a hash of it."""
     etag: str
+    """Of the item."""
     metadata: Metadata
-    load: Callable[[], bytes]
-    """Returns the encoded bytes. Raises BadImage("read", …) if they cannot be read. Any thread may call."""
+    load: Callable[[], Content]
+    """Raises BadImage("read", …) if the image cannot be read. Any thread may call."""
 
 
 class Source(Protocol):

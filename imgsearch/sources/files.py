@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Protocol
 
 from imgsearch.errors import BadImage, NotFound, UsageError
-from imgsearch.sources import Item, SourceImage, metadata
+from imgsearch.sources import Content, Item, SourceImage, metadata
 from imgsearch.sources.values import Metadata, printable
 
 # fmt: off
@@ -62,8 +62,9 @@ class Tree(Protocol):
     def lines(self, file: File) -> Iterator[bytes]:
         """The lines of a metadata file; raises UsageError if it cannot be read."""
 
-    def read(self, key: str) -> bytes:
-        """The bytes of the file, at most MAX_BYTES; `key` is the key of an image. Raises NotFound, BadImage."""
+    def read(self, key: str) -> Content:
+        """The file, at most MAX_BYTES of it, with the etag of the bytes that were read; `key` is the key of an image.
+        Raises NotFound, BadImage."""
 
 
 class ImageFiles:
@@ -116,25 +117,28 @@ class ImageFiles:
 
     def read(self, key: str) -> bytes:
         """Reads only image files inside the tree, for any `key`."""
+        return self._read(key).data
+
+    def _read(self, key: str) -> Content:
         hidden = any(part.startswith(".") for part in key.split("/"))
         if hidden or key.startswith("/") or posixpath.normpath(key) != key or extension(key) not in IMAGES:
             raise NotFound(f"{self.uri} has no image {key!r}")
-        data = self._tree.read(key)
-        if not data:
+        content = self._tree.read(key)
+        if not content.data:
             raise BadImage("read", "the file is empty")
-        return data
+        return content
 
-    def _load(self, item: Item) -> bytes:
+    def _load(self, item: Item) -> Content:
         if not item.etag:  # it was not listed
             problem = "the file does not exist" if extension(item.key) in IMAGES else "its name has no image extension"
             raise BadImage("read", f"named in the metadata, but {problem}")
         try:
-            return self.read(item.key)
+            return self._read(item.key)
         except NotFound as error:
             if NOT_UTF8.search(item.key):
                 raise BadImage("read", "its name is not UTF-8: rename it") from error
             self._tree.check()
-            raise BadImage("read", "the file was deleted after it was listed") from error
+            raise BadImage("read", "the file was deleted after it was listed", changed=True) from error
 
 
 def extension(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from imgsearch.errors import BadImage, NotFound, PermanentError, TemporaryError, UsageError
+from imgsearch.sources import Content
 from imgsearch.sources.files import MAX_BYTES, File, ImageFiles, count
 from imgsearch.sources.parquet import DataFile, ParquetSource
 from imgsearch.sources.uri import DiskFolder, DiskParquet, folder_before_wildcard
@@ -77,10 +78,10 @@ class Folder:
         except OSError as error:
             raise UsageError(f"{file.path} cannot be read: {error.strerror}") from error
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str) -> Content:
         path = os.path.join(self.uri, key)
         try:
-            return self._bytes(path)
+            return self._content(path)
         except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
             if os.path.lexists(path):
                 raise BadImage("read", "the file is a broken link") from error
@@ -90,7 +91,7 @@ class Folder:
         except OSError as error:
             raise BadImage("read", f"reading failed: {error.strerror}") from error
 
-    def _bytes(self, path: str) -> bytes:
+    def _content(self, path: str) -> Content:
         real = os.path.realpath(path, strict=True)
         if not real.startswith(os.path.join(os.path.realpath(self.uri), "")):
             raise BadImage("read", "it is a link that leads out of the folder")
@@ -100,7 +101,11 @@ class Folder:
         if status.st_size > MAX_BYTES:
             raise BadImage("read", f"the file has more than {MAX_BYTES} bytes")
         with open(real, "rb") as file:
-            return file.read()
+            etag = _etag(os.fstat(file.fileno()))  # of the open file: another one may have its name by now
+            data = file.read()
+            if _etag(os.fstat(file.fileno())) != etag:
+                raise BadImage("read", "the file was changed while it was read", changed=True)
+        return Content(data, etag)
 
 
 class LocalFiles:
@@ -119,11 +124,13 @@ class LocalFiles:
             files.append(DataFile(key, status.st_size, _etag(status)))
         return files
 
-    def open(self, path: str, etag: str = "") -> AbstractContextManager[Any]:
+    def open(self, path: str, etag: str = "") -> tuple[AbstractContextManager[Any], str]:
         """Opens only files that match the pattern. A changed file is read as it is now."""
         if path not in self._paths:
             raise FileNotFoundError(f"no file {path!r} matches {self._pattern}")
-        return pa.OSFile(self._paths[path])  # type: ignore[no-any-return]
+        file = pa.OSFile(self._paths[path])
+        # After the file was opened: if another one has its name by then, the images of the file count as changed.
+        return file, _etag(os.stat(self._paths[path]))
 
     def features(self) -> Mapping[str, Any]:
         return {}

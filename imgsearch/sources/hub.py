@@ -66,14 +66,15 @@ class HubFiles:
                 files = self._converted_files(commit)
         return [DataFile(file.path, file.size, f"{file.blob_id}@{commit}") for file in files]
 
-    def open(self, path: str, etag: str = "") -> AbstractContextManager[Any]:
-        """Opens without read-ahead: the caller reads exactly the ranges that it needs."""
+    def open(self, path: str, etag: str = "") -> tuple[AbstractContextManager[Any], str]:
+        """Opens without read-ahead: the caller reads exactly the ranges that it needs. A file of a commit never
+        changes."""
         with _translated(self._name):
             if etag:
-                return self._open(path, etag.rpartition("@")[2])
+                return self._open(path, etag.rpartition("@")[2]), etag
             with suppress(FileNotFoundError):
-                return self._open(path, self._commit(self._revision))
-            return self._open(path, self._commit(CONVERTED))
+                return self._open(path, self._commit(self._revision)), etag
+            return self._open(path, self._commit(CONVERTED)), etag
 
     def features(self) -> Mapping[str, Any]:
         """The features that the dataset's page declares, for files that `datasets` did not write."""

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from wcmatch.glob import GLOBSTAR, globmatch
 
 from imgsearch.errors import BadImage, NotFound, PermanentError, UsageError
+from imgsearch.sources import Content
 from imgsearch.sources.files import IMAGES, MAX_BYTES, File, ImageFiles, count, extension
 from imgsearch.sources.parquet import DataFile, ParquetSource
 from imgsearch.sources.uri import BucketParquet, BucketPrefix
@@ -67,10 +68,11 @@ class Prefix:
         with io.BufferedReader(Reader(self._storage, file.key, size), LINES_BYTES) as lines:
             yield from lines
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str) -> Content:
         """An object without permission is a bad image only if the other objects can still be listed."""
         try:
-            return self._storage.get(key, limit=MAX_BYTES)
+            data, entry = self._storage.get_with_entry(key, limit=MAX_BYTES)
+            return Content(data, entry.etag)
         except NotFound:
             raise
         except PermanentError as error:
@@ -94,11 +96,12 @@ class ObjectFiles:
             raise UsageError(f"no object matches {self._uri}{hint}")
         return sorted(files, key=lambda file: file.path)
 
-    def open(self, path: str, etag: str = "") -> Reader:
+    def open(self, path: str, etag: str = "") -> tuple[Reader, str]:
         """Opens only objects that match the pattern. A changed object is read as it is now."""
         if path != self._pattern and not matches(path, self._pattern):
             raise NotFound(f"no object {path!r} matches {self._uri}")
-        return Reader(self._storage, path, self._storage.entry(path).size)
+        entry = self._storage.entry(path)
+        return Reader(self._storage, path, entry.size), entry.etag
 
     def features(self) -> Mapping[str, Any]:
         return {}

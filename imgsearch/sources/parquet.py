@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgsearch.errors import BadImage, NotFound, PermanentError, UsageError, first_line
-from imgsearch.sources import Item, SourceImage
+from imgsearch.sources import Content, Item, SourceImage
 from imgsearch.sources.columns import class_names, declared_features, find_columns, rows_metadata
 from imgsearch.sources.values import Metadata
 
@@ -47,8 +47,9 @@ class DataFiles(Protocol):
     def files(self) -> Sequence[DataFile]:
         """Raises UsageError if there are none."""
 
-    def open(self, path: str, etag: str = "") -> AbstractContextManager[Any]:
-        """A file object with random access: the version with this `etag`, or the newest one without.
+    def open(self, path: str, etag: str = "") -> tuple[AbstractContextManager[Any], str]:
+        """A file object with random access, and the etag of the version that it reads: the one with this `etag` where
+        the source keeps versions, otherwise the newest one.
 
         Opening and reading raise an error of DAMAGED, or an ImgsearchError."""
 
@@ -105,16 +106,17 @@ class ParquetSource:
         for item in items:
             if item.first <= row < item.first + item.images:
                 try:
-                    cell, _ = next(self._rows(item, row - item.first, with_metadata=False))
+                    with self._opened(item.key, item.etag) as (parquet, etag):
+                        cell, _ = next(self._rows(parquet, item, row - item.first, with_metadata=False))
                 except DAMAGED as error:
                     raise BadImage("read", f"its row group cannot be read: {first_line(error)}") from error
-                return _encoded(cell)
+                return _content(cell, etag).data
         raise missing
 
     def _row_groups(self, file: DataFile) -> list[Item]:
         items, first = [], 0
         try:
-            with self._opened(file.path, file.etag) as parquet:
+            with self._opened(file.path, file.etag) as (parquet, _):
                 find_columns(parquet.schema_arrow, wanted=self._column, path=file.path)
                 groups = [parquet.metadata.row_group(n) for n in range(parquet.num_row_groups)]
         except DAMAGED as error:
@@ -132,59 +134,71 @@ class ParquetSource:
         """The images of a row group from its row `skip` on: as many as planned, even if the file has changed."""
         row = skip
         reason = "the file has fewer rows than when it was listed"
+        changed = True
         try:
-            for cell, metadata in self._rows(item, skip):
-                if row < item.images:
-                    yield SourceImage(_image_key(item, row), item.etag, metadata, partial(_encoded, cell))
-                    row += 1
+            with self._opened(item.key, item.etag) as (parquet, etag):
+                changed = etag != item.etag
+                if changed and not _has_rows(parquet, item):
+                    raise ValueError("the file was changed after it was listed, and has its rows elsewhere")
+                for cell, metadata in self._rows(parquet, item, skip):
+                    if row < item.images:
+                        yield SourceImage(_image_key(item, row), item.etag, metadata, partial(_content, cell, etag))
+                        row += 1
         except DAMAGED as error:
             reason = f"its row group cannot be read: {first_line(error)}"
         for missing in range(row, item.images):
-            yield SourceImage(_image_key(item, missing), item.etag, {}, partial(_refuse, reason))
+            yield SourceImage(_image_key(item, missing), item.etag, {}, partial(_refuse, reason, changed=changed))
 
-    def _rows(self, item: Item, skip: int, *, with_metadata: bool = True) -> Iterator[tuple[Any, Metadata]]:
+    def _rows(
+        self, parquet: pq.ParquetFile, item: Item, skip: int, *, with_metadata: bool = True
+    ) -> Iterator[tuple[Any, Metadata]]:
         """The image cell and the metadata of each row from `skip` on."""
-        with self._opened(item.key, item.etag) as parquet:
-            schema = parquet.schema_arrow
-            image, others = find_columns(schema, wanted=self._column, path=item.key)
-            others = others if with_metadata else []
-            features = (declared_features(schema) or self._files.features()) if others else {}
-            labels = {name: names for name in others if (names := class_names(features.get(name)))}
-            group = parquet.metadata.row_group(item.unit)
-            row_bytes = max(1, group.total_byte_size // max(1, group.num_rows))
-            for batch in parquet.iter_batches(
-                batch_size=max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes)),
-                row_groups=[item.unit],
-                columns=[image, *others],
-            ):
-                rows = batch.slice(skip)
-                skip = max(0, skip - len(batch))
-                cells = rows.column(image)
-                for number, metadata in enumerate(rows_metadata(rows.select(others), labels)):
-                    yield cells[number].as_py(), metadata
+        schema = parquet.schema_arrow
+        image, others = find_columns(schema, wanted=self._column, path=item.key)
+        others = others if with_metadata else []
+        features = (declared_features(schema) or self._files.features()) if others else {}
+        labels = {name: names for name in others if (names := class_names(features.get(name)))}
+        group = parquet.metadata.row_group(item.unit)
+        row_bytes = max(1, group.total_byte_size // max(1, group.num_rows))
+        for batch in parquet.iter_batches(
+            batch_size=max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes)),
+            row_groups=[item.unit],
+            columns=[image, *others],
+        ):
+            rows = batch.slice(skip)
+            skip = max(0, skip - len(batch))
+            cells = rows.column(image)
+            for number, metadata in enumerate(rows_metadata(rows.select(others), labels)):
+                yield cells[number].as_py(), metadata
 
     @contextmanager
-    def _opened(self, path: str, etag: str) -> Iterator[pq.ParquetFile]:
+    def _opened(self, path: str, etag: str) -> Iterator[tuple[pq.ParquetFile, str]]:
+        """The file, and the etag of the version that it reads."""
+        opened, opened_etag = self._files.open(path, etag)
         # By default pyarrow fetches the whole row group first.
-        with (
-            self._files.open(path, etag) as file,
-            pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False) as parquet,
-        ):
-            yield parquet
+        with opened as file, pq.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False) as parquet:
+            yield parquet, opened_etag
 
 
 def _image_key(item: Item, row: int) -> str:
     return f"{item.key}#{item.first + row}"
 
 
-def _encoded(cell: Any) -> bytes:
+def _has_rows(parquet: pq.ParquetFile, item: Item) -> bool:
+    """Whether the unit of the item begins at the same row of the file as when it was listed: a key has the number of
+    its row."""
+    groups = range(min(item.unit, parquet.num_row_groups))
+    return bool(sum(parquet.metadata.row_group(number).num_rows for number in groups) == item.first)
+
+
+def _content(cell: Any, etag: str) -> Content:
     data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     if data is None and path:
         raise BadImage("read", f"the row has no bytes, only the path {path!r}: write the images into the file")
     if not data:
         raise BadImage("read", "the row has no image")
-    return data  # type: ignore[no-any-return]
+    return Content(data, etag)
 
 
-def _refuse(reason: str) -> bytes:
-    raise BadImage("read", reason)
+def _refuse(reason: str, *, changed: bool) -> Content:
+    raise BadImage("read", reason, changed=changed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
 
+from imgsearch import typed_json
 from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError, first_line
 from imgsearch.stores import DamagedStore, Filter, Hit, Pointer, Record, VectorStore, chroma_dialect
 from imgsearch.stores.chroma_clients import connector, folder
@@ -129,7 +130,10 @@ class ChromaStore:
             if name.startswith(POINTER):
                 with self._translated(name):
                     metadata = self._connected().get_collection(name, embedding_function=None).metadata
-                pointer = _pointer(json.loads(metadata["pointer"]))
+                try:
+                    pointer = typed_json.validated(Pointer, str((metadata or {}).get("pointer", "")))
+                except ValueError as error:
+                    raise DamagedStore(self._url, f"pointer of index {name.removeprefix(POINTER)}: {error}") from error
                 pointers[pointer.index] = pointer
         return pointers
 
@@ -221,8 +225,3 @@ def _include(vectors: bool) -> list[str]:
 
 def _vector(vector: Any) -> Vector | None:
     return None if vector is None else np.asarray(vector, dtype=np.float32)
-
-
-def _pointer(document: Mapping[str, Any]) -> Pointer:
-    previous = document["previous"]
-    return Pointer(**{**document, "previous": _pointer(previous) if previous else None})

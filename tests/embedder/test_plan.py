@@ -16,6 +16,7 @@ import pytest
 from embedder.plan import IMAGE_COST, cut, plan, read_plan
 from imgsearch.errors import NotFound, PermanentError, UsageError
 from imgsearch.runs import tables
+from imgsearch.runs.digests import digest
 from imgsearch.runs.documents import Plan
 from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import RunSettings, Settings
@@ -91,6 +92,7 @@ def objects(storage: Storage) -> dict[str, bytes]:
 
 class TestFullRun:
     def test_says_what_the_run_will_do(self, storage: Storage) -> None:
+        folder = RunFolder("r1")
         assert plan(settings(), storage, FakeSource(*photos(25))) == Plan(
             run="r1",
             index="photos",
@@ -101,6 +103,7 @@ class TestFullRun:
             bytes=25_000,
             part_images=2000,
             skipped={".txt files": 2},
+            digests={f"{shard:05d}.parquet": digest(storage.get(folder.items(shard))) for shard in range(3)},
         )
         assert read_plan(storage, "r1").images == 25
 

@@ -20,6 +20,7 @@ from embedder.plan import plan
 from embedder.shard import ShardEmbedder
 from imgsearch.errors import PermanentError, TemporaryError
 from imgsearch.runs import parts, tables
+from imgsearch.runs.digests import digest
 from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.settings import MetricsSettings, RunSettings, Settings, StorageSettings
@@ -107,7 +108,13 @@ def test_a_row_has_its_id_vector_size_metadata_and_the_place_of_its_thumbnail(
     bench.embed()
     table, header = parts.from_bytes(bench.storage.get(FOLDER.part(0, 0)), "part")
     assert table.schema.remove_metadata() == parts.schema(16)
-    assert header == parts.Header("fake/colours", bench.encoder.fingerprint, "fake", 16, images=3, bad=0)
+    assert header == parts.Header(
+        *("fake/colours", bench.encoder.fingerprint, "fake", 16),
+        images=3,
+        bad=0,
+        thumbs_digest=digest(bench.storage.get(FOLDER.thumbs(0, 0))),
+        bad_digest=digest(bench.storage.get(FOLDER.bad(0, 0))),
+    )
     row = table.to_pylist()[2]
     assert row["key"] == "red-0000.png"
     assert row["id"] == image_id("red-0000.png")

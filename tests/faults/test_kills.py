@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from imgsearch.runs import parts
+from imgsearch.runs.digests import digest, file_name
 from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import Header, PartRow
@@ -125,6 +126,7 @@ def embedded_run(tmp_path: Path, source: Path) -> Run:
     vectors = rng.normal(size=(count, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     header = Header(DEMO_MODEL, "f", "", dim, images=50, bad=0)
+    digests: dict[str, str] = {}
     for part_number in range(count // 50):
         rows: list[PartRow] = [
             {
@@ -140,9 +142,15 @@ def embedded_run(tmp_path: Path, source: Path) -> Run:
             }
             for number in range(part_number * 50, part_number * 50 + 50)
         ]
-        run.storage.put(FOLDER.part(0, part_number), parts.to_bytes(rows, header))
-        run.storage.put(FOLDER.bad(0, part_number), parts.bad_to_bytes([]))
-    document = ShardDone(0, count, 0, count // 50, DEMO_MODEL, "f", dim, 1, 1.0)
+        files = {
+            FOLDER.thumbs(0, part_number): b"\0",
+            FOLDER.bad(0, part_number): parts.bad_to_bytes([]),
+            FOLDER.part(0, part_number): parts.to_bytes(rows, header),
+        }
+        for name, data in files.items():
+            run.storage.put(name, data)
+            digests[file_name(name)] = digest(data)
+    document = ShardDone(0, count, 0, count // 50, DEMO_MODEL, "f", dim, 1, 1.0, digests=digests)
     run.storage.put(FOLDER.done(0), document.to_json())
     plan = Plan("r1", "photos", str(source), DEMO_MODEL, 1, count, 1, 50)
     run.storage.put(FOLDER.plan, plan.to_json())

@@ -20,6 +20,7 @@ from controller.jobs import conditions
 from controller.jobs.indexes import format_indexes
 from controller.jobs.manifests import final_codes
 from controller.jobs.results import UNKNOWN_ERROR, ErrorResult
+from imgsearch import typed_json
 from imgsearch.errors import ExitCode
 
 RETRY_DELAY = timedelta(seconds=60)
@@ -108,9 +109,12 @@ class IndexState:
         return self.step not in (IndexStep.QUEUED, IndexStep.DONE)
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> IndexState:
-        fields = {FIELDS.get(name, name): value for name, value in entry.items()}
-        return replace(cls(**fields), step=IndexStep(entry["step"]))
+    def from_json(cls, entry: Mapping[str, Any], name: str) -> IndexState:
+        """Raises PermanentError, with the name of the document, for another entry."""
+        fields = {FIELDS.get(field, field): value for field, value in entry.items()}
+        return typed_json.parse(
+            cls, json.dumps(fields), name, advice="delete its folder, then give the same command again"
+        )
 
     def to_json(self) -> dict[str, Any]:
         names = {field: name for name, field in FIELDS.items()}

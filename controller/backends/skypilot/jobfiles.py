@@ -9,19 +9,28 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from controller.backends.files import lock, write_json
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from controller.backends.files import lock, read_job, read_json, write_json
 from controller.backends.skypilot.attempts import IndexState, IndexStep
 
 NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class IndexesFile(TypedDict):
+    """An `indexes.json`. The names are in the files of runs, so they stay."""
+
+    looked: datetime
+    indexes: dict[Annotated[str, Field(pattern="^[0-9]+$")], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -48,16 +57,23 @@ class JobFolder:
         return self._path.is_dir()
 
     def read(self) -> StoredJob | None:
-        try:
-            job = json.loads((self._path / "job.json").read_text())
-            entries = json.loads((self._path / "indexes.json").read_text())["indexes"]
-        except FileNotFoundError:
+        job, document = read_job(self._path), self._indexes()
+        if job is None or document is None:
             return None
-        return StoredJob(job, {int(number): IndexState.from_json(entry) for number, entry in entries.items()})
+        name = str(self._path / "indexes.json")
+        indexes = {
+            int(number): IndexState.from_json(entry, f"index {number} in {name}")
+            for number, entry in document["indexes"].items()
+        }
+        return StoredJob(job, indexes)
 
     def checked_at(self) -> datetime:
         """The time of the last check of its tasks, by any controller."""
-        return datetime.fromisoformat(json.loads((self._path / "indexes.json").read_text())["looked"])
+        document = self._indexes()
+        return document["looked"] if document else NEVER
+
+    def _indexes(self) -> IndexesFile | None:
+        return read_json(self._path / "indexes.json", IndexesFile)
 
     def write_job(self, job: Mapping[str, Any]) -> None:
         write_json(self._path / "job.json", job)

@@ -96,6 +96,21 @@ class Target(ABC):
             raise PermanentError(lost_sentence([index], self.flags))
         return next((row["run"] for row in found["indexes"] if row["index"] == index), None)
 
+    def base(self, index: str, run: str | None) -> str | None:
+        """The run that an update with the id `run` starts from; None: it indexes everything.
+
+        The same id is the same run, which keeps its base, although it may have been published since. A new run starts
+        from the run that the index serves."""
+        if run is not None:
+            jobs = self.backend.jobs(run)
+            if jobs:
+                return next(iter(jobs.values())).base
+            planned = self.query("planned", RunSettings(id=run))
+            if planned["planned"]:
+                base: str | None = planned["base"]
+                return base
+        return self.published(index)
+
     def _no_cluster(self) -> UsageError:
         return UsageError(f"--detach runs the controller in a cluster: remove{self.flags}")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from imgsearch import stage
 from imgsearch.errors import NotFound, PermanentError, UsageError
-from imgsearch.runs.documents import Report
+from imgsearch.runs.documents import Plan, Report
 from imgsearch.runs.layout import RUN_ID, RunFolder
 from imgsearch.storage import Storage
 
@@ -31,6 +31,16 @@ def read(storage: Storage, run: str) -> Report:
             f"run {run} has no report: it is not finished, or does not exist; `controller status {run}` shows its "
             "progress"
         ) from error
+
+
+def planned(storage: Storage, run: str) -> dict[str, Any]:
+    """Whether the run has a plan, and its base."""
+    name = RunFolder(run).plan
+    try:
+        plan = Plan.from_json(storage.get(name), name)
+    except NotFound:
+        return {"planned": False, "base": None}
+    return {"planned": True, "base": plan.base}
 
 
 def bad_images(storage: Storage, run: str) -> bytes:

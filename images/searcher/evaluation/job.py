@@ -107,7 +107,7 @@ class Evaluation:
         for shard in self._runs.shards(self._runs.plan(run)):
             for number in range(shard.done.parts):
                 check_stopping(self._stopping)
-                table = self._runs.part(shard, number)
+                table = self._runs.rows(shard, number)
                 if len(table):
                     yield table["id"].to_pylist(), parts.vectors(table), table["metadata"].to_pylist()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import record
 from searcher.ingest.facets import FacetCounts
 from searcher.ingest.metrics import IngestMetrics
-from searcher.ingest.run_reader import RunReader, Shard
+from searcher.ingest.run_reader import RunReader, Shard, check_count
 from searcher.ingest.samples import Samples
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ PROGRESS_SECONDS = 2.0
 class LoadedPart:
     """The records of one part."""
 
+    shard: Shard
+    images: int
+    """The number of all its rows, with those that a later update has dropped."""
     records: list[Record]
     missing: list[Record]
     """The records that the store does not contain yet."""
@@ -79,8 +83,8 @@ class Filler:
     ) -> tuple[int, int]:
         """Adds the missing vectors. Returns the number of rows in the shards, and the number of vectors added.
 
-        All records go to `samples` and `facets`. Raises PermanentError for an invalid part, and Interrupted
-        between two batches."""
+        All records go to `samples` and `facets`. Raises DamagedShard for a part that is not as it was written, before a
+        vector of it is added, and Interrupted between two batches."""
         # An empty collection needs no lookup: every vector is missing.
         is_empty = self._store.count(collection) == 0
         missing = set[str] if is_empty else partial(self._store.missing, collection)
@@ -88,6 +92,7 @@ class Filler:
         rows = added = 0
         logged = self._clock()
         total = sum(shard.done.images for shard in shards)
+        counts: Counter[str] = Counter()
         for part in self._parts(shards, missing):
             for sample in samples:
                 sample.add(part.records)
@@ -96,10 +101,13 @@ class Filler:
             self._add(collection, part.missing, size)
             rows += len(part.records)
             added += len(part.missing)
+            counts[part.shard.name] += part.images
             if self._clock() - logged >= PROGRESS_SECONDS:
                 logged = self._clock()
                 log.info("stored %d of %d", rows, total, extra={"done": rows, "total": total})
         log.info("stored %d of %d", rows, total, extra={"done": rows, "total": total})
+        for shard in shards:
+            check_count(shard, "vectors", counted=counts[shard.name], expected=shard.done.images)
         return rows, added
 
     def _add(self, collection: str, records: Sequence[Record], size: BatchSize) -> None:
@@ -128,9 +136,10 @@ class Filler:
 
     def _load(self, shard: Shard, number: int, missing: Callable[[list[str]], set[str]]) -> LoadedPart:
         with self._metrics.timed("read"):
-            records = _records(self._runs.part(shard, number), shard, number)
+            read = self._runs.part(shard, number)
+            records = _records(read.kept, shard, number)
             missing_ids = missing([record.id for record in records])
-        part = LoadedPart(records, [record for record in records if record.id in missing_ids])
+        part = LoadedPart(shard, read.images, records, [record for record in records if record.id in missing_ids])
         self._metrics.parts.inc()
         self._metrics.present.inc(len(part.records) - len(part.missing))
         return part

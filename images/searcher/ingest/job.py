@@ -25,7 +25,7 @@ from searcher.ingest.map_files import MapWriter
 from searcher.ingest.metrics import IngestMetrics
 from searcher.ingest.publish import publish
 from searcher.ingest.report import Result, bad_csv, report
-from searcher.ingest.run_reader import RunReader, Shard, same_model
+from searcher.ingest.run_reader import DamagedShard, RunReader, Shard, same_model
 from searcher.ingest.samples import Samples
 from searcher.ingest.verify import SAMPLES, verify
 
@@ -60,23 +60,30 @@ class Ingest:
         """Fills, verifies, publishes and reports. Returns the report, and the pointer that the index has then.
 
         A run that is published already, or was rolled back from, only gets a new report. A damaged collection that is
-        not published is filled again: a process that was killed wrote its files in part. Raises PermanentError, and
-        publishes nothing, for an invalid shard, part or collection."""
+        not published is filled again: a process that was killed wrote its files in part. A damaged shard is marked, so
+        that the embedder makes it again. Raises PermanentError, and publishes nothing, for an invalid shard, part or
+        collection."""
+        plan = self._runs.plan(self._folder.run)
         try:
-            return self._run()
-        except DamagedStore as error:
-            collection = collection_name(self._runs.plan(self._folder.run).index, self._folder.run)
-            if collection in _published(self._store) or collection not in self._store.collections():
-                raise
-            log.warning("%s is filled again: %s", collection, error)
-            self._store.drop(collection)
-            return self._run()
+            return self._run_refilling(plan)
+        except DamagedShard as error:
+            self._storage.put(self._folder.damaged(error.run, error.shard), f"{error.sentence}\n".encode())
+            self._drop_unpublished(plan)
+            raise PermanentError(f"{error.sentence}: {_repair(plan, error)}") from error
         finally:
             self._store.close()
 
-    def _run(self) -> tuple[Report, Pointer]:
+    def _run_refilling(self, plan: Plan) -> tuple[Report, Pointer]:
+        try:
+            return self._run(plan)
+        except DamagedStore as error:
+            if not self._drop_unpublished(plan):
+                raise
+            log.warning("the collection of run %s is filled again: %s", plan.run, error)
+            return self._run(plan)
+
+    def _run(self, plan: Plan) -> tuple[Report, Pointer]:
         start = self._clock()
-        plan = self._runs.plan(self._folder.run)
         shards = list(self._runs.shards(plan))
         model = same_model(shards)
         bad = self._bad(shards)
@@ -123,9 +130,19 @@ class Ingest:
     def _bad(self, shards: Sequence[Shard]) -> list[BadRow]:
         """The bad images of all parts, in the order of the shards."""
         with self._metrics.timed("read"):
-            return [
-                row for shard in shards for number in range(shard.done.parts) for row in self._runs.bad(shard, number)
-            ]
+            return [row for shard in shards for row in self._runs.bad(shard)]
+
+    def _drop_unpublished(self, plan: Plan) -> bool:
+        """Drops the collection of the run, unless an index serves it or can be rolled back to it. Returns whether there
+        was one to drop. A part that is made again may have its thumbnails at other places than the stored vectors of
+        an earlier ingest have."""
+        collection = collection_name(plan.index, plan.run)
+        pointers = [pointer for current in self._store.pointers().values() for pointer in (current, current.previous)]
+        published = {pointer.collection for pointer in pointers if pointer is not None}
+        if collection in published or collection not in self._store.collections():
+            return False
+        self._store.drop(collection)
+        return True
 
     def _pointer(self, plan: Plan, model: ShardDone, collection: str, rows: int) -> Pointer:
         return Pointer(
@@ -141,10 +158,12 @@ class Ingest:
         )
 
 
-def _published(store: VectorStore) -> set[str]:
-    """The collections that the indexes serve or can be rolled back to."""
-    pointers = [pointer for current in store.pointers().values() for pointer in (current, current.previous)]
-    return {pointer.collection for pointer in pointers if pointer is not None}
+def _repair(plan: Plan, damaged: DamagedShard) -> str:
+    """How to repair a damaged shard."""
+    if damaged.run != plan.run and not plan.shards:
+        return "this update embeds nothing, so index everything again, without --update"
+    of_base = f" of run {damaged.run}, which this run updates" if damaged.run != plan.run else ""
+    return f"give the same command again, which repairs shard {damaged.shard}{of_base}"
 
 
 def _check_counts(plan: Plan, *, rows: int, bad: int) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgsearch.errors import NotFound, PermanentError
-from imgsearch.runs import parts, tables
+from imgsearch.part_files import PartFiles
+from imgsearch.runs import digests, tables
+from imgsearch.runs.digests import Damaged, digest
 from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
 from imgsearch.runs.parts import BadRow
@@ -25,9 +28,39 @@ class Shard:
     dropped: frozenset[str]
     """Keys of rows that a later update has removed or replaced."""
 
+    @property
+    def name(self) -> str:
+        """The key of its done.json."""
+        return self.folder.done(self.done.shard)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a shard."""
+
+    kept: pa.Table
+    """The rows that later updates have kept."""
+    images: int
+    """The number of all its rows."""
+
+
+class DamagedShard(PermanentError):
+    """A shard with a file that is missing, or not as it was written. The embedder can make it again."""
+
+    def __init__(self, run: str, shard: int, sentence: str) -> None:
+        super().__init__(
+            f"{sentence}: run `controller cleanup {run}`, then give the command of run {run} until it succeeds. It "
+            f"makes the damaged parts of shard {shard} again"
+        )
+        self.run = run
+        self.shard = shard
+        self.sentence = sentence
+        """The file and the problem."""
+
 
 class RunReader:
-    """Reads the run folders of a storage. Each method raises PermanentError for files that are missing or invalid."""
+    """Reads the run folders of a storage. Each method raises DamagedShard for a file of a shard that is not as it was
+    written, and PermanentError for other files that are missing or invalid."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -50,6 +83,10 @@ class RunReader:
             except NotFound:
                 missing.append(number)
                 continue
+            except PermanentError as error:
+                raise DamagedShard(plan.run, number, str(error)) from error
+            if done.shard != number:
+                raise DamagedShard(plan.run, number, f"{name} is that of shard {done.shard}")
             yield Shard(folder, done, dropped)
         if missing:
             raise PermanentError(
@@ -58,33 +95,54 @@ class RunReader:
                 "run-pipeline command to embed them"
             )
         if plan.base is not None:
-            table, _ = tables.from_bytes(self._storage.get(folder.dropped), folder.dropped)
-            dropped |= frozenset(table["key"].to_pylist())
+            data = self._storage.get(folder.dropped)
+            digests.check(digest(data), plan.digests, folder.dropped)
+            dropped |= frozenset(tables.dropped_from_bytes(data, folder.dropped)["key"].to_pylist())
             yield from self.shards(self.plan(plan.base), dropped)
 
-    def part(self, shard: Shard, number: int) -> pa.Table:
+    def part(self, shard: Shard, number: int) -> Part:
+        """One part. Reads its thumbnails, too, to check them."""
+        files = self._files(shard)
+        with _named(shard):
+            table = files.rows(number)
+            files.check_thumbnails(number, table)
+        return Part(self._kept(table, shard), len(table))
+
+    def rows(self, shard: Shard, number: int) -> pa.Table:
         """The rows of one part that later updates have kept."""
-        name = shard.folder.part(shard.done.shard, number)
-        table, header = parts.from_bytes(self._bytes(name), name)
-        if (header.fingerprint, header.dim) != (shard.done.fingerprint, shard.done.dim):
-            raise PermanentError(f"{name} has another model than its shard; index again with a new --run")
-        if shard.dropped:
-            table = table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(shard.dropped)))))
-        return table
+        with _named(shard):
+            return self._kept(self._files(shard).rows(number), shard)
 
-    def bad(self, shard: Shard, number: int) -> list[BadRow]:
-        """The bad images of one part that later updates have kept."""
-        name = shard.folder.bad(shard.done.shard, number)
-        return [row for row in parts.bad_from_bytes(self._bytes(name), name) if row.key not in shard.dropped]
+    def bad(self, shard: Shard) -> list[BadRow]:
+        """The bad images of the shard that later updates have kept."""
+        files = self._files(shard)
+        with _named(shard):
+            rows = [row for number in range(shard.done.parts) for row in files.bad(number)]
+        check_count(shard, "bad images", counted=len(rows), expected=shard.done.bad)
+        return [row for row in rows if row.key not in shard.dropped]
 
-    def _bytes(self, name: str) -> bytes:
-        """An object of a shard that is done."""
-        try:
-            return self._storage.get(name)
-        except NotFound as error:
-            raise PermanentError(
-                f"{name} does not exist, although its shard is done; index again with a new --run"
-            ) from error
+    def _files(self, shard: Shard) -> PartFiles:
+        return PartFiles(self._storage, shard.folder, shard.done)
+
+    def _kept(self, table: pa.Table, shard: Shard) -> pa.Table:
+        if not shard.dropped:
+            return table
+        return table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(shard.dropped)))))
+
+
+def check_count(shard: Shard, things: str, *, counted: int, expected: int) -> None:
+    """Raises DamagedShard where the parts of a shard do not have as many things as its done.json."""
+    if counted != expected:
+        sentence = f"{shard.name} counts {expected} {things}, but the parts have {counted}"
+        raise DamagedShard(shard.folder.run, shard.done.shard, sentence)
+
+
+@contextmanager
+def _named(shard: Shard) -> Iterator[None]:
+    try:
+        yield
+    except Damaged as error:
+        raise DamagedShard(shard.folder.run, shard.done.shard, error.sentence) from error
 
 
 def same_model(shards: Sequence[Shard]) -> ShardDone:

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from controller.backends.files import read_yaml, write_atomically, write_json, write_yaml
-from imgsearch.errors import UsageError
+from controller.backends.files import read_job, read_yaml, runs_below, write_atomically, write_json, write_yaml
+from controller.backends.local import LocalBackend
+from controller.jobs.manifests import job
+from controller.jobs.state import Stage
+from imgsearch.errors import PermanentError, UsageError
+from imgsearch.settings import RunSettings, Settings
 
 
 def test_a_file_is_replaced_as_a_whole_and_others_may_read_it(tmp_path: Path) -> None:
@@ -107,3 +111,49 @@ def test_without_locks_of_the_file_system_a_file_is_still_replaced_as_a_whole(tm
     assert file.read_text() == "second"
     assert file.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [file]
+
+
+class TestJob:
+    """The `job.json` of a Job, which a full disk or a person may have damaged."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "jobs" / "local-r1-plan"
+        folder.mkdir(parents=True)
+        settings = Settings(run=RunSettings(id="r1", index="photos"))
+        template = {"spec": {"containers": [{"name": "plan", "command": ["true"]}]}}
+        plan = job(Stage.PLAN, settings, template, release="local", completions=1, parallelism=1)
+        write_json(folder / "job.json", {**plan, "status": {}})
+        return folder
+
+    def test_is_read_as_it_was_written(self, folder: Path) -> None:
+        assert read_job(folder) == json.loads((folder / "job.json").read_text())
+        assert read_job(folder.parent) is None
+        assert runs_below(folder.parent) == ["r1"]
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("", "invalid JSON"),
+            ('{"metadata": {"name"', "invalid JSON"),
+            ("[]", "input should be"),
+            ("{}", "field metadata: field required"),
+            ('{"metadata": {"name": "j", "labels": 7, "annotations": {}}}', "field metadata.labels: "),
+            ('{"metadata": {"name": "j", "labels": {}, "annotations": {}}, "spec": {}}', "field spec.completions: "),
+        ],
+    )
+    def test_that_is_damaged_is_named_with_its_field_and_the_solution(
+        self, folder: Path, text: str, problem: str
+    ) -> None:
+        (folder / "job.json").write_text(text)
+        for read in (
+            lambda: read_job(folder),
+            lambda: runs_below(folder.parent),
+            lambda: LocalBackend(folder.parent.parent, env={}).jobs("r1"),
+        ):
+            with pytest.raises(PermanentError) as caught:
+                read()
+            message = str(caught.value)
+            assert message.startswith(f"{folder}/job.json is damaged or was changed (")
+            assert problem in message
+            assert message.endswith(f"delete the folder {folder}, then give the same command again")

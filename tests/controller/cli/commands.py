@@ -27,6 +27,7 @@ def answer_queries(command: list[str], index: int) -> Ended | Unfinished:
         "indexes": {"indexes": [{"index": "photos", "run": "r0", "images": 30}]},
         "runs": {"runs": [{**REPORT, "source": SOURCE, "published": "2026-01-01"}], "left_out": 4},
         "report": REPORT,
+        "planned": {"planned": False, "base": None},
     }
     return Ended(results[command[-1]]) if command[-1] in results else succeed(command, index)
 

@@ -15,7 +15,7 @@ from tests.controller.apifaults import refusal
 from tests.controller.apiserver import ApiServer
 from tests.controller.cli.commands import DONE, FLAGS, SOURCE, Cli, answer_queries, gpu_node, start_controller
 from tests.controller.objects import RELEASE
-from tests.controller.workers import Ended, Unfinished, Workers
+from tests.controller.workers import Ended, PodBehaviour, Unfinished, Workers
 from tests.programs import controller
 
 
@@ -188,3 +188,54 @@ def test_interrupted_it_says_how_to_come_back_and_the_jobs_go_on(env: dict[str, 
     assert "--detach" in messages
     assert f"`controller status r1 --watch {FLAGS}`" in messages
     assert len(server.objects("jobs")) == 2
+
+
+class TestUpdate:
+    """`--update` with `--run`: the base is that of the first command."""
+
+    ARGUMENTS = ("run-pipeline", SOURCE, "--update", "--run", "r1")
+
+    @staticmethod
+    def serving(run: str, planned: dict[str, Any]) -> PodBehaviour:
+        def answer(command: list[str], index: int) -> Ended | Unfinished:
+            results: dict[str, dict[str, Any]] = {
+                "indexes": {"indexes": [{"index": "photos", "run": run, "images": 30}]},
+                "planned": planned,
+            }
+            return Ended(results[command[-1]]) if command[-1] in results else answer_queries(command, index)
+
+        return answer
+
+    @staticmethod
+    def base(server: ApiServer) -> str | None:
+        """Of the plan Job."""
+        env = server.get("jobs", "team-r1-plan")["spec"]["template"]["spec"]["containers"][0]["env"]
+        return next((entry["value"] for entry in env if entry["name"] == "IMGSEARCH_RUN_BASE"), None)
+
+    @pytest.mark.parametrize("published", ["r1", "r2"])
+    def test_the_same_command_after_the_publication_changes_nothing(
+        self, cli: Cli, server: ApiServer, published: str
+    ) -> None:
+        with Workers(server, self.serving("r0", {"planned": False, "base": None})):
+            first = cli(*self.ARGUMENTS)
+        assert first.returncode == 0, first.stderr
+        assert self.base(server) == "r0"
+        created = len(server.added_names("pods"))
+        with Workers(server, self.serving(published, {"planned": True, "base": "r0"})):
+            second = cli(*self.ARGUMENTS)
+        assert second.returncode == 0, second.stderr
+        assert "run r1 is done already, nothing was changed. Use --update with another --run" in second.stdout
+        stages = [name for name in server.added_names("pods")[created:] if name.startswith("team-r1-")]
+        assert stages == []
+
+    def test_the_same_command_after_a_cleanup_keeps_the_base_of_the_plan(self, cli: Cli, server: ApiServer) -> None:
+        with Workers(server, self.serving("r1", {"planned": True, "base": "r0"})):
+            completed = cli(*self.ARGUMENTS)
+        assert completed.returncode == 0, completed.stderr
+        assert self.base(server) == "r0"
+
+    def test_a_first_run_that_updates_nothing_stays_one(self, cli: Cli, server: ApiServer) -> None:
+        with Workers(server, self.serving("r1", {"planned": True, "base": None})):
+            completed = cli(*self.ARGUMENTS)
+        assert completed.returncode == 0, completed.stderr
+        assert self.base(server) is None

@@ -56,6 +56,23 @@ def test_another_file_is_refused_by_its_name(data: bytes) -> None:
         parts.from_bytes(data, "shards/00000/part-00000.parquet")
 
 
+def test_no_flipped_bit_gives_other_rows_or_another_header() -> None:
+    """Also without a digest: while its shard is not done, a part has none."""
+    data = parts.to_bytes([row(0), row(1)], HEADER)
+    rows, _ = parts.from_bytes(data, "part")
+    refused = 0
+    for bit in range(3, 8 * len(data), 37):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            found = parts.from_bytes(bytes(damaged), "part")
+        except PermanentError:
+            refused += 1
+        else:  # a bit that nobody reads
+            assert found == (rows, HEADER), bit
+    assert refused > 100
+
+
 def test_thumbnails_are_found_by_their_offset() -> None:
     archive = ThumbnailArchive()
     thumbnails = {"a": b"1" * 511, "b": b"2" * 512, "c": b"3" * 513}

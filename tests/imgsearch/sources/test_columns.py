@@ -26,25 +26,25 @@ class TestImageColumn:
     def test_may_hold_plain_bytes(self, tmp_path: Path, data_type: pa.DataType) -> None:
         path = tmp_path / "a.parquet"
         pq.write_table(pa.table({"jpg": pa.array([b"x", b"y"], data_type), "label": [1, 2]}), path)
-        assert [image.load() for image in all_images(open_source(str(path)))] == [b"x", b"y"]
+        assert [image.load().data for image in all_images(open_source(str(path)))] == [b"x", b"y"]
 
     def test_is_the_struct_where_there_are_bytes_besides(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.parquet", rows=1, hash=pa.array([b"\x00"]))
         [image] = all_images(open_source(str(path)))
-        assert image.load() == pixels(0)
+        assert image.load().data == pixels(0)
         assert image.metadata == {}
 
     def test_is_the_one_that_the_features_call_an_image(self, tmp_path: Path) -> None:
         audio = pa.array([{"bytes": b"sound", "path": None}], IMAGE)
         features = {"image": {"_type": "Image"}, "audio": {"_type": "Audio"}}
         path = write(tmp_path / "a.parquet", rows=1, features=features, audio=audio)
-        assert [image.load() for image in all_images(open_source(str(path)))] == [pixels(0)]
+        assert [image.load().data for image in all_images(open_source(str(path)))] == [pixels(0)]
 
     def test_has_to_be_named_where_there_are_two(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.parquet", rows=1, mask=pa.array([{"bytes": b"m", "path": None}], IMAGE))
         with pytest.raises(UsageError, match=r"image, mask .*\?column="):
             list(open_source(str(path)).items())
-        assert [image.load() for image in all_images(open_source(f"{path}?column=mask"))] == [b"m"]
+        assert [image.load().data for image in all_images(open_source(f"{path}?column=mask"))] == [b"m"]
 
     def test_that_is_none_is_a_usage_error_that_names_the_columns(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"

@@ -61,7 +61,7 @@ def list_source(uri: str, items: list[Item] | None, token: str) -> Listing:
     os.environ["HF_TOKEN"] = token
     source = open_source(uri)
     items = items or sorted(source.items(), key=lambda item: (item.key, item.unit))
-    return Listing(items, [(image.key, image.load(), dict(image.metadata)) for image in source.images(items)])
+    return Listing(items, [(image.key, image.load().data, dict(image.metadata)) for image in source.images(items)])
 
 
 def read_image(uri: str, key: str) -> bytes:

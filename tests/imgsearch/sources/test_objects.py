@@ -31,9 +31,9 @@ class CountingStorage(Storage):
         self.calls: Counter[str] = Counter()
         self.bytes = 0
 
-    def get(self, key: str, *, limit: int | None = None) -> bytes:
+    def get_with_entry(self, key: str, *, limit: int | None = None) -> tuple[bytes, Entry]:
         self.calls["get"] += 1
-        return super().get(key, limit=limit)
+        return super().get_with_entry(key, limit=limit)
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         self.calls["range"] += 1
@@ -81,8 +81,8 @@ class TestPrefix:
         assert list(source.metadata()) == [("1.png", {})]
         assert counting.calls == {"list": 1, "range": 1}
         images = list(source.images(items))
-        assert [image.load() for image in images] == [b"x"] * 20
-        assert counting.calls == {"list": 2, "range": 1, "get": 20}
+        assert [image.load().data for image in images] == [b"x"] * 20
+        assert counting.calls == {"list": 2, "range": 1, "get": 20}, "the etag came with the bytes"
 
     def test_what_marks_a_folder_is_not_counted(self, storage: Storage) -> None:
         """Consoles write an empty object called `folder/`; obstore lists it as `folder`."""
@@ -117,7 +117,7 @@ class TestPrefix:
         source = open_source(s3_storage.uri + ending)
         assert source.uri == s3_storage.uri
         [item] = source.items()
-        assert [image.load() for image in open_source(source.uri).images([item])] == [b"1"]
+        assert [image.load().data for image in open_source(source.uri).images([item])] == [b"1"]
 
     def test_wrong_credentials_are_no_fault_of_an_image(
         self, s3_storage: Storage, monkeypatch: pytest.MonkeyPatch
@@ -163,7 +163,7 @@ class TestParquet:
         ]
         assert all(item.etag for item in items)
         images = list(source.images(items, skip=1))
-        assert [image.load() for image in images] == [b"image %d" % n for n in range(1, 5)]
+        assert [image.load().data for image in images] == [b"image %d" % n for n in range(1, 5)]
         assert [image.metadata for image in images] == [{"n": n} for n in range(1, 5)]
         assert source.read("2024/x/a ü.parquet#1") == b"image 4"
 
@@ -175,7 +175,7 @@ class TestParquet:
         assert (len(items), counting.calls["get"]) == (5, 0)
         assert counting.bytes < 100_000, "of three million: the footer"
         counting.bytes = 0
-        assert next(source.images(items, skip=8)).load().startswith(b"image 8")
+        assert next(source.images(items, skip=8)).load().data.startswith(b"image 8")
         assert counting.bytes < 1_000_000, "of three million: the last row group"
 
     def test_one_object_is_not_looked_for_among_the_others(self, storage: Storage) -> None:

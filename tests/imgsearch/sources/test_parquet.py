@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,13 @@ class CountingFiles(LocalFiles):
     most_at_once = 0
     fails_after = math.inf
 
+    def open(self, path: str, etag: str = "") -> tuple[AbstractContextManager[Any], str]:
+        file, opened_etag = super().open(path, etag)
+        return self._counted(file), opened_etag
+
     @contextmanager
-    def open(self, path: str, etag: str = "") -> Iterator[Any]:
-        with super().open(path, etag) as file:
+    def _counted(self, opened: AbstractContextManager[Any]) -> Iterator[Any]:
+        with opened as file:
             yield Counted(self, file)
 
 
@@ -79,7 +83,7 @@ class TestListing:
     def test_a_question_mark_may_be_a_wildcard_or_begin_the_options(self, tmp_path: Path) -> None:
         write(tmp_path / "a1.parquet", rows=1, other=pa.array([b"x"]))
         source = open_source(f"{tmp_path}/a?.parquet?column=other")
-        assert [image.load() for image in all_images(source)] == [b"x"]
+        assert [image.load().data for image in all_images(source)] == [b"x"]
         assert source.uri == f"{tmp_path}/a?.parquet?column=other"
         assert [image.key for image in all_images(open_source(f"{tmp_path}/a?.parquet"))] == ["a1.parquet#0"]
 
@@ -143,7 +147,7 @@ class TestReading:
         source = open_source(str(write(tmp_path / "a.parquet", rows=7, per_group=3, n=list(range(7)))))
         images = all_images(source, skip)
         assert [image.key for image in images] == [f"a.parquet#{n}" for n in range(skip, 7)]
-        assert [image.load() for image in images] == [pixels(n) for n in range(skip, 7)]
+        assert [image.load().data for image in images] == [pixels(n) for n in range(skip, 7)]
         assert [image.metadata["n"] for image in images] == list(range(skip, 7))
 
     def test_does_not_read_row_groups_that_are_skipped(self, tmp_path: Path) -> None:
@@ -166,9 +170,9 @@ class TestReading:
         files = CountingFiles(str(path))
         source = ParquetSource("fake", files)
         images = source.images(list(source.items()))
-        assert next(images).load() == rows[0]
+        assert next(images).load().data == rows[0]
         assert files.read_bytes < 600_000, "of five million"
-        assert [image.load() for image in images] == rows[1:]
+        assert [image.load().data for image in images] == rows[1:]
         assert files.most_at_once < 200_000
 
     def test_a_row_without_an_image_says_so(self, tmp_path: Path) -> None:
@@ -201,7 +205,7 @@ class TestReading:
             if number in (2, 3):
                 assert "row group" in refusal(image)
             else:
-                assert image.load() == cells[number]["bytes"]
+                assert image.load().data == cells[number]["bytes"]
         assert [image.key for image in source.images(items, 3)] == [f"a.parquet#{n}" for n in (3, 4, 5)]
 
     def test_a_file_that_shrank_or_went_still_gives_as_many_images_as_planned(self, tmp_path: Path) -> None:
@@ -210,7 +214,7 @@ class TestReading:
         items = list(source.items())
         write(path, rows=3, per_group=3)
         images = list(source.images(items, 1))
-        assert [image.load() for image in images[:2]] == [pixels(1), pixels(2)]
+        assert [image.load().data for image in images[:2]] == [pixels(1), pixels(2)]
         assert ["fewer rows" in refusal(image) for image in images[2:]] == [True, True]
         path.unlink()
         assert ["cannot be read" in refusal(image) for image in source.images(items)] == [True] * 5
@@ -220,7 +224,7 @@ class TestReading:
         source = open_source(str(path))
         items = list(source.items())
         write(path, rows=9, per_group=9)
-        assert [image.load() for image in source.images(items)] == [pixels(0), pixels(1)]
+        assert [image.load().data for image in source.images(items)] == [pixels(0), pixels(1)]
 
     def test_a_network_that_fails_is_not_taken_for_damage(self, tmp_path: Path) -> None:
         files = CountingFiles(str(write(tmp_path / "a.parquet")))

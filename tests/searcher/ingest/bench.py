@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from imgsearch.runs import parts
+from imgsearch.runs.digests import digest, file_name
 from imgsearch.runs.documents import Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import BadRow, Header, PartRow
@@ -68,15 +70,17 @@ class IngestBench:
         bad: Sequence[str] = (),
         shards: int = 2,
         part_images: int = 3,
+        digests: bool = True,
         **plan: Any,
     ) -> RunFolder:
-        """Writes a run as the embedder leaves it."""
+        """Writes a run as the embedder leaves it. Without `digests`: as an earlier version left it."""
         folder = RunFolder(run)
         for shard in range(shards):
+            written: dict[str, str] = {}
             shard_keys, shard_bad = keys[shard::shards], bad[shard::shards]
             part_count = max(1, -(-len(shard_keys) // part_images))
             for number in range(part_count):
-                self.write_part(
+                written |= self.write_part(
                     folder,
                     shard,
                     number,
@@ -86,7 +90,8 @@ class IngestBench:
             shard_document = ShardDone(
                 shard, len(shard_keys), len(shard_bad), part_count, "m", "f1", DIM, 100, 1.5, {"encode": 1.0}
             )
-            self.storage.put(folder.done(shard), shard_document.to_json())
+            document = replace(shard_document, digests=written if digests else {}).to_json()
+            self.storage.put(folder.done(shard), document)
         plan_document = Plan(
             run=run,
             index="photos",
@@ -109,7 +114,8 @@ class IngestBench:
         keys: Sequence[str],
         bad: Sequence[str],
         fingerprint: str = "f1",
-    ) -> None:
+    ) -> dict[str, str]:
+        """Returns the digests of the files."""
         rows: list[PartRow] = [
             {
                 "id": image_id(key),
@@ -125,16 +131,19 @@ class IngestBench:
             for key in keys
         ]
         header = Header("m", fingerprint, "", DIM, images=len(rows), bad=len(bad))
-        self.storage.put(folder.part(shard, number), parts.to_bytes(rows, header))
         bad_rows = [BadRow(key, "decode", "truncated", etag="") for key in bad]
-        self.storage.put(folder.bad(shard, number), parts.bad_to_bytes(bad_rows))
+        files = {
+            folder.thumbs(shard, number): bytes(512) + THUMBNAIL,
+            folder.bad(shard, number): parts.bad_to_bytes(bad_rows),
+            folder.part(shard, number): parts.to_bytes(rows, header),
+        }
+        for name, data in files.items():
+            self.storage.put(name, data)
+        return {file_name(name): digest(data) for name, data in files.items()}
 
-    def write_thumbnails(self, folder: RunFolder, shards: int = 2) -> None:
-        """Writes what the rows of a run say where their thumbnails are."""
-        for shard in range(shards):
-            document = ShardDone.from_json(self.storage.get(folder.done(shard)), "done")
-            for part in range(document.parts):
-                self.storage.put(folder.thumbs(shard, part), bytes(512) + THUMBNAIL)
+    def change(self, name: str, change: Callable[[bytes], bytes]) -> None:
+        """Changes an object as a failing disk or a person does."""
+        self.storage.put(name, change(self.storage.get(name)))
 
     def ingest(self, run: str) -> Report:
         self.metrics = IngestMetrics()

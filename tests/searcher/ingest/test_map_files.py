@@ -17,11 +17,9 @@ from tests.searcher.ingest.bench import A_KEYS, B_KEYS, CountingStore, IngestBen
 
 
 def test_a_map_shows_every_image_of_a_small_run(bench: IngestBench) -> None:
-    base = bench.write_run("r1", A_KEYS)
-    bench.write_thumbnails(base)
+    bench.write_run("r1", A_KEYS)
     second = bench.write_run("r2", B_KEYS, shards=1, base="r1", kept=20)
     bench.storage.put(second.dropped, tables.to_bytes(tables.table(tables.DROPPED, [])))
-    bench.write_thumbnails(second, shards=1)
     bench.ingest("r2")
     image_map = Map.from_json(bench.storage.get(second.map), second.map)
     assert (image_map.run, image_map.index, image_map.images, image_map.columns) == ("r2", "photos", 25, 5)
@@ -37,14 +35,15 @@ def test_a_map_shows_every_image_of_a_small_run(bench: IngestBench) -> None:
 def test_an_error_of_the_map_does_not_prevent_the_publication(
     bench: IngestBench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = bench.write_run("r1", A_KEYS)
+    folder = bench.write_run("r1", A_KEYS, digests=False)
+    bench.change(folder.thumbs(0, 0), bytes.upper)
     bench.ingest("r1")
     assert bench.store.pointers()["photos"].run == "r1"
     assert bench.storage.exists(folder.report)
     assert not bench.storage.exists(folder.map)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert re.fullmatch(r"run r1 .*map.*thumbs-0000\d\.tar.*", warning)
-    bench.write_thumbnails(folder)
+    assert re.fullmatch(r"run r1 has no map: .*", warning)
+    bench.storage.put(folder.thumbs(0, 0), bench.storage.get(folder.thumbs(0, 1)))
     bench.ingest("r1")
     assert bench.storage.exists(folder.map), "the missing map was not written"
 
@@ -52,14 +51,12 @@ def test_an_error_of_the_map_does_not_prevent_the_publication(
 def test_an_existing_map_is_not_written_again(bench: IngestBench) -> None:
     folder = bench.write_run("r1", A_KEYS)
     bench.storage.put(folder.map, b"{}")
-    bench.write_thumbnails(folder)
     bench.ingest("r1")
     assert not bench.storage.exists(folder.sprite)
 
 
 def test_an_ingest_interrupted_at_the_map_writes_it_later(bench: IngestBench) -> None:
     folder = bench.write_run("r1", A_KEYS)
-    bench.write_thumbnails(folder)
 
     class Stopping(CountingStore):
         def publish(self, pointer: Pointer) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import pytest
 
 from imgsearch.errors import PermanentError
 from imgsearch.runs import parts
-from imgsearch.runs.documents import ShardDone
+from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import PartRow
 from imgsearch.stores import Record
@@ -51,9 +51,15 @@ class TestRefused:
         self.check_refused(old_bench, "part-00001.parquet is damaged")
 
     def test_a_part_with_rows_missing(self, old_bench: IngestBench) -> None:
-        folder = old_bench.write_run("r1", A_KEYS)
+        folder = old_bench.write_run("r1", A_KEYS, digests=False)
         old_bench.write_part(folder, 0, 1, ["a6"], [])
-        self.check_refused(old_bench, r"run r1 .*20 images .*18 vectors")
+        self.check_refused(old_bench, r"r1/shards/00000/done\.json counts 10 vectors, but the parts have 8: .*shard 0")
+
+    def test_a_plan_of_more_images(self, old_bench: IngestBench) -> None:
+        folder = old_bench.write_run("r1", A_KEYS)
+        plan = Plan.from_json(old_bench.storage.get(folder.plan), "plan")
+        old_bench.storage.put(folder.plan, replace(plan, images=22).to_json())
+        self.check_refused(old_bench, r"run r1 .*22 images .*20 vectors")
 
     def test_a_damaged_list_of_bad_images(self, old_bench: IngestBench) -> None:
         folder = old_bench.write_run("r1", A_KEYS)
@@ -61,20 +67,20 @@ class TestRefused:
         self.check_refused(old_bench, "bad-00000.parquet is damaged")
 
     def test_a_part_of_another_model(self, old_bench: IngestBench) -> None:
-        folder = old_bench.write_run("r1", A_KEYS)
+        folder = old_bench.write_run("r1", A_KEYS, digests=False)
         old_bench.write_part(folder, 0, 1, ["a6", "a8", "a10"], [], fingerprint="f2")
         self.check_refused(old_bench, r"part-00001\.parquet .*model")
 
     def test_shards_of_two_models(self, old_bench: IngestBench) -> None:
         folder = old_bench.write_run("r1", A_KEYS)
-        document = json.loads(old_bench.storage.get(folder.done(1)))
-        old_bench.storage.put(folder.done(1), ShardDone(**{**document, "fingerprint": "f2"}).to_json())
+        done = ShardDone.from_json(old_bench.storage.get(folder.done(1)), "done")
+        old_bench.storage.put(folder.done(1), replace(done, fingerprint="f2").to_json())
         self.check_refused(old_bench, "fingerprint f2, shard 0 has f1")
 
     def test_a_done_json_of_another_dimension(self, old_bench: IngestBench) -> None:
         folder = old_bench.write_run("r1", A_KEYS)
-        document = json.loads(old_bench.storage.get(folder.done(1)))
-        old_bench.storage.put(folder.done(1), ShardDone(**{**document, "dim": 9}).to_json())
+        done = ShardDone.from_json(old_bench.storage.get(folder.done(1)), "done")
+        old_bench.storage.put(folder.done(1), replace(done, dim=9).to_json())
         self.check_refused(old_bench, "dim 9")
 
     def test_a_store_that_loses_vectors(self, old_bench: IngestBench) -> None:
@@ -100,7 +106,7 @@ class TestRefused:
 
 
 def test_identical_images_may_find_each_other(bench: IngestBench) -> None:
-    folder = bench.write_run("r1", A_KEYS, shards=1, part_images=20)
+    folder = bench.write_run("r1", A_KEYS, shards=1, part_images=20, digests=False)
     table, header = parts.from_bytes(bench.storage.get(folder.part(0, 0)), "part")
     rows: list[PartRow] = [{**row, "embedding": vector("twin")} for row in parts.rows(table)]
     bench.storage.put(folder.part(0, 0), parts.to_bytes(rows, header))

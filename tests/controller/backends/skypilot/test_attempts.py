@@ -112,7 +112,7 @@ def test_a_job_waits_only_while_none_of_its_indexes_has_a_machine() -> None:
 
 def test_an_index_survives_being_written_down() -> None:
     index = after_exit(3)
-    assert IndexState.from_json(json.loads(json.dumps(index.to_json()))) == index
+    assert IndexState.from_json(json.loads(json.dumps(index.to_json())), "index 0") == index
     assert index.to_json().keys() >= {"step", "why", "again"}, "the files of earlier versions have these names"
 
 
