@@ -34,7 +34,7 @@ from searcher.http import api, docs, openapi, problems
 from searcher.http.api_keys import ApiKeyAuthentication, ApiKeys
 from searcher.http.body_limit import BodyLimit
 from searcher.http.compat import clip_retrieval, roboflow, skypilot
-from searcher.http.connections import ConnectionDraining
+from searcher.http.connections import ConnectionDraining, HangUpCancellation
 from searcher.http.cors import cors_options
 from searcher.http.files import Asset, page_headers
 from searcher.http.head_requests import HeadRequests
@@ -74,17 +74,17 @@ def create_app(
     storage: Storage,
     load_encoder: Callable[[str], Encoder],
     open_source: Callable[[str], Source],
+    fetcher: Fetcher,
+    metrics: Metrics,
     stopping: threading.Event,
-    metrics_folder: Path | None = None,
 ) -> FastAPI:
     """Builds the application. It serves at once, is ready once its models are loaded, and is no longer ready once
-    `stopping` is set. `metrics_folder`: see Metrics. Raises UsageError for invalid settings."""
+    `stopping` is set. Raises UsageError for invalid settings."""
     limits = settings.search
     keys = None if limits.api_keys is None else ApiKeys(limits.api_keys)
     rate = None if limits.rate_limit is None else parse_rate(limits.rate_limit)
     cors = cors_options(limits.cors_origins)
     threads = Threads()
-    metrics = Metrics(metrics_folder)
     cache: VectorCache = LRUCache(limits.cache_vectors)
     admission = Admission(limits.max_waiting, metrics=metrics)
     catalog = Catalog(
@@ -94,8 +94,7 @@ def create_app(
         threads=threads,
         metrics=metrics,
     )
-    fetch = Fetcher(limits).get
-    engine = SearchEngine(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
+    engine = SearchEngine(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetcher.get)
     images = Images(catalog, store, storage, open_source=open_source, threads=threads)
     run_files = RunFiles(catalog, storage, threads=threads)
 
@@ -138,12 +137,13 @@ def create_app(
     app.add_middleware(HeadRequests)
     app.add_middleware(ConnectionDraining, stopping=stopping)
     app.add_middleware(RequestId)
+    app.add_middleware(HangUpCancellation)
     app.add_middleware(RequestMetrics, metrics=metrics)
     protected = _protected() if keys else {}
     app.include_router(api.router(catalog, engine, images, run_files), **protected)
     app.include_router(skypilot.router(catalog, engine, images), **protected)
     app.include_router(skypilot.health(catalog))
-    app.include_router(roboflow.router(catalog, engine, fetch), **protected)
+    app.include_router(roboflow.router(catalog, engine), **protected)
     app.include_router(clip_retrieval.router(catalog, engine), **protected)
     _add_health(app, catalog, metrics, stopping)
     _add_page(app)
