@@ -20,7 +20,7 @@ def client_name(scope: Scope) -> str:
     return str(scope.get(KEY_NAME) or (scope.get("client") or ("",))[0])
 
 
-def _client(request: Request) -> Client:
+async def _client(request: Request) -> Client:  # a plain function would run in a thread
     return Client(client_name(request.scope), request.scope.get(CHARGE, _no_limit))
 
 
