@@ -40,6 +40,7 @@ NEVER_CALLED = {"searcher": {"datasets"}}
 """Imported in a function of a shared module that the program does not call: only planning lists a dataset."""
 NOT_IMPORTED = {
     "fastapi-offline": "a data package: the files of Swagger UI",
+    "httptools": "uvicorn imports it for the class of connections that the searcher extends",
     "python-multipart": "FastAPI imports it for forms",
 }
 

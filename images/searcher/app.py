@@ -35,7 +35,7 @@ from searcher.http import api, docs, openapi, problems
 from searcher.http.api_keys import ApiKeyAuthentication, ApiKeys
 from searcher.http.body_limit import BodyLimit
 from searcher.http.compat import clip_retrieval, roboflow, skypilot
-from searcher.http.connections import ConnectionDraining
+from searcher.http.connections import ConnectionDraining, HangUpCancellation
 from searcher.http.cors import cors_options
 from searcher.http.files import Asset, page_headers
 from searcher.http.forwarded_headers import ForwardedHeaders, parse_proxies
@@ -79,11 +79,12 @@ def create_app(
     storage: Storage,
     load_encoder: Callable[[str], Encoder],
     open_source: Callable[[str], Source],
+    fetcher: Fetcher,
+    metrics: Metrics,
     stopping: threading.Event,
-    metrics_folder: Path | None = None,
 ) -> FastAPI:
     """Builds the application. It serves at once, is ready once its models are loaded, and is no longer ready once
-    `stopping` is set. `metrics_folder`: see Metrics. Raises UsageError for invalid settings."""
+    `stopping` is set. Raises UsageError for invalid settings."""
     limits = settings.search
     keys = None if limits.api_keys is None else ApiKeys(limits.api_keys)
     rate = None if limits.rate_limit is None else parse_rate(limits.rate_limit)
@@ -92,7 +93,6 @@ def create_app(
     trusted_proxies = parse_proxies(limits.trusted_proxies)
     root_path = root_path_setting(limits.root_path)
     threads = Threads()
-    metrics = Metrics(metrics_folder)
     cache: VectorCache = LRUCache(limits.cache_vectors)
     admission = Admission(limits.max_waiting, metrics=metrics)
     catalog = Catalog(
@@ -102,8 +102,7 @@ def create_app(
         threads=threads,
         metrics=metrics,
     )
-    fetch = Fetcher(limits).get
-    engine = SearchEngine(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
+    engine = SearchEngine(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetcher.get)
     images = Images(catalog, store, storage, open_source=open_source, threads=threads)
     run_files = RunFiles(catalog, storage, threads=threads)
 
@@ -149,12 +148,13 @@ def create_app(
     app.add_middleware(ConnectionDraining, stopping=stopping)
     app.add_middleware(ForwardedHeaders, trusted=trusted_proxies, root_path=root_path)
     app.add_middleware(RequestId)
+    app.add_middleware(HangUpCancellation)
     app.add_middleware(RequestMetrics, metrics=metrics)
     protected = _protected() if keys else {}
     app.include_router(api.router(catalog, engine, images, run_files), **protected)
     app.include_router(skypilot.router(catalog, engine, images), **protected)
     app.include_router(skypilot.health(catalog))
-    app.include_router(roboflow.router(catalog, engine, fetch), **protected)
+    app.include_router(roboflow.router(catalog, engine), **protected)
     app.include_router(clip_retrieval.router(catalog, engine), **protected)
     _add_health(app, catalog, metrics, stopping)
     _add_page(app)

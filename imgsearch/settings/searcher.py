@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from imgsearch.settings.fields import NonNegativeFloat, NonNegativeInt, Port, PositiveFloat, PositiveInt, setting
@@ -17,6 +17,7 @@ def _normalized(schemes: Any) -> Any:
     return ",".join(scheme.strip().lower() for scheme in schemes.split(",") if scheme.strip())
 
 
+Fetches = Annotated[int, Field(ge=1, le=16)]
 Schemes = Annotated[Literal["", "https", "http", "https,http", "http,https"], BeforeValidator(_normalized)]
 
 
@@ -32,6 +33,11 @@ class SearchSettings:
     max_offset: NonNegativeInt = setting(10_000, "The largest offset of a page.")
     max_text_chars: PositiveInt = setting(1_000, "The longest text query, in characters.")
     max_parts: PositiveInt = setting(16, "The most parts of one weighted query.")
+    max_urls: PositiveInt = setting(
+        64,
+        "The most images that one request may name by `image_url`, in all its searches together: more get 422. Also "
+        "the most that one client may have waiting or in use at a time, in each process: more get 429.",
+    )
     cache_vectors: NonNegativeInt = setting(
         10_000, "Query vectors in the cache. The least recently used vector is evicted first."
     )
@@ -48,6 +54,12 @@ class SearchSettings:
         "Processes that answer requests. They share the port and the CPUs. Each has its own models, cache and queue, "
         "so N processes need up to N times the memory. More than 1 need a Chroma server. None: one for every 4 CPUs "
         "of the container's CPU limit, at least 1; without a CPU limit or a Chroma server, 1.",
+    )
+    max_connections: PositiveInt | None = setting(
+        None,
+        "The most open connections of each process. At the limit, a new connection replaces the one that has been idle "
+        "for the longest time; if none is idle, it gets 503. None: 1024, or fewer where the limit of open files "
+        "(`ulimit -n`) is below 1152: 128 files are for other purposes.",
     )
     refresh_seconds: PositiveFloat = setting(2.0, "Seconds between two checks for newly published indexes.")
     allowed_hosts: str = setting(
@@ -82,7 +94,14 @@ class SearchSettings:
         "Hosts and addresses (IPv6 in brackets) that an `image_url` may not name or redirect to, written as in "
         "`url_allow`. `url_deny` takes precedence over `url_allow`.",
     )
-    url_seconds: PositiveFloat = setting(10.0, "Timeout of an `image_url` with all its redirects, in seconds.")
+    url_seconds: PositiveFloat = setting(
+        10.0, "Timeout of an `image_url` with all its redirects and its time in the queue, in seconds."
+    )
+    url_fetches: Fetches = setting(
+        4,
+        "The most images of `image_url` that are fetched or in use at a time for one client, in each process. All "
+        "clients together have 16. Raise it where one client, such as a web server of yours, searches for many users.",
+    )
     linger_seconds: NonNegativeFloat = setting(
         0.0,
         "Seconds after SIGTERM in which the server accepts new requests. In this time /readyz returns 503, and "
@@ -100,10 +119,11 @@ class SearchSettings:
     )
     rate_limit: str | None = setting(
         None,
-        "Requests that one client may send to search and embed, such as `20/second` or `600/minute`. More get 429. A "
-        "batch counts as one request. A client is the name of an API key; without API keys it is an address (behind a "
-        "proxy the proxy's address, unless `IMGSEARCH_SEARCH_TRUSTED_PROXIES` lists the proxy). Each process counts "
-        "separately. None: no limit.",
+        "Queries that one client may send to search and embed, such as `600/minute`. More get 429. Each search of a "
+        "batch, each part of a weighted query, and each text or image of `/v1/embed` counts as one query. A request "
+        "with more queries than the whole limit gets 422; a batch has up to 64 searches. A client is the name of an "
+        "API key; without API keys it is an address (behind a proxy the proxy's address, unless "
+        "`IMGSEARCH_SEARCH_TRUSTED_PROXIES` lists the proxy). Each process counts separately. None: no limit.",
     )
     cors_origins: str = setting(
         "",

@@ -24,6 +24,9 @@ from imgsearch.settings import SearchSettings, Settings
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Record, VectorStore
 from searcher.app import create_app
+from searcher.content.fetcher import AddressCheck, Fetcher
+from searcher.content.url_rules import is_allowed
+from searcher.search.metrics import Metrics
 from tests.fakes import COLOURS, FakeEncoder, InMemorySource, InMemoryStore
 
 TIMEOUT = 20.0
@@ -78,6 +81,8 @@ class Library:
         self.loading.set()
         self.sources: dict[str, InMemorySource] = {}
         self.stopping = threading.Event()
+        self.address_check: AddressCheck = is_allowed
+        """Which addresses an `image_url` may have."""
 
     def publish(
         self,
@@ -152,13 +157,17 @@ class Library:
             raise UsageError(f"{uri} is not there")
         return self.sources[uri]
 
-    def app(self, **limits: Any) -> FastAPI:
+    def app(self, metrics: Metrics | None = None, **limits: Any) -> FastAPI:
+        settings = SearchSettings(**{"refresh_seconds": 0.01, **limits})
+        metrics = metrics or Metrics()
         return create_app(
-            Settings(search=SearchSettings(**{"refresh_seconds": 0.01, **limits})),
+            Settings(search=settings),
             store=self.store,
             storage=self.storage,
             load_encoder=self.load_encoder,
             open_source=self.open_source,
+            fetcher=Fetcher(settings, metrics, allowed=self.address_check),
+            metrics=metrics,
             stopping=self.stopping,
         )
 

@@ -20,7 +20,9 @@ import httpcore
 import httpx
 
 from imgsearch.settings import SearchSettings
+from searcher.content.fetch_queue import FetchQueue, busy
 from searcher.content.url_rules import Address, FetchRefused, Reason, UrlRules, host_of, is_allowed
+from searcher.search.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ AddressCheck = Callable[[Address, bool], bool]
 
 MAX_REDIRECTS = 3
 MAX_FETCHES = 16
-"""Images that are fetched or in use at a time; other fetches wait. Each may take `max_body_bytes` of memory."""
+"""Images that are fetched or in use at a time, of all clients together; other fetches wait. Each may take
+`max_body_bytes` of memory."""
 
 REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -49,11 +52,12 @@ async def resolve_host(host: str, port: int) -> list[str]:
 
 
 class Fetcher:
-    """Fetches images over HTTP, within `url_seconds` and up to `max_body_bytes`."""
+    """Fetches images over HTTP, within `url_seconds` and up to `max_body_bytes`. The time in the queue counts."""
 
     def __init__(
         self,
         limits: SearchSettings,
+        metrics: Metrics,
         *,
         resolve: Resolve = resolve_host,
         allowed: AddressCheck = is_allowed,
@@ -64,27 +68,34 @@ class Fetcher:
         self._rules = UrlRules(limits)
         self._seconds = limits.url_seconds
         self._max_bytes = limits.max_body_bytes
-        self._slots = asyncio.Semaphore(MAX_FETCHES)
+        self._queue = FetchQueue(
+            MAX_FETCHES, client_places=limits.url_fetches, client_entries=limits.max_urls, metrics=metrics
+        )
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls or httpx.create_ssl_context(),
-            max_connections=None,  # each slot has one at a time
+            max_connections=None,  # each place has one at a time
             # No connection is used twice: so each request is checked, and none has to be closed at the end.
             max_keepalive_connections=0,
             network_backend=_Network(self._rules, resolve, allowed),
         )
 
     @asynccontextmanager
-    async def get(self, url: str) -> AsyncIterator[bytes]:
-        """The response body, of any content type. The slot is held until the context ends. Raises FetchRefused."""
+    async def get(self, url: str, client: str) -> AsyncIterator[bytes]:
+        """The response body, of any content type, for the client of this name. The place in the queue is held until
+        the context ends. Raises FetchRefused, and Problem 429 where too many images are being fetched."""
         checked = self._rules.parse(url)
-        async with self._slots:
-            yield await self._fetch(checked)
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        async with self._queue.place(client, deadline=deadline):
+            yield await self._fetch(checked, deadline)
 
-    async def _fetch(self, url: httpx.URL) -> bytes:
+    async def _fetch(self, url: httpx.URL, deadline: float) -> bytes:
+        seconds = deadline - asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout_at(deadline):
                 return await self._follow(url)
         except TimeoutError:
+            if seconds < self._seconds / 2:  # most of the time went by in the queue
+                raise busy() from None
             raise FetchRefused(Reason.TIMEOUT, seconds=self._seconds) from None
         except (*_UNREACHABLE, httpcore.ProtocolError, OSError) as error:
             log.info("image_url: %s: %s", url.host, error)

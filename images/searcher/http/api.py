@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, Json
 from searcher.content.images import Images
 from searcher.content.run_files import RunFiles
 from searcher.http import openapi
+from searcher.http.clients import RequestClient
 from searcher.http.files import CACHE_5_MINUTES, IMMUTABLE, REVALIDATE, RequestConditions, file_response, server_timing
 from searcher.http.parameters import FieldName, ImageId, IndexName, RunName
 from searcher.search.catalog import Catalog
@@ -43,30 +44,30 @@ def router(catalog: Catalog, engine: SearchEngine, images: Images, run_files: Ru
     v1 = APIRouter(prefix="/v1", responses=openapi.TOO_MANY_REQUESTS)
 
     @v1.post("/search", response_model_exclude_unset=True, responses=openapi.GONE)
-    async def search(search: Search, response: Response) -> SearchResponse:
+    async def search(search: Search, client: RequestClient, response: Response) -> SearchResponse:
         """Finds the images nearest to a text, an image, an id, an embedding, or a weighted sum of them."""
-        return _with_timing(await engine.search(search), response)
+        return _with_timing(await engine.search(search, client), response)
 
     @v1.post("/search/batch", response_model_exclude_unset=True)
-    async def search_in_batch(batch: Batch) -> BatchResponse:
+    async def search_in_batch(batch: Batch, client: RequestClient) -> BatchResponse:
         """Runs several searches at once. Each gets its own results or its own problem."""
-        return await engine.batch(batch.searches)
+        return await engine.batch(batch.searches, client)
 
     @v1.post("/search/image", response_model_exclude_unset=True, responses=openapi.GONE)
     async def search_by_upload(
-        form: Annotated[ImageForm, Form(media_type="multipart/form-data")], response: Response
+        form: Annotated[ImageForm, Form(media_type="multipart/form-data")], client: RequestClient, response: Response
     ) -> SearchResponse:
         """Finds the images nearest to an uploaded image."""
         data = await form.file.read()
         if not data:
             raise invalid("file", "the file is empty")
         options = form.model_dump(exclude={"file"})  # validated already
-        return _with_timing(await engine.search(Search.model_construct(image=data, **options)), response)
+        return _with_timing(await engine.search(Search.model_construct(image=data, **options), client), response)
 
     @v1.post("/embed")
-    async def embed(embed: Embed) -> EmbedResponse:
+    async def embed(embed: Embed, client: RequestClient) -> EmbedResponse:
         """Returns the vectors of texts or images, for use elsewhere or as `embedding` of a search."""
-        return await engine.embed(embed)
+        return await engine.embed(embed, client)
 
     @v1.get("/images/{id}", responses=openapi.file("image/*") | openapi.GONE, response_class=Response)
     async def original(

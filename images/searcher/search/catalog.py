@@ -67,6 +67,8 @@ class Catalog:
         self._metrics = metrics
         self._clock = clock
         self._lock = asyncio.Lock()
+        self._refreshes: set[asyncio.Task[None]] = set()
+        """References to the tasks of requests that refresh: the event loop itself holds only weak ones."""
         self._models: dict[tuple[str, str], Model] = {}
         self._failures: dict[tuple[str, str], _Failure] = {}
         self.indexes: Mapping[str, ServedIndex] = {}
@@ -177,12 +179,18 @@ class Catalog:
         return await self._threads.store(self._store.count, index.pointer.collection)
 
     async def _successor(self, index: ServedIndex) -> ServedIndex | None:
-        name = index.pointer.index
-        async with self._lock:
-            if self.indexes.get(name) is index:
-                await self._refresh()
-        successor = self.indexes.get(name)
+        # A task of its own: the refresh is for all requests, and must not end half-way with a client that hangs up.
+        refresh = asyncio.create_task(self._refresh_after(index))
+        self._refreshes.add(refresh)
+        refresh.add_done_callback(self._refreshes.discard)
+        await asyncio.shield(refresh)
+        successor = self.indexes.get(index.pointer.index)
         return None if successor is index else successor
+
+    async def _refresh_after(self, index: ServedIndex) -> None:
+        async with self._lock:
+            if self.indexes.get(index.pointer.index) is index:
+                await self._refresh()
 
     async def _refresh(self) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from time import perf_counter
@@ -14,13 +14,14 @@ from imgsearch.stores import Hit, VectorStore
 from imgsearch.vectors import Vector
 from searcher.search import ranking
 from searcher.search.catalog import Catalog, ServedIndex
+from searcher.search.clients import Client
 from searcher.search.cursors import Cursor
 from searcher.search.errors import Problem, problem_of_error
-from searcher.search.limits import check_cursor, check_embed, check_search
+from searcher.search.limits import check_cursor, check_embed, check_search, check_texts, check_urls
 from searcher.search.metrics import Metrics
 from searcher.search.neighbours import Neighbours
 from searcher.search.ranking import Group
-from searcher.search.requests import Embed, Search, Term
+from searcher.search.requests import Embed, Search, SingleQuery, Term
 from searcher.search.responses import BatchResponse, EmbedResponse, Failure, SearchResponse, Took
 from searcher.search.threads import Threads, gather
 from searcher.search.vectors import unit_vector, weighted_sum
@@ -39,9 +40,10 @@ class SearchEngine:
         threads: Threads,
         limits: SearchSettings,
         metrics: Metrics,
-        fetch: Callable[[str], AbstractAsyncContextManager[bytes]],
+        fetch: Callable[[str, str], AbstractAsyncContextManager[bytes]],
     ) -> None:
-        """`fetch` downloads a URL and holds its bytes, or raises Problem. It also checks the URL."""
+        """`fetch` downloads a URL for the client of this name and holds its bytes, or raises Problem. It also checks
+        the URL."""
         self._catalog = catalog
         self._store = store
         self._threads = threads
@@ -50,42 +52,65 @@ class SearchEngine:
         self._fetch = fetch
         self._neighbours = Neighbours(store, threads=threads, metrics=metrics)
 
-    async def search(self, search: Search) -> SearchResponse:
+    async def search(self, search: Search, client: Client) -> SearchResponse:
         """One page of results. Raises Problem, BadImage or ImgsearchError."""
-        check_search(search, self._limits)
-        cursor = Cursor.of(search)
-        check_cursor(cursor, self._limits)
-        return await self._catalog.using(cursor.index, partial(self._search_index, search, cursor), run=cursor.run)
+        self.charge(search.queries(), client)
+        return await self._search(search, client)
 
-    async def batch(self, searches: Sequence[Search | Problem]) -> BatchResponse:
-        """The responses in the order of the searches. A search that fails has its problem there."""
+    async def batch(self, searches: Sequence[Search | Problem], client: Client) -> BatchResponse:
+        """The responses in the order of the searches. A search that fails has its problem there. Raises Problem where
+        the searches together exceed a limit."""
+        valid = [search for search in searches if isinstance(search, Search)]
+        self.charge([query for search in valid for query in search.queries()], client)
         # All at once, so that their texts enter the same call of the model.
-        responses = await asyncio.gather(*map(self._attempt, searches))
+        responses = await asyncio.gather(*(self._attempt(search, client) for search in searches))
         return BatchResponse.model_construct(responses=responses)
 
-    async def embed(self, embed: Embed) -> EmbedResponse:
+    async def embed(self, embed: Embed, client: Client) -> EmbedResponse:
         """The vectors of texts or images, in their order."""
         check_embed(embed, self._limits)
+        items = embed.text or embed.image or []
+        client.charge(len(items))
         model = self._catalog.pick(embed.index).model
-        vectors = await model.vectors(embed.text or embed.image or [])
+        vectors = await model.vectors(items)
         return EmbedResponse.model_construct(
             model=model.name, dim=model.dim, vectors=[vector.tolist() for vector in vectors]
         )
 
-    async def _attempt(self, search: Search | Problem) -> SearchResponse | Failure:
+    async def vectors(self, terms: Sequence[Term], client: Client, *, index: str | None) -> list[list[float]]:
+        """The vectors of texts, images and images at URLs, in their order. `charge` has to come before it."""
+        check_texts([term.text for term in terms if term.text], self._limits)
+        served = self._catalog.pick(index)
+        vectors = await gather([self._term_vector(term, served, client, {}) for term in terms])
+        return [vector.tolist() for vector in vectors]
+
+    def charge(self, queries: Sequence[SingleQuery], client: Client) -> None:
+        """Counts all queries of a request against the limits of its client. Raises Problem where they exceed one."""
+        check_urls(queries, self._limits)
+        if queries:
+            client.charge(len(queries))
+
+    async def _attempt(self, search: Search | Problem, client: Client) -> SearchResponse | Failure:
         try:
             if isinstance(search, Problem):
                 raise search
-            return await self.search(search)
+            return await self._search(search, client)
         except Exception as error:  # it fails this search, not the others of the batch
             problem = problem_of_error(error)
             if problem.status == 500:
                 log.error("a search of a batch failed: %s", problem.detail, exc_info=error)
             return Failure.model_construct(problem=problem.document())
 
-    async def _search_index(self, search: Search, cursor: Cursor, index: ServedIndex) -> SearchResponse:
+    async def _search(self, search: Search, client: Client) -> SearchResponse:
+        check_search(search, self._limits)
+        cursor = Cursor.of(search)
+        check_cursor(cursor, self._limits)
+        run = partial(self._search_index, search, cursor, client)
+        return await self._catalog.using(cursor.index, run, run=cursor.run)
+
+    async def _search_index(self, search: Search, cursor: Cursor, client: Client, index: ServedIndex) -> SearchResponse:
         watch = _Stopwatch()
-        vector = await self._query_vector(search.terms(), index, watch)
+        vector = await self._query_vector(search.terms(), index, client, watch)
         with watch.store():
             groups = await self._groups(search, cursor, index, vector)
         results, next_offset = ranking.page(groups, search, offset=cursor.offset, pointer=index.pointer)
@@ -99,20 +124,24 @@ class SearchEngine:
             took_ms=watch.times(),
         )
 
-    async def _query_vector(self, terms: Sequence[Term], index: ServedIndex, watch: _Stopwatch) -> Vector:
+    async def _query_vector(
+        self, terms: Sequence[Term], index: ServedIndex, client: Client, watch: _Stopwatch
+    ) -> Vector:
         stored: dict[str, Vector] = {}
         if ids := [term.id for term in terms if term.id]:
             with watch.store():
                 stored = await self._threads.store(self._stored_vectors, ids, index)
         with watch.encode():
-            vectors = await gather([self._term_vector(term, index, stored) for term in terms])
+            vectors = await gather([self._term_vector(term, index, client, stored) for term in terms])
         return weighted_sum(vectors, [term.weight for term in terms])
 
-    async def _term_vector(self, term: Term, index: ServedIndex, stored: dict[str, Vector]) -> Vector:
+    async def _term_vector(
+        self, term: Term, index: ServedIndex, client: Client, stored: Mapping[str, Vector]
+    ) -> Vector:
         if item := term.text or term.image:
             return (await index.model.vectors([item]))[0]
         if term.image_url:
-            async with self._fetch(term.image_url) as data:
+            async with self._fetch(term.image_url, client.name) as data:
                 return (await index.model.vectors([data]))[0]
         if term.id:
             if term.id not in stored:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from imgsearch.settings import SearchSettings
 from searcher.search.cursors import Cursor
 from searcher.search.errors import invalid
-from searcher.search.requests import Embed, Search
+from searcher.search.requests import Embed, Search, SingleQuery
 
 
 def check_search(search: Search, limits: SearchSettings) -> None:
@@ -16,7 +16,13 @@ def check_search(search: Search, limits: SearchSettings) -> None:
         raise invalid("k", f"at most {limits.max_k} results a page; get the next page with cursor")
     if search.parts and len(search.parts) > limits.max_parts:
         raise invalid("parts", f"at most {limits.max_parts} parts")
-    _check_texts([term.text for term in search.terms() if term.text], limits)
+    check_texts([query.text for query in search.queries() if query.text], limits)
+
+
+def check_urls(queries: Sequence[SingleQuery], limits: SearchSettings) -> None:
+    """Raises Problem where the queries of a request name too many images by URL."""
+    if sum(query.image_url is not None for query in queries) > limits.max_urls:
+        raise invalid("image_url", f"at most {limits.max_urls} in one request; send the rest in another one")
 
 
 def check_cursor(cursor: Cursor, limits: SearchSettings) -> None:
@@ -29,9 +35,10 @@ def check_cursor(cursor: Cursor, limits: SearchSettings) -> None:
 
 def check_embed(embed: Embed, limits: SearchSettings) -> None:
     """Raises Problem where a text exceeds the limit."""
-    _check_texts(embed.text or [], limits)
+    check_texts(embed.text or [], limits)
 
 
-def _check_texts(texts: Sequence[str], limits: SearchSettings) -> None:
+def check_texts(texts: Sequence[str], limits: SearchSettings) -> None:
+    """Raises Problem where a text exceeds the limit."""
     if any(len(text) > limits.max_text_chars for text in texts):
         raise invalid("text", f"at most {limits.max_text_chars} characters")

@@ -50,7 +50,10 @@ class Metrics:
     def __init__(self, metrics_folder: Path | None = None) -> None:
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "imgsearch_requests", "Requests that got a response.", ["route", "method", "status"], registry=registry
+            "imgsearch_requests",
+            "Requests that ended. Status 499: the client hung up before the response.",
+            ["route", "method", "status"],
+            registry=registry,
         )
         self.key_requests = Counter(
             "imgsearch_key_requests", "Requests with a valid API key, by the key's name.", ["key"], registry=registry
@@ -87,6 +90,21 @@ class Metrics:
         self.queue = Gauge(
             "imgsearch_encode_queue",
             "Queries that wait for the model, or are in it.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.connections = Gauge(
+            "imgsearch_connections", "Open connections.", multiprocess_mode="livesum", registry=registry
+        )
+        self.connections_closed = Counter(
+            "imgsearch_connections_closed",
+            "Connections closed at the limit. Reason idle: for a new one; busy: a new one, since no other was idle.",
+            ["reason"],
+            registry=registry,
+        )
+        self.fetch_queue = Gauge(
+            "imgsearch_fetch_queue",
+            "Images of image_url that wait to be fetched, are being fetched, or are in use.",
             multiprocess_mode="livesum",
             registry=registry,
         )

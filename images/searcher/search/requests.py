@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -162,6 +163,10 @@ class Search(SingleQuery, Options):
         description="Terms of a weighted query: the search uses the normalised sum of their vectors, each times its "
         "weight.",
     )
+
+    def queries(self) -> Sequence[SingleQuery]:
+        """The parts, or the search itself: each is one query for the model or the store."""
+        return self.parts or [self]
 
     def terms(self) -> list[Term]:
         """The parts. A single query is one term."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -26,6 +28,9 @@ from imgsearch.sources import open_source
 from imgsearch.storage import Storage
 from imgsearch.stores import open_store
 from searcher.app import create_app
+from searcher.content.fetcher import Fetcher
+from searcher.search.metrics import Metrics
+from searcher.server.connections import Connections, connection_limit, open_files_limit
 from searcher.server.shutdown import DrainingServer
 from searcher.server.socket import BACKLOG
 from searcher.server.supervisor import METRICS_FOLDER, STARTED, worker_count
@@ -45,6 +50,8 @@ def run_worker(
     `metrics_folder`: the folder of metrics that the workers share. `on_start` is called once all settings are checked.
     """
     stopping = threading.Event()
+    metrics = Metrics(metrics_folder)
+    connections = Connections(connection_limit(settings.search.max_connections, open_files_limit()), metrics=metrics)
     storage = Storage(settings.storage.uri)
     with closing(open_store(settings.store.url)) as store:
         app = create_app(
@@ -53,19 +60,28 @@ def run_worker(
             storage=storage,
             load_encoder=partial(_load_encoder, threads=max(1, machine.cpus() // worker_count(settings))),
             open_source=open_source,
+            fetcher=Fetcher(settings.search, metrics),
+            metrics=metrics,
             stopping=stopping,
-            metrics_folder=metrics_folder,
         )
         if on_start:
             on_start()
-        run_server(app, listener, settings.search, stopping)
+        run_server(app, listener, settings.search, stopping, connections)
 
 
-def run_server(app: FastAPI, listener: socket.socket, limits: SearchSettings, stopping: threading.Event) -> None:
+def run_server(
+    app: FastAPI,
+    listener: socket.socket,
+    limits: SearchSettings,
+    stopping: threading.Event,
+    connections: Connections,
+) -> None:
     """Serves until SIGTERM or SIGINT. Then sets `stopping`, serves for `linger_seconds` more, and finishes the running
     requests within `drain_seconds`. Main thread only."""
     config = uvicorn.Config(
         app,
+        http=cast(type[asyncio.Protocol], connections.protocol),  # uvicorn only calls it
+        ws="none",  # there is no WebSocket, and its protocol would escape the limit of connections
         backlog=BACKLOG,
         log_config=None,  # keeps the logging of the program
         log_level="warning",  # this module logs start and stop

@@ -111,7 +111,7 @@ async def test_the_systems_resolver_is_asked_and_an_unknown_name_has_no_address(
 
 
 async def test_only_so_many_are_fetched_or_in_use_at_a_time(network: Network) -> None:
-    """They wait before their host is looked up, and their time has not begun."""
+    """They wait before their host is looked up."""
     resolve = resolver()
     requested, all_in_use, may_finish = asyncio.Event(), asyncio.Event(), asyncio.Event()
     use_count = 0
@@ -122,9 +122,9 @@ async def test_only_so_many_are_fetched_or_in_use_at_a_time(network: Network) ->
         await requested.wait()
         writer.write(OK)
 
-    async def use(fetcher: Fetcher, url: str) -> None:
+    async def use(fetcher: Fetcher, url: str, client: str) -> None:
         nonlocal use_count
-        async with fetcher.get(url) as data:
+        async with fetcher.get(url, client) as data:
             assert data == PICTURE
             use_count += 1
             if use_count == MAX_FETCHES:
@@ -134,8 +134,8 @@ async def test_only_so_many_are_fetched_or_in_use_at_a_time(network: Network) ->
     async with network.serving(response) as server:
         fetcher = network.fetcher(server, resolve)
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(MAX_FETCHES + 4):
-                tasks.create_task(use(fetcher, f"https://{HOST}:{server.port}/"))
+            for number in range(MAX_FETCHES + 4):
+                tasks.create_task(use(fetcher, f"https://{HOST}:{server.port}/", f"client {number % 5}"))
             await all_in_use.wait()
             for _ in range(100):
                 await asyncio.sleep(0)  # the others, if they could

@@ -13,6 +13,7 @@ import pytest
 from imgsearch.settings import SearchSettings
 from searcher.content.fetcher import Fetcher
 from searcher.content.url_rules import FetchRefused, Reason, is_allowed
+from searcher.search.metrics import Metrics
 
 PICTURE = b"\x89PNG, or what a decoder will say it is"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(PICTURE), PICTURE)
@@ -138,10 +139,10 @@ class ReadingFetcher(Fetcher):
     """Has no use for the pictures but to show them."""
 
     def __init__(self, limits: SearchSettings, *, tls: ssl.SSLContext | None = NO_TRUST, **options: Any) -> None:
-        super().__init__(limits, tls=tls, **options)
+        super().__init__(limits, Metrics(), tls=tls, **options)
 
-    async def read(self, url: str) -> bytes:
-        async with self.get(url) as data:
+    async def read(self, url: str, client: str = "") -> bytes:
+        async with self.get(url, client) as data:
             return data
 
 

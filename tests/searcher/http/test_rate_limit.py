@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from imgsearch.errors import UsageError
-from tests.searcher.library import Library, hashed, problem
+from tests.searcher.library import Library, hashed, problem, uploads
 from tests.searcher.process import SearcherProcess, wait_for_text
 
 pytestmark = pytest.mark.anyio
@@ -33,25 +35,77 @@ async def test_more_than_the_rate_is_refused_and_told_when_to_come_again(gallery
         assert int(response.headers["retry-after"]) >= 1
 
 
+IMAGE = {"type": "base64", "value": uploads("red")[0]}
+
+
 @pytest.mark.parametrize(
-    ("path", "body"),
+    ("path", "body", "queries"),
     [
-        ("/v1/search", RED),
-        ("/v1/search/batch", {"searches": [RED, RED, RED]}),
-        ("/v1/search/image", {}),
-        ("/v1/embed", {"text": ["red", "blue"]}),
-        ("/search", {"text": "red"}),
-        ("/clip/embed_text", {"text": "red"}),
-        ("/knn-service", {"text": "red"}),
+        ("/v1/search", RED, 1),
+        ("/v1/search", {"parts": [{"text": "red"}, {"text": "blue"}, {"id": "no such id"}]}, 3),
+        ("/v1/search/batch", {"searches": [RED, RED, {"parts": [{"text": "red"}, {"text": "blue"}]}]}, 4),
+        ("/v1/search/batch", {"searches": [{"oops": 1}, RED, RED]}, 2),
+        ("/v1/search/batch", {"searches": [{"oops": 1}, {"oops": 1}]}, 1),
+        ("/v1/search/image", {}, 1),
+        ("/v1/embed", {"text": ["red", "blue"]}, 2),
+        ("/v1/embed", {"image": uploads("red", "blue", "red")}, 3),
+        ("/v1/embed", {"text": "no list"}, 1),
+        ("/search", {"text": "red"}, 1),
+        ("/clip/embed_text", {"text": ["red", "blue"]}, 2),
+        ("/clip/embed_image", {"image": [IMAGE] * 3}, 3),
+        ("/clip/compare", {"subject": IMAGE, "prompt": ["red", "blue"]}, 3),
+        ("/knn-service", {"text": "red"}, 1),
+        ("/no/such/path", {}, 1),
     ],
 )
-async def test_each_search_and_embedding_is_one_whatever_becomes_of_it(
-    gallery: Library, path: str, body: dict[str, object]
+async def test_each_query_of_a_request_counts_whatever_becomes_of_it(
+    gallery: Library, path: str, body: dict[str, object], queries: int
 ) -> None:
-    async with gallery.serving(rate_limit="1/year") as client:
-        assert (await client.post(path, json=body)).status_code != 429
-        problem(await client.post(path, json=body), 429)
+    async with gallery.serving(rate_limit="4/year") as client:
+        response = await client.post(path, json=body)
+        assert response.status_code != 429
+        assert response.headers["ratelimit"].startswith(f'"search";r={4 - queries};t=')
+        for remaining in range(4 - queries, 0, -1):
+            response = await client.post("/v1/search", json=RED)
+            assert response.status_code == 200
+            assert response.headers["ratelimit"].startswith(f'"search";r={remaining - 1};t=')
         problem(await client.post("/v1/search", json=RED), 429)
+
+
+async def test_a_request_with_more_queries_than_remain_is_refused_and_does_not_count(gallery: Library) -> None:
+    async with gallery.serving(rate_limit="4/year") as client:
+        assert (await client.post("/v1/search/batch", json={"searches": [RED, RED]})).status_code == 200
+        for _ in range(3):
+            response = await client.post("/v1/search/batch", json={"searches": [RED, RED, RED]})
+            assert "4 per 1 year" in problem(response, 429)
+            assert int(response.headers["retry-after"]) >= 1
+        assert (await client.post("/v1/embed", json={"text": ["red", "blue"]})).status_code == 200
+
+
+async def test_a_request_with_more_queries_than_the_whole_limit_is_told_to_be_smaller(gallery: Library) -> None:
+    async with gallery.serving(rate_limit="4/year") as client:
+        response = await client.post("/v1/search/batch", json={"searches": [RED] * 5})
+        assert "5 queries" in problem(response, 422)
+        assert response.headers["ratelimit"].startswith('"search";r=3;t=')
+    assert gallery.encoder.text_calls == []
+
+
+async def test_requests_whose_bodies_are_being_read_are_no_more_than_remain(gallery: Library) -> None:
+    more = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"text": '
+        await more.wait()
+        yield b'"red"}'
+
+    headers = {"Content-Type": "application/json"}
+    async with gallery.serving(rate_limit="2/year") as client, asyncio.TaskGroup() as tasks:
+        slow = [tasks.create_task(client.post("/v1/search", content=body(), headers=headers)) for _ in range(2)]
+        for _ in range(100):
+            await asyncio.sleep(0)
+        problem(await client.post("/v1/search", json=RED), 429)
+        more.set()
+        assert [(await response).status_code for response in slow] == [200, 200]
 
 
 async def test_pictures_probes_and_the_page_do_not_count(gallery: Library) -> None:

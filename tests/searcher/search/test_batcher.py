@@ -59,3 +59,52 @@ async def test_too_few_outputs_are_an_error(pool: Pool) -> None:
     async with asyncio.timeout(TIMEOUT):
         with pytest.raises(ValueError, match="shorter"):
             await queue.submit("a")
+
+
+async def test_an_input_leaves_with_the_last_of_its_callers(pool: Pool) -> None:
+    calls: list[list[str]] = []
+    call_started, may_finish = threading.Event(), threading.Event()
+
+    def call(inputs: list[str]) -> list[str]:
+        call_started.set()
+        assert may_finish.wait(TIMEOUT)
+        calls.append(inputs)
+        return [item.upper() for item in inputs]
+
+    queue = BatchQueue(pool, call, max_batch=8)
+    running = asyncio.create_task(queue.submit("a"))
+    await wait_for_event(call_started)
+    waiting = {name: asyncio.create_task(queue.submit(name[0])) for name in ("b", "c1", "c2", "d", "e")}
+    await asyncio.sleep(0)
+    for name in ("b", "c1", "d"):
+        waiting[name].cancel()
+    running.cancel()
+    await asyncio.wait([running, waiting["b"], waiting["c1"], waiting["d"]])
+    assert not queue.idle
+    again = asyncio.create_task(queue.submit("a"))  # the call of the one that was cancelled is for it, too
+    await asyncio.sleep(0)
+    may_finish.set()
+    assert [await again, await waiting["c2"], await waiting["e"]] == ["A", "C", "E"]
+    assert calls == [["a"], ["c", "e"]]
+    assert queue.idle
+
+
+async def test_a_queue_whose_callers_are_all_cancelled_is_idle_although_its_call_runs(pool: Pool) -> None:
+    call_started, may_finish = threading.Event(), threading.Event()
+
+    def call(inputs: list[str]) -> list[str]:
+        call_started.set()
+        assert may_finish.wait(TIMEOUT)
+        return inputs
+
+    queue = BatchQueue(pool, call, max_batch=8)
+    tasks = [asyncio.create_task(queue.submit("a"))]
+    await wait_for_event(call_started)
+    tasks.append(asyncio.create_task(queue.submit("b")))
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert queue.idle
+    may_finish.set()
+    assert await queue.submit("c") == "c"

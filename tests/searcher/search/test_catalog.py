@@ -12,7 +12,7 @@ import pytest
 from imgsearch.errors import TemporaryError
 from imgsearch.stores import Pointer
 from tests.fakes import FakeEncoder, InMemoryStore
-from tests.searcher.library import FailingStore, Library, problem, search_colours, wait_until
+from tests.searcher.library import TIMEOUT, FailingStore, Library, problem, search_colours, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -87,6 +87,23 @@ async def test_a_search_on_a_deleted_collection_uses_its_successor(gallery: Libr
         gallery.publish({"new.png": "white"}, run="r2")
         gallery.store.drop("photos-r1")
         assert await search_colours(client, text="red") == ["white"]
+
+
+async def test_a_search_that_is_cancelled_leaves_the_refresh_that_it_began_to_the_others(gallery: Library) -> None:
+    encoder = gallery.encoders["fake/new"] = FakeEncoder("fake/new")
+    async with gallery.serving(refresh_seconds=3600) as client:
+        gallery.publish({"new.png": "white"}, run="r2", encoder=encoder)
+        gallery.store.drop("photos-r1")
+        gallery.loading.clear()
+        cancelled = asyncio.create_task(search(client))
+        async with asyncio.timeout(TIMEOUT):
+            while gallery.loaded[-1] != "fake/new":
+                await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        gallery.loading.set()
+        assert await search_colours(client, text="red") == ["white"]
+    assert gallery.loaded == [gallery.encoder.model, "fake/new"]
 
 
 async def test_a_collection_that_is_gone_without_a_successor_is_not_found(gallery: Library) -> None:

@@ -12,6 +12,7 @@ import pytest
 from imgsearch.settings import SearchSettings
 from searcher.search.admission import Admission
 from searcher.search.catalog import Catalog
+from searcher.search.clients import Client
 from searcher.search.engine import SearchEngine
 from searcher.search.errors import Problem, invalid
 from searcher.search.metrics import Metrics
@@ -22,10 +23,12 @@ from tests.searcher.library import Library, picture, wait_for_event
 
 pytestmark = pytest.mark.anyio
 
+CLIENT = Client("team", charge=lambda queries: None)
+
 
 @asynccontextmanager
 async def running_engine(
-    library: Library, fetch: Callable[[str], AbstractAsyncContextManager[bytes]]
+    library: Library, fetch: Callable[[str, str], AbstractAsyncContextManager[bytes]]
 ) -> AsyncIterator[SearchEngine]:
     threads, metrics, limits = Threads(), Metrics(), SearchSettings()
     admission = Admission(limits.max_waiting, metrics=metrics)
@@ -39,7 +42,7 @@ async def running_engine(
 
 
 @asynccontextmanager
-async def fetch_fake(url: str) -> AsyncIterator[bytes]:
+async def fetch_fake(url: str, client: str) -> AsyncIterator[bytes]:
     """A picture of the colour that the URL ends in."""
     colour = url.rpartition("/")[2]
     if colour == "nothing":
@@ -48,7 +51,7 @@ async def fetch_fake(url: str) -> AsyncIterator[bytes]:
 
 
 async def colours(engine: SearchEngine, search: Search) -> list[str]:
-    return [result["metadata"]["colour"] for result in (await engine.search(search)).results]
+    return [result["metadata"]["colour"] for result in (await engine.search(search, CLIENT)).results]
 
 
 async def test_the_image_behind_a_url_is_searched_for(gallery: Library) -> None:
@@ -61,9 +64,9 @@ async def test_the_image_behind_a_url_is_searched_for(gallery: Library) -> None:
 async def test_a_url_that_cannot_be_fetched_is_its_own_problem_in_a_batch(gallery: Library) -> None:
     async with running_engine(gallery, fetch_fake) as engine:
         with pytest.raises(Problem, match="image_url: there is nothing"):
-            await engine.search(Search(image_url="https://example.com/nothing"))
+            await engine.search(Search(image_url="https://example.com/nothing"), CLIENT)
         searches = [Search(image_url=f"https://example.com/{name}", k=1) for name in ("nothing", "red")]
-        failure, result = (await engine.batch(searches)).model_dump(exclude_unset=True)["responses"]
+        failure, result = (await engine.batch(searches, CLIENT)).model_dump(exclude_unset=True)["responses"]
         assert failure["problem"]["errors"] == [{"field": "image_url", "problem": "there is nothing"}]
         assert result["results"][0]["metadata"] == {"colour": "red"}
 
@@ -72,9 +75,9 @@ async def test_the_image_of_a_url_is_held_until_it_is_a_vector(gallery: Library)
     open_images = 0
 
     @asynccontextmanager
-    async def fetch_counted(url: str) -> AsyncIterator[bytes]:
+    async def fetch_counted(url: str, client: str) -> AsyncIterator[bytes]:
         nonlocal open_images
-        async with fetch_fake(url) as data:
+        async with fetch_fake(url, client) as data:
             open_images += 1
             yield data
             open_images -= 1

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from searcher.http import openapi
+from searcher.http.clients import RequestClient
 from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.search.catalog import Catalog
 from searcher.search.engine import SearchEngine
@@ -108,10 +109,10 @@ def router(catalog: Catalog, engine: SearchEngine) -> APIRouter:
     routes = APIRouter(tags=[TAG], responses=openapi.TOO_MANY_REQUESTS, route_class=_JsonRoute)
 
     @routes.post("/knn-service", response_model=list[KnnResult])
-    async def search(query: KnnSearch, request: Request) -> list[dict[str, Any]]:
+    async def search(query: KnnSearch, client: RequestClient, request: Request) -> list[dict[str, Any]]:
         """Finds the images nearest to a text, an image or a vector, as clip-retrieval does."""
         with fields_named({"k": "num_images", "embedding": "embedding_input", "index": "indice_name"}):
-            response = await engine.search(query.search())
+            response = await engine.search(query.search(), client)
         return [_knn_result(result, str(request.base_url)) for result in response.results]
 
     @routes.get("/indices-list")

@@ -5,9 +5,7 @@ its published client, inference-sdk."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -17,12 +15,15 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from imgsearch.api import MAX_EMBEDDED
 from searcher.http import openapi
+from searcher.http.clients import RequestClient
 from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.http.parameters import IndexName
 from searcher.search.catalog import Catalog
+from searcher.search.clients import Client
 from searcher.search.engine import SearchEngine
 from searcher.search.errors import invalid
-from searcher.search.requests import Embed, Name, Picture, Text, Url
+from searcher.search.requests import Name, Picture, Term, Text, Url
+from searcher.search.threads import gather
 
 Kind = Literal["image", "text"]
 
@@ -111,52 +112,41 @@ class ClipSimilarity(ClipResponse):
     parent_id: None = None
 
 
-def router(
-    catalog: Catalog, engine: SearchEngine, fetch: Callable[[str], AbstractAsyncContextManager[bytes]]
-) -> APIRouter:
-    """All routes of this API. `fetch` provides the bytes behind a URL, or raises Problem."""
+def router(catalog: Catalog, engine: SearchEngine) -> APIRouter:
+    """All routes of this API."""
     routes = APIRouter(prefix="/clip", tags=[TAG], responses=openapi.TOO_MANY_REQUESTS)
 
-    async def vectors(inputs: Sequence[TextOrImage], index: str, field: str) -> list[list[float]]:
-        """The vectors in the order of the inputs. Concurrent calls, so that the model gets them as one batch."""
+    async def vectors(terms: Sequence[Term], client: Client, index: str, field: str) -> list[list[float]]:
         with fields_named({"text": field, "image_url": field}):
-            return await asyncio.gather(*(vector(input, index) for input in inputs))
-
-    async def vector(input: TextOrImage, index: str) -> list[float]:
-        match input:
-            case str():
-                embed = Embed(text=[input], index=index)
-            case Base64Image():
-                embed = Embed(image=[input.value], index=index)
-            case UrlImage():
-                async with fetch(input.value) as data:
-                    return (await engine.embed(Embed(image=[data], index=index))).vectors[0]
-        return (await engine.embed(embed)).vectors[0]
+            return await engine.vectors(terms, client, index=index)
 
     @routes.post("/embed_text")
-    async def embed_text(request: ClipTexts, index: IndexName = None) -> ClipEmbeddings:
+    async def embed_text(request: ClipTexts, client: RequestClient, index: IndexName = None) -> ClipEmbeddings:
         """Returns the vectors of texts, as Roboflow Inference does."""
         start = perf_counter()
-        embeddings = await vectors(request.text, _index(catalog, index, request), "text")
+        embeddings = await embed(request.text, client, _index(catalog, index, request), "text")
         return ClipEmbeddings.model_construct(embeddings=embeddings, time=perf_counter() - start)
 
     @routes.post("/embed_image")
-    async def embed_image(request: ClipImages, index: IndexName = None) -> ClipEmbeddings:
+    async def embed_image(request: ClipImages, client: RequestClient, index: IndexName = None) -> ClipEmbeddings:
         """Returns the vectors of images, as Roboflow Inference does."""
         start = perf_counter()
-        embeddings = await vectors(request.image, _index(catalog, index, request), "image")
+        embeddings = await embed(request.image, client, _index(catalog, index, request), "image")
         return ClipEmbeddings.model_construct(embeddings=embeddings, time=perf_counter() - start)
 
     @routes.post("/compare")
-    async def compare(request: ClipComparison, index: IndexName = None) -> ClipSimilarity:
+    async def compare(request: ClipComparison, client: RequestClient, index: IndexName = None) -> ClipSimilarity:
         """Returns the similarity of a text or an image to others, as Roboflow Inference does."""
         start = perf_counter()
         prompts = list(request.prompt.values())
         _check("subject", [request.subject], request.subject_type)
         _check("prompt", prompts, request.prompt_type)
         name = _index(catalog, index, request)
-        (subject_vector,), prompt_vectors = await asyncio.gather(
-            vectors([request.subject], name, "subject"), vectors(prompts, name, "prompt")
+        subject_terms, prompt_terms = [_term(request.subject)], [_term(prompt) for prompt in prompts]
+        with fields_named({"image_url": "prompt"}):
+            engine.charge([*subject_terms, *prompt_terms], client)
+        (subject_vector,), prompt_vectors = await gather(
+            [vectors(subject_terms, client, name, "subject"), vectors(prompt_terms, client, name, "prompt")]
         )
         cosines = dict(
             zip(request.prompt, (np.asarray(prompt_vectors) @ np.asarray(subject_vector)).tolist(), strict=True)
@@ -166,7 +156,23 @@ def router(
             similarity=cosines if has_names else list(cosines.values()), time=perf_counter() - start
         )
 
+    async def embed(inputs: Sequence[TextOrImage], client: Client, index: str, field: str) -> list[list[float]]:
+        terms = [_term(input) for input in inputs]
+        with fields_named({"image_url": field}):
+            engine.charge(terms, client)
+        return await vectors(terms, client, index, field)
+
     return routes
+
+
+def _term(input: TextOrImage) -> Term:
+    match input:
+        case str():
+            return Term(text=input)
+        case Base64Image():
+            return Term(image=input.value)
+        case UrlImage():
+            return Term(image_url=input.value)
 
 
 def _check(field: str, inputs: Sequence[str | Base64Image | UrlImage], kind: Kind) -> None:

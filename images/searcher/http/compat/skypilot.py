@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from imgsearch.sources.uri import parse_source
 from searcher.content.images import Images
 from searcher.http import openapi
+from searcher.http.clients import RequestClient
 from searcher.http.compat import TAG, Lenient, fields_named
 from searcher.http.files import CACHE_5_MINUTES, RequestConditions, file_response
 from searcher.http.parameters import IndexName
@@ -49,10 +50,11 @@ def router(catalog: Catalog, engine: SearchEngine, images: Images) -> APIRouter:
     routes = APIRouter(tags=[TAG], responses=openapi.TOO_MANY_REQUESTS)
 
     @routes.post("/search")
-    async def search(query: ExampleSearch, index: IndexName = None) -> list[ExampleResult]:
+    async def search(query: ExampleSearch, client: RequestClient, index: IndexName = None) -> list[ExampleResult]:
         """Finds the images nearest to a text, as SkyPilot's example does."""
         with fields_named({"k": "n_results"}):
-            response = await engine.search(Search(text=query.text, k=query.n_results or N_RESULTS, index=index))
+            example = Search(text=query.text, k=query.n_results or N_RESULTS, index=index)
+            response = await engine.search(example, client)
         # The source of the run that was searched: a newer run may have another one.
         searched = await catalog.find(response.index, response.run)
         prefix = parse_source(searched.pointer.source).image_prefix

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import base64
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI
 
 from imgsearch.runs.layout import image_id
-from searcher.http import problems
-from searcher.http.compat import roboflow
-from searcher.search.errors import Problem, invalid
-from searcher.search.requests import Embed
-from searcher.search.responses import EmbedResponse
-from tests.fakes import FakeEncoder
+from tests.fakes import COLOURS, FakeEncoder
+from tests.searcher.content.web import WebServer
 from tests.searcher.http.compat.inputs import image
-from tests.searcher.library import Library, problem
+from tests.searcher.library import Library, picture, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -93,62 +87,53 @@ async def test_a_pickled_array_is_never_read(gallery: Library) -> None:
         assert "'base64', 'url'" in problem(response, 422)
 
 
-class _OneModel:
-    """A catalog and a finder of one index."""
+@asynccontextmanager
+async def serving_with_web(gallery: Library) -> AsyncIterator[tuple[WebServer, httpx.AsyncClient]]:
+    """A web server with an image of a colour below the path of its name, and a searcher that may fetch from it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.pointer = Library(folder).publish()
-        self.images: list[bytes] = []
+    async def reply(request: bytes, writer: asyncio.StreamWriter) -> None:
+        colour = request.split()[1].decode().split("/")[1]
+        if colour not in COLOURS:
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return
+        data = picture(colour)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
 
-    def pick(self, name: str | None) -> _OneModel:
-        return self
+    gallery.address_check = lambda address, listed: address.is_loopback
+    web = WebServer(reply)
+    async with (
+        web.running(None),
+        gallery.serving(url_schemes="http", url_allow=f"127.0.0.1:{web.port}") as client,
+    ):
+        yield web, client
 
-    async def embed(self, embed: Embed) -> EmbedResponse:
-        (data,) = embed.image or []
-        self.images.append(data)
-        return EmbedResponse(model="m", dim=1, vectors=[[float(data)]])
 
-
-async def test_an_image_of_a_url_is_fetched_by_the_searchers_own_guarded_way(tmp_path: Path) -> None:
-    one_model: Any = _OneModel(tmp_path)
-    app = FastAPI()
-    urls = []
-
-    @asynccontextmanager
-    async def fetch(url: str) -> AsyncIterator[bytes]:
-        urls.append(url)
-        number = url.rpartition("/")[2].encode()
-        yield number
-        assert number in one_model.images
-
-    app.include_router(roboflow.router(one_model, one_model, fetch))
-    images = [{"type": "url", "value": f"https://photos.example/{number}"} for number in range(40)]
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://searcher") as client:
+async def test_an_image_of_a_url_is_fetched_by_the_searchers_own_guarded_way(gallery: Library) -> None:
+    async with serving_with_web(gallery) as (web, client):
+        colours = ["red", "green", "blue", "yellow"] * 10
+        paths = [f"/{colour}/{number}" for number, colour in enumerate(colours)]
+        images = [{"type": "url", "value": f"http://127.0.0.1:{web.port}{path}"} for path in paths]
         response = await client.post("/clip/embed_image", json={"image": images})
-    assert response.json()["embeddings"] == [[number] for number in range(40)]
-    assert sorted(urls) == sorted(item["value"] for item in images)
+        uploaded = await client.post("/clip/embed_image", json={"image": [image(colour) for colour in colours]})
+        assert response.json()["embeddings"] == uploaded.json()["embeddings"]
+        assert sorted(request.split()[1].decode() for request in web.requests) == sorted(paths)
+        refused = {"type": "url", "value": f"http://127.0.0.2:{web.port}/red"}
+        assert "is not allowed" in problem(await client.post("/clip/embed_image", json={"image": refused}), 422)
 
 
-async def test_where_a_fetch_is_refused_the_problem_names_the_field(tmp_path: Path) -> None:
-    one_model: Any = _OneModel(tmp_path)
-    app = FastAPI()
-    app.add_exception_handler(Problem, lambda _, error: problems.response(error))  # type: ignore[arg-type]
-
-    @asynccontextmanager
-    async def fetch(url: str) -> AsyncIterator[bytes]:
-        raise invalid("image_url", "not that one")
-        yield
-
-    app.include_router(roboflow.router(one_model, one_model, fetch))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://searcher") as client:
+async def test_where_a_fetch_is_refused_the_problem_names_the_field(gallery: Library) -> None:
+    async with serving_with_web(gallery) as (web, client):
         for field, other_field in [("subject", "prompt"), ("prompt", "subject")]:
-            body = {field: {"type": "url", "value": "https://a.example"}, f"{field}_type": "image"}
-            other_value = {
-                other_field: {"type": "base64", "value": base64.b64encode(b"1").decode()},
-                f"{other_field}_type": "image",
-            }
-            response = await client.post("/clip/compare", json={**body, **other_value})
-            assert problem(response, 422) == f"{field}: not that one"
+            response = await client.post(
+                "/clip/compare",
+                json={
+                    field: {"type": "url", "value": f"http://127.0.0.1:{web.port}/nothing"},
+                    f"{field}_type": "image",
+                    other_field: image("red"),
+                    f"{other_field}_type": "image",
+                },
+            )
+            assert problem(response, 422) == f"{field}: the server responded with status 404 instead of an image"
 
 
 async def test_vectors_of_roboflows_protocol_find_their_images(gallery: Library) -> None:
