@@ -19,7 +19,9 @@ from imgsearch.encoder.openclip import OpenClipEncoder
 from imgsearch.encoder.packed import PackedLinear, pack
 from tests.imgsearch.encoder.architectures import TEXT, shrunk
 
-ARCHITECTURES = [name for name in open_clip.list_models() if "hf_model_name" not in open_clip.get_model_config(name)["text_cfg"]]
+ARCHITECTURES = [
+    name for name in open_clip.list_models() if "hf_model_name" not in open_clip.get_model_config(name)["text_cfg"]
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
