@@ -23,7 +23,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     target = open_target(read_target(args), env)
     empty = f"No indexes yet: create one with `controller run-pipeline SOURCE{target.flags}`"
     found = target.query("indexes")
-    if lost := found["lost"]:
+    if lost := found.get("lost", []):
         empty = "The vector store has no index"
         terminal.warn(lost_sentence(lost, target.flags))
     terminal.rows(found["indexes"], output=args.output, empty=empty)

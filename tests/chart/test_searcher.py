@@ -26,6 +26,8 @@ def test_the_searcher_has_the_settings_of_the_values(default: Objects, everythin
         refresh_seconds=0.5,
         linger_seconds=5,
         drain_seconds=30,
+        trusted_proxies="10.1.0.0/16,fd00::7",
+        root_path="/photos",
     )
 
 

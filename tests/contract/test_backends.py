@@ -224,7 +224,9 @@ def report(settings: Settings) -> dict[str, Any]:
     """What became of the run, but for when it was and how long it took."""
     document = json.loads((folder(settings) / "report.json").read_text())
     return {
-        name: document[name] for name in document if not re.search("second|stages|published|finished|started", name)
+        name: document[name]
+        for name in document
+        if not re.search("second|stages|published|finished|started|checksum", name)
     }
 
 

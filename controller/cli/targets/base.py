@@ -92,7 +92,7 @@ class Target(ABC):
     def published(self, index: str) -> str | None:
         """The run that an index serves; None: it was never published. Raises PermanentError for a lost index."""
         found = self.query("indexes")
-        if index in found["lost"]:
+        if index in found.get("lost", []):  # a searcher of an earlier version has no list of them
             raise PermanentError(lost_sentence([index], self.flags))
         return next((row["run"] for row in found["indexes"] if row["index"] == index), None)
 
