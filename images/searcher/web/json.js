@@ -1,5 +1,5 @@
 // JSON with exact whole numbers. A Number is exact up to 2^53, so a larger whole number is a BigInt.
-// Both functions use JSON.parse source text access: https://tc39.es/proposal-json-parse-with-source/
+// Both functions use JSON.parse source text access, a proposal of TC39.
 
 /** @typedef {{ source: string }} Context of a value: its text in the document */
 

@@ -121,7 +121,7 @@ def test_runs_without_a_report_and_reports_of_another_version_are_passed_over(
     storage.put(RunFolder("r3").report, b'{"run": "r3"}')
     storage.put("runs/No_Run/x", b"")
     assert reports.read_all(storage) == [REPORT]
-    assert "runs/r3/report.json is not a Report of this version" in caplog.text
+    assert "runs/r3/report.json is damaged or was changed (field index: field required)" in caplog.text
 
 
 def test_a_run_without_a_report_is_named(storage: Storage) -> None:

@@ -56,8 +56,8 @@ def test_idle_connections_keep_no_client_out_and_leave_nothing_behind(tmp_path: 
 @pytest.mark.parametrize(
     "begun",
     [
-        b"POST /v1/search HTTP/1.1\r\nHost: a\r\nX-Slow:",
-        b"POST /v1/search HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{",
+        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nX-Slow:",
+        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
     ],
     ids=["headers", "body"],
 )
