@@ -20,7 +20,7 @@ REPOSITORY = "https://github.com/imgsearch/imgsearch"
 OTHER_FILES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "SECURITY.md": "security.md",
+    "SECURITY.md": "security-policy.md",
     "charts/imgsearch/README.md": "chart.md",
     "demo/model/README.md": "demo-model.md",
     "sky/README.md": "skypilot.md",

@@ -50,6 +50,14 @@ def test_the_metrics_page_names_the_metrics_that_exist_and_no_other() -> None:
     assert sorted(documented) == sorted(exist)
 
 
+def test_the_page_of_security_names_tests_that_exist() -> None:
+    rows = re.findall(r"^\| .+ \| .+ \| (.+) \|$", (ROOT / "docs" / "security.md").read_text(), re.MULTILINE)
+    tests = [row.strip("`") for row in rows if row not in ("test", "---")]
+    assert len(tests) > 20
+    for test in tests:
+        assert re.search(r"^\s*(async )?def test_", (ROOT / test).read_text(), re.MULTILINE), test
+
+
 @pytest.fixture
 def openapi(tmp_path: Path) -> dict[str, Any]:
     return Library(tmp_path).app().openapi()
