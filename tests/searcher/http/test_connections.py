@@ -28,8 +28,8 @@ def send(server: SearcherProcess, search: dict[str, Any], *, missing: int = 0) -
     """Sends a search over a connection of its own, without its last bytes."""
     address, body = urlsplit(server.url), json.dumps(search).encode()
     connection = socket.create_connection((address.hostname, address.port), timeout=TIMEOUT)
-    head = f"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    connection.sendall(f"{head}\r\n".encode() + body[: len(body) - missing])
+    head = "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[: len(body) - missing])
     return connection
 
 
