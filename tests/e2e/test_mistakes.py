@@ -54,7 +54,9 @@ def test_a_wrong_path(home: Path) -> None:
 def test_an_empty_folder(home: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     check_mistake(
-        "run-pipeline", tmp_path / "empty", "--local", "--home", home, code=1, sentence="holds no image files"
+        *("run-pipeline", tmp_path / "empty", "--local", "--home", home, "--model", DEMO_MODEL),
+        code=1,
+        sentence="holds no image files",
     )
 
 

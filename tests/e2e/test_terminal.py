@@ -77,6 +77,7 @@ LOCAL = {
     "evaluate": (["evaluate", "photos"], r"label{escaped}\n"),
     "logs": (["logs", "r2", "0", "--stage", "plan"], "{parent}/broken{escaped}/metadata.jsonl"),
     "rollback": (["rollback", "x{hostile}"], ""),
+    "restore": (["restore", "x{hostile}"], ""),
     "cleanup": (["cleanup", "x{hostile}"], ""),
     "serve": (["serve", "--local", "--port", "{hostile}"], ""),
     "pools": (["pools", "sideways{hostile}"], ""),

@@ -55,6 +55,7 @@ def write_run(storage: Storage, run: str, *, index: str, images: int = IMAGES) -
     folder = RunFolder(run)
     storage.put(folder.part(0, 0), parts.to_bytes(rows, Header("m", "f", "", DIM, images=images, bad=0)))
     storage.put(folder.bad(0, 0), parts.bad_to_bytes([]))
+    storage.put(folder.thumbs(0, 0), b"t")
     storage.put(folder.done(0), ShardDone(0, images, 0, 1, "m", "f", DIM, 1, 1.0).to_json())
     storage.put(folder.plan, Plan(run, index, "/photos", "m", 1, images, 1, images).to_json())
 
