@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 from enum import IntEnum
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """A retry does not help until someone frees space."""
 
 
@@ -78,7 +78,7 @@ def first_line(error: BaseException) -> str:
 
 def os_reason(error: OSError) -> str:
     """An error of the operating system, with its file; for a full disk, one sentence with the solution."""
-    if error.errno in FULL:
+    if error.errno in FULL_DISK:
         place = f"the disk of {error.filename}" if error.filename else "a disk"
         return f"no space left on {place}: free some space, then give the same command again"
     return ": ".join(str(part) for part in (error.strerror, error.filename) if part) or str(error)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imgsearch import logs
-from imgsearch.errors import FULL, ExitCode, ImgsearchError, UsageError, os_reason
+from imgsearch.errors import FULL_DISK, ExitCode, ImgsearchError, UsageError, os_reason
 from imgsearch.escapes import to_json, visible
 from imgsearch.settings import Settings
 
@@ -77,7 +77,7 @@ def run(stage: Stage, env: Mapping[str, str]) -> ExitCode:
         result, code = {"error": str(error)}, error.exit_code
     except OSError as error:
         log.exception("unexpected failure")
-        full = error.errno in FULL
+        full = error.errno in FULL_DISK
         result, code = {"error": os_reason(error)}, ExitCode.PERMANENT if full else ExitCode.TEMPORARY
     except Exception as error:  # a bug, or an error of a library: log the traceback, and let the Job retry
         log.exception("unexpected failure")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
-from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
+from imgsearch.errors import FULL_DISK, ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
 
 if TYPE_CHECKING:  # obstore has it for type checkers only
     from obstore import ObjectMeta
@@ -30,7 +31,6 @@ CREDENTIALS = {
 }
 METADATA_SERVERS = ("http://169.254.169.254/", "http://metadata.google.internal/")
 """obstore requests credentials from these if the environment has none."""
-FULL = ("No space left on device", "Disk quota exceeded")
 CHUNK_BYTES = 2**22
 """Bytes of an object in memory at a time, where it is not needed as a whole."""
 STATUS = re.compile(r"status code: (\d{3} [\w ]+)")
@@ -173,7 +173,7 @@ class Storage:
             )
         if status == "404":
             return PermanentError(f"could not {verb} {self.uri}/{key}: {reason}")
-        if any(text in str(error) for text in FULL):
+        if any(os.strerror(code) in str(error) for code in FULL_DISK):  # obstore's errors have no errno
             return PermanentError(f"no space left on the disk of {self.uri}: free some space and repeat the command")
         if "Permission denied" in reason or "Read-only file system" in reason:
             return PermanentError(f"no permission to {verb} {self.uri}/{key}: check the permissions of the folder")

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from tests.conftest import DEMO_MODEL
+from tests.disks import small_disk
 from tests.programs import controller
 
 
@@ -161,21 +161,15 @@ def test_a_rollback_of_an_index_that_does_not_exist(home: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("to mount a small tmpfs takes root: run this test as root")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", megabytes=2) as folder:
+        yield folder
 
 
-def test_no_space_left(small_disk: Path, folder: Path) -> None:
-    filler = small_disk / "filler"
+def test_no_space_left(disk: Path, folder: Path) -> None:
+    filler = disk / "filler"
     filler.write_bytes(bytes(1_900_000))
-    arguments = ("run-pipeline", folder, "--local", "--home", small_disk / "home", "--model", DEMO_MODEL)
+    arguments = ("run-pipeline", folder, "--local", "--home", disk / "home", "--model", DEMO_MODEL)
     for number in range(60):
         noise = Image.frombytes("RGB", (256, 256), os.urandom(3 * 256 * 256))
         noise.save(folder / f"{number}.jpg")

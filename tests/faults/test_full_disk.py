@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -28,6 +27,7 @@ from imgsearch.stores import Pointer, Record
 from imgsearch.stores.chroma import ChromaStore
 from searcher.ingest.job import Ingest
 from searcher.ingest.metrics import IngestMetrics
+from tests.disks import small_disk
 from tests.fakes import COLOURS, FakeEncoder
 from tests.programs import controller
 
@@ -60,13 +60,8 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    if os.geteuid() != 0:
-        pytest.skip("to mount a small tmpfs takes root: run this test as root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
-    yield Disk(folder)
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with small_disk(tmp_path / "disk", megabytes=4) as folder:
+        yield Disk(folder)
 
 
 class FillingStorage(Storage):

@@ -15,6 +15,21 @@ from tests.searcher.library import TIMEOUT, wait_for_event
 pytestmark = pytest.mark.anyio
 
 
+class HeldCall:
+    """A call that waits until it may finish. It returns its inputs in upper case."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        """The inputs of the finished calls."""
+        self.started, self.may_finish = threading.Event(), threading.Event()
+
+    def __call__(self, inputs: list[str]) -> list[str]:
+        self.started.set()
+        assert self.may_finish.wait(TIMEOUT)
+        self.calls.append(inputs)
+        return [item.upper() for item in inputs]
+
+
 @pytest.fixture
 def pool() -> Iterator[Pool]:
     """One thread."""
@@ -24,24 +39,16 @@ def pool() -> Iterator[Pool]:
 
 
 async def test_queues_of_one_pool_take_turns_and_a_batch_is_chosen_when_its_call_begins(pool: Pool) -> None:
-    calls: list[list[str]] = []
-    call_started, may_finish = threading.Event(), threading.Event()
-
-    def call(inputs: list[str]) -> list[str]:
-        call_started.set()
-        assert may_finish.wait(TIMEOUT)
-        calls.append(inputs)
-        return [item.upper() for item in inputs]
-
+    call = HeldCall()
     texts, images = BatchQueue(pool, call, max_batch=2), BatchQueue(pool, call, max_batch=2)
     async with asyncio.TaskGroup() as tasks:
         submitted = [tasks.create_task(texts.submit("t0")), tasks.create_task(images.submit("i0"))]
-        await wait_for_event(call_started)
+        await wait_for_event(call.started)
         submitted += [tasks.create_task(texts.submit(f"t{n}")) for n in range(1, 6)]
         submitted += [tasks.create_task(images.submit(f"i{n}")) for n in range(1, 4)]
         await asyncio.sleep(0)
-        may_finish.set()
-    assert calls == [["t0"], ["i0", "i1"], ["t1", "t2"], ["i2", "i3"], ["t3", "t4"], ["t5"]]
+        call.may_finish.set()
+    assert call.calls == [["t0"], ["i0", "i1"], ["t1", "t2"], ["i2", "i3"], ["t3", "t4"], ["t5"]]
     assert [task.result() for task in submitted] == ["T0", "I0", "T1", "T2", "T3", "T4", "T5", "I1", "I2", "I3"]
     assert texts.idle
     assert images.idle
@@ -62,18 +69,10 @@ async def test_too_few_outputs_are_an_error(pool: Pool) -> None:
 
 
 async def test_an_input_leaves_with_the_last_of_its_callers(pool: Pool) -> None:
-    calls: list[list[str]] = []
-    call_started, may_finish = threading.Event(), threading.Event()
-
-    def call(inputs: list[str]) -> list[str]:
-        call_started.set()
-        assert may_finish.wait(TIMEOUT)
-        calls.append(inputs)
-        return [item.upper() for item in inputs]
-
+    call = HeldCall()
     queue = BatchQueue(pool, call, max_batch=8)
     running = asyncio.create_task(queue.submit("a"))
-    await wait_for_event(call_started)
+    await wait_for_event(call.started)
     waiting = {name: asyncio.create_task(queue.submit(name[0])) for name in ("b", "c1", "c2", "d", "e")}
     await asyncio.sleep(0)
     for name in ("b", "c1", "d"):
@@ -83,28 +82,22 @@ async def test_an_input_leaves_with_the_last_of_its_callers(pool: Pool) -> None:
     assert not queue.idle
     again = asyncio.create_task(queue.submit("a"))  # the call of the one that was cancelled is for it, too
     await asyncio.sleep(0)
-    may_finish.set()
+    call.may_finish.set()
     assert [await again, await waiting["c2"], await waiting["e"]] == ["A", "C", "E"]
-    assert calls == [["a"], ["c", "e"]]
+    assert call.calls == [["a"], ["c", "e"]]
     assert queue.idle
 
 
 async def test_a_queue_whose_callers_are_all_cancelled_is_idle_although_its_call_runs(pool: Pool) -> None:
-    call_started, may_finish = threading.Event(), threading.Event()
-
-    def call(inputs: list[str]) -> list[str]:
-        call_started.set()
-        assert may_finish.wait(TIMEOUT)
-        return inputs
-
+    call = HeldCall()
     queue = BatchQueue(pool, call, max_batch=8)
     tasks = [asyncio.create_task(queue.submit("a"))]
-    await wait_for_event(call_started)
+    await wait_for_event(call.started)
     tasks.append(asyncio.create_task(queue.submit("b")))
     await asyncio.sleep(0)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
     assert queue.idle
-    may_finish.set()
-    assert await queue.submit("c") == "c"
+    call.may_finish.set()
+    assert await queue.submit("c") == "C"
