@@ -85,7 +85,7 @@ class Pipeline:
     def records(self, run: str) -> dict[str, Record]:
         """The searchable images, by key."""
         ids = [image_id(f"{number:02d}.png") for number in range(100)]
-        return {str(record.metadata["_key"]): record for record in self.store.get(f"photos-{run}", ids)}
+        return {str(record.internal["key"]): record for record in self.store.get(f"photos-{run}", ids)}
 
     def source(self) -> Source:
         source = self._open_photos(str(self.photos))
