@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import runpy
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -22,6 +22,14 @@ def start(program: str, verb: str, *, env: Mapping[str, str], output: Path, erro
     process = FORKS.Process(target=_main, args=(program, verb, dict(env), output, errors), daemon=True)
     process.start()
     return process
+
+
+def finish(function: Callable[..., None], *arguments: object) -> None:
+    """Runs a function of a module to its end. It is its process that imports torch."""
+    process = FORKS.Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0, f"{function.__name__} has failed: its traceback is in the output"
 
 
 def _main(program: str, verb: str, env: dict[str, str], output: Path, errors: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from tests.programs import ROOT, program_env, serving
+from tests import index
+from tests.programs import serving
 
 SCREENSHOTS = os.environ.get("IMGSEARCH_TEST_SCREENSHOTS", "")
 """The folder for screenshots. Default: pytest's temporary folder."""
@@ -100,18 +99,7 @@ def home(coco128: Path, shared_folder: Callable[[str, Callable[[Path], None]], P
         for file in sorted((folder / "photos").glob("0*.jpg"))[:12]:
             shutil.copy(file, few)
         serials(coco128, folder / "serials")
-        command: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "tests.browser.index",
-            folder / "home",
-            few,
-            folder / "photos",
-            folder / "serials",
-            folder / "named",
-        ]
-        done = subprocess.run(command, cwd=ROOT, env=program_env({}), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        index.fill(folder / "home", few, folder / "photos", folder / "serials", folder / "named")
 
     return shared_folder("page", fill) / "home"
 

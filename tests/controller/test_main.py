@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from PIL import Image
 
-from tests.conftest import DEMO_MODEL
 from tests.programs import ROOT, controller
 
 HEAVY = ("torch", "open_clip", "chromadb", "datasets", "pyarrow", "numpy", "PIL", "obstore")
@@ -34,14 +32,3 @@ def test_dry_run_prints_the_jobs_and_creates_none(tmp_path: Path) -> None:
     assert [job["metadata"]["name"] for job in jobs] == ["local-r1-plan", "local-r1-embed", "local-r1-ingest"]
     assert jobs[1]["spec"]["template"]["spec"]["containers"][0]["command"] == ["python", "-m", "embedder", "embed"]
     assert not (home / "jobs").exists()
-
-
-def test_the_same_run_with_other_options_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    Image.new("RGB", (30, 30), "red").save(folder / "red.png")
-    arguments = ("run-pipeline", folder, "--local", "--home", tmp_path / "home", "--run", "r1", "--model", DEMO_MODEL)
-    assert controller(*arguments).returncode == 0
-    completed = controller(*arguments, "--shard-size", "7")
-    assert completed.returncode == 3
-    assert "run r1 exists with other options" in completed.stderr

@@ -194,6 +194,14 @@ def test_the_same_command_again_changes_nothing(indexed_home: Indexed) -> None:
     assert {file: file.stat().st_mtime_ns for file in (indexed_home.home / "storage").rglob("*.*")} == times
 
 
+def test_the_same_run_with_other_options_is_refused(indexed_home: Indexed) -> None:
+    (run,) = json.loads(controller("runs", "--home", indexed_home.home, "-o", "json").stdout)
+    arguments = ("--local", "--home", indexed_home.home, "--model", DEMO_MODEL, "--run", run["run"])
+    completed = controller("run-pipeline", indexed_home.folder, *arguments, "--shard-size", "7")
+    assert completed.returncode == 3
+    assert f"run {run['run']} exists with other options" in completed.stderr
+
+
 def test_progress_in_a_pipe_is_a_line_per_change(indexed_home: Indexed) -> None:
     lines = indexed_home.errors.splitlines()
     assert len(lines) == len(set(lines))

@@ -34,7 +34,7 @@ def test_rows_are_indexed_with_their_columns_and_shown(tmp_path: Path) -> None:
     home = tmp_path / "home"
     pattern = str(tmp_path / "data" / "*.parquet")
     completed = controller(
-        "run-pipeline", pattern, "--local", "--home", home, "--model", DEMO_MODEL, "--shard-size", "10"
+        "run-pipeline", pattern, "--local", "--home", home, "--model", DEMO_MODEL, "--shard-size", "15"
     )
     assert completed.returncode == 0, completed.stderr
     assert "29 images searchable, 1 could not be used" in completed.stdout

@@ -19,8 +19,8 @@ from schemathesis import GenerationMode
 from schemathesis.engine import Status, events, from_schema
 
 from imgsearch.settings import SearchSettings, Settings, StorageSettings, StoreSettings
-from tests.conftest import DEMO_MODEL
-from tests.programs import await_ready, controller, free_port, program_env
+from tests import index
+from tests.programs import await_ready, free_port, program_env
 from tests.searcher.library import picture
 
 # The first test waits for all the requests: a minute or two, more on a busy machine.
@@ -86,7 +86,9 @@ def _sentence(check: Any) -> str:
 @pytest.fixture(scope="module")
 def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Over four images with fields of every type. It wants a key, and fetches nothing from elsewhere."""
-    folder, home = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("home")
+    folder = home / "photos"
+    folder.mkdir()
     rows = []
     for number, colour in enumerate(("red", "green", "blue", "yellow")):
         name = f"{colour}.png"
@@ -95,9 +97,7 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]
             {"file_name": name, "colour": colour, "year": 2000 + number, "warm": number % 2 == 1, "tags": [colour]}
         )
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    options = ("--model", DEMO_MODEL, "--index", "photos", "--run", "r1")
-    completed = controller("run-pipeline", folder, "--local", "--home", home, *options)
-    assert completed.returncode == 0, completed.stderr
+    index.fill(home, folder)
     settings = Settings(
         storage=StorageSettings((home / "storage").as_uri()),
         store=StoreSettings(f"chroma+{(home / 'chroma').as_uri()}"),

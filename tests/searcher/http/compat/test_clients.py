@@ -15,8 +15,9 @@ import httpx
 import numpy as np
 import pytest
 
+from tests import index
 from tests.conftest import DEMO_MODEL
-from tests.programs import controller, serving
+from tests.programs import serving
 from tests.searcher import clients
 from tests.searcher.library import hashed
 from tests.searcher.process import SearcherProcess, wait_for_text
@@ -35,8 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert spec
     assert spec.origin
     photos = Path(spec.origin).parent / "data"
-    folder = tmp_path_factory.mktemp("photos")
-    (folder / CUP).parent.mkdir()
+    folder = tmp_path_factory.mktemp("clients") / "photos"
+    (folder / CUP).parent.mkdir(parents=True)
     for photo, key in [("chelsea.png", CAT), ("coffee.png", CUP), ("rocket.jpg", ROCKET)]:
         shutil.copy(photos / photo, folder / key)
     (folder / "metadata.jsonl").write_text(json.dumps({"file_name": CAT, "caption": CAPTION}))
@@ -46,10 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def searcher(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     home = tmp_path_factory.mktemp("home")
-    completed = controller(
-        "run-pipeline", folder, "--local", "--home", home, "--model", DEMO_MODEL, "--index", "photos"
-    )
-    assert completed.returncode == 0, completed.stderr
+    index.fill(home, folder)
     with serving(home) as client:
         yield client
 

@@ -1,27 +1,32 @@
-"""Indexes folders of photos with the demo model: `python -m tests.browser.index HOME FOLDER...`.
+"""Indexes of folders of photos by the demo model, for tests of what comes after.
 
 One process does all stages and loads the model once. `controller run-pipeline` starts a process for each stage."""
 
 from __future__ import annotations
 
-import sys
 import threading
 from pathlib import Path
 
 from embedder.__main__ import plan
 from embedder.metrics import EmbedMetrics
 from embedder.plan import read_plan
-from embedder.shard import ShardEmbedder
-from imgsearch.encoder.openclip import load_encoder
 from imgsearch.settings import RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.sources import open_source
 from imgsearch.storage import Storage
 from searcher.__main__ import ingest
+from tests import forks
 from tests.conftest import DEMO_MODEL
 
 
-def main(home: Path, folders: list[Path]) -> None:
-    """Each index has the name of its folder."""
+def fill(home: Path, *folders: Path) -> None:
+    """Makes a user's home. Each index has the name of its folder, and its run the name with `-1`."""
+    forks.finish(_fill, home, folders)
+
+
+def _fill(home: Path, folders: tuple[Path, ...]) -> None:
+    from embedder.shard import ShardEmbedder
+    from imgsearch.encoder.openclip import load_encoder
+
     stopping = threading.Event()
     encoder = load_encoder(DEMO_MODEL, batch=None, threads=1)
     for folder in folders:
@@ -43,8 +48,3 @@ def main(home: Path, folders: list[Path]) -> None:
         )
         embedder.embed(0)
         ingest(settings, stopping)
-
-
-if __name__ == "__main__":
-    home, *folders = map(Path, sys.argv[1:])
-    main(home, folders)
