@@ -92,11 +92,12 @@ def test_a_pod_reads_what_the_model_check_downloaded_also_without_the_hub(hub: H
     download(model.name)
     for repository in hub.models.values():
         repository.access = "down"
-    cached = sorted(cache.rglob("*"))
+    cached = sorted(cache.parent.rglob("*"))
     hub.requests.clear()
     vectors = load_encoder(model.name).encode_texts(TEXTS)
-    assert not [request for request in hub.requests if "tokenizer" in request]
-    assert sorted(cache.rglob("*")) == cached, "a cache may be a volume that is mounted for reading"
+    # Those that transformers sends for a tokenizer: without a network, it tries each five times, for 23 s.
+    assert not [request for request in hub.requests if "/tree/" in request]
+    assert sorted(cache.parent.rglob("*")) == cached, "a cache may be a volume that is mounted for reading"
     assert vectors == pytest.approx(plain_vectors(model), abs=1e-5)
 
 
