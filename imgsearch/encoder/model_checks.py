@@ -99,7 +99,8 @@ def load_failure(model: str, part: str, error: Exception) -> ImgsearchError:
         weights = " ".join(str(error).partition("\n")[2].split())
         return PermanentError(f"the weights of {model} are those of another architecture: {weights[:300]}")
     if model.startswith(LOCAL):
-        return PermanentError(f"cannot load the {part} of the model in {model.removeprefix(LOCAL)}: {reason}")
+        files = "; put its tokenizer.json and tokenizer_config.json into the folder" if part == "tokenizer" else ""
+        return PermanentError(f"cannot load the {part} of the model in {model.removeprefix(LOCAL)}: {reason}{files}")
     if isinstance(error, ImportError):
         return PermanentError(f"{model} needs a package that is not installed: {reason}")
     return TemporaryError(
