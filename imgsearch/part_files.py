@@ -48,7 +48,7 @@ class PartFiles:
                 return
             size = self._storage.entry(name).size
         except NotFound as error:
-            raise Damaged(name, "does not exist, although its shard is done") from error
+            raise _missing(name) from error
         end = pc.max(pc.add(rows["thumb_offset"], rows["thumb_length"].cast(pa.int64()))).as_py() or 0
         if size < end:
             raise Damaged(name, f"is damaged (it has {size} bytes, its thumbnails end at byte {end})")
@@ -63,6 +63,10 @@ class PartFiles:
         try:
             data = self._storage.get(name)
         except NotFound as error:
-            raise Damaged(name, "does not exist, although its shard is done") from error
+            raise _missing(name) from error
         digests.check(digests.digest(data), self._done.digests, name)
         return data
+
+
+def _missing(name: str) -> Damaged:
+    return Damaged(name, "does not exist, although its shard is done")

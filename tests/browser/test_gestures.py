@@ -462,7 +462,7 @@ def test_a_saved_file_has_the_filtered_results_the_fields_and_no_formulas(page: 
         response = route.fetch()
         document = response.json()
         for result in document["results"]:
-            result["metadata"]["license"] = '=1+1,"x"'
+            result["metadata"] |= {"license": '=1+1,"x"', "id": "their id", "metadata.id": "their other id"}
         route.fulfill(response=response, json=document)
 
     where = json.dumps({"year": {"min": 2010}})
@@ -477,6 +477,8 @@ def test_a_saved_file_has_the_filtered_results_the_fields_and_no_formulas(page: 
         rows[0]
     )
     assert {row["license"] for row in rows} == {'\'=1+1,"x"'}
+    assert {(row["metadata.id"], row["metadata.metadata.id"]) for row in rows} == {("their id", "their other id")}
+    assert len({row["id"] for row in rows}) == len(rows)
     assert min(int(row["year"]) for row in rows) >= 2010
     assert [f"{float(row['score']):.2f}" for row in rows[: len(shown_scores)]] == shown_scores
 

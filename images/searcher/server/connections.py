@@ -81,7 +81,7 @@ class Connections:
         self._closed("idle")
 
     def touch(self, connection: Connection) -> None:
-        """Notes a sign of life."""
+        """Makes this connection the last that is closed for being idle: its client has sent or read something."""
         if connection in self._open:
             self._open.move_to_end(connection)
 

@@ -12,7 +12,8 @@ BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Opens the socket. `::` listens on IPv4, too. Raises UsageError if the port is in use or the host is not local."""
+    """Opens the socket. `::` listens on IPv4, too. Raises UsageError if the port is in use, or if the host is not local
+    or no host name."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     dual_stack = host == "::" and socket.has_dualstack_ipv6()
     try:
@@ -21,3 +22,5 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise UsageError(f"port {port} is in use; choose another with --port") from error
         raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    except TypeError as error:  # Python's own refusal of a NUL, and of what it cannot encode
+        raise UsageError(f"cannot listen on {host!r}: {error}") from error

@@ -49,10 +49,13 @@ export async function save(body, format) {
   return results.length;
 }
 
+const COLUMNS = ["id", "score", "uri", "width", "height", "duplicates"];
+const PREFIX = "metadata.";
+
 /** @param {Result[]} results */
 function csv(results) {
   const fields = [...new Set(results.flatMap((result) => Object.keys(result.metadata)))].sort();
-  const header = ["id", "score", "uri", "width", "height", "duplicates", ...fields];
+  const header = [...COLUMNS, ...fields.map(column)];
   const rows = results.map((result) => [
     result.id,
     result.score,
@@ -63,6 +66,16 @@ function csv(results) {
     ...fields.map((field) => (Object.hasOwn(result.metadata, field) ? result.metadata[field] : "")).map((value) => (Array.isArray(value) ? value.join("; ") : value)),
   ]);
   return [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
+/**
+ * The name of a field's column. No two columns have the same name: a field with the name of one of ours, or with the
+ * prefix, gets the prefix.
+ *
+ * @param {string} field
+ */
+function column(field) {
+  return COLUMNS.includes(field) || field.startsWith(PREFIX) ? PREFIX + field : field;
 }
 
 /**

@@ -24,6 +24,12 @@ def test_an_address_that_is_not_ours_is_one_clear_sentence() -> None:
         listen("192.0.2.1", 8000)
 
 
+@pytest.mark.parametrize("host", ["a\0b", "\ud800", "a" * 70 + ".example", "\x1b]0;owned\x07"])
+def test_what_is_no_host_name_is_one_clear_sentence(host: str) -> None:
+    with pytest.raises(UsageError, match="cannot listen on "):
+        listen(host, 8000)
+
+
 @pytest.mark.parametrize(
     ("host", "addresses"), [("0.0.0.0", ["127.0.0.1"]), ("::", ["127.0.0.1", "::1"]), ("::1", ["::1"])]
 )
