@@ -7,8 +7,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -35,6 +33,7 @@ from controller.run.loop import Pipeline
 from controller.run.steps import Failed, Finished
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.settings import JobSettings, RunSettings, Settings, StorageSettings, StoreSettings
+from tests import forks
 from tests.controller.apifaults import refusal
 from tests.controller.apiserver import NAMESPACE, ApiServer
 from tests.controller.machines import Clock, Machines
@@ -59,16 +58,18 @@ class Kubelets(Workers):
         super()._run_pods(job)
 
     def _run(self, command: list[str], index: int) -> Ended | Unfinished:
-        message = self._folder / "termination-log"
-        message.unlink(missing_ok=True)
+        message, output, errors = (self._folder / name for name in ("termination-log", "output", "errors"))
+        for file in (message, output, errors):
+            file.unlink(missing_ok=True)
         variables = {"JOB_COMPLETION_INDEX": str(index), "IMGSEARCH_LOG_RESULT_FILE": str(message)}
-        completed = subprocess.run(
-            [sys.executable, *command[1:]], env=program_env({**self._env, **variables}), capture_output=True, text=True
+        _, _, program, verb = command  # python -m PROGRAM VERB
+        process = forks.start(
+            program, verb, env=program_env({**self._env, **variables}), output=output, errors=errors
         )
-        result = json.loads(message.read_text())
-        return Ended(
-            result, completed.returncode, completed.stderr + completed.stdout.rpartition(json.dumps(result))[0]
-        )
+        process.join()
+        result, code = json.loads(message.read_text()), process.exitcode
+        assert code is not None
+        return Ended(result, code, errors.read_text() + output.read_text().rpartition(json.dumps(result))[0])
 
 
 @dataclass

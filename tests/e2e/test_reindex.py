@@ -16,10 +16,10 @@ from PIL import Image
 from tests.conftest import DEMO_MODEL
 from tests.programs import controller, serving
 
-# Its clients search while three runs are made: minutes, on a busy machine.
+# Its clients search while two runs are made: minutes, on a busy machine.
 pytestmark = pytest.mark.timeout(900)
-PAUSE_SECONDS = 0.05
-"""Pause of a client between two searches: the runs need the CPUs, too."""
+PAUSE_SECONDS = 0.2
+"""Pause of a client between two searches: the runs need the CPUs more."""
 
 
 def photo(path: Path, seed: int) -> None:
@@ -117,19 +117,19 @@ def test_no_search_fails_and_none_is_mixed_while_runs_are_published_and_rolled_b
 ) -> None:
     keys = {home.published_run(): {file.name for file in home.folder.iterdir()}}
     with SearchLoop(client) as searching:
-        for round in range(3):
+        for round in range(2):
             for number in range(8):  # a third of the photos is replaced
                 (home.folder / sorted(keys[home.published_run()])[number]).unlink()
                 photo(home.folder / f"round-{round}-{number}.jpg", 100 * round + 50 + number)
             _, run = home.run("--run", f"round-{round}")
             keys[run] = {file.name for file in home.folder.iterdir()}
             searching.wait_for(run)
+        assert "round-0" in home.output("rollback", "photos")
+        searching.wait_for("round-0")
         assert "round-1" in home.output("rollback", "photos")
         searching.wait_for("round-1")
-        assert "round-2" in home.output("rollback", "photos")
-        searching.wait_for("round-2")
     assert searching.failures == []
-    assert len(keys) == 4
+    assert len(keys) == 3
     assert {response["run"] for response in searching.responses} == keys.keys()
     for response in searching.responses:
         names = {hit["uri"].rsplit("/", 1)[-1] for hit in response["results"]}
@@ -169,14 +169,14 @@ def test_an_update_that_only_removes_embeds_nothing(home: Home) -> None:
 
 def test_what_is_served_or_was_updated_from_is_not_removed_and_the_rest_is(home: Home) -> None:
     run = home.published_run()
-    for needed_run in (run, "round-2"):
+    for needed_run in (run, "round-1"):
         completed = controller("cleanup", needed_run, "--data", "--home", home.path)
         assert completed.returncode == 2
         assert f"run {needed_run} is needed by index photos" in completed.stderr
     home.output("cleanup", "round-0", "--data")
     runs = {row["run"] for row in json.loads(home.output("runs", "-o", "json"))}
     assert "round-0" not in runs
-    assert "round-2" in runs
+    assert "round-1" in runs
     assert not (home.path / "storage" / "runs" / "round-0").exists()
     home.output("cleanup")
     assert list((home.path / "jobs").iterdir()) == []
@@ -186,17 +186,17 @@ def test_what_is_served_or_was_updated_from_is_not_removed_and_the_rest_is(home:
 def test_a_damaged_shard_publishes_nothing_and_the_same_command_repairs_it(home: Home, client: httpx.Client) -> None:
     published_run = home.published_run()
     arguments = ("run-pipeline", home.folder, "--local", "--home", home.path, "--model", DEMO_MODEL, "--run", "mended")
-    assert controller(*arguments, "--index", "other", "--shard-size", "10").returncode == 0
+    assert controller(*arguments, "--index", "other", "--shard-size", "12").returncode == 0
     home.output("cleanup", "mended")
     part = home.path / "storage" / "runs" / "mended" / "shards" / "00001" / "part-00000.parquet"
     part.write_bytes(part.read_bytes()[:-30])
-    failed = controller(*arguments, "--index", "other", "--shard-size", "10")
+    failed = controller(*arguments, "--index", "other", "--shard-size", "12")
     assert failed.returncode == 1
     assert "part-00000.parquet is damaged" in failed.stderr
     assert "give the same command again, which repairs shard 1" in failed.stderr
     assert {row["index"]: row["run"] for row in json.loads(home.output("indexes", "-o", "json"))}[
         "photos"
     ] == published_run
-    repaired = controller(*arguments, "--index", "other", "--shard-size", "10")
+    repaired = controller(*arguments, "--index", "other", "--shard-size", "12")
     assert repaired.returncode == 0, repaired.stderr
     assert json.loads(home.output("report", "mended", "-o", "json"))["images"] == len(list(home.folder.iterdir()))

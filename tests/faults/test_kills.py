@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
+import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from imgsearch.runs.parts import Header, PartRow
 from imgsearch.settings import RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import open_store
+from tests import forks
 from tests.conftest import DEMO_MODEL
 from tests.programs import program_env
 
@@ -28,6 +29,8 @@ IMAGES = 240
 PART = 10
 KILLS = 10
 FOLDER = RunFolder("r1")
+PAUSE_SECONDS = 0.0005
+"""Between two looks at the files: the process needs the CPU more."""
 
 
 class Run:
@@ -42,17 +45,14 @@ class Run:
             store=StoreSettings(url=f"chroma+file://{root}/chroma"),
         )
 
-    def start(self, program: str, stage: str) -> subprocess.Popen[bytes]:
-        with (self.root / f"{stage}.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", program, stage],
-                env=program_env({**self.settings.to_env(), "JOB_COMPLETION_INDEX": "0"}),
-                stdout=log,
-                stderr=log,
-            )
+    def start(self, program: str, stage: str) -> ForkServerProcess:
+        env = program_env({**self.settings.to_env(), "JOB_COMPLETION_INDEX": "0"})
+        return forks.start(program, stage, env=env, output=self._log(stage), errors=self._log(stage))
 
     def finish(self, program: str, stage: str) -> None:
-        assert self.start(program, stage).wait(240) == 0, (self.root / f"{stage}.log").read_text()[-3000:]
+        process = self.start(program, stage)
+        process.join(240)
+        assert process.exitcode == 0, self._log(stage).read_text()[-3000:]
 
     def parts(self) -> dict[str, int]:
         """The complete parts, and the times at which they were written."""
@@ -64,6 +64,9 @@ class Run:
         while self.storage.exists(name := FOLDER.part(0, len(all_ids) // self.settings.run.part_images)):
             all_ids += parts.from_bytes(self.storage.get(name), name)[0]["id"].to_pylist()
         return all_ids
+
+    def _log(self, stage: str) -> Path:
+        return self.root / f"{stage}.log"
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +86,14 @@ def chance() -> random.Random:
     return random.Random(seed)
 
 
-def kill_when(process: subprocess.Popen[bytes], predicate: Callable[[], bool]) -> bool:
-    """Kills the process as soon as `met`. Returns False if it ended before."""
-    while process.poll() is None:
+def kill_when(process: ForkServerProcess, predicate: Callable[[], bool]) -> bool:
+    """Kills the process as soon as the predicate is true. Returns False if it ended before."""
+    while process.is_alive():
         if predicate():
             process.kill()
-            process.wait()
+            process.join()
             return True
+        time.sleep(PAUSE_SECONDS)
     return False
 
 
