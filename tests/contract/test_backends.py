@@ -63,9 +63,7 @@ class Kubelets(Workers):
             file.unlink(missing_ok=True)
         variables = {"JOB_COMPLETION_INDEX": str(index), "IMGSEARCH_LOG_RESULT_FILE": str(message)}
         _, _, program, verb = command  # python -m PROGRAM VERB
-        process = forks.start(
-            program, verb, env=program_env({**self._env, **variables}), output=output, errors=errors
-        )
+        process = forks.start(program, verb, env=program_env({**self._env, **variables}), output=output, errors=errors)
         process.join()
         result, code = json.loads(message.read_text()), process.exitcode
         assert code is not None
