@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 SKY_VENV := .venv-sky
 CLIENTS_VENV := .venv-clients
+TRANSFORMERS := .transformers
 BIN := $(VENV)/bin
 NODE_MODULES := node_modules
 SOURCE ?=
@@ -15,6 +16,8 @@ PROCESSES ?= 2
 # `make install TORCH=cpu` installs the small CPU build of torch.
 TORCH ?= pypi
 TORCH_BACKEND := $(if $(filter-out pypi,$(TORCH)),--torch-backend=$(TORCH))
+# `make images EXTRA=transformers` adds an extra of pyproject.toml to the images of the embedder and the searcher.
+EXTRA ?=
 IMAGES := controller embedder searcher
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null)
@@ -31,10 +34,10 @@ export BUILDAH_LAYERS := true
 # Two parallel builds would both install torch.
 .NOTPARALLEL:
 
-.PHONY: help install install-sky install-clients demo test test-cluster test-sky lint check docs docs-site bench bench-cluster dist lock clean images $(IMAGES:%=image-%) image-chroma image-sky
+.PHONY: help install install-sky install-clients install-transformers demo test test-cluster test-sky lint check docs docs-site bench bench-cluster dist lock clean images $(IMAGES:%=image-%) image-chroma image-sky
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Install all packages into .venv (TORCH=cpu: the small CPU build of torch)
 
@@ -60,11 +63,22 @@ $(CLIENTS_VENV)/.installed: pyproject.toml constraints-clients.txt | install
 	$(BIN)/uv pip install --quiet --python $(CLIENTS_VENV)/bin/python --constraint constraints-clients.txt --group clients
 	@touch $@
 
+install-transformers: $(TRANSFORMERS)/.installed ## Install transformers into .transformers, for tests (docs/models.md)
+
+# Not into .venv, where each process that imports open_clip would start 2.6 s later. The rest of the extra is in .venv.
+$(TRANSFORMERS)/.installed: pyproject.toml constraints.txt | install
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(TRANSFORMERS) --constraint constraints.txt --no-deps \
+	  transformers sentencepiece
+	@touch $@
+
 demo: install ## Index the demo photos and serve the page (own photos: SOURCE=~/Pictures MODEL=ViT-B-32/laion2b_s34b_b79k)
 	@$(BIN)/python -m demo --port $(PORT) $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)')
 
-test: install install-clients ## Run all tests that need no cluster
-	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+test: install install-clients install-transformers ## Run all tests that need no cluster
+	@status=0; \
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder || status=$$?; \
+	$(BIN)/python -m pytest tests/transformers || status=$$?; \
+	exit $$status
 
 test-cluster: install install-sky ## Run the tests that need a Kubernetes cluster (requirements: tests/cluster/README.md)
 	@status=0; \
@@ -109,7 +123,7 @@ bench-cluster: install install-sky ## Run the cluster tests, and save the measur
 images: $(IMAGES:%=image-%) ## Build the container images with docker, podman or buildah (docs/images.md)
 
 $(IMAGES:%=image-%): BUILD_ARGS += VERSION=$(VERSION) REVISION=$(REVISION)
-image-embedder image-searcher: BUILD_ARGS += TORCH=$(TORCH)
+image-embedder image-searcher: BUILD_ARGS += TORCH=$(TORCH) $(EXTRA:%=EXTRA=%)
 image-sky: BUILD_ARGS += EMBEDDER=$(REGISTRY:%=%/)imgsearch-embedder:$(TAG)
 $(IMAGES:%=image-%) image-chroma image-sky: image-%:
 	@test -n '$(BUILDER)' || { echo "docker, podman and buildah are not installed: install one of them, or name one with BUILDER=" >&2; exit 2; }
@@ -122,7 +136,7 @@ dist: install ## Build the wheel and the source archive into dist/
 
 lock: install ## Resolve the versions in constraints*.txt again
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  --no-emit-find-links --extra all --group demo --group dev --group web pyproject.toml constraints.in \
+	  --no-emit-find-links --extra all --extra transformers --group demo --group dev --group web pyproject.toml constraints.in \
 	  --output-file constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --no-emit-find-links --extra sky --group sky pyproject.toml --output-file constraints-sky.txt
@@ -130,4 +144,4 @@ lock: install ## Resolve the versions in constraints*.txt again
 	  --no-emit-find-links --group clients --output-file constraints-clients.txt
 
 clean: ## Delete everything that the other targets install and build, and the demo's data
-	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) $(NODE_MODULES) dist .demo .site
+	rm -rf $(VENV) $(SKY_VENV) $(CLIENTS_VENV) $(TRANSFORMERS) $(NODE_MODULES) dist .demo .site

@@ -127,8 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_HEAD = do_GET
 
     def _send(self, data: bytes | None, commit: str) -> None:
-        if data is None:
-            return self._refuse(HTTPStatus.NOT_FOUND, "EntryNotFound")
+        if data is None:  # with the commit, by which the libraries keep in the cache that it has no such file
+            return self._refuse(HTTPStatus.NOT_FOUND, "EntryNotFound", {"X-Repo-Commit": commit})
         headers = {"X-Repo-Commit": commit, "ETag": f'"{_hash(data)}"', "Accept-Ranges": "bytes"}
         byte_range = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if not byte_range:
@@ -137,8 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
         self._answer(HTTPStatus.PARTIAL_CONTENT, data[first : last + 1], headers)
 
-    def _refuse(self, status: HTTPStatus, code: str) -> None:
-        self._answer(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
+    def _refuse(self, status: HTTPStatus, code: str, headers: Mapping[str, str] | None = None) -> None:
+        self._answer(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})})
 
     def _json(self, value: Any) -> None:
         self._answer(HTTPStatus.OK, json.dumps(value).encode(), {"Content-Type": "application/json"})

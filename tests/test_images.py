@@ -115,7 +115,14 @@ def test_a_builder_sees_what_is_copied_and_nothing_else() -> None:
 
 def test_make_images_builds_each_of_them() -> None:
     completed = make(
-        "images", "BUILDER=echo", "BUILD_FLAGS=--pull", "REGISTRY=reg.example/team", "TAG=7", "TORCH=cpu", "BASE=b"
+        "images",
+        "BUILDER=echo",
+        "BUILD_FLAGS=--pull",
+        "REGISTRY=reg.example/team",
+        "TAG=7",
+        "TORCH=cpu",
+        "BASE=b",
+        "EXTRA=transformers",
     )
     builds = completed.stdout.splitlines()
     assert len(builds) == len(PROGRAMS)
@@ -126,6 +133,18 @@ def test_make_images_builds_each_of_them() -> None:
         assert arguments["BASE"] == "b"
         assert arguments["VERSION"] == PROJECT["version"]
         assert arguments.get("TORCH") == (None if name == "controller" else "cpu")
+        assert arguments.get("EXTRA") == (None if name == "controller" else "transformers")
+
+
+@pytest.mark.parametrize("name", ["embedder", "searcher"])
+@pytest.mark.parametrize("extra", ["", "transformers"])
+def test_an_image_has_the_extra_that_the_build_names(name: str, extra: str) -> None:
+    (command,) = (line for line in installs(ROOT / "images" / name / "Dockerfile") if "pyproject.toml" in line)
+    assert "ARG EXTRA=" in instructions(ROOT / "images" / name / "Dockerfile")
+    program = f"echo {command.partition('/opt/venv')[2]}"
+    completed = subprocess.run(["sh", "-c", program], env={"EXTRA": extra}, capture_output=True, text=True, check=True)
+    named = {name, extra} - {""}
+    assert set(re.findall(r"--extra[ =](\S+)", completed.stdout)) == named <= PROJECT["optional-dependencies"].keys()
 
 
 def test_the_tag_is_the_version_unless_one_is_given() -> None:

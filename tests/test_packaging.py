@@ -151,7 +151,7 @@ def test_modules_that_are_loaded_by_name_count() -> None:
 
 
 def test_every_dependency_has_a_lower_bound() -> None:
-    for name, requirement in declared(*PROGRAMS["controller"], "embedder", "searcher").items():
+    for name, requirement in declared(*PROGRAMS["controller"], "embedder", "searcher", "transformers").items():
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators & {">=", "==", "~="}, f"{name} has no lower bound"
 
@@ -159,7 +159,7 @@ def test_every_dependency_has_a_lower_bound() -> None:
 def test_the_extra_all_has_every_program() -> None:
     (requirement,) = map(Requirement, EXTRAS["all"])
     assert requirement.name == PROJECT["name"]
-    assert requirement.extras == set(EXTRAS) - {"all", "sky"}
+    assert requirement.extras == set(EXTRAS) - {"all", "sky", "transformers"}
 
 
 def test_the_code_has_the_name_and_the_version_of_pyproject() -> None:

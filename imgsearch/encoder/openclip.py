@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import json
 import logging
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +20,10 @@ from torchvision import transforms
 from imgsearch import machine
 from imgsearch.encoder import LOCAL, Encoder, Pixels
 from imgsearch.encoder.geometry import Geometry
+from imgsearch.encoder.model_checks import check, load_failure, needs_quick_gelu
 from imgsearch.encoder.packed import pack
-from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError, first_line
+from imgsearch.encoder.tokenizer import load_tokenizer
+from imgsearch.errors import PermanentError
 from imgsearch.vectors import Vectors
 
 log = logging.getLogger(__name__)
@@ -34,18 +32,18 @@ CPU_BATCH = 16
 """The matrices of a smaller batch are too small for a core, and the activations of a larger one do not fit its cache:
 of 8, 16 and 32, 16 was fastest for a ViT-B-32 and for an EfficientNet."""
 GPU_BATCH = 256
-WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
-"""Files in which OpenCLIP looks for the weights of a folder."""
 
 
 def load_encoder(model: str, *, batch: int | None = None, threads: int | None = None) -> Encoder:
     """Loads `ARCH/TAG` or `local-dir:PATH` onto the GPU in bfloat16 (float16 if it has no bfloat16), or onto the CPU in
     float32. `threads`: CPU threads of one call; None: all. `batch`: images of one call; None: a default for the device.
-    Raises UsageError for a model that does not exist, TemporaryError if its weights cannot be loaded now."""
+    Raises UsageError for a model that does not exist, PermanentError for one that cannot be loaded here, and
+    TemporaryError if its weights or its tokenizer cannot be loaded now."""
     cores = machine.cpus()
     threads = min(threads or cores, cores)
     torch.set_num_threads(threads)
-    network, preprocess, tokenizer = _create(model)
+    network, preprocess = _create(model)
+    tokenizer = load_tokenizer(model, network, cached=True)
     fingerprint = _fingerprint(network)
     if torch.cuda.is_available():
         device, dtype = "cuda:0", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -70,12 +68,13 @@ def load_encoder(model: str, *, batch: int | None = None, threads: int | None = 
 
 
 def download(model: str) -> None:
-    """Downloads the weights of `ARCH/TAG` into the hub's cache, unless they are cached, and checks that these, or those
-    of a folder, fit the architecture. It takes the memory of the weights file, and no time to initialise a network.
-    Many processes with one cache may call it at once. Raises the errors of `load_encoder`."""
+    """Downloads the weights and the tokenizer of `ARCH/TAG` into the hub's cache, unless they are cached, and checks
+    that these, or those of a folder, fit the architecture. It takes the memory of the weights file, and no time to
+    initialise a network. Many processes with one cache may call it at once. Raises the errors of `load_encoder`."""
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a warning for each weight: it is checked, and not copied
-        _create(model, device="meta")
+        network, _ = _create(model, device="meta")
+    load_tokenizer(model, network, cached=False)  # so that the cache has all of its files, also after an interruption
 
 
 class OpenClipEncoder:
@@ -186,101 +185,17 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _name(model: str) -> str:
-    return model if model.startswith(LOCAL) else model.split("/", 1)[0]
-
-
-def _create(model: str, *, device: str = "cpu") -> tuple[Any, transforms.Compose, Any]:
-    """The network, its preprocessing and its tokenizer; for some models the tokenizer is downloaded too."""
-    tag = None
-    if model.startswith(LOCAL):
-        _check_folder(Path(model.removeprefix(LOCAL)))
-    else:
-        tag = _checked_tag(model)
-    _check_packages(model)
+def _create(model: str, *, device: str = "cpu") -> tuple[Any, transforms.Compose]:
+    """The network and its preprocessing."""
+    check(model)
+    name, tag = (model, None) if model.startswith(LOCAL) else model.split("/", 1)
     try:
         network, _, preprocess = open_clip.create_model_and_transforms(
-            _name(model), pretrained=tag, device=device, force_quick_gelu=needs_quick_gelu(model)
+            name, pretrained=tag, device=device, force_quick_gelu=needs_quick_gelu(model)
         )
-        tokenizer = open_clip.get_tokenizer(_name(model))
     except Exception as error:  # open_clip, the hub and safetensors raise errors of many classes
-        raise _load_failure(model, error) from error
-    return network, preprocess, tokenizer
-
-
-def needs_quick_gelu(model: str) -> bool:
-    """Whether the weights of `ARCH/TAG` were trained with QuickGELU, an activation that ARCH may not have by itself:
-    OpenAI's were, for example. The configuration of a folder names its own activation."""
-    arch, _, tag = model.partition("/")
-    return not model.startswith(LOCAL) and bool(open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu"))
-
-
-def _check_folder(folder: Path) -> None:
-    """OpenCLIP makes random weights for a folder without any."""
-    if not (folder / "open_clip_config.json").is_file():
-        raise UsageError(f"invalid model folder {folder}: it has no open_clip_config.json")
-    if not any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
-        raise PermanentError(f"invalid model folder {folder}: it has no weights ({', '.join(WEIGHTS)})")
-
-
-def _check_packages(model: str) -> None:
-    """The tokenizer or the text tower of some models is Hugging Face's, from a package that no extra installs."""
-    text = _text_config(model)
-    if (text.get("hf_tokenizer_name") or text.get("hf_model_name")) and find_spec("transformers") is None:
-        raise PermanentError(
-            f"{model} needs the package transformers for its texts, which is not installed: "
-            "`pip install transformers`, or use another model"
-        )
-
-
-def _text_config(model: str) -> Mapping[str, Any]:
-    """The `text_cfg` of the model's configuration; empty if it has none."""
-    if model.startswith(LOCAL):
-        file = Path(model.removeprefix(LOCAL)) / "open_clip_config.json"
-        try:
-            text = json.loads(file.read_bytes())["model_cfg"]["text_cfg"]
-        except (ValueError, KeyError, TypeError):
-            return {}  # OpenCLIP's own error names the problem
-    else:
-        text = (open_clip.get_model_config(model.partition("/")[0]) or {}).get("text_cfg")
-    return text if isinstance(text, dict) else {}
-
-
-def _checked_tag(model: str) -> str:
-    arch, _, tag = model.partition("/")
-    architectures = open_clip.list_models()
-    if arch not in architectures:
-        raise UsageError(f"OpenCLIP has no architecture {arch!r}{_similar(arch, architectures)}")
-    tags = open_clip.list_pretrained_tags_by_model(arch)
-    if tag not in tags:
-        raise UsageError(
-            f"{arch} has no pretrained weights {tag!r}; use {arch}/TAG with one of: {', '.join(tags) or 'none exist'}"
-        )
-    return tag
-
-
-def _similar(name: str, known: Sequence[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return (
-        f"; did you mean {' or '.join(matches)}?"
-        if matches
-        else "; `python -c 'import open_clip; print(open_clip.list_models())'` lists them"
-    )
-
-
-def _load_failure(model: str, error: Exception) -> ImgsearchError:
-    reason = first_line(error)
-    if reason.startswith("Error(s) in loading state_dict"):
-        # torch lists the missing, the unexpected and the misshapen weights, some hundreds of them
-        weights = " ".join(str(error).partition("\n")[2].split())
-        return PermanentError(f"the weights of {model} are those of another architecture: {weights[:300]}")
-    if model.startswith(LOCAL):
-        return PermanentError(f"cannot load the model in {model.removeprefix(LOCAL)}: {reason}")
-    if isinstance(error, ImportError):
-        return PermanentError(f"{model} needs a package that is not installed: {reason}")
-    return TemporaryError(
-        f"cannot load the weights of {model} ({reason}): check the network, or HF_HOME if they should be cached"
-    )
+        raise load_failure(model, "weights", error) from error
+    return network, preprocess
 
 
 def _fingerprint(network: torch.nn.Module) -> str:

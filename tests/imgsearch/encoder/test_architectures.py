@@ -1,4 +1,6 @@
-"""The encoder gives the vectors of OpenCLIP for every architecture and every preprocessing that OpenCLIP lists."""
+"""The encoder gives the vectors of OpenCLIP for every architecture and every preprocessing that OpenCLIP lists.
+
+The architectures with a text tower of Hugging Face are in tests/transformers."""
 
 from __future__ import annotations
 
@@ -15,9 +17,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
 
-from imgsearch.encoder.openclip import OpenClipEncoder
-from imgsearch.encoder.packed import PackedLinear, pack
-from tests.imgsearch.encoder.architectures import TEXT, shrunk
+from tests.imgsearch.encoder.architectures import TEXT, assert_packing_changes_no_vector, shrunk
+from tests.imgsearch.encoder.encoders import encoder_around
 
 ARCHITECTURES = [
     name for name in open_clip.list_models() if "hf_model_name" not in open_clip.get_model_config(name)["text_cfg"]
@@ -37,17 +38,7 @@ def one_thread() -> Iterator[None]:
 def test_a_packed_network_gives_the_same_vectors(architecture: str) -> None:
     torch.manual_seed(0)
     network = shrunk(architecture)
-    pixels = torch.randn(2, 3, *_height_and_width(network))
-    tokens = torch.randint(1, TEXT["vocab_size"], (2, network.context_length))
-    with torch.inference_mode():
-        images, texts = network.encode_image(pixels), network.encode_text(tokens)
-        packed = pack(network)
-        packed_images, packed_texts = packed.encode_image(pixels), packed.encode_text(tokens)
-    for vectors, packed_vectors in ((images, packed_images), (texts, packed_texts)):
-        assert torch.cosine_similarity(packed_vectors, vectors).min() > 0.9999
-        # Two images are almost the same to some networks with random weights, so the cosine alone shows little.
-        assert (packed_vectors - vectors).norm() < 0.01 * (vectors[0] - vectors[1]).norm()
-    assert any(isinstance(module, PackedLinear) for module in packed.modules())
+    assert_packing_changes_no_vector(network, torch.randint(1, TEXT["vocab_size"], (2, network.context_length)))
 
 
 def preprocessings() -> list[dict[str, Any]]:
@@ -71,18 +62,7 @@ def test_photos_reach_the_network_as_open_clip_prepares_them(config: dict[str, A
     photos = [_rgb(file) for file in sorted(coco128.glob("*.jpg"))[:4]]
     assert len({photo.size for photo in photos}) > 1
     network = Recorder(config["size"])
-    encoder = OpenClipEncoder(
-        network,
-        preprocess,
-        lambda texts: torch.zeros(len(texts), 1),
-        model="recorder/none",
-        fingerprint="",
-        device="cpu",
-        dtype=torch.float32,
-        batch=4,
-        workers=1,
-        threads=1,
-    )
+    encoder = encoder_around(network, preprocess, batch=4)
     encoder.encode_images([encoder.prepare(photo) for photo in photos])
     prepared = np.stack([preprocess(photo) for photo in photos])
     np.testing.assert_allclose(network.pixels.numpy(), prepared, rtol=0, atol=1e-4)  # approx() takes 40 s for these
@@ -103,11 +83,6 @@ class Recorder(nn.Module):
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         return torch.ones(len(tokens), 1)
-
-
-def _height_and_width(network: nn.Module) -> tuple[int, int]:
-    size = network.visual.image_size
-    return size if isinstance(size, tuple) else (size, size)
 
 
 def _rgb(file: Path) -> Image.Image:

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +13,10 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from imgsearch.encoder import Encoder
-from imgsearch.encoder.openclip import OpenClipEncoder, download, load_encoder, needs_quick_gelu
-from imgsearch.errors import PermanentError, UsageError
+from imgsearch.encoder.openclip import OpenClipEncoder, download, load_encoder
+from imgsearch.errors import PermanentError
 from imgsearch.pictures import Decoder
+from tests.imgsearch.encoder.encoders import encoder_around
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +81,6 @@ def test_draft_decoding_hardly_moves_a_vector(encoder: Encoder, coco128: Path) -
     assert (vectors[0] * vectors[1]).sum(axis=1).min() > 0.98
 
 
-@pytest.mark.parametrize(
-    ("model", "sentence"),
-    [
-        ("ViT-B-33/openai", "did you mean ViT-B-32"),
-        ("ViT-B-32/no-such-tag", "laion2b_s34b_b79k"),
-        ("local-dir:/no/such/folder", "/no/such/folder.* open_clip_config.json"),
-    ],
-)
-def test_a_model_that_does_not_exist_is_named_with_what_does(model: str, sentence: str) -> None:
-    with pytest.raises(UsageError, match=sentence):
-        load_encoder(model)
-
-
 def test_a_damaged_model_folder_is_an_error_of_one_sentence(demo_model: str, tmp_path: Path) -> None:
     source = Path(demo_model.removeprefix("local-dir:"))
     (tmp_path / "open_clip_config.json").write_bytes((source / "open_clip_config.json").read_bytes())
@@ -128,25 +112,10 @@ class SmallDevice(nn.Module):
 def small_device(capacity: int, error: Exception) -> tuple[OpenClipEncoder, SmallDevice]:
     network = SmallDevice(capacity, error)
 
-    def tokenizer(texts: Sequence[str]) -> Tensor:
-        return torch.zeros(len(texts), 1)
-
     preprocess = transforms.Compose(
         [transforms.Resize(4), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
     )
-    encoder = OpenClipEncoder(
-        network,
-        preprocess,
-        tokenizer,
-        model="small",
-        fingerprint="",
-        device="cpu",
-        dtype=torch.float32,
-        batch=8,
-        workers=1,
-        threads=1,
-    )
-    return encoder, network
+    return encoder_around(network, preprocess, batch=8), network
 
 
 OUT_OF_MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate")]
@@ -174,20 +143,6 @@ def test_another_error_of_the_device_is_not_mistaken_for_a_full_memory() -> None
         encoder.encode_images([np.zeros((4, 4, 3), np.uint8)])
 
 
-@pytest.fixture
-def model_folder(demo_model: str, tmp_path: Path) -> Path:
-    """A copy of the demo's model."""
-    return Path(shutil.copytree(demo_model.removeprefix("local-dir:"), tmp_path / "model"))
-
-
-def test_a_folder_without_weights_is_refused(model_folder: Path) -> None:
-    """OpenCLIP would make random ones."""
-    for file in model_folder.glob("*.safetensors"):
-        file.unlink()
-    with pytest.raises(PermanentError, match=r"model: it has no weights \(\*\.safetensors, \*\.bin, \*\.pth\)"):
-        download(f"local-dir:{model_folder}")
-
-
 @pytest.mark.parametrize(("change", "name"), [("missing", "logit_scale"), ("misshapen", "token_embedding.weight")])
 def test_weights_of_another_architecture_are_refused(model_folder: Path, change: str, name: str) -> None:
     (file,) = model_folder.glob("*.safetensors")
@@ -201,29 +156,8 @@ def test_weights_of_another_architecture_are_refused(model_folder: Path, change:
         download(f"local-dir:{model_folder}")
 
 
-@pytest.mark.skipif(find_spec("transformers") is not None, reason="transformers is installed")
-@pytest.mark.parametrize("model", ["ViT-B-16-SigLIP/webli", "xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "folder"])
-def test_a_model_whose_package_is_not_installed_is_refused_with_its_name(model: str, model_folder: Path) -> None:
-    if model == "folder":
-        model = f"local-dir:{model_folder}"
-        file = model_folder / "open_clip_config.json"
-        config = json.loads(file.read_text())
-        config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "bert-base-uncased"
-        file.write_text(json.dumps(config))
-    with pytest.raises(PermanentError, match=f"^{model} needs the package transformers .*`pip install transformers`"):
-        download(model)
-
-
 def test_weights_that_are_cut_are_refused(model_folder: Path) -> None:
     (file,) = model_folder.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(PermanentError, match=f"cannot load the model in {model_folder}"):
+    with pytest.raises(PermanentError, match=f"cannot load the weights of the model in {model_folder}"):
         download(f"local-dir:{model_folder}")
-
-
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [("ViT-B-32/openai", True), ("ViT-B-32/laion2b_s34b_b79k", False), ("local-dir:/some/folder", False)],
-)
-def test_the_activation_is_that_of_the_training(model: str, expected: bool) -> None:
-    assert needs_quick_gelu(model) is expected
