@@ -18,7 +18,7 @@ from tests.programs import controller, serving
 
 # Its clients search while two runs are made: minutes, on a busy machine.
 pytestmark = pytest.mark.timeout(900)
-PAUSE_SECONDS = 0.2
+PAUSE_SECONDS = 0.5
 """Pause of a client between two searches: the runs need the CPUs more."""
 
 
