@@ -158,4 +158,4 @@ def _show_result(
 
 def _reported(target: Target, run: RunSettings) -> IngestResult:
     report = target.query("report", RunSettings(id=run.id))
-    return IngestResult.from_json({**report, "published": target.published(run.index)})
+    return IngestResult.from_json({**report, "published": target.published(run.index)}, f"the report of run {run.id}")

@@ -132,7 +132,7 @@ def summary(
     gpu_hour_price: float | None = None,
 ) -> dict[str, Any]:
     """One Job in figures, for the table and for `-o json`. `rate` is that of a running embedding."""
-    plan = planned(jobs) or PlanResult(shards=0, images=0, kept=0, removed=0)
+    plan = planned(jobs) or PlanResult(shards=0, images=0)
     images_of = plan.images + (plan.kept if job.stage is Stage.INGEST else 0)
     done = plan.images if job.stage is Stage.PLAN else job.images_done
     embedding = job.stage is Stage.EMBED and job.phase is Phase.ACTIVE

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from imgsearch import typed_json
 from imgsearch.errors import ExitCode, ImgsearchError, PermanentError, TemporaryError, UsageError
 
+ADVICE = "delete the Jobs of the run with `controller cleanup`, then give the same command again"
 UNKNOWN_ERROR = "exited without a result; see its log"
 PROGRESS_LINES = 50
 """Last lines of a log that are enough to find its progress."""
@@ -25,14 +27,15 @@ class PlanResult:
 
     shards: int
     images: int
-    kept: int
+    kept: int = 0
     """Images that an update keeps from the run before."""
-    removed: int
+    removed: int = 0
     """Images of the run before that an update no longer finds in the source."""
 
     @classmethod
-    def from_json(cls, result: Mapping[str, Any]) -> PlanResult:
-        return cls(*(int(result.get(name, 0)) for name in ("shards", "images", "kept", "removed")))
+    def from_json(cls, result: Mapping[str, Any], name: str) -> PlanResult:
+        """Raises PermanentError, with `name`, for another result: without its shards, a run would look finished."""
+        return typed_json.parse(cls, json.dumps(result), name, advice=ADVICE)
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class IngestResult:
     """The run that the index serves."""
 
     @classmethod
-    def from_json(cls, result: Mapping[str, Any]) -> IngestResult:
-        return cls(result["index"], result["images"], result["bad"], result["published"])
+    def from_json(cls, result: Mapping[str, Any], name: str) -> IngestResult:
+        """Raises PermanentError, with `name`, for another result."""
+        return typed_json.parse(cls, json.dumps(result), name, advice=ADVICE)
 
 
 @dataclass(frozen=True)

@@ -125,15 +125,22 @@ class JobState:
 
 
 def planned(jobs: Mapping[Stage, JobState]) -> PlanResult | None:
-    """Result of a run's plan; None where it is not known."""
-    job = jobs.get(Stage.PLAN)
-    return PlanResult.from_json(job.result) if job and job.result else None
+    """Result of a run's plan; None until it is complete, and where it is not known. Raises PermanentError for a result
+    that is not a plan's."""
+    return PlanResult.from_json(*result) if (result := _result(jobs.get(Stage.PLAN))) else None
 
 
 def ingested(jobs: Mapping[Stage, JobState]) -> IngestResult | None:
-    """Result of a run's ingest; None where it is not known."""
-    job = jobs.get(Stage.INGEST)
-    return IngestResult.from_json(job.result) if job and job.result else None
+    """Result of a run's ingest; None until it is complete, and where it is not known. Raises PermanentError for a
+    result that is not an ingest's."""
+    return IngestResult.from_json(*result) if (result := _result(jobs.get(Stage.INGEST))) else None
+
+
+def _result(job: JobState | None) -> tuple[Mapping[str, Any], str] | None:
+    """Result of a complete Job, and its name for messages."""
+    if job is None or job.phase is not Phase.COMPLETE or not job.result:
+        return None
+    return job.result, f"the result of Job {job.name}"
 
 
 def job_state(

@@ -13,7 +13,7 @@ def test_cleanup_removes_the_jobs_of_runs_that_are_over(cli: Cli, server: ApiSer
     for stage in Stage:
         job(server, stage, "done", **DONE)
     plan_uid = job(server, Stage.PLAN, "between", **DONE)["metadata"]["uid"]
-    server.put("pods", pod(0, "Succeeded", name="x", uid=plan_uid, run="between", message={"shards": 1}))
+    server.put("pods", pod(0, "Succeeded", name="x", uid=plan_uid, run="between", message={"shards": 1, "images": 1}))
     job(server, Stage.EMBED, "working")
     completed = cli("cleanup")
     assert completed.returncode == 0, completed.stderr

@@ -60,10 +60,28 @@ def test_a_document_is_complete_where_it_has_the_size_of_the_result() -> None:
 
 
 def test_results_of_stages_are_documents() -> None:
-    assert PlanResult.from_json({"shards": 3, "images": 30}) == PlanResult(shards=3, images=30, kept=0, removed=0)
+    plan = PlanResult.from_json({"shards": 3, "images": 30, "kept": 4}, "the result")
+    assert plan == PlanResult(shards=3, images=30, kept=4, removed=0)
     assert EmbedResult.from_json({"shard": 0, "images": 9, "bad": 1}).processed == 10
     report = {"index": "photos", "images": 30, "bad": 1, "published": "r1", "seconds": 2.0}
-    assert IngestResult.from_json(report) == IngestResult("photos", images=30, bad=1, published="r1")
+    assert IngestResult.from_json(report, "the report") == IngestResult("photos", images=30, bad=1, published="r1")
+
+
+@pytest.mark.parametrize(
+    ("result", "field"),
+    [({"images": 30}, "shards"), ({"shards": "3", "images": 30}, "shards"), ({"shards": 3, "images": None}, "images")],
+)
+def test_what_is_not_the_result_of_a_plan_is_refused_with_its_field(result: dict[str, Any], field: str) -> None:
+    """As a plan of no shards, it would end the run as one in which nothing has changed."""
+    with pytest.raises(
+        PermanentError, match=rf"the result of Job x is damaged .*field {field}: .*`controller cleanup`"
+    ):
+        PlanResult.from_json(result, "the result of Job x")
+
+
+def test_what_is_not_the_result_of_an_ingest_is_refused_with_its_field() -> None:
+    with pytest.raises(PermanentError, match="field images: "):
+        IngestResult.from_json({"index": "photos", "bad": 1, "published": "r1"}, "the result of Job x")
 
 
 @pytest.mark.parametrize(

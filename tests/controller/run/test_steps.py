@@ -9,6 +9,7 @@ import pytest
 from controller.jobs.results import IndexReport
 from controller.jobs.state import JobState, Phase, Stage
 from controller.run.steps import Create, Failed, Finished, Replace, Step, Wait, next_step, over, run_id
+from imgsearch.errors import PermanentError
 from imgsearch.settings import RunSettings
 from tests.controller import states
 
@@ -54,6 +55,11 @@ def failed_job(state: JobState, reason: str = "it broke") -> JobState:
 )
 def test_a_run_goes_through_its_stages(jobs: list[JobState], step: Step, retry: bool) -> None:
     assert next_step({state.stage: state for state in jobs}, retry=retry) == step
+
+
+def test_a_plan_whose_result_names_no_shards_is_no_finished_run() -> None:
+    with pytest.raises(PermanentError, match=r"the result of Job team-r1-plan is damaged .*field shards: "):
+        next_step({Stage.PLAN: job(Stage.PLAN, result={"log": "killed"})}, retry=False)
 
 
 @pytest.mark.parametrize(
