@@ -44,6 +44,13 @@ def load_encoder(model: str, *, batch: int | None = None, threads: int | None = 
     torch.set_num_threads(threads)
     network, preprocess = _create(model)
     tokenizer = load_tokenizer(model, network, cached=True)
+    return on_device(network, preprocess, tokenizer, model=model, batch=batch, threads=threads)
+
+
+def on_device(
+    network: Any, preprocess: transforms.Compose, tokenizer: Any, *, model: str, batch: int | None, threads: int
+) -> OpenClipEncoder:
+    """The encoder of a network of OpenCLIP that is in the memory, in float32. See `load_encoder`."""
     fingerprint = _fingerprint(network)
     if torch.cuda.is_available():
         device, dtype = "cuda:0", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -52,7 +59,7 @@ def load_encoder(model: str, *, batch: int | None = None, threads: int | None = 
     else:
         device, dtype = "cpu", torch.float32
         network = pack(network.to(memory_format=torch.channels_last))
-        workers = cores // threads
+        workers = machine.cpus() // threads
     return OpenClipEncoder(
         network,
         preprocess,
