@@ -1,7 +1,7 @@
 """The ingest job: fills a new collection from the embedded shards, verifies it, publishes it, and writes a report.
 
-A collection is published only after its vectors have been counted and found. Until then, the index serves the previous
-run, whose collection is kept for a rollback.
+A collection is published only after its vectors have been counted, and those of a sample read back. Until then, the
+index serves the previous run, whose collection is kept for a rollback.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from searcher.ingest.publish import publish
 from searcher.ingest.report import Result, bad_csv, report
 from searcher.ingest.run_reader import DamagedShard, RunReader, Shard, same_model
 from searcher.ingest.samples import Samples
-from searcher.ingest.verify import SAMPLES, verify
+from searcher.ingest.verify import SAMPLES, Mismatch, verify
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,9 @@ class Ingest:
     def run(self) -> tuple[Report, Pointer]:
         """Fills, verifies, publishes and reports. Returns the report, and the pointer that the index has then.
 
-        A run that is published already, or was rolled back from, only gets a new report. A damaged collection that is
-        not published is filled again: a process that was killed wrote its files in part. A damaged shard is marked, so
+        A run that is published already, or was rolled back from, only gets a new report. A collection that is not
+        published is filled again, once, if it is damaged or has other vectors than the run: a process that was killed
+        wrote its files in part, or the shards are not those of the last ingest. A damaged shard is marked, so
         that the embedder makes it again. Raises PermanentError, and publishes nothing, for an invalid shard, part or
         collection."""
         plan = self._runs.plan(self._folder.run)
@@ -76,7 +77,7 @@ class Ingest:
     def _run_refilling(self, plan: Plan) -> tuple[Report, Pointer]:
         try:
             return self._run(plan)
-        except DamagedStore as error:
+        except (DamagedStore, Mismatch) as error:
             if not self._drop_unpublished(plan):
                 raise
             log.warning("the collection of run %s is filled again: %s", plan.run, error)

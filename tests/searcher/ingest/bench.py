@@ -18,9 +18,11 @@ from imgsearch.runs.documents import Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import BadRow, Header, PartRow
 from imgsearch.storage import Storage
-from imgsearch.stores import Record
+from imgsearch.stores import Filter, Hit, Record
+from imgsearch.vectors import Vectors
 from searcher.ingest.job import Ingest
 from searcher.ingest.metrics import IngestMetrics
+from searcher.ingest.samples import vector_of
 from tests.fakes import InMemoryStore
 from tests.searcher.library import picture
 
@@ -29,13 +31,15 @@ THUMBNAIL = picture("green", format="WEBP")
 
 
 class CountingStore(InMemoryStore):
-    """A store that counts what is added, and may be told to lose or spoil some of it."""
+    """A store that counts what is added, and that can lose, change or not find some of it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.added_ids: list[str] = []
         self.probe_count = 0
         self.lost_ids: set[str] = set()
+        self.changed_ids: set[str] = set()
+        self.unfound_ids: set[str] = set()
         self.stop: tuple[int, threading.Event] | None = None
 
     def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
@@ -44,12 +48,22 @@ class CountingStore(InMemoryStore):
 
     def add(self, collection: str, records: Sequence[Record]) -> None:
         self.added_ids += [record.id for record in records]
-        super().add(collection, [record for record in records if record.id not in self.lost_ids])
+        kept = [record for record in records if record.id not in self.lost_ids]
+        super().add(collection, [self._changed(record) for record in kept])
         if self.stop and len(self.added_ids) >= self.stop[0]:
             self.stop[1].set()
 
+    def search(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
+    ) -> list[list[Hit]]:
+        rows = super().search(collection, queries, k=k, where=where, vectors=vectors)
+        return [[hit for hit in row if hit.id not in self.unfound_ids] for row in rows]
+
     def reopen(self) -> CountingStore:
         return self
+
+    def _changed(self, record: Record) -> Record:
+        return replace(record, vector=-vector_of(record)) if record.id in self.changed_ids else record
 
 
 class IngestBench:
