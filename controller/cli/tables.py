@@ -70,6 +70,8 @@ def report_table(report: Mapping[str, Any]) -> Table:
         + _stages(report["ingest_stages"]),
         "verified": ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report["verified"].items()),
     }
+    if recall := report.get("recall"):
+        facts["recall"] = "; ".join(map(_recall, recall))
     if report["kept"] or report["removed"]:
         facts["update"] = f"{report['kept']:,} images kept, {report['removed']:,} removed"
     if report["skipped"]:
@@ -88,6 +90,10 @@ def report_table(report: Mapping[str, Any]) -> Table:
     for reason, count in report["bad_reasons"].items():
         rows.add_row(f"[dim]bad: {count:,}[/]", escape(reason))
     return rows
+
+
+def _recall(figure: Mapping[str, Any]) -> str:
+    return f"@{figure['k']} of {figure['queries']} {figure['mean']:.3f} (worst twentieth {figure['worst']:.3f})"
 
 
 def _ran(part: Mapping[str, Any]) -> str:

@@ -102,6 +102,19 @@ class ShardDone(Document):
     update embeds them again."""
 
 
+QueryKind = Literal["images", "changed images"]
+
+
+class RecallFigure(TypedDict):
+    """Recall@k of the store against exact search, over a sample of queries."""
+
+    queries: QueryKind
+    k: int
+    mean: float
+    worst: float
+    """The mean of the worst twentieth of the queries."""
+
+
 @dataclass(frozen=True)
 class Report(Document):
     """`report.json`: the outcome for every image of the run."""
@@ -133,11 +146,13 @@ class Report(Document):
     """Bytes read from the source."""
     ingest_seconds: float
     ingest_stages: dict[str, float]
-    """Seconds of work of the last ingest by stage (read, store, verify, publish, facets, map). The first two overlap;
-    facets are counted between them."""
+    """Seconds of work of the last ingest by stage (read, store, verify, recall, publish, facets, map). The first two
+    overlap; facets are counted between them."""
     vectors_added: int
     """The vectors that the last ingest added; fewer than `images` if an earlier ingest was interrupted."""
     verified: dict[str, int]
+    recall: list[RecallFigure] = field(default_factory=list)
+    """Empty in a report of an earlier version, and where every search returns all images."""
 
 
 class FacetValue(TypedDict):

@@ -12,7 +12,8 @@ from imgsearch.stores import Hit, Pointer
 from searcher.evaluation import scores
 from searcher.evaluation.queries import EvaluationQuery
 from searcher.evaluation.relevance import Relevance
-from searcher.evaluation.scores import Estimate, ExactSearch
+from searcher.evaluation.scores import Estimate
+from searcher.recall.exact_search import ExactSearch, recall
 
 CUTOFFS = (1, 5, 10)
 """The numbers of results for which R@k and precision@k are measured."""
@@ -57,7 +58,7 @@ def recalls(
         for row, query in enumerate(queries):
             exact_scores = [exact.score(row, hit.id) for hit in results[k][row]]
             kind = "images" if query.source_image else "texts"
-            values[kind][f"{query.kind} {query.name}"] = scores.recall(exact_scores, exact.best[row], k)
+            values[kind][f"{query.kind} {query.name}"] = recall(exact_scores, exact.best[row], k)
         for kind, by_query in values.items():
             if by_query:
                 yield Figure(kind, f"recall@{k}", by_query, 1.0)

@@ -18,22 +18,21 @@ from imgsearch.runs import parts
 from imgsearch.settings import EvaluateSettings
 from imgsearch.stage import check_stopping
 from imgsearch.storage import Storage
-from imgsearch.stores import Hit, Pointer, VectorStore
+from imgsearch.stores import Pointer, VectorStore
 from imgsearch.vectors import Vectors
 from searcher.evaluation import figures
 from searcher.evaluation.figures import CUTOFFS, Evaluated
-from searcher.evaluation.queries import EvaluationQuery, Survey, image_queries, text_queries
+from searcher.evaluation.queries import Survey, image_queries, text_queries
 from searcher.evaluation.relevance import Relevance
-from searcher.evaluation.scores import ExactSearch
 from searcher.ingest.run_reader import RunReader
+from searcher.recall.exact_search import ExactSearch
+from searcher.recall.results import search
 
 LABELS = ("label", "labels", "class", "category", "categories", "tags")
 CAPTIONS = ("caption", "captions", "text", "description", "title")
 """The usual names of these fields in the metadata. The first that exists is used, unless the settings name one."""
 RECALL_CUTOFFS = (1, 10, 100)
 """The numbers of results for which recall@k is measured."""
-MAX_BATCH = 64
-"""Queries in one call of the store."""
 
 
 class Evaluation:
@@ -70,10 +69,14 @@ class Evaluation:
             queries, vectors = [*queries, *texts], np.concatenate([vectors, encoded])
         # For all other images, the recall is 1 in any order.
         recall_cutoffs = [k for k in RECALL_CUTOFFS if k < survey.images - 1]
-        results = {k: self._search(pointer, queries, vectors, k) for k in {*CUTOFFS, *recall_cutoffs}}
+        query_images = [query.source_image for query in queries]
+        results = {
+            k: search(self._store, pointer.collection, vectors, query_images=query_images, k=k, stopping=self._stopping)
+            for k in {*CUTOFFS, *recall_cutoffs}
+        }
         exact = ExactSearch(
             vectors,
-            query_images=[query.source_image for query in queries],
+            query_images=query_images,
             k=max(recall_cutoffs, default=1),
             results=[{hit.id for hits in results.values() for hit in hits[row]} for row in range(len(queries))],
         )
@@ -104,31 +107,14 @@ class Evaluation:
 
     def _rows(self, run: str) -> Iterator[tuple[list[str], Vectors, list[str]]]:
         """Ids, vectors (rows, dim) and metadata (JSON) of all images, part by part."""
-        for shard in self._runs.shards(self._runs.plan(run)):
-            for number in range(shard.done.parts):
-                check_stopping(self._stopping)
-                table = self._runs.rows(shard, number)
-                if len(table):
-                    yield table["id"].to_pylist(), parts.vectors(table), table["metadata"].to_pylist()
+        for table in self._runs.tables(self._runs.shards(self._runs.plan(run))):
+            check_stopping(self._stopping)
+            yield table["id"].to_pylist(), parts.vectors(table), table["metadata"].to_pylist()
 
     def _encoder(self, pointer: Pointer) -> Encoder:
         encoder = self._load_encoder(pointer.model)
         pointer.check_weights(encoder.fingerprint)
         return encoder
-
-    def _search(
-        self, pointer: Pointer, queries: Sequence[EvaluationQuery], vectors: Vectors, k: int
-    ) -> list[list[Hit]]:
-        """The first k results of each query, without the image that is the query."""
-        results: list[list[Hit]] = []
-        for start in range(0, len(queries), MAX_BATCH):
-            check_stopping(self._stopping)
-            batch = slice(start, start + MAX_BATCH)
-            batch_hits = self._store.search(pointer.collection, vectors[batch], k=k + 1)
-            for query, hits in zip(queries[batch], batch_hits, strict=True):
-                by_id = {hit.id: hit for hit in hits if hit.id != query.source_image}
-                results.append([*by_id.values()][:k])
-        return results
 
 
 def _field(name: str | None, usual: Sequence[str], fields: Collection[str], pointer: Pointer) -> str | None:

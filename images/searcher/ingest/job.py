@@ -1,4 +1,5 @@
-"""The ingest job: fills a new collection from the embedded shards, verifies it, publishes it, and writes a report.
+"""The ingest job: fills a new collection from the embedded shards, verifies it, measures its recall, publishes it, and
+writes a report.
 
 A collection is published only after its vectors have been counted, and those of a sample read back. Until then, the
 index serves the previous run, whose collection is kept for a rollback.
@@ -13,7 +14,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from imgsearch.errors import PermanentError
-from imgsearch.runs.documents import Facets, Plan, Report, ShardDone
+from imgsearch.runs import parts
+from imgsearch.runs.documents import Facets, Plan, RecallFigure, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
@@ -28,6 +30,7 @@ from searcher.ingest.report import Result, bad_csv, report
 from searcher.ingest.run_reader import DamagedShard, RunReader, Shard, same_model
 from searcher.ingest.samples import Samples
 from searcher.ingest.verify import SAMPLES, Mismatch, verify
+from searcher.recall.measure import measure
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +109,8 @@ class Ingest:
             # Again with a new client, which sees the collection as a restarted searcher would.
             self._store = self._store.reopen()
             verify(self._store, collection, run=plan.run, rows=rows, samples=sample)
+        with self._metrics.timed("recall"):
+            recall = self._recall(collection, shards, sample, rows=rows)
         with self._metrics.timed("publish"):
             pointer = publish(self._store, self._pointer(plan, model, collection, rows))
         with self._metrics.timed("facets"):
@@ -121,12 +126,33 @@ class Ingest:
             bad=bad,
             sampled=len(sample.records),
             found_itself=found_itself,
+            recall=recall,
             seconds=self._clock() - start,
             stages=self._metrics.stage_seconds(),
         )
         written = report(plan, shards, result)
         self._storage.put(self._folder.report, written.to_json())
         return written, pointer
+
+    def _recall(self, collection: str, shards: Sequence[Shard], sample: Samples, *, rows: int) -> list[RecallFigure]:
+        figures = measure(
+            self._store,
+            collection,
+            sample.vectors(),
+            [record.id for record in sample.records],
+            ((table["id"].to_pylist(), parts.vectors(table)) for table in self._runs.tables(shards)),
+            images=rows,
+            stopping=self._stopping,
+        )
+        for figure in figures:
+            log.info(
+                "recall@%d of %s: %.3f, of the worst twentieth %.3f",
+                figure["k"],
+                figure["queries"],
+                figure["mean"],
+                figure["worst"],
+            )
+        return figures
 
     def _bad(self, shards: Sequence[Shard]) -> list[BadRow]:
         """The bad images of all parts, in the order of the shards."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgsearch.runs.documents import Plan, Report
+from imgsearch.runs.documents import Plan, RecallFigure, Report
 from imgsearch.runs.parts import BadRow
 from imgsearch.stores import Pointer
 from searcher.ingest.run_reader import Shard, same_model
@@ -29,7 +29,8 @@ class Result:
     bad: list[BadRow]
     sampled: int
     found_itself: int
-    """Samples that were their own nearest neighbour."""
+    """Samples that a search found."""
+    recall: list[RecallFigure]
     seconds: float
     stages: dict[str, float]
 
@@ -63,6 +64,7 @@ def report(plan: Plan, shards: Sequence[Shard], result: Result) -> Report:
         ingest_stages=result.stages,
         vectors_added=result.added,
         verified={"counted": result.rows, "sampled": result.sampled, "found_itself": result.found_itself},
+        recall=result.recall,
     )
 
 

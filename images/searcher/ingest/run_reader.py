@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -112,6 +112,13 @@ class RunReader:
         """The rows of one part that later updates have kept."""
         with _named(shard):
             return self._kept(self._files(shard).rows(number), shard)
+
+    def tables(self, shards: Iterable[Shard]) -> Iterator[pa.Table]:
+        """The rows of each part that later updates have kept, without parts that have none."""
+        for shard in shards:
+            for number in range(shard.done.parts):
+                if len(table := self.rows(shard, number)):
+                    yield table
 
     def bad(self, shard: Shard) -> list[BadRow]:
         """The bad images of the shard that later updates have kept."""

@@ -135,6 +135,13 @@ def test_a_report_shows_names_with_brackets() -> None:
     assert "/photos [old]" in text
     assert "[Errno 2] x" in text
     assert "12.0 s in 1 shard (read 1.5)" in text
+    assert "recall" not in text  # that of an earlier version
+
+
+def test_a_report_shows_the_recall() -> None:
+    figures = [{"queries": kind, "k": 10, "mean": 0.9876, "worst": 0.9} for kind in ("images", "changed images")]
+    text = render(report_table({**REPORT, "recall": figures}))
+    assert "@10 of images 0.988 (worst twentieth 0.900); @10 of changed images 0.988 (worst twentieth 0.900)" in text
 
 
 def cost_lines(hours: Mapping[Gpu, float], prices: Mapping[str, list[Price]], **fields: Any) -> list[list[str]]:

@@ -21,6 +21,10 @@ def test_every_row_is_stored_published_and_reported(bench: IngestBench) -> None:
     assert (pointer.run, pointer.collection, pointer.images, pointer.dim) == ("r1", "photos-r1", 20, DIM)
     assert (report.images, report.bad, report.vectors_added) == (20, 2, 20)
     assert report.verified == {"counted": 20, "sampled": 20, "found_itself": 20}
+    assert report.recall == [
+        {"queries": "images", "k": 10, "mean": 1.0, "worst": 1.0},
+        {"queries": "changed images", "k": 10, "mean": 1.0, "worst": 1.0},
+    ]
     assert report.bad_reasons == {"decode: truncated": 2}
     assert Report.from_json(bench.storage.get(folder.report), "report") == report
     bad_list = list(csv.DictReader(io.StringIO(bench.storage.get(folder.bad_list).decode())))

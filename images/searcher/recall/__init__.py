@@ -1,0 +1,1 @@
+"""Recall: the results of a store against exact search."""

@@ -1,0 +1,122 @@
+"""The measured recall of stores that find everything, not everything, and of a Chroma with a bad graph."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import chromadb
+import numpy as np
+import pytest
+
+from imgsearch.stores import Filter, Hit, Record, VectorStore
+from imgsearch.stores.chroma import ChromaStore
+from imgsearch.vectors import Vectors
+from searcher.recall import measure
+from tests.fakes import InMemoryStore
+
+DIM = 32
+
+
+class IncompleteStore(InMemoryStore):
+    """Its searches never find some of the images."""
+
+    unfound_ids: frozenset[str] = frozenset()
+
+    def search(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
+    ) -> list[list[Hit]]:
+        rows = super().search(collection, queries, k=10_000, where=where, vectors=vectors)
+        return [[hit for hit in row if hit.id not in self.unfound_ids][:k] for row in rows]
+
+
+class Images:
+    """Vectors in clusters, as those of photos are."""
+
+    def __init__(self, count: int, *, clusters: int = 20) -> None:
+        random = np.random.default_rng(7)
+        centres = random.normal(size=(clusters, DIM))
+        vectors = centres[random.integers(clusters, size=count)] + 0.4 * random.normal(size=(count, DIM))
+        self.vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        self.ids = [f"{number:05d}" for number in range(count)]
+
+    def fill(self, store: VectorStore) -> None:
+        store.create("photos", dim=DIM)
+        rows = zip(self.ids, self.vectors, strict=True)
+        store.add("photos", [Record(id, {}, vector, {"key": id}) for id, vector in rows])
+
+    def blocks(self) -> Iterator[tuple[list[str], Vectors]]:
+        for start in range(0, len(self.ids), 300):
+            yield self.ids[start : start + 300], self.vectors[start : start + 300]
+
+    def measured(self, store: VectorStore, sample: int = 40) -> dict[tuple[str, int], tuple[float, float]]:
+        """Mean and worst by kind and k."""
+        figures = measure.measure(
+            store,
+            "photos",
+            self.vectors[:sample],
+            self.ids[:sample],
+            self.blocks(),
+            images=len(self.ids),
+            stopping=threading.Event(),
+        )
+        return {(figure["queries"], figure["k"]): (figure["mean"], figure["worst"]) for figure in figures}
+
+
+def test_a_store_that_finds_everything_has_the_recall_1() -> None:
+    images, store = Images(1000), InMemoryStore()
+    images.fill(store)
+    assert images.measured(store) == {
+        ("images", 10): (1.0, 1.0),
+        ("images", 100): (1.0, 1.0),
+        ("changed images", 10): (1.0, 1.0),
+        ("changed images", 100): (1.0, 1.0),
+    }
+
+
+def test_the_recall_is_the_share_of_the_nearest_images_that_are_found() -> None:
+    images, store = Images(1000), IncompleteStore()
+    images.fill(store)
+    store.unfound_ids = frozenset(images.ids[::10])
+    measured = images.measured(store)
+    shares = []
+    for row in range(40):
+        scores = images.vectors @ images.vectors[row]
+        scores[row] = -1
+        nearest = np.argsort(-scores)[:10]
+        shares.append(sum(images.ids[column] not in store.unfound_ids for column in nearest) / 10)
+    assert 0.5 < min(shares) < np.mean(shares) < 1
+    mean, worst = measured["images", 10]
+    assert mean == pytest.approx(np.mean(shares), abs=1e-4)
+    assert worst == pytest.approx(np.mean(sorted(shares)[:2]), abs=1e-4)
+
+
+def test_a_small_collection_needs_no_figures() -> None:
+    images, store = Images(11), InMemoryStore()
+    images.fill(store)
+    assert images.measured(store, sample=11) == {}
+
+
+def test_a_changed_image_has_a_cosine_of_0_9_to_its_original() -> None:
+    vectors = Images(50).vectors
+    changed = measure.changed(vectors)
+    assert np.sum(changed * vectors, axis=1) == pytest.approx(np.full(50, 0.9), abs=1e-5)
+    assert np.linalg.norm(changed, axis=1) == pytest.approx(np.ones(50), abs=1e-5)
+
+
+def test_a_bad_graph_is_measured_as_bad(tmp_path: Path) -> None:
+    images = Images(4000)
+    means = {}
+    for name, graph in {"bad": {"max_neighbors": 2, "ef_construction": 4, "ef_search": 10}, "default": {}}.items():
+        folder = tmp_path / name
+        client = chromadb.PersistentClient(str(folder))
+        client.create_collection("photos", configuration={"hnsw": {"space": "cosine", **graph}})
+        client.close()
+        store = ChromaStore(f"chroma+file://{folder}")
+        images.fill(store)
+        means[name] = {key: mean for key, (mean, _) in images.measured(store).items()}
+        store.close()
+    assert means["bad"]["images", 10] < 0.9
+    assert means["bad"]["changed images", 10] < 0.9
+    assert min(means["default"].values()) > 0.97
