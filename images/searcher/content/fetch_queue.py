@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from searcher.search.errors import RETRY_SECONDS, Problem
 from searcher.search.metrics import Metrics
@@ -75,9 +75,11 @@ class FetchQueue:
         if not future.cancelled():  # it got its place in the same moment
             self._release(client)
             return
-        self._waiting[client].remove(future)
-        if not self._waiting[client]:
-            del self._waiting[client]
+        # A cancelled future stays in the queue until its task runs. `_fill` may drop it before.
+        with suppress(KeyError, ValueError):
+            self._waiting[client].remove(future)
+            if not self._waiting[client]:
+                del self._waiting[client]
 
     def _release(self, client: str) -> None:
         self._held[client] -= 1
@@ -92,10 +94,9 @@ class FetchQueue:
                 return
             client = min(waiting, key=lambda client: self._held[client])
             future = self._waiting[client].popleft()
-            if self._waiting[client]:
-                self._waiting.move_to_end(client)
-            else:
-                del self._waiting[client]
             if not future.cancelled():
                 self._held[client] += 1
                 future.set_result(None)
+                self._waiting.move_to_end(client)
+            if not self._waiting[client]:
+                del self._waiting[client]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -34,8 +36,12 @@ class Fetches:
 
     async def end_first(self) -> None:
         """Ends the fetch that got its place first, of those that hold one."""
-        self._ends.pop(0).set()
+        self.let_first_end()
         await settle()
+
+    def let_first_end(self) -> None:
+        """The same, once the event loop runs."""
+        self._ends.pop(0).set()
 
     async def _fetch(self, client: str) -> None:
         async with self.queue.place(client, deadline=FAR):
@@ -93,6 +99,43 @@ async def test_who_is_cancelled_as_it_gets_a_place_gives_it_to_the_next() -> Non
     await fetches.add("d")
     await fetches.end_first()
     assert fetches.held == ["c", "d"]
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})])  # the event loop of the server
+async def test_fetches_whose_deadline_comes_together_are_all_refused_and_no_place_is_lost() -> None:
+    """The first ones that end give their places back before the waiting ones have run."""
+    queue = FetchQueue(16, client_places=4, client_entries=64, metrics=Metrics())
+    deadline = asyncio.get_running_loop().time() + 0.02
+
+    async def fetch(client: str) -> str:
+        try:
+            async with queue.place(client, deadline=deadline), asyncio.timeout_at(deadline):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return "no answer"
+        except Problem as error:
+            return str(error.status)
+        return "an answer"
+
+    outcomes = await asyncio.gather(*(fetch(client) for client in ["a"] * 64 + ["b"] * 2), return_exceptions=True)
+    assert Counter(map(repr, outcomes)) == {"'no answer'": 4 + 2, "'429'": 60}
+    async with AsyncExitStack() as places:
+        for client in "abcd":
+            for _ in range(4):
+                await places.enter_async_context(queue.place(client, deadline=FAR))
+
+
+async def test_a_cancelled_fetch_takes_no_turn_of_its_client_and_its_place_goes_to_the_next() -> None:
+    fetches = Fetches(1)
+    await fetches.add("a")
+    waiting = await fetches.add("b", "b", "c")
+    fetches.let_first_end()
+    waiting[0].cancel()  # it is not out of the queue when the place becomes free
+    await settle()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[0]
+    await fetches.end_first()
+    assert fetches.held == ["a", "b", "c"]
 
 
 async def test_more_than_one_client_may_have_is_refused_and_others_are_not() -> None:
