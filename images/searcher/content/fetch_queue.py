@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
+from typing import Any
 
 from searcher.search.errors import RETRY_SECONDS, Problem
 from searcher.search.metrics import Metrics
@@ -20,6 +21,26 @@ def busy() -> Problem:
         "image_url: too many images are being fetched; try again in a moment, or send the image as `image`",
         headers=RETRY,
     )
+
+
+class Place:
+    """The place of one fetch."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._work: asyncio.Future[Any] | None = None
+
+    def keep_until(self, work: asyncio.Future[Any]) -> None:
+        """Keeps the place until this work has ended, even if its fetch ends before: for work that nothing can stop. A
+        fetch does one such work at a time."""
+        self._work = work
+
+    def leave(self) -> None:
+        """Gives the place back, at the end of the work at the earliest."""
+        if self._work is None or self._work.done():
+            self._release()
+        else:
+            self._work.add_done_callback(lambda _: self._release())
 
 
 class FetchQueue:
@@ -39,8 +60,9 @@ class FetchQueue:
         """The waiting fetches by client, each list the oldest first. A client that gets a place moves to the end."""
 
     @asynccontextmanager
-    async def place(self, client: str, *, deadline: float) -> AsyncIterator[None]:
-        """Waits for a place, and holds it until the context ends. `deadline`: on the event loop's clock, in seconds.
+    async def place(self, client: str, *, deadline: float) -> AsyncIterator[Place]:
+        """Waits for a place, and holds it until the context and the work of `Place.keep_until` have ended. `deadline`:
+        on the event loop's clock, in seconds.
 
         Raises Problem 429 where the client has too many entries, and where no place is free before the deadline."""
         if self._held[client] + len(self._waiting.get(client, ())) >= self._client_entries:
@@ -50,12 +72,15 @@ class FetchQueue:
                 "try again in a moment",
                 headers=RETRY,
             )
-        with self._metrics.fetch_queue.track_inprogress():
+        with ExitStack() as entry:
+            entry.enter_context(self._metrics.fetch_queue.track_inprogress())
             await self._take(client, deadline)
-            try:
-                yield
-            finally:
-                self._release(client)
+            entry.callback(self._release, client)
+            place = Place(entry.pop_all().close)
+        try:
+            yield place
+        finally:
+            place.leave()
 
     async def _take(self, client: str, deadline: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

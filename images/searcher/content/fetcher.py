@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from typing import Any
@@ -20,14 +21,14 @@ import httpcore
 import httpx
 
 from imgsearch.settings import SearchSettings
-from searcher.content.fetch_queue import FetchQueue, busy
+from searcher.content.fetch_queue import FetchQueue, Place, busy
 from searcher.content.url_rules import Address, FetchRefused, Reason, UrlRules, host_of, is_allowed
 from searcher.search.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Returns the addresses of a host and a port, in the order to try; empty for an unknown name."""
+Resolve = Callable[[str, int], Sequence[str]]
+"""Returns the addresses of a host and a port, in the order to try; empty for an unknown name. It may block."""
 AddressCheck = Callable[[Address, bool], bool]
 """The signature of `is_allowed`."""
 
@@ -42,10 +43,10 @@ _UNREACHABLE = (httpcore.NetworkError, httpcore.TimeoutException)
 """Timeouts are those of the system, because httpcore has none here."""
 
 
-async def resolve_host(host: str, port: int) -> list[str]:
-    """Asks the system's resolver, in a thread."""
+def resolve_host(host: str, port: int) -> list[str]:
+    """Asks the system's resolver. It may block for a minute, and nothing can stop it."""
     try:
-        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
         return []
     return [str(sockaddr[0]) for *_, sockaddr in entries]
@@ -63,21 +64,20 @@ class Fetcher:
         allowed: AddressCheck = is_allowed,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Raises UsageError for invalid settings. `tls`: the certificates to trust. Default: the usual authorities, or
-        SSL_CERT_FILE."""
+        """Raises UsageError for invalid settings. `resolve`: called in threads, up to MAX_FETCHES at a time. `tls`: the
+        certificates to trust. Default: the usual authorities, or SSL_CERT_FILE."""
         self._rules = UrlRules(limits)
         self._seconds = limits.url_seconds
         self._max_bytes = limits.max_body_bytes
         self._queue = FetchQueue(
             MAX_FETCHES, client_places=limits.url_fetches, client_entries=limits.max_urls, metrics=metrics
         )
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls or httpx.create_ssl_context(),
-            max_connections=None,  # each place has one at a time
-            # No connection is used twice: so each request is checked, and none has to be closed at the end.
-            max_keepalive_connections=0,
-            network_backend=_Network(self._rules, resolve, allowed),
-        )
+        self._tls = tls or httpx.create_ssl_context()
+        self._resolve = resolve
+        self._allowed = allowed
+        # Not the event loop's own threads: uvloop looks up two slow names at a time, for all clients together. A place
+        # is held until its lookup ends, so each lookup finds a free thread.
+        self._threads = ThreadPoolExecutor(MAX_FETCHES, thread_name_prefix="resolve")
 
     @asynccontextmanager
     async def get(self, url: str, client: str) -> AsyncIterator[bytes]:
@@ -85,14 +85,14 @@ class Fetcher:
         the context ends. Raises FetchRefused, and Problem 429 where too many images are being fetched."""
         checked = self._rules.parse(url)
         deadline = asyncio.get_running_loop().time() + self._seconds
-        async with self._queue.place(client, deadline=deadline):
-            yield await self._fetch(checked, deadline)
+        async with self._queue.place(client, deadline=deadline) as place:
+            yield await self._fetch(checked, deadline, place)
 
-    async def _fetch(self, url: httpx.URL, deadline: float) -> bytes:
+    async def _fetch(self, url: httpx.URL, deadline: float, place: Place) -> bytes:
         seconds = deadline - asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._follow(url)
+                return await self._follow(url, self._connections(place))
         except TimeoutError:
             if seconds < self._seconds / 2:  # most of the time went by in the queue
                 raise busy() from None
@@ -101,9 +101,25 @@ class Fetcher:
             log.info("image_url: %s: %s", url.host, error)
             raise FetchRefused(Reason.CONNECTION) from None
 
-    async def _follow(self, url: httpx.URL) -> bytes:
+    def _connections(self, place: Place) -> httpcore.AsyncConnectionPool:
+        """The connections of one fetch: one at a time."""
+
+        async def resolve(host: str, port: int) -> Sequence[str]:
+            lookup = asyncio.get_running_loop().run_in_executor(self._threads, self._resolve, host, port)
+            place.keep_until(lookup)
+            await asyncio.wait([lookup])  # who is cancelled here does not cancel the lookup, whose thread goes on
+            return lookup.result()
+
+        return httpcore.AsyncConnectionPool(
+            ssl_context=self._tls,
+            # No connection is used twice: so each request is checked, and none has to be closed at the end.
+            max_keepalive_connections=0,
+            network_backend=_Network(self._rules, resolve, self._allowed),
+        )
+
+    async def _follow(self, url: httpx.URL, connections: httpcore.AsyncConnectionPool) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
-            async with self._pool.stream("GET", _core_url(url), headers=_headers(url)) as response:
+            async with connections.stream("GET", _core_url(url), headers=_headers(url)) as response:
                 location = dict(_lower_names(response.headers)).get(b"location")
                 if response.status not in REDIRECTS or location is None:
                     return await self._body(response)
@@ -131,7 +147,9 @@ class Fetcher:
 class _Network(httpcore.AsyncNetworkBackend):
     """Connects to checked addresses only; the host name is used for TLS alone."""
 
-    def __init__(self, rules: UrlRules, resolve: Resolve, allowed: AddressCheck) -> None:
+    def __init__(
+        self, rules: UrlRules, resolve: Callable[[str, int], Awaitable[Sequence[str]]], allowed: AddressCheck
+    ) -> None:
         self._rules = rules
         self._resolve = resolve
         self._allowed = allowed

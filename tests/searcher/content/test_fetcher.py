@@ -105,9 +105,9 @@ async def test_cookies_are_not_kept(network: Network) -> None:
         assert b"cookie" not in server.requests[-1].lower()
 
 
-async def test_the_systems_resolver_is_asked_and_an_unknown_name_has_no_address() -> None:
-    assert "127.0.0.1" in await resolve_host("localhost", 443)
-    assert await resolve_host("no-such-name.invalid", 443) == []
+def test_the_systems_resolver_is_asked_and_an_unknown_name_has_no_address() -> None:
+    assert "127.0.0.1" in resolve_host("localhost", 443)
+    assert resolve_host("no-such-name.invalid", 443) == []
 
 
 async def test_only_so_many_are_fetched_or_in_use_at_a_time(network: Network) -> None:

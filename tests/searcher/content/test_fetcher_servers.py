@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
-from collections.abc import Sequence
+from collections import Counter
+from contextlib import suppress
 
 import pytest
 
 from imgsearch.settings import SearchSettings
-from searcher.content.url_rules import Reason
+from searcher.content.url_rules import FetchRefused, Reason
+from searcher.search.errors import Problem
 from tests.searcher.content.web import (
     HOST,
     LIMITS,
     OK,
+    PICTURE,
     SHORT_TIME,
+    BlockedResolver,
     Network,
     ReadingFetcher,
     Reply,
@@ -59,13 +63,51 @@ async def test_a_server_that_does_not_end_its_handshake_is_left(network: Network
         await server.client_closed.wait()
 
 
-async def test_a_resolver_that_does_not_answer_is_left() -> None:
-    async def wait_forever(host: str, port: int) -> Sequence[str]:
-        await asyncio.Event().wait()
-        return []
+async def test_a_resolver_that_does_not_answer_is_left_and_its_client_alone_waits_for_it(network: Network) -> None:
+    """A lookup cannot be stopped. So it keeps its place after the deadline, and the places of others stay free."""
+    resolve = BlockedResolver()
+    async with network.serving(fixed_reply(OK), scheme="http") as server:
+        fetcher = network.fetcher(server, resolve, url_schemes="http", url_seconds=0.5, url_fetches=3)
+        slow, fast = (f"http://{host}:{server.port}/" for host in ("slow.example", HOST))
 
-    fetcher = ReadingFetcher(SearchSettings(**SHORT_TIME), resolve=wait_forever)
-    assert await reason(fetcher.read(f"https://{HOST}/")) is Reason.TIMEOUT
+        async def outcome(url: str) -> str:
+            try:
+                return "image" if await fetcher.read(url, "a") == PICTURE else "another image"
+            except FetchRefused as error:
+                return error.reason.name
+            except Problem as error:
+                return str(error.status)
+
+        outcomes = await asyncio.gather(*(outcome(slow) for _ in range(40)))
+        assert Counter(outcomes) == {"TIMEOUT": 3, "429": 37}
+        assert await outcome(fast) == "429"  # its places are held by lookups
+        assert resolve.lookups == 3
+        assert await fetcher.read(fast, "b") == PICTURE
+        resolve.may_end.set()
+        assert [await outcome(fast) for _ in range(3)] == ["image"] * 3
+
+
+async def test_a_client_that_hangs_up_keeps_the_places_of_its_lookups(network: Network) -> None:
+    resolve = BlockedResolver()
+    async with network.serving(fixed_reply(OK)) as server:
+        fetcher = network.fetcher(server, resolve, url_fetches=1, max_urls=1)
+        fetch = asyncio.create_task(fetcher.read(f"https://slow.example:{server.port}/", "a"))
+        while not resolve.lookups:
+            await asyncio.sleep(0)
+        fetch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetch
+        fast = f"https://{HOST}:{server.port}/"
+        with pytest.raises(Problem, match="1 images of this client are being fetched"):
+            await fetcher.read(fast, "a")
+        assert await fetcher.read(fast, "b") == PICTURE
+        resolve.may_end.set()
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(Problem):
+                    assert await fetcher.read(fast, "a") == PICTURE
+                    break
+                await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize(

@@ -144,8 +144,8 @@ async def test_the_lists_say_whose_name_is_looked_up(allow: str, deny: str, host
 @pytest.mark.parametrize("host", ["134744072", "0x08080808", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]", HOST])
 async def test_a_denied_address_is_refused_however_the_url_comes_to_it(host: str) -> None:
     class KnownHostResolver(FakeResolver):
-        async def __call__(self, host: str, port: int) -> Sequence[str]:
-            return ["8.8.8.8"] if host == HOST else await resolve_host(host, port)
+        def __call__(self, host: str, port: int) -> Sequence[str]:
+            return ["8.8.8.8"] if host == HOST else resolve_host(host, port)
 
     fetcher = ReadingFetcher(SearchSettings(url_deny="1.1.1.1, 8.8.8.8"), resolve=KnownHostResolver())
     assert await reason(fetcher.read(f"https://{host}/")) is Reason.ADDRESS

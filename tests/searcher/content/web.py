@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from imgsearch.settings import SearchSettings
-from searcher.content.fetcher import Fetcher
+from searcher.content.fetcher import Fetcher, Resolve
 from searcher.content.url_rules import FetchRefused, Reason, is_allowed
 from searcher.search.metrics import Metrics
 
@@ -116,6 +117,20 @@ async def redirect_to_stalled(request: bytes, writer: asyncio.StreamWriter) -> N
     writer.write(b"HTTP/1.1 302 Found\r\nLocation: /stall\r\nContent-Length: 0\r\n\r\n")
 
 
+class BlockedResolver:
+    """A resolver that gives an address to one name at once, and to every other name when the test lets it."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self.lookups = 0
+
+    def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.lookups += 1
+        if host != HOST:
+            assert self.may_end.wait(60)
+        return ["127.0.0.1"]
+
+
 class FakeResolver:
     """A resolver that knows some names; each look-up of one has its next answer, and the last one stays."""
 
@@ -123,7 +138,7 @@ class FakeResolver:
         self._addresses = {name: list(lookups) for name, lookups in addresses_by_name.items()}
         self.lookups: list[str] = []
 
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
+    def __call__(self, host: str, port: int) -> Sequence[str]:
         self.lookups.append(host)
         addresses = self._addresses.get(host)
         if addresses is None:
@@ -156,7 +171,7 @@ class Network:
     def serving(self, reply: Reply, *, scheme: str = "https") -> Any:
         return WebServer(reply).running(self._server_tls if scheme == "https" else None)
 
-    def fetcher(self, server: WebServer, resolve: FakeResolver | None = None, **settings: Any) -> ReadingFetcher:
+    def fetcher(self, server: WebServer, resolve: Resolve | None = None, **settings: Any) -> ReadingFetcher:
         return self.strict(
             server, resolve or resolver(), allowed=lambda address, named: address.is_loopback, **settings
         )
