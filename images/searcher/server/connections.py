@@ -11,7 +11,7 @@ import time
 from collections import Counter, OrderedDict
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from imgsearch.errors import UsageError
 from searcher.search.metrics import Metrics
@@ -48,9 +48,10 @@ def open_files_limit() -> int:
 class Connections:
     """The open connections of a process, up to a limit.
 
-    At the limit, a new connection takes the place of one that waits for its client: for its next request, or for the
-    rest of one. Of these, the one goes whose client has been silent for the longest time, so clients that only hold
-    connections keep nobody out. If the server works on a request of every connection, the new one gets 503."""
+    At the limit, a new connection takes the place of one that waits for its client: for its next request, for the rest
+    of one, or until it reads its response. Of these, the one goes whose client has been silent for the longest time, so
+    clients that only hold connections keep nobody out. If the server works on a request of every connection, the new
+    one gets 503."""
 
     def __init__(self, limit: int, *, metrics: Metrics) -> None:
         self._limit = limit
@@ -118,11 +119,15 @@ class Connection(HttpToolsProtocol):
     def __init__(self, connections: Connections, **options: Any) -> None:
         super().__init__(**options)
         self._all = connections
+        self._running: RequestResponseCycle | None = None
+        """The request that the server works on, or the last one. uvicorn's `cycle` is the last one that has arrived,
+        which may wait in `pipeline` behind this one."""
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether the server has nothing to do for this connection until its client sends more."""
-        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+        """Whether the server has nothing to do for this connection until its client sends more, or reads more."""
+        request = self._running
+        return request is None or request.response_complete or request.more_body or self.flow.write_paused
 
     def refuse(self) -> None:
         """Responds with 503, and closes the connection."""
@@ -137,10 +142,27 @@ class Connection(HttpToolsProtocol):
         self._all.touch(self)
         super().data_received(data)
 
+    def resume_writing(self) -> None:
+        self._all.touch(self)
+        super().resume_writing()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
+        elif len(self.pipeline) == 1:
+            # uvicorn pauses here, and would not see that the client hangs up. It pauses at the next request.
+            self.flow.resume_reading()
+
     def on_response_complete(self) -> None:
         self._all.touch(self)
+        if self.pipeline:
+            self._running, _ = self.pipeline[-1]  # uvicorn starts it now
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._all.remove(self)
-        super().connection_lost(exc)
+        super().connection_lost(exc)  # tells the last request only
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()

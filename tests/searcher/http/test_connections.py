@@ -24,12 +24,12 @@ ANSWERED = 'imgsearch_requests_total{method="POST",route="/v1/search",status="20
 QUEUE = "imgsearch_encode_queue"
 
 
-def send(server: SearcherProcess, search: dict[str, Any], *, missing: int = 0) -> socket.socket:
-    """Sends a search over a connection of its own, without its last bytes."""
+def send(server: SearcherProcess, search: dict[str, Any], *, missing: int = 0, behind: bytes = b"") -> socket.socket:
+    """Sends a search over a connection of its own, without its last bytes, or with others behind it."""
     address, body = urlsplit(server.url), json.dumps(search).encode()
     connection = socket.create_connection((address.hostname, address.port), timeout=TIMEOUT)
     head = "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[: len(body) - missing])
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[: len(body) - missing] + behind)
     return connection
 
 
@@ -80,6 +80,22 @@ def test_a_search_whose_client_is_gone_ends_while_the_model_works_for_it(tmp_pat
         wait_for_metric(server.url, QUEUE, 1)
         server.finish()
         assert colour(search) == "blue"
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["together", "later"])
+def test_a_client_that_hangs_up_is_gone_also_with_a_second_request_behind_the_first(
+    tmp_path: Path, together: bool
+) -> None:
+    second = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with SearcherProcess(tmp_path) as server:
+        wait_for_text(server.url, "/readyz", "ready")
+        connection = send(server, {"text": "red"}, behind=second if together else b"")
+        wait_for_metric(server.url, QUEUE, 1)
+        if not together:
+            connection.sendall(second)
+        connection.close()
+        wait_for_metric(server.url, HUNG_UP, 1)
+        assert metric(server.url, QUEUE) == 0
 
 
 def test_a_client_that_hangs_up_before_its_body_is_complete_counts_as_gone(tmp_path: Path) -> None:

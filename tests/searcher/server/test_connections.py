@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +13,13 @@ import pytest
 
 from imgsearch.errors import UsageError
 from searcher.server.connections import connection_limit
-from tests.searcher.process import SearcherProcess, metric, wait_for_metric, wait_for_text
+from tests.programs import PAUSE_SECONDS
+from tests.searcher.process import METRIC_SECONDS, SearcherProcess, metric, wait_for_metric, wait_for_text
+
+SEARCH = b'{"text":"red","k":1}'
+SEARCH_HEAD = (
+    b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+)
 
 
 def connect(server: SearcherProcess) -> socket.socket:
@@ -80,19 +86,51 @@ def test_the_connection_that_was_silent_for_the_longest_time_makes_room(tmp_path
 
 
 def test_a_connection_with_a_running_request_is_not_closed_for_a_new_one(tmp_path: Path) -> None:
-    with SearcherProcess(tmp_path, max_connections=2) as server, ThreadPoolExecutor(2) as threads:
+    with SearcherProcess(tmp_path, max_connections=1) as server, ExitStack() as connections:
         wait_for_text(server.url, "/readyz", "ready")
-        with httpx.Client(base_url=server.url, timeout=30) as client:
-            search = threads.submit(client.post, "/v1/search", json={"text": "red"})
-            wait_for_text(server.url, "/metrics", "imgsearch_encode_queue 1.0")
-            other = threads.submit(httpx.post, server.url + "/v1/search", json={"text": "blue"}, timeout=30)
-            while (refused := httpx.get(server.url + "/healthz", timeout=30)).status_code == 200:
-                pass
-            assert refused.status_code == 503
-            assert refused.headers["retry-after"] == "2"
-            server.finish()
-            assert search.result().status_code == other.result().status_code == 200
-        assert metric(server.url, 'imgsearch_connections_closed_total{reason="busy"}') == 1
+        for _ in range(20):
+            busy = connections.enter_context(connect(server))
+            busy.sendall(SEARCH_HEAD % len(SEARCH) + SEARCH)
+            refused = httpx.get(server.url + "/healthz", timeout=30)
+            if refused.status_code == 503:
+                break  # else the server has accepted both before it read the search
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "2"
+        server.finish()
+        assert busy.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
+        busy.close()
+        wait_for_metric(server.url, 'imgsearch_connections_closed_total{reason="busy"}', 1)
+
+
+def test_a_client_that_reads_no_response_makes_room_whatever_it_sends_after(tmp_path: Path) -> None:
+    with SearcherProcess(tmp_path, max_connections=1) as server, socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        address = urlsplit(server.url)
+        silent.connect((address.hostname, address.port))
+        # The responses have more bytes than the buffers of the system.
+        silent.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300)
+        deadline = time.monotonic() + METRIC_SECONDS
+        while (status := httpx.get(server.url + "/healthz", timeout=30).status_code) == 503:
+            assert time.monotonic() < deadline, "the server still waits for a client that does not read"
+            time.sleep(PAUSE_SECONDS)
+        assert status == 200
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_a_running_request_is_not_closed_for_the_begun_one_behind_it(tmp_path: Path) -> None:
+    with (
+        SearcherProcess(tmp_path, max_connections=2) as server,
+        connect(server) as busy,
+        httpx.Client(base_url=server.url, timeout=30) as idle,
+    ):
+        while idle.get("/readyz").status_code != 200:
+            time.sleep(PAUSE_SECONDS)
+        busy.sendall(SEARCH_HEAD % len(SEARCH) + SEARCH + SEARCH_HEAD % 100 + b"{")
+        while "imgsearch_encode_queue 1.0" not in idle.get("/metrics").text:
+            time.sleep(PAUSE_SECONDS)
+        assert httpx.get(server.url + "/healthz", timeout=30).status_code == 200  # instead of the idle one
+        server.finish()
+        assert busy.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 @pytest.mark.parametrize(
