@@ -67,6 +67,8 @@ LOGIN = "/v1/login"
 PUBLIC = frozenset({"", *PAGE, LOGIN, "/healthz", "/readyz", "/metrics", skypilot.HEALTH})
 """Paths that need no API key, because they show none of the team's images. The empty one is the root path without a
 slash, which redirects to the page."""
+LOGIN_BYTES = 1024
+"""The largest body of a login: it has one key, and anybody may send it."""
 PAGE_HEADERS = page_headers(styles="'self'")
 MIN_COMPRESSED_BYTES = 1024
 """A smaller response is not compressed."""
@@ -128,9 +130,9 @@ def create_app(
         app.add_exception_handler(error_class, problems.handle)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     # The last middleware is the outermost: error responses of the inner ones get the headers of the outer ones.
-    app.add_middleware(BodyLimit, limit=limits.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=limits.max_body_bytes, path_limits={LOGIN: LOGIN_BYTES})
     if rate:
-        app.add_middleware(RateLimit, rate=rate, exempt=PUBLIC)
+        app.add_middleware(RateLimit, rate=rate, exempt=PUBLIC - {LOGIN})
     if keys:
         app.add_middleware(ApiKeyAuthentication, keys=keys, public=PUBLIC)
         _add_login(app, keys)

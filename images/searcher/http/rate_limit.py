@@ -41,8 +41,9 @@ class RateLimit:
 
     Only POST requests count, because only they use the model: a page of results loads dozens of images. Each query of a
     request counts: the application calls `Client.charge` with their number once it has read the body. A request that
-    fails before that counts as one, and one that is refused here does not count. The window slides, and is of this
-    process alone (https://limits.readthedocs.io/en/stable/strategies.html). The headers follow
+    fails before that counts as one, and so does one with more queries than remain. One that is refused before its body
+    is read does not count. The window slides, and is of this process alone
+    (https://limits.readthedocs.io/en/stable/strategies.html). The headers follow
     draft-ietf-httpapi-ratelimit-headers-10."""
 
     def __init__(self, app: ASGIApp, *, rate: RateLimitItem, exempt: Collection[str]) -> None:
@@ -80,6 +81,7 @@ class RateLimit:
                     "queries in one request",
                 )
             if not count(queries):
+                count(1)  # its body has been read
                 raise self._exceeded(client)
 
         async def send_with_limit(message: Message) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.searcher.library import Library, picture, problem
+from tests.searcher.library import Library, hashed, picture, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -46,3 +46,15 @@ async def test_a_body_just_at_the_limit_is_taken(gallery: Library) -> None:
     async with gallery.serving(max_body_bytes=len(body)) as client:
         assert (await client.post("/v1/search", content=body, headers=JSON)).status_code == 200
         assert (await client.post("/v1/search", content=body + b" ", headers=JSON)).status_code == 413
+
+
+async def test_a_login_is_small_because_anybody_may_send_it(gallery: Library) -> None:
+    key = "a key"
+    async with gallery.serving(api_keys=hashed(key), root_path="/photos") as client:
+        for path in ("/v1/login", "/photos/v1/login"):
+            for size, status in [(1024, 204), (1025, 413)]:
+                body = json.dumps({"key": key}).encode().ljust(size)
+                assert (await client.post(path, content=body, headers=JSON)).status_code == status
+    async with gallery.serving(api_keys=hashed(key), max_body_bytes=100) as client:
+        response = await client.post("/v1/login", content=b" " * 101, headers=JSON)
+        assert "100 bytes" in problem(response, 413)

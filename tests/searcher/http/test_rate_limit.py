@@ -17,6 +17,7 @@ from tests.searcher.process import SearcherProcess, wait_for_text
 pytestmark = pytest.mark.anyio
 
 RED = {"text": "red", "k": 1}
+JSON = {"Content-Type": "application/json"}
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -72,14 +73,19 @@ async def test_each_query_of_a_request_counts_whatever_becomes_of_it(
         problem(await client.post("/v1/search", json=RED), 429)
 
 
-async def test_a_request_with_more_queries_than_remain_is_refused_and_does_not_count(gallery: Library) -> None:
-    async with gallery.serving(rate_limit="4/year") as client:
+async def test_a_request_with_more_queries_than_remain_is_refused_and_counts_as_one(gallery: Library) -> None:
+    """Its body has been read."""
+    async with gallery.serving(rate_limit="6/year") as client:
         assert (await client.post("/v1/search/batch", json={"searches": [RED, RED]})).status_code == 200
-        for _ in range(3):
-            response = await client.post("/v1/search/batch", json={"searches": [RED, RED, RED]})
-            assert "4 per 1 year" in problem(response, 429)
+        for remaining in (3, 2):
+            response = await client.post("/v1/search/batch", json={"searches": [RED] * 5})
+            assert "6 per 1 year" in problem(response, 429)
             assert int(response.headers["retry-after"]) >= 1
+            assert response.headers["ratelimit"].startswith(f'"search";r={remaining};t=')
         assert (await client.post("/v1/embed", json={"text": ["red", "blue"]})).status_code == 200
+        # No query remains, so the next body is not read.
+        response = await client.post("/v1/search/batch", content=b"no JSON", headers=JSON)
+        problem(response, 429)
 
 
 async def test_a_request_with_more_queries_than_the_whole_limit_is_told_to_be_smaller(gallery: Library) -> None:
@@ -98,9 +104,8 @@ async def test_requests_whose_bodies_are_being_read_are_no_more_than_remain(gall
         await more.wait()
         yield b'"red"}'
 
-    headers = {"Content-Type": "application/json"}
     async with gallery.serving(rate_limit="2/year") as client, asyncio.TaskGroup() as tasks:
-        slow = [tasks.create_task(client.post("/v1/search", content=body(), headers=headers)) for _ in range(2)]
+        slow = [tasks.create_task(client.post("/v1/search", content=body(), headers=JSON)) for _ in range(2)]
         for _ in range(100):
             await asyncio.sleep(0)
         problem(await client.post("/v1/search", json=RED), 429)
@@ -117,8 +122,15 @@ async def test_pictures_probes_and_the_page_do_not_count(gallery: Library) -> No
             response = await client.get(path)
             assert response.status_code == 200
             assert "ratelimit" not in response.headers
-        for _ in range(2):
-            assert (await client.post("/v1/login", json={"key": "key"})).status_code == 204
+
+
+async def test_a_login_counts_for_its_address_and_not_for_its_key(gallery: Library) -> None:
+    async with gallery.serving(rate_limit="2/year", api_keys=hashed("key")) as client:
+        problem(await client.post("/v1/login", json={"key": "wrong"}), 401)
+        assert (await client.post("/v1/login", json={"key": "key"})).status_code == 204
+        problem(await client.post("/v1/login", json={"key": "key"}), 429)
+        for status in (200, 200, 429):
+            assert (await client.post("/v1/search", json=RED, headers=bearer("key"))).status_code == status
 
 
 async def test_each_name_of_a_key_has_a_rate_of_its_own(gallery: Library) -> None:
