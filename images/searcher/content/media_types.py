@@ -35,10 +35,11 @@ def media_type(data: bytes) -> str | None:
 
 def _is_format(data: bytes, format: str) -> bool:
     try:
-        _, accept = Image.OPEN[format]
+        reader, accept = Image.OPEN[format]
         if accept is not None:
             return accept(data[:SIGNATURE_BYTES]) is True
-        with Image.open(io.BytesIO(data), formats=(format,)):
+        # Its reader checks the header. `Image.open` would also check the limit of pixels, which a loaded model has set.
+        with reader(io.BytesIO(data), ""):
             return True
     except Exception:  # Pillow's readers of hostile files raise anything
         return False

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgsearch.pictures.decoder import FORMATS
+from imgsearch.errors import BadImage
+from imgsearch.pictures.decoder import FORMATS, Decoder
 from imgsearch.runs.layout import image_id
 from searcher.content.media_types import MEDIA_TYPES, media_type
 from tests.fakes import InMemorySource
@@ -61,6 +62,19 @@ def test_an_image_above_the_limit_of_pixels_has_a_type() -> None:
     sink = io.BytesIO()
     Image.new("1", (100_000, 2_000)).save(sink, "PNG")
     assert media_type(sink.getvalue()) == "image/png"
+
+
+def test_an_image_without_a_signature_has_a_type_above_the_limit_of_the_decoder() -> None:
+    """The limit is of the process, and a loaded model sets it."""
+    sink = io.BytesIO()
+    Image.new("L", (8000, 7000)).save(sink, "TGA", compression="tga_rle")
+    previous = Image.MAX_IMAGE_PIXELS
+    try:
+        with pytest.raises(BadImage, match="pixels"):
+            Decoder(max_pixels=50_000_000).decode(sink.getvalue())
+        assert media_type(sink.getvalue()) == "image/x-tga"
+    finally:
+        Image.MAX_IMAGE_PIXELS = previous
 
 
 NAMES = [
