@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NotRequired, Self
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
@@ -177,6 +177,8 @@ class Facet(TypedDict):
     min: int | float | None
     max: int | float | None
     """The smallest and the largest number; None for other types."""
+    whole: NotRequired[bool | None]
+    """Whether all numbers are whole, such as 3 or 3.0; None for other types. Earlier files do not have it."""
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,17 @@ def test_the_bound_of_a_slider_is_the_one_that_it_shows(page: Page) -> None:
     assert "where" not in address(page)
 
 
+def test_a_slider_of_fractions_between_whole_numbers_has_positions_between_them(page: Page) -> None:
+    """A field of more than 10,000 values has no list of them."""
+    field = {"field": "serial", "type": "number", "images": 9, "distinct": None, "values": [], "min": 0.0, "max": 1.0}
+    facets = {"index": "serials", "run": "r", "images": 9, "fields": [{**field, "whole": False}]}
+    page.route("**/v1/facets?*", lambda route: route.fulfill(json=facets))
+    open_page(page, "/?index=serials&alike=all")
+    menu(page, "serial")
+    slider = page.get_by_label("serial from, slider")
+    assert (slider.get_attribute("step"), slider.get_attribute("max")) == ("0.01", "1")
+
+
 def test_a_chosen_value_keeps_every_digit(page: Page) -> None:
     open_page(page, "/?index=serials&alike=all")
     menu(page, "serials")

@@ -50,6 +50,7 @@ class _Field:
         """The counts by (whether it is a boolean, value), because True == 1 in Python. None: too many values."""
         self._min: int | float | None = None
         self._max: int | float | None = None
+        self._whole = True
 
     def add(self, value: Scalar | list[Scalar]) -> None:
         kind = type(value)
@@ -64,6 +65,7 @@ class _Field:
                 self._min = value
             if self._max is None or value > self._max:
                 self._max = value
+            self._whole = self._whole and (isinstance(value, int) or value.is_integer())
         self._count([(kind is bool, value)])
 
     def _count(self, values: Iterable[tuple[bool, Scalar]]) -> None:
@@ -87,6 +89,7 @@ class _Field:
             values=[] if self._counts is None else _first(self._counts),
             min=self._min if numbers else None,
             max=self._max if numbers else None,
+            whole=self._whole if numbers else None,
         )
 
     def _type(self) -> Any:

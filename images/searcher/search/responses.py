@@ -103,6 +103,11 @@ class FieldValues(BaseModel):
     values: list[ValueCount] = Field(description="The most frequent first, at most 200.")
     min: int | float | None = Field(description="Smallest number, exact; null for other types.")
     max: int | float | None = Field(description="Largest number, exact; null for other types.")
+    whole: bool | None = Field(
+        default=None,
+        description="Whether all numbers are whole, such as 3 or 3.0; null for other types, and in indexes of an "
+        "earlier version.",
+    )
 
 
 class FacetsResponse(BaseModel):

@@ -7,7 +7,8 @@ import * as json from "./json.js";
  *   metadata: Record<string, Value | Value[]>, duplicates?: string[] }} Result */
 /** @typedef {{ results: Result[], next_cursor: string | null, index: string, took_ms: { total: number } }} Page */
 /** @typedef {{ field: string, type: "text" | "number" | "bool" | "list", images: number, distinct: number | null,
- *   values: { value: Value, count: number }[], min: number | bigint | null, max: number | bigint | null }} Facet */
+ *   values: { value: Value, count: number }[], min: number | bigint | null, max: number | bigint | null,
+ *   whole: boolean | null }} Facet */
 /** @typedef {{ id: string, x: number, y: number }} Point */
 /** @typedef {{ images: number, points: Point[], tile: number, columns: number, sprite: string }} MapData The map of an index. */
 /** @typedef {{ index: string, images: number }} Index */

@@ -63,7 +63,7 @@ function valuesForm(facet, condition, change) {
 /** @type {(facet: Facet, condition: Condition | undefined, change: Change) => HTMLElement} */
 function rangeForm(facet, condition, change) {
   const [min, max] = [facet.min ?? 0, facet.max ?? 0];
-  const scale = new Scale(min, max, facet.values.every(({ value }) => isWhole(value)));
+  const scale = new Scale(min, max, facet.whole === true);
   const range = { ...condition };
   /** @type {(bound: "min" | "max", text: string) => void} */
   const set = (bound, text) => {

@@ -78,11 +78,14 @@ def gallery_with_facets(gallery: Library) -> Library:
 async def test_facets_say_what_every_field_holds(gallery_with_facets: Library) -> None:
     async with gallery_with_facets.serving() as client:
         response = await client.get("/v1/facets")
-        assert response.json() == FACETS
+        facets = response.json()
+        # This file is of an earlier version, without `whole`.
+        assert [field.pop("whole") for field in facets["fields"]] == [None, None, None]
+        assert facets == FACETS
         validate(response.json(), "FacetsResponse", (await client.get("/openapi.json")).json())
         assert response.json()["fields"][2]["values"][0]["value"] is True
         single = (await client.get("/v1/facets?index=photos&field=year")).json()
-        assert single == {**FACETS, "fields": [FACETS["fields"][1]]}  # type: ignore[index]
+        assert single == {**response.json(), "fields": response.json()["fields"][1:2]}
         assert "'shape'" in problem(await client.get("/v1/facets?field=shape"), 404)
         missing = problem(await client.get("/v1/facets?index=sketches"), 404)
         assert '"sketches"' in missing

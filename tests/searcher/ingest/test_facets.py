@@ -33,6 +33,7 @@ def test_values_are_counted_the_most_frequent_first() -> None:
         "values": [{"value": "b", "count": 2}, {"value": "a", "count": 1}],
         "min": None,
         "max": None,
+        "whole": None,
     }
 
 
@@ -53,6 +54,26 @@ def test_a_range_of_whole_numbers_has_every_digit(numbers: list[float]) -> None:
     served = json.loads(FieldValues.model_validate(read).model_dump_json())
     for key, number in (("min", min(numbers)), ("max", max(numbers))):
         assert (type(served[key]), served[key]) == (type(number), number)
+
+
+def test_numbers_are_whole_if_all_of_them_are_however_many_there_are() -> None:
+    fractions = [number / DISTINCT for number in range(DISTINCT + 1)]  # from 0.0 to 1.0, with no list of values
+    ranges = {"int": [1, 2], "float": [1.0, 2.0, 2**60], "mixed": [1, 1.5, 2], "fractions": fractions}
+    wholes = {}
+    for name, numbers in ranges.items():
+        facet = count_facets(*({"n": number} for number in numbers))["n"]
+        document = Facets(run="r1", index="photos", images=len(numbers), fields=[facet])
+        (read,) = Facets.from_json(document.to_json(), "facets.json").fields
+        wholes[name] = FieldValues.model_validate(read).whole
+    assert wholes == {"int": True, "float": True, "mixed": False, "fractions": False}
+
+
+def test_a_file_of_an_earlier_version_is_read() -> None:
+    facet = count_facets({"n": 3})["n"]
+    del facet["whole"]  # type: ignore[misc]
+    document = Facets(run="r1", index="photos", images=1, fields=[facet])
+    (read,) = Facets.from_json(document.to_json(), "facets.json").fields
+    assert FieldValues.model_validate(read).whole is None
 
 
 def test_a_list_counts_each_of_its_values_once_for_an_image() -> None:

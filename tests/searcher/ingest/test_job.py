@@ -120,7 +120,7 @@ def test_facets_count_every_row_that_is_published(bench: IngestBench) -> None:
     dropped_rows = [{"key": "a3"}, {"key": "a4"}]
     bench.storage.put(second.dropped, tables.to_bytes(tables.table(tables.DROPPED, dropped_rows)))
     bench.ingest("r2")
-    labels = {"field": "label", "type": "text", "distinct": 3, "min": None, "max": None}
+    labels = {"field": "label", "type": "text", "distinct": 3, "min": None, "max": None, "whole": None}
     values = [{"value": "a", "count": 19}, {"value": "b", "count": 5}, {"value": "c", "count": 1}]
     for _ in range(2):
         facets = Facets.from_json(bench.storage.get(second.facets), second.facets)
