@@ -23,8 +23,11 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     target = open_target(read_target(args), env)
     empty = f"No indexes yet: create one with `controller run-pipeline SOURCE{target.flags}`"
     found = target.query("indexes")
+    left_out = found.get("left_out", {"indexes": 0, "lost": 0})  # a searcher of an earlier version leaves out none
     if lost := found.get("lost", []):
         empty = "The vector store has no index"
-        terminal.warn(lost_sentence(lost, target.flags))
+        terminal.warn(lost_sentence(lost, target.flags, others=left_out["lost"]))
+    if left_out["indexes"]:
+        terminal.warn(f"further indexes ({left_out['indexes']:,}) are not shown: the list is too long for one response")
     terminal.rows(found["indexes"], output=args.output, empty=empty)
     return ExitCode.DONE

@@ -56,8 +56,8 @@ def ingest(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 
 
 def indexes(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
-    """Lists the published indexes."""
-    return list_indexes(_store(settings, stopping), Storage(settings.storage.uri))
+    """Lists the published indexes, or the one of the run."""
+    return list_indexes(_store(settings, stopping), Storage(settings.storage.uri), settings.run.index)
 
 
 def runs(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:

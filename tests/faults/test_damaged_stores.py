@@ -172,7 +172,9 @@ def test_a_damaged_index_that_is_published_is_not_dropped_by_an_ingest(home: Hom
 def test_a_lost_store_is_named_by_what_reads_it_and_rebuilt(home: Home) -> None:
     shutil.rmtree(home.folder)
     with home.store() as store:
-        assert list_indexes(store, home.storage) == {"indexes": [], "lost": ["photos", "small"]}
+        found = list_indexes(store, home.storage)
+        assert (found["indexes"], found["lost"]) == ([], ["photos", "small"])
+        assert list_indexes(store, home.storage, "small")["lost"] == ["small"]
         with pytest.raises(PermanentError, match=r"does not have index photos any more.*`controller restore`"):
             find_pointer(store, home.storage, "photos")
         with pytest.raises(UsageError, match="does not exist"):

@@ -90,10 +90,13 @@ class Target(ABC):
         return self.call(verb, run or RunSettings()).result
 
     def published(self, index: str) -> str | None:
-        """The run that an index serves; None: it was never published. Raises PermanentError for a lost index."""
-        found = self.query("indexes")
+        """The run that an index serves; None: it was never published. Raises PermanentError for a lost index, and for
+        an index whose entry is too long: "never published" would embed all of its images again."""
+        found = self.query("indexes", RunSettings(index=index))
         if index in found.get("lost", []):  # a searcher of an earlier version has no list of them
             raise PermanentError(lost_sentence([index], self.flags))
+        if found.get("left_out", {}).get("indexes"):
+            raise PermanentError(f"the entry of index {index} is too long for a response: its source has a long name")
         return next((row["run"] for row in found["indexes"] if row["index"] == index), None)
 
     def base(self, index: str, run: str | None) -> str | None:
@@ -115,10 +118,11 @@ class Target(ABC):
         return UsageError(f"--detach runs the controller in a cluster: remove{self.flags}")
 
 
-def lost_sentence(indexes: Sequence[str], flags: str) -> str:
-    """The problem that the store has lost indexes, and its solution."""
+def lost_sentence(indexes: Sequence[str], flags: str, *, others: int = 0) -> str:
+    """The problem that the store has lost indexes, and its solution. `others`: the number of those without a name."""
+    names = ", ".join(indexes) + (f" and others ({others:,})" if others else "")
     return (
-        f"the vector store does not have {', '.join(indexes)} any more, but the run folders do: rebuild it with "
+        f"the vector store does not have {names} any more, but the run folders do: rebuild it with "
         f"`controller restore{flags}`, which embeds nothing"
     )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from imgsearch import stage
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, VectorStore
 from searcher.admin import reports
 
 MOST_LOST = 20
-"""The most lost indexes in a result, which has a limit."""
+"""The most lost indexes in a result, which has to hold the others, too."""
 
 
 def find_pointer(store: VectorStore, storage: Storage, index: str) -> Pointer:
@@ -35,13 +36,22 @@ def lost_indexes(pointers: Mapping[str, Pointer], storage: Storage) -> dict[str,
     return {index: report.run for index, report in sorted(published.items()) if index not in pointers}
 
 
-def list_indexes(store: VectorStore, storage: Storage) -> dict[str, Any]:
-    """All indexes, by name, and the first MOST_LOST lost ones."""
+def list_indexes(store: VectorStore, storage: Storage, index: str = "") -> dict[str, Any]:
+    """The indexes and the lost ones, by name, or only the one with this name. `left_out` has the numbers of those that
+    a stage's result cannot hold."""
     pointers = store.pointers()
-    return {
-        "indexes": [index_entry(pointer) for _, pointer in sorted(pointers.items())],
-        "lost": list(lost_indexes(pointers, storage))[:MOST_LOST],
-    }
+    lost = [name for name in lost_indexes(pointers, storage) if index in ("", name)]
+    served = [index_entry(pointer) for name, pointer in sorted(pointers.items()) if index in ("", name)]
+    entries: list[dict[str, Any]] = []
+    left_out = {"indexes": len(served), "lost": len(lost[MOST_LOST:])}
+    result = {"indexes": entries, "lost": lost[:MOST_LOST], "left_out": left_out}
+    for entry in served:
+        entries.append(entry)
+        if stage.size(result) > stage.RESULT_LIMIT:
+            entries.pop()
+            break
+    left_out["indexes"] -= len(entries)
+    return result
 
 
 def index_entry(pointer: Pointer) -> dict[str, Any]:

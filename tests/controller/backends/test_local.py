@@ -241,7 +241,8 @@ def test_a_call_returns_the_programs_result_or_raises_its_error(cluster: LocalBa
         storage=StorageSettings(uri=(tmp_path / "storage").as_uri()),
         store=type(SETTINGS.store)(url=f"chroma+file://{tmp_path}/chroma"),
     )
-    assert cluster.call("searcher", "indexes", store) == Output({"indexes": [], "lost": []}, "")
+    none = {"indexes": [], "lost": [], "left_out": {"indexes": 0, "lost": 0}}
+    assert cluster.call("searcher", "indexes", store) == Output(none, "")
     with pytest.raises(UsageError, match="index 'photos'"):
         cluster.call("searcher", "rollback", store)
     with pytest.raises(TemporaryError, match="code 2"):

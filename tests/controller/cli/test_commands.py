@@ -26,6 +26,17 @@ def test_what_the_store_knows_is_asked_in_the_cluster(cli: Cli, server: ApiServe
     assert server.objects("jobs") == []
 
 
+def test_indexes_that_are_not_shown_are_counted(cli: Cli, server: ApiServer) -> None:
+    rows = [{"index": "photos", "run": "r0", "images": 30}]
+    result = {"indexes": rows, "lost": ["small"], "left_out": {"indexes": 1200, "lost": 3}}
+    with Workers(server, lambda command, index: Ended(result)):
+        completed = cli("indexes")
+    assert completed.returncode == 0
+    assert "photos" in completed.stdout
+    assert "further indexes (1,200) are not shown" in completed.stderr
+    assert "does not have small and others (3) any more" in completed.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,10 +11,14 @@ from controller.cli.options import TargetOptions
 from controller.cli.targets import open_target
 from controller.cli.targets.local import LocalTarget
 from controller.cli.targets.release import ReleaseTarget
-from imgsearch.errors import UsageError
+from imgsearch.errors import PermanentError, UsageError
+from imgsearch.runs.layout import RunFolder
+from imgsearch.storage import Storage
+from imgsearch.stores import Pointer, open_store
 from tests.controller.apiserver import NAMESPACE, ApiServer
 from tests.controller.kubeconfigs import kubeconfig
 from tests.controller.objects import release
+from tests.searcher.admin.test_reports import REPORT
 
 
 @pytest.fixture
@@ -48,3 +55,26 @@ def test_a_context_is_named_again(env: dict[str, str]) -> None:
 def test_no_kubeconfig_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--local"):
         open_target(TargetOptions(), {"KUBECONFIG": str(tmp_path / "none")})
+
+
+def test_a_lost_index_is_refused_however_many_are_lost(tmp_path: Path) -> None:
+    """To embed all of it again is not what an update means."""
+    local = open_target(TargetOptions(home=tmp_path), {**os.environ})
+    storage = Storage(local.settings.storage.uri)
+    for number in range(21):
+        run = f"r{number:02d}"
+        report = dataclasses.replace(REPORT, run=run, index=f"photos-{number:02d}")
+        storage.put(RunFolder(run).report, report.to_json())
+    assert local.published("another") is None
+    with pytest.raises(
+        PermanentError, match=rf"does not have photos-20 any more.*`controller restore --home {tmp_path}`"
+    ):
+        local.published("photos-20")
+
+
+def test_an_index_whose_entry_is_too_long_for_a_response_is_refused(tmp_path: Path) -> None:
+    local = open_target(TargetOptions(home=tmp_path), {**os.environ})
+    with closing(open_store(local.settings.store.url)) as store:
+        store.publish(Pointer("photos", "r1", "photos", "a/b", "f", 2, 1, "/" + "x" * 4096, "2026-01-01"))
+    with pytest.raises(PermanentError, match="the entry of index photos is too long"):
+        local.published("photos")
