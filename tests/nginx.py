@@ -22,6 +22,9 @@ REMOVE = """
       proxy_set_header X-Forwarded-Prefix /photos;"""
 KEEP = """
       proxy_pass {upstream};"""
+CLEAR = """
+      proxy_pass {upstream}/;
+      proxy_set_header X-Forwarded-Prefix "";"""
 CONFIGURATION = """
 daemon off;
 {user}
@@ -53,7 +56,8 @@ http {{
 
 @contextmanager
 def nginx(folder: Path, upstream: str, path: str) -> Iterator[str]:
-    """The URL of the searcher behind nginx. `path`: REMOVE or KEEP the prefix. Every other path gets 418."""
+    """The URL of the searcher behind nginx. `path`: REMOVE or KEEP the prefix, or CLEAR the header
+    that names it. Every other path gets 418."""
     if NGINX is None:
         pytest.skip("nginx is missing; on Debian and Ubuntu: apt-get install nginx-light")
     folder.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
@@ -12,7 +13,7 @@ import pytest
 
 from imgsearch.client import Client
 from imgsearch.runs.layout import image_id
-from tests.nginx import KEEP, PREFIX, REMOVE, nginx
+from tests.nginx import CLEAR, KEEP, PREFIX, REMOVE, nginx
 from tests.searcher.library import picture
 from tests.searcher.process import SearcherProcess, wait_for_text
 
@@ -122,3 +123,11 @@ def test_every_file_of_a_page_loads(url: str, page: str) -> None:
 def test_a_slash_too_many_or_too_few_stays_below_the_path(url: str, path: str, target: str) -> None:
     response = httpx.get(url + path, follow_redirects=True)
     assert (response.status_code, str(response.url)) == (200, url + target)
+
+
+def test_a_client_chooses_no_prefix_behind_a_proxy_that_clears_the_header(told: str, tmp_path: Path) -> None:
+    with nginx(tmp_path / "nginx", told, CLEAR) as url:
+        document = httpx.get(f"{url}/openapi.json", headers={"X-Forwarded-Prefix": "/chosen"}).json()
+    assert document == httpx.get(f"{told}/openapi.json").json()
+    chosen = httpx.get(f"{told}/openapi.json", headers={"X-Forwarded-Prefix": "/chosen"}).json()
+    assert chosen["servers"] == [{"url": "/chosen"}]  # what nginx would pass on
