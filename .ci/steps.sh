@@ -53,6 +53,16 @@ build_images() { # TARGET… [NAME=VALUE…] of the Makefile, with the test clus
   quietly make "$@" REGISTRY=localhost BUILDER="$cluster buildah" BUILD_FLAGS="--isolation chroot --network host"
 }
 
+build_real_images() { # and import all that their programs import
+  local image
+  "$cluster" base-image docker.io/library/python:3.11-slim-bookworm
+  for image in controller embedder searcher; do # the last ones would fill the disk beside the new ones
+    "$cluster" buildah rmi --force "localhost/imgsearch-$image:real" >/dev/null 2>&1 || true
+  done
+  build_images images TAG=real
+  for image in embedder searcher; do import_torch "$image:real"; done
+}
+
 import_torch() { # IMAGE: with all that its program imports
   local container
   container=$("$cluster" buildah from "localhost/imgsearch-$1")

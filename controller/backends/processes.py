@@ -105,7 +105,6 @@ class Runner:
         for attempt in range(self._spec["backoffLimitPerIndex"] + 1):
             if self._stopping.is_set():
                 return index, None
-            result.unlink(missing_ok=True)
             code = self._pod(index, result)
             if self._stopping.is_set():
                 return index, None
@@ -133,6 +132,7 @@ class Runner:
             "JOB_COMPLETION_INDEX": str(index),
             "IMGSEARCH_LOG_RESULT_FILE": str(result),
         }
+        result.unlink(missing_ok=True)  # that of an earlier attempt or of an init container
         with (self._folder / f"{index}.log").open("ab") as log:
             process = self._started(container["command"], env, log)
             if process is None:

@@ -31,7 +31,10 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     if args.data and not args.run:
         raise UsageError("--data needs a RUN: it deletes the run permanently")
     if args.run and not args.data and args.run not in runs:
-        raise UsageError(f"run {args.run!r} does not exist: `controller runs{target.flags}` lists the runs")
+        if not target.query("planned", RunSettings(id=args.run))["planned"]:
+            raise UsageError(f"run {args.run!r} does not exist: `controller runs{target.flags}` lists the runs")
+        terminal.say(f"run {args.run} has no Jobs")
+        return ExitCode.DONE
     for run in [args.run] if args.run else runs:
         jobs = target.backend.jobs(run)
         active = [job.stage for job in jobs.values() if job.phase in (Phase.ACTIVE, Phase.SUSPENDED)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from imgsearch.runs.digests import file_name
 from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
@@ -20,10 +22,12 @@ class Markers:
         keys = self._storage.keys(self._folder.shard(self._shard))
         return sorted(key for key in keys if file_name(key).startswith("part-"))
 
-    def delete(self, first: int) -> None:
+    def delete(self, names: Sequence[str], first: int) -> None:
         """Deletes those of part number `first` and of all later parts, the last one first: a process that is killed
-        meanwhile leaves consecutive parts."""
+        meanwhile leaves consecutive parts.
+
+        `names`: the result of an earlier call of `names`. A part that another process has written since then stays."""
         begin = self._folder.part(self._shard, first)
-        for name in reversed(self.names()):
+        for name in reversed(names):
             if name >= begin:
                 self._storage.remove(name)

@@ -144,7 +144,7 @@ class Parts:
         Raises PermanentError if one of them was made with another model."""
         progress = Progress()
         markers = Markers(self._storage, self._folder, self._shard)
-        names = set(markers.names())
+        names = markers.names()
         while (name := self._folder.part(self._shard, progress.parts)) in names:
             data = self._storage.get(name)
             try:
@@ -154,13 +154,16 @@ class Parts:
                 break
             self._check_model(header, name)
             progress = progress.with_part(header, self._digests(progress.parts, header, digest(data)))
-        markers.delete(progress.parts)
+        markers.delete(names, progress.parts)
         return progress
 
     def write(self, part: int, draft: Draft) -> tuple[Header, dict[str, str]]:
         """Writes a draft as part number `part`. Returns its header, and the digests of its files.
 
         Raises TemporaryError if another process has written that part meanwhile."""
+        marker = self._folder.part(self._shard, part)
+        if self._storage.exists(marker):  # before its other files are replaced
+            raise self._taken()
         thumbnails, bad = draft.thumbnails.finish(), parts.bad_to_bytes(draft.bad)
         self._storage.put(self._folder.thumbs(self._shard, part), thumbnails)
         self._storage.put(self._folder.bad(self._shard, part), bad)
@@ -173,9 +176,12 @@ class Parts:
             changed=tuple(draft.changed),
         )
         data = parts.to_bytes(draft.rows, header)
-        if not self._storage.create(self._folder.part(self._shard, part), data):
-            raise TemporaryError(f"another process is embedding shard {self._shard}: a retry continues after its parts")
+        if not self._storage.create(marker, data):
+            raise self._taken()
         return header, self._digests(part, header, digest(data))
+
+    def _taken(self) -> TemporaryError:
+        return TemporaryError(f"another process is embedding shard {self._shard}: a retry continues after its parts")
 
     def _check_model(self, header: Header, name: str) -> None:
         for field_name in ("model", "fingerprint", "dim"):

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedder.items import CHANGED, Items, Row, to_item
-from imgsearch.errors import NotFound, UsageError
+from imgsearch.errors import NotFound, PermanentError, UsageError
 from imgsearch.runs import digests, tables
 from imgsearch.runs.digests import digest, file_name
-from imgsearch.runs.documents import Plan, ShardDone
+from imgsearch.runs.documents import ADVICE, Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import RunSettings, Settings
 from imgsearch.sources import Item, Source
@@ -145,8 +145,13 @@ def _changed(storage: Storage, planned: Plan, shard: int) -> frozenset[str]:
     key = RunFolder(planned.run).done(shard)
     try:
         return frozenset(ShardDone.from_json(storage.get(key), key).changed)
-    except NotFound:  # the shard is not embedded, so ingest will refuse the update
+    except NotFound:  # ingest will refuse the update, until the run's own command has made the shard again
         return frozenset()
+    except PermanentError as error:
+        raise PermanentError(
+            f"{str(error).removesuffix(f': {ADVICE}')}: run `controller cleanup {planned.run}`, then give the command "
+            f"of run {planned.run} until it succeeds. It makes shard {shard} again"
+        ) from error
 
 
 def _dropped(storage: Storage, planned: Plan) -> Iterator[str]:

@@ -55,19 +55,20 @@ def _is_intact(storage: Storage, folder: RunFolder, done: ShardDone) -> bool:
     """Whether all parts are as done.json describes them. Deletes the markers from the first damaged part on.
 
     Raises PermanentError if done.json is of another model than the parts."""
-    files = PartFiles(storage, folder, done)
+    files, markers = PartFiles(storage, folder, done), Markers(storage, folder, done.shard)
+    names = markers.names()
     images = bad = 0
     for part in range(done.parts):
         try:
             part_images, part_bad = files.counts(part)
         except Damaged as error:
             log.warning("%s: parts %d to %d are made again", error.sentence, part, done.parts - 1)
-            Markers(storage, folder, done.shard).delete(part)
+            markers.delete(names, part)
             return False
         images, bad = images + part_images, bad + part_bad
     if (images, bad) == (done.images, done.bad):
         return True
     # Only without digests. Any of the parts may be the wrong one.
     log.warning("the parts of shard %d have other counts than its done.json: they are made again", done.shard)
-    Markers(storage, folder, done.shard).delete(0)
+    markers.delete(names, 0)
     return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ import open_clip
 
 from imgsearch import distribution
 from imgsearch.encoder import LOCAL
-from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError, UsageError, first_line
+from imgsearch.errors import FULL_DISK, ImgsearchError, PermanentError, TemporaryError, UsageError, first_line
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
 """Files in which OpenCLIP looks for the weights of a folder."""
@@ -94,6 +95,8 @@ def _similar(name: str, known: Sequence[str]) -> str:
 def load_failure(model: str, part: str, error: Exception) -> ImgsearchError:
     """The error for what OpenCLIP raised while it loaded a `part` of the model: its weights or its tokenizer."""
     reason = first_line(error)
+    if any(os.strerror(code) in str(error) for code in FULL_DISK):  # OpenCLIP keeps the text of the error only
+        return PermanentError(f"no space left for the {part} of {model} ({reason}): free some space, or set HF_HOME")
     if reason.startswith("Error(s) in loading state_dict"):
         # torch lists the missing, the unexpected and the misshapen weights, some hundreds of them
         weights = " ".join(str(error).partition("\n")[2].split())

@@ -117,28 +117,31 @@ class ImageFiles:
 
     def read(self, key: str) -> bytes:
         """Reads only image files inside the tree, for any `key`."""
-        return self._read(key).data
+        data = self._read(key).data
+        if not data:
+            raise BadImage("read", "the file is empty")
+        return data
 
     def _read(self, key: str) -> Content:
         hidden = any(part.startswith(".") for part in key.split("/"))
         if hidden or key.startswith("/") or posixpath.normpath(key) != key or extension(key) not in IMAGES:
             raise NotFound(f"{self.uri} has no image {key!r}")
-        content = self._tree.read(key)
-        if not content.data:
-            raise BadImage("read", "the file is empty")
-        return content
+        return self._tree.read(key)
 
     def _load(self, item: Item) -> Content:
         if not item.etag:  # it was not listed
             problem = "the file does not exist" if extension(item.key) in IMAGES else "its name has no image extension"
             raise BadImage("read", f"named in the metadata, but {problem}")
         try:
-            return self._read(item.key)
+            content = self._read(item.key)
         except NotFound as error:
             if NOT_UTF8.search(item.key):
                 raise BadImage("read", "its name is not UTF-8: rename it") from error
             self._tree.check()
             raise BadImage("read", "the file was deleted after it was listed", changed=True) from error
+        if not content.data:  # perhaps while somebody writes it
+            raise BadImage("read", "the file is empty", changed=content.etag != item.etag)
+        return content
 
 
 def extension(name: str) -> str:

@@ -110,7 +110,7 @@ class ParquetSource:
                         cell, _ = next(self._rows(parquet, item, row - item.first, with_metadata=False))
                 except DAMAGED as error:
                     raise BadImage("read", f"its row group cannot be read: {first_line(error)}") from error
-                return _content(cell, etag).data
+                return _content(cell, etag, listed=etag).data
         raise missing
 
     def _row_groups(self, file: DataFile) -> list[Item]:
@@ -142,7 +142,9 @@ class ParquetSource:
                     raise ValueError("the file was changed after it was listed, and has its rows elsewhere")
                 for cell, metadata in self._rows(parquet, item, skip):
                     if row < item.images:
-                        yield SourceImage(_image_key(item, row), item.etag, metadata, partial(_content, cell, etag))
+                        yield SourceImage(
+                            _image_key(item, row), item.etag, metadata, partial(_content, cell, etag, listed=item.etag)
+                        )
                         row += 1
         except DAMAGED as error:
             reason = f"its row group cannot be read: {first_line(error)}"
@@ -191,12 +193,15 @@ def _has_rows(parquet: pq.ParquetFile, item: Item) -> bool:
     return bool(sum(parquet.metadata.row_group(number).num_rows for number in groups) == item.first)
 
 
-def _content(cell: Any, etag: str) -> Content:
+def _content(cell: Any, etag: str, *, listed: str) -> Content:
+    changed = etag != listed
     data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     if data is None and path:
-        raise BadImage("read", f"the row has no bytes, only the path {path!r}: write the images into the file")
+        raise BadImage(
+            "read", f"the row has no bytes, only the path {path!r}: write the images into the file", changed=changed
+        )
     if not data:
-        raise BadImage("read", "the row has no image")
+        raise BadImage("read", "the row has no image", changed=changed)
     return Content(data, etag)
 
 

@@ -162,18 +162,23 @@ def rebuilding(url: str) -> Iterator[str]:
     """The URL of the store to fill again. That of a server is the store itself.
 
     An embedded store is a new one in the folder `<folder>.restored`, which replaces the store after the block. An error
-    keeps both, so that the next call continues, unless the new one is damaged."""
+    keeps both, so that the next call continues, unless the new one is damaged. `<folder>.old` exists only between two
+    renames; a killed call leaves it, and the next one puts it back or deletes it."""
     if not embedded(url):
         yield url
         return
     scheme, _, path = url.partition("://")
     folder = Path(unquote(path)).resolve()
     new, old = folder.with_name(f"{folder.name}.restored"), folder.with_name(f"{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
     try:
         yield f"{scheme}://{quote(str(new))}"
     except DamagedStore:
         shutil.rmtree(new)
         raise
+    if old.exists():
+        shutil.rmtree(old)
     if folder.exists():
         folder.rename(old)
     new.rename(folder)

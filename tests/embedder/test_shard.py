@@ -292,3 +292,41 @@ def test_each_shard_has_its_own_items(tmp_path: Path, photos: Callable[[int], Pa
     documents = [bench.embed(shard) for shard in range(bench.plan.shards)]
     assert bench.plan.shards == 3
     assert sum(document.images for document in documents) == 10
+
+
+class SharedStorage(Storage):
+    """A storage to which another process writes part 1 while this one reads part 0."""
+
+    def __init__(self, uri: str, part: bytes) -> None:
+        super().__init__(uri)
+        self._part = part
+
+    def get(self, key: str) -> bytes:
+        if key == FOLDER.part(0, 0):
+            self.put(FOLDER.part(0, 1), self._part)
+        return super().get(key)
+
+
+def test_a_part_that_another_process_writes_meanwhile_stays(tmp_path: Path, photos: Callable[[int], Path]) -> None:
+    bench = Bench(tmp_path, photos(13))
+    bench.embed()
+    part = bench.storage.get(FOLDER.part(0, 1))
+    for name in (FOLDER.done(0), FOLDER.part(0, 1), FOLDER.part(0, 2)):
+        bench.storage.remove(name)
+    bench.storage = SharedStorage(bench.storage.uri, part)
+    with pytest.raises(TemporaryError, match="another process is embedding shard 0"):
+        bench.embed()
+    assert bench.storage.get(FOLDER.part(0, 1)) == part
+
+
+def test_the_other_files_of_a_finished_part_are_not_replaced(tmp_path: Path, photos: Callable[[int], Path]) -> None:
+    bench = Bench(tmp_path, photos(13))
+    bench.embed()
+    part = bench.storage.get(FOLDER.part(0, 1))
+    for name in (FOLDER.done(0), FOLDER.part(0, 1), FOLDER.part(0, 2)):
+        bench.storage.remove(name)
+    bench.storage.put(FOLDER.bad(0, 1), b"of the other process")
+    bench.storage = SharedStorage(bench.storage.uri, part)
+    with pytest.raises(TemporaryError):
+        bench.embed()
+    assert bench.storage.get(FOLDER.bad(0, 1)) == b"of the other process"

@@ -45,6 +45,9 @@ class Photos:
         path.unlink()
         colour(path, colour_name)
 
+    def empty(self, name: str) -> None:
+        os.truncate(self.pipeline.photos / name, 0)
+
     def delete(self, name: str) -> None:
         shutil.move(self.pipeline.photos / name, self._aside)
 
@@ -69,6 +72,10 @@ class Bucket(Photos):
     def replace(self, name: str, colour_name: str) -> None:
         super().replace(name, colour_name)
         self._storage.put(name, (self.pipeline.photos / name).read_bytes())
+
+    def empty(self, name: str) -> None:
+        super().empty(name)
+        self._storage.put(name, b"")
 
     def delete(self, name: str) -> None:
         super().delete(name)
@@ -140,6 +147,17 @@ def test_an_update_embeds_a_replaced_image_that_was_restored_meanwhile(photos: P
     for key, record in expected.items():
         assert updated[key].vector == pytest.approx(record.vector, abs=1e-3), key
     assert pipeline.plan("r3", base="r2").images == 0, "the next update found a change"
+
+
+def test_an_update_reads_an_image_that_was_empty_while_somebody_wrote_it(photos: Photos) -> None:
+    pipeline = photos.pipeline
+    pipeline.plan("r1")
+    photos.replace("01.png", "red")
+    photos.empty("01.png")
+    pipeline.embed("r1")
+    assert pipeline.ingest("r1").bad_reasons == {"read: the file is empty": 1}
+    photos.restore("01.png")
+    assert pipeline.plan("r2", base="r1").images == 1
 
 
 def test_an_update_reads_a_deleted_image_that_was_restored_again(photos: Photos) -> None:

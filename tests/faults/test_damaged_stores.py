@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import chromadb
 import numpy as np
 import pytest
 
@@ -230,15 +231,68 @@ def test_what_the_store_still_serves_is_restored_rather_than_the_newest_run(home
     assert home.restore() == [("photos", "r1", IMAGES), ("small", "s1", 5)]
 
 
+def test_what_the_store_serves_is_restored_though_its_ingest_ended_before_the_report(home: Home) -> None:
+    write_run(home.storage, "r2", index="photos", images=7)
+    with home.store() as store:
+        home.ingest("r2", store)
+    home.storage.remove(RunFolder("r2").report)
+    truncate(home.file("length.bin"))
+    assert home.restore() == [("photos", "r2", 7), ("small", "s1", 5)]
+
+
+def test_a_report_that_cannot_be_read_ends_a_restore_where_nothing_else_names_the_run(home: Home) -> None:
+    home.storage.put(RunFolder("s1").report, b'{"run": 1')
+    truncate(home.file("length.bin"))
+    assert home.restore() == [("photos", "r1", IMAGES), ("small", "s1", 5)], "the store names it"
+    home.storage.put(RunFolder("s1").report, b'{"run": 1')
+    shutil.rmtree(home.folder)
+    with pytest.raises(PermanentError, match=r"runs/s1/report\.json is damaged"):
+        home.restore()
+
+
+def test_a_restore_that_was_killed_after_its_end_is_no_trouble_for_the_next(home: Home) -> None:
+    shutil.copytree(home.folder, home.root / "chroma.old")
+    truncate(home.file("length.bin"))
+    assert home.restore() == [("photos", "r1", IMAGES), ("small", "s1", 5)]
+    assert sorted(path.name for path in home.root.iterdir()) == ["chroma", "storage"]
+
+
+def test_a_restore_that_was_killed_between_two_renames_keeps_what_the_store_serves(home: Home) -> None:
+    write_run(home.storage, "r2", index="photos", images=7)
+    with home.store() as store:
+        home.ingest("r2", store)
+        current = store.pointers()["photos"]
+        assert current.previous is not None
+        store.publish(Pointer(**{**vars(current.previous), "previous": None}))  # a rollback
+    home.folder.rename(home.root / "chroma.old")
+    assert home.restore() == [("photos", "r1", IMAGES), ("small", "s1", 5)]
+    assert sorted(path.name for path in home.root.iterdir()) == ["chroma", "storage"]
+
+
+def test_nothing_is_dropped_before_all_files_of_the_runs_are_read(home: Home) -> None:
+    home.storage.put(RunFolder("s1").bad(0, 0), b"rotten")
+    with pytest.raises(PermanentError, match=r"s1/shards/00000/bad-00000\.parquet .*give the command of run s1"):
+        home.restore()
+    assert sorted(path.name for path in home.root.iterdir()) == ["chroma", "storage"]
+
+
 def test_a_storage_without_a_published_run_has_nothing_to_restore() -> None:
     with pytest.raises(UsageError, match="no published run"):
-        choose({}, [], run=None)
+        choose({}, [], planned=(), run=None)
 
 
 @pytest.fixture
 def server(home: Home) -> Iterator[ChromaServer]:
     with ChromaServer(home.folder) as server:
         yield server
+
+
+def test_in_a_server_a_named_run_leaves_the_other_indexes(home: Home, server: ChromaServer) -> None:
+    server.start()
+    client = chromadb.HttpClient(port=server.port)
+    before = client.get_collection("photos-r1").id
+    assert home.restore(server.url, run="s1") == [("small", "s1", 5)]
+    assert client.get_collection("photos-r1").id == before
 
 
 @pytest.mark.parametrize(("name", "damage"), [("length.bin", truncate), ("data_level0.bin", flip_bits)])

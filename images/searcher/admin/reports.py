@@ -54,10 +54,21 @@ def bad_images(storage: Storage, run: str) -> bytes:
 
 
 def read_all(storage: Storage) -> list[Report]:
-    """All reports. A report of another version is logged, and left out."""
+    """All reports. One that cannot be read, such as that of another version, is logged and left out."""
+    found, unreadable = try_all(storage)
+    for error in unreadable:
+        log.warning("%s", error)
+    return found
+
+
+def try_all(storage: Storage) -> tuple[list[Report], list[PermanentError]]:
+    """All reports, and the errors of those that cannot be read."""
     runs = filter(RUN_ID.fullmatch, storage.folders("runs"))
     with ThreadPoolExecutor(READERS, "read") as readers:
-        return [report for report in readers.map(partial(_read, storage), runs) if report]
+        results = list(readers.map(partial(_read, storage), runs))
+    return [result for result in results if isinstance(result, Report)], [
+        result for result in results if isinstance(result, PermanentError)
+    ]
 
 
 def last_published(found: Iterable[Report]) -> dict[str, Report]:
@@ -106,7 +117,7 @@ def _entry(report: Report) -> dict[str, Any]:
     }
 
 
-def _read(storage: Storage, run: str) -> Report | None:
+def _read(storage: Storage, run: str) -> Report | PermanentError | None:
     name = RunFolder(run).report
     try:
         data = storage.get(name)
@@ -115,5 +126,4 @@ def _read(storage: Storage, run: str) -> Report | None:
     try:
         return Report.from_json(data, name)
     except PermanentError as error:
-        log.warning("%s", error)
-        return None
+        return error

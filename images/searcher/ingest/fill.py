@@ -20,7 +20,7 @@ from imgsearch.stores.records import record
 from searcher.ingest.facets import FacetCounts
 from searcher.ingest.metrics import IngestMetrics
 from searcher.ingest.run_reader import RunReader, Shard, check_count
-from searcher.ingest.samples import Samples
+from searcher.ingest.samples import PartEnds, Samples
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Filler:
         self._clock = clock
 
     def fill(
-        self, collection: str, shards: Sequence[Shard], samples: Sequence[Samples], facets: FacetCounts
+        self, collection: str, shards: Sequence[Shard], samples: Sequence[Samples | PartEnds], facets: FacetCounts
     ) -> tuple[int, int]:
         """Adds the missing vectors. Returns the number of rows in the shards, and the number of vectors added.
 

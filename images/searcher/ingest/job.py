@@ -28,7 +28,7 @@ from searcher.ingest.metrics import IngestMetrics
 from searcher.ingest.publish import publish
 from searcher.ingest.report import Result, bad_csv, report
 from searcher.ingest.run_reader import DamagedShard, RunReader, Shard, same_model
-from searcher.ingest.samples import Samples
+from searcher.ingest.samples import PartEnds, Samples
 from searcher.ingest.verify import SAMPLES, Mismatch, verify
 from searcher.recall.measure import measure
 
@@ -95,8 +95,9 @@ class Ingest:
         collection = collection_name(plan.index, plan.run)
         self._store.create(collection, dim=model.dim)
         sample, map_sample, facets = Samples(plan.run, SAMPLES), Samples(plan.run, projection.IMAGES), FacetCounts()
+        ends = PartEnds()
         filler = Filler(self._runs, self._store, metrics=self._metrics, stopping=self._stopping, clock=self._clock)
-        rows, added = filler.fill(collection, shards, [sample, map_sample], facets)
+        rows, added = filler.fill(collection, shards, [sample, map_sample, ends], facets)
         _check_counts(plan, rows=rows, bad=len(bad))
         self._storage.put(self._folder.bad_list, bad_csv(bad))
         if rows == 0:
@@ -105,10 +106,10 @@ class Ingest:
                 f"{self._folder.bad_list} has the reason for each"
             )
         with self._metrics.timed("verify"):
-            found_itself = verify(self._store, collection, run=plan.run, rows=rows, samples=sample)
+            found_itself = verify(self._store, collection, run=plan.run, rows=rows, samples=sample, ends=ends)
             # Again with a new client, which sees the collection as a restarted searcher would.
             self._store = self._store.reopen()
-            verify(self._store, collection, run=plan.run, rows=rows, samples=sample)
+            verify(self._store, collection, run=plan.run, rows=rows, samples=sample, ends=ends)
         with self._metrics.timed("recall"):
             recall = self._recall(collection, shards, sample, rows=rows)
         with self._metrics.timed("publish"):

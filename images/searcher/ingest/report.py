@@ -48,7 +48,7 @@ def report(plan: Plan, shards: Sequence[Shard], result: Result) -> Report:
         fingerprint=model.fingerprint,
         dim=model.dim,
         collection=result.collection,
-        published=result.pointer.published,
+        published=_published(plan.run, result.pointer),
         shards=plan.shards,
         images=result.rows,
         bad=len(result.bad),
@@ -66,6 +66,12 @@ def report(plan: Plan, shards: Sequence[Shard], result: Result) -> Report:
         verified={"counted": result.rows, "sampled": result.sampled, "found_itself": result.found_itself},
         recall=result.recall,
     )
+
+
+def _published(run: str, pointer: Pointer) -> str:
+    """The time at which the run was published: an index that serves a later run can be rolled back to it."""
+    previous = pointer.previous
+    return previous.published if previous and previous.run == run else pointer.published
 
 
 def bad_csv(rows: Sequence[BadRow]) -> bytes:

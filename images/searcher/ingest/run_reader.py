@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from imgsearch.errors import NotFound, PermanentError
 from imgsearch.part_files import PartFiles
 from imgsearch.runs import digests, tables
 from imgsearch.runs.digests import Damaged, digest
-from imgsearch.runs.documents import Plan, ShardDone
+from imgsearch.runs.documents import ADVICE, Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
 from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
@@ -72,8 +71,8 @@ class RunReader:
         except NotFound as error:
             raise PermanentError(f"run {run} has no plan.json; plan it first") from error
 
-    def shards(self, plan: Plan, dropped: frozenset[str] = frozenset()) -> Iterator[Shard]:
-        """The shards of the run, and those of the runs that it updates."""
+    def shards(self, plan: Plan, dropped: frozenset[str] = frozenset(), *, is_base: bool = False) -> Iterator[Shard]:
+        """The shards of the run, and those of the runs that it updates: each is the base of a later run."""
         folder = RunFolder(plan.run)
         missing = []
         for number in range(plan.shards):
@@ -84,10 +83,12 @@ class RunReader:
                 missing.append(number)
                 continue
             except PermanentError as error:
-                raise DamagedShard(plan.run, number, str(error)) from error
+                raise DamagedShard(plan.run, number, str(error).removesuffix(f": {ADVICE}")) from error
             if done.shard != number:
                 raise DamagedShard(plan.run, number, f"{name} is that of shard {done.shard}")
             yield Shard(folder, done, dropped)
+        if missing and is_base:  # its own command has finished, so it embedded them
+            raise DamagedShard(plan.run, missing[0], f"{folder.done(missing[0])} does not exist")
         if missing:
             raise PermanentError(
                 f"{len(missing)} of {plan.shards} shards of run {plan.run} have no done.json (shard "
@@ -98,7 +99,14 @@ class RunReader:
             data = self._storage.get(folder.dropped)
             digests.check(digest(data), plan.digests, folder.dropped)
             dropped |= frozenset(tables.dropped_from_bytes(data, folder.dropped)["key"].to_pylist())
-            yield from self.shards(self.plan(plan.base), dropped)
+            yield from self.shards(self.plan(plan.base), dropped, is_base=True)
+
+    def check(self, run: str) -> None:
+        """Reads all files of all shards of the run."""
+        for shard in self.shards(self.plan(run)):
+            self.bad(shard)
+            for number in range(shard.done.parts):
+                self.part(shard, number)
 
     def part(self, shard: Shard, number: int) -> Part:
         """One part. Reads its thumbnails, too, to check them."""
@@ -134,7 +142,8 @@ class RunReader:
     def _kept(self, table: pa.Table, shard: Shard) -> pa.Table:
         if not shard.dropped:
             return table
-        return table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(shard.dropped)))))
+        # Not by Arrow's is_in, which makes a table of all dropped keys, perhaps a million, for each part.
+        return table.filter(pa.array([key not in shard.dropped for key in table["key"].to_pylist()]))
 
 
 def check_count(shard: Shard, things: str, *, counted: int, expected: int) -> None:

@@ -34,6 +34,18 @@ class Samples:
         return np.stack([vector_of(record) for record in self.records])
 
 
+class PartEnds:
+    """The last record of each part, without its vector. The place of its thumbnail depends on all those before it."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Adds the records of one part."""
+        if records:
+            self.records.append(replace(records[-1], vector=None))
+
+
 def vector_of(record: Record) -> Vector:
     """The vector of a record from a part. Each of these records has one."""
     assert record.vector is not None

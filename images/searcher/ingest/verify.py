@@ -11,8 +11,9 @@ import numpy as np
 
 from imgsearch.errors import PermanentError
 from imgsearch.stores import VectorStore
+from imgsearch.stores.records import thumbnail
 from imgsearch.vectors import Vector
-from searcher.ingest.samples import Samples, vector_of
+from searcher.ingest.samples import PartEnds, Samples, vector_of
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +28,24 @@ class Mismatch(PermanentError):
 
     def __init__(self, collection: str, run: str, problem: str) -> None:
         super().__init__(
-            f"collection {collection} {problem}: the store lost or changed vectors of run {run}. See the log of the "
-            "store; if an index serves the run, rebuild it with `controller restore`, which embeds nothing"
+            f"collection {collection} {problem}: it is not what the files of run {run} contain. If an index serves the "
+            "run, rebuild it with `controller restore`, which embeds nothing; otherwise see the log of the store"
         )
 
 
-def verify(store: VectorStore, collection: str, *, run: str, rows: int, samples: Samples) -> int:
+def verify(store: VectorStore, collection: str, *, run: str, rows: int, samples: Samples, ends: PartEnds) -> int:
     """Returns the number of samples that a search finds: by their id, or by another image with the same vector.
 
-    Raises Mismatch where the collection does not have `rows` vectors, or does not have the vector of a sample."""
+    Raises Mismatch where the collection does not have `rows` vectors, or does not have the vector of a sample; where it
+    has other places of thumbnails than the parts, since a part was made again; and where no sample is found."""
     stored = store.count(collection)
     if stored != rows:
         raise Mismatch(collection, run, f"has {stored} vectors, but run {run} has {rows}")
     _check_vectors(store, collection, run=run, samples=samples)
+    _check_thumbnails(store, collection, run=run, ends=ends)
     found = _found(store, collection, samples)
+    if not found:
+        raise Mismatch(collection, run, f"has an index that finds none of {len(samples.records)} of its images")
     if found < len(samples.records):
         log.warning(
             "a search for the vectors of %d images finds %d of them in %s: the index of the store is approximate",
@@ -60,6 +65,16 @@ def _check_vectors(store: VectorStore, collection: str, *, run: str, samples: Sa
             raise Mismatch(collection, run, f"does not have image {sample.id}")
         if not _same(vector_of(record), vector_of(sample)):
             raise Mismatch(collection, run, f"has another vector of image {sample.id}")
+
+
+def _check_thumbnails(store: VectorStore, collection: str, *, run: str, ends: PartEnds) -> None:
+    stored = {record.id: record for record in store.get(collection, [end.id for end in ends.records])}
+    for end in ends.records:
+        record = stored.get(end.id)
+        if record is None:
+            raise Mismatch(collection, run, f"does not have image {end.id}")
+        if thumbnail(record) != thumbnail(end):
+            raise Mismatch(collection, run, f"has another place of the thumbnail of image {end.id}")
 
 
 def _found(store: VectorStore, collection: str, samples: Samples) -> int:

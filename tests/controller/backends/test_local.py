@@ -87,6 +87,15 @@ def test_an_init_container_runs_first_and_its_failure_is_that_of_the_index(
     assert state.indexes[0].result == ({"images": 3, "after": True} if code == 0 else {"error": "no model"})
 
 
+def test_a_program_that_is_killed_has_no_result_of_the_init_container(cluster: LocalBackend) -> None:
+    manifest = job("os.kill(os.getpid(), signal.SIGKILL)")
+    init = "result.write_text(json.dumps({'model': 'a/b', 'seconds': 1.5}))"
+    pod = manifest["spec"]["template"]["spec"]
+    pod["initContainers"] = [{**pod["containers"][0], "command": [sys.executable, "-c", PREAMBLE + init]}]
+    cluster.create(manifest)
+    assert wait_for_end(cluster).errors() == {0: "killed (SIGKILL): probably out of memory"}
+
+
 def test_a_plan_loads_the_model_first(cluster: LocalBackend) -> None:
     pod = cluster.template(Stage.PLAN)["spec"]
     commands = [container["command"][2:] for container in [*pod["initContainers"], *pod["containers"]]]

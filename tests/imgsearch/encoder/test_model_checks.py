@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imgsearch import distribution
-from imgsearch.encoder.model_checks import needs_quick_gelu
+from imgsearch.encoder.model_checks import load_failure, needs_quick_gelu
 from imgsearch.encoder.openclip import download
 from imgsearch.errors import PermanentError, UsageError
 
@@ -54,3 +54,10 @@ def test_a_model_whose_package_is_not_installed_is_refused_with_its_name(model: 
 )
 def test_the_activation_is_that_of_the_training(model: str, expected: bool) -> None:
     assert needs_quick_gelu(model) is expected
+
+
+def test_a_full_disk_of_the_cache_is_not_tried_again() -> None:
+    error = FileNotFoundError("Failed to download file for a/b. Last error: [Errno 28] No space left on device: '/c'")
+    failure = load_failure("ViT-B-32/openai", "weights", error)
+    assert isinstance(failure, PermanentError)
+    assert str(failure).startswith("no space left for the weights of ViT-B-32/openai (")

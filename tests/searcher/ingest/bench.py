@@ -159,7 +159,7 @@ class IngestBench:
         """Changes an object as a failing disk or a person does."""
         self.storage.put(name, change(self.storage.get(name)))
 
-    def ingest(self, run: str) -> Report:
+    def ingest(self, run: str, *, year: int = 2026) -> Report:
         self.metrics = IngestMetrics()
         return Ingest(
             run,
@@ -167,7 +167,7 @@ class IngestBench:
             store=self.store,
             metrics=self.metrics,
             stopping=self.stopping,
-            now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+            now=lambda: datetime(year, 1, 1, tzinfo=UTC),
         ).run()[0]
 
     def stored_keys(self, collection: str) -> set[str]:

@@ -135,3 +135,13 @@ def test_an_empty_collection_is_not_probed(bench: IngestBench) -> None:
     assert bench.store.probe_count == 0
     bench.ingest("r1")
     assert bench.store.probe_count == 20
+
+
+def test_the_report_of_a_run_to_roll_back_to_keeps_the_time_of_its_publication(bench: IngestBench) -> None:
+    bench.write_run("r1", A_KEYS)
+    bench.write_run("r2", B_KEYS)
+    published = bench.ingest("r1", year=2026).published
+    later = bench.ingest("r2", year=2027).published
+    assert (published[:4], later[:4]) == ("2026", "2027")
+    assert bench.ingest("r1", year=2028).published == published
+    assert bench.ingest("r2", year=2028).published == later

@@ -139,6 +139,27 @@ def test_a_served_collection_is_not_dropped_but_named(bench: IngestBench) -> Non
     assert bench.store.count("photos-r1") == 21
 
 
+def test_a_served_collection_with_other_places_of_thumbnails_than_a_part_made_again_is_named(
+    bench: IngestBench,
+) -> None:
+    folder = bench.write_run("r1", A_KEYS, digests=False)
+    bench.ingest("r1")
+    name = folder.part(1, 1)
+    table, header = parts.from_bytes(bench.storage.get(name), name)
+    rows: list[PartRow] = [{**row, "thumb_offset": 510} for row in parts.rows(table)]
+    bench.storage.put(name, parts.to_bytes(rows, header))
+    with pytest.raises(PermanentError, match=r"another place of the thumbnail of image .*`controller restore`"):
+        bench.ingest("r1")
+
+
+def test_a_store_whose_searches_find_no_image_is_refused(bench: IngestBench) -> None:
+    bench.write_run("r1", A_KEYS)
+    bench.store.unfound_ids = {image_id(key) for key in A_KEYS}
+    with pytest.raises(PermanentError, match="finds none of 20 of its images"):
+        bench.ingest("r1")
+    assert bench.store.pointers() == {}
+
+
 def test_an_image_that_an_approximate_search_misses_is_counted_and_published(
     bench: IngestBench, caplog: pytest.LogCaptureFixture
 ) -> None:
