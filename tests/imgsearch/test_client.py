@@ -29,6 +29,7 @@ FACETS = Facets(
             "values": [{"value": "red", "count": 4}],
             "min": None,
             "max": None,
+            "whole": None,
         }
     ],
 )
