@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from imgsearch.runs.documents import QueryKind, RecallFigure
+from imgsearch.stage import check_stopping
 from imgsearch.stores import VectorStore
 from imgsearch.vectors import Vectors
 from searcher.recall.exact_search import ExactSearch, recall
@@ -32,7 +33,8 @@ def measure(
     stopping: threading.Event,
 ) -> list[RecallFigure]:
     """Recall@k for `sample` (n, dim), the vectors of the images `ids`, and for changed ones. `blocks`: ids and vectors
-    of all `images`, which are read once, a block at a time. No figures where every search returns all images."""
+    of all `images`, which are read once, a block at a time. No figures where every search returns all images.
+    Raises Interrupted between two blocks, and between two calls of the store."""
     cutoffs = [k for k in CUTOFFS if k < images - 1]
     if not cutoffs:
         return []
@@ -49,6 +51,7 @@ def measure(
         results=[{hit.id for hits in results.values() for hit in hits[row]} for row in range(len(queries))],
     )
     for block_ids, vectors in blocks:
+        check_stopping(stopping)
         exact.add(block_ids, vectors)
     figures: list[RecallFigure] = []
     kinds: dict[QueryKind, range] = {"images": range(len(unit)), "changed images": range(len(unit), len(queries))}

@@ -10,6 +10,7 @@ import chromadb
 import numpy as np
 import pytest
 
+from imgsearch.stage import Interrupted
 from imgsearch.stores import Filter, Hit, Record, VectorStore
 from imgsearch.stores.chroma import ChromaStore
 from imgsearch.vectors import Vectors
@@ -96,6 +97,21 @@ def test_a_small_collection_needs_no_figures() -> None:
     images, store = Images(11), InMemoryStore()
     images.fill(store)
     assert images.measured(store, sample=11) == {}
+
+
+def test_a_stop_ends_the_pass_over_the_vectors() -> None:
+    images, store, stopping, read = Images(1000), InMemoryStore(), threading.Event(), []
+
+    def blocks() -> Iterator[tuple[list[str], Vectors]]:
+        for block in images.blocks():
+            stopping.set()
+            read.append(block)
+            yield block
+
+    images.fill(store)
+    with pytest.raises(Interrupted):
+        measure.measure(store, "photos", images.vectors[:4], images.ids[:4], blocks(), images=1000, stopping=stopping)
+    assert len(read) == 1
 
 
 def test_a_changed_image_has_a_cosine_of_0_9_to_its_original() -> None:
