@@ -307,26 +307,27 @@ class SharedStorage(Storage):
         return super().get(key)
 
 
-def test_a_part_that_another_process_writes_meanwhile_stays(tmp_path: Path, photos: Callable[[int], Path]) -> None:
-    bench = Bench(tmp_path, photos(13))
+def shared_bench(tmp_path: Path, source: Path) -> tuple[Bench, bytes]:
+    """A shard of which this process has part 0, and the part 1 that the other process writes."""
+    bench = Bench(tmp_path, source)
     bench.embed()
     part = bench.storage.get(FOLDER.part(0, 1))
     for name in (FOLDER.done(0), FOLDER.part(0, 1), FOLDER.part(0, 2)):
         bench.storage.remove(name)
     bench.storage = SharedStorage(bench.storage.uri, part)
+    return bench, part
+
+
+def test_a_part_that_another_process_writes_meanwhile_stays(tmp_path: Path, photos: Callable[[int], Path]) -> None:
+    bench, part = shared_bench(tmp_path, photos(13))
     with pytest.raises(TemporaryError, match="another process is embedding shard 0"):
         bench.embed()
     assert bench.storage.get(FOLDER.part(0, 1)) == part
 
 
 def test_the_other_files_of_a_finished_part_are_not_replaced(tmp_path: Path, photos: Callable[[int], Path]) -> None:
-    bench = Bench(tmp_path, photos(13))
-    bench.embed()
-    part = bench.storage.get(FOLDER.part(0, 1))
-    for name in (FOLDER.done(0), FOLDER.part(0, 1), FOLDER.part(0, 2)):
-        bench.storage.remove(name)
+    bench, _ = shared_bench(tmp_path, photos(13))
     bench.storage.put(FOLDER.bad(0, 1), b"of the other process")
-    bench.storage = SharedStorage(bench.storage.uri, part)
     with pytest.raises(TemporaryError):
         bench.embed()
     assert bench.storage.get(FOLDER.bad(0, 1)) == b"of the other process"

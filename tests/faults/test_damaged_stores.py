@@ -220,13 +220,18 @@ def test_a_named_run_replaces_the_last_one_of_its_index(home: Home) -> None:
     assert home.restore(run="r1") == [("photos", "r1", IMAGES), ("small", "s1", 5)]
 
 
-def test_what_the_store_still_serves_is_restored_rather_than_the_newest_run(home: Home) -> None:
+def roll_back_from_newer_run(home: Home) -> None:
+    """Publishes r2 as `photos`, and then r1 again."""
     write_run(home.storage, "r2", index="photos", images=7)
     with home.store() as store:
         home.ingest("r2", store)
         current = store.pointers()["photos"]
         assert current.previous is not None
-        store.publish(Pointer(**{**vars(current.previous), "previous": None}))  # a rollback
+        store.publish(Pointer(**{**vars(current.previous), "previous": None}))
+
+
+def test_what_the_store_still_serves_is_restored_rather_than_the_newest_run(home: Home) -> None:
+    roll_back_from_newer_run(home)
     truncate(home.file("length.bin"))
     assert home.restore() == [("photos", "r1", IMAGES), ("small", "s1", 5)]
 
@@ -258,12 +263,7 @@ def test_a_restore_that_was_killed_after_its_end_is_no_trouble_for_the_next(home
 
 
 def test_a_restore_that_was_killed_between_two_renames_keeps_what_the_store_serves(home: Home) -> None:
-    write_run(home.storage, "r2", index="photos", images=7)
-    with home.store() as store:
-        home.ingest("r2", store)
-        current = store.pointers()["photos"]
-        assert current.previous is not None
-        store.publish(Pointer(**{**vars(current.previous), "previous": None}))  # a rollback
+    roll_back_from_newer_run(home)
     home.folder.rename(home.root / "chroma.old")
     assert home.restore() == [("photos", "r1", IMAGES), ("small", "s1", 5)]
     assert sorted(path.name for path in home.root.iterdir()) == ["chroma", "storage"]

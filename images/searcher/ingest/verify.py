@@ -6,11 +6,12 @@ find is counted, and no reason to refuse."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from imgsearch.errors import PermanentError
-from imgsearch.stores import VectorStore
+from imgsearch.stores import Record, VectorStore
 from imgsearch.stores.records import thumbnail
 from imgsearch.vectors import Vector
 from searcher.ingest.samples import PartEnds, Samples, vector_of
@@ -57,24 +58,26 @@ def verify(store: VectorStore, collection: str, *, run: str, rows: int, samples:
 
 
 def _check_vectors(store: VectorStore, collection: str, *, run: str, samples: Samples) -> None:
-    ids = [sample.id for sample in samples.records]
-    read_back = {record.id: record for record in store.get(collection, ids, vectors=True)}
-    for sample in samples.records:
-        record = read_back.get(sample.id)
-        if record is None:
-            raise Mismatch(collection, run, f"does not have image {sample.id}")
+    for sample, record in _read_back(store, collection, samples.records, run=run, vectors=True):
         if not _same(vector_of(record), vector_of(sample)):
             raise Mismatch(collection, run, f"has another vector of image {sample.id}")
 
 
 def _check_thumbnails(store: VectorStore, collection: str, *, run: str, ends: PartEnds) -> None:
-    stored = {record.id: record for record in store.get(collection, [end.id for end in ends.records])}
-    for end in ends.records:
-        record = stored.get(end.id)
-        if record is None:
-            raise Mismatch(collection, run, f"does not have image {end.id}")
+    for end, record in _read_back(store, collection, ends.records, run=run, vectors=False):
         if thumbnail(record) != thumbnail(end):
             raise Mismatch(collection, run, f"has another place of the thumbnail of image {end.id}")
+
+
+def _read_back(
+    store: VectorStore, collection: str, records: Sequence[Record], *, run: str, vectors: bool
+) -> Iterator[tuple[Record, Record]]:
+    """Each of the records, and the stored one with its id."""
+    stored = {record.id: record for record in store.get(collection, [r.id for r in records], vectors=vectors)}
+    for record in records:
+        if record.id not in stored:
+            raise Mismatch(collection, run, f"does not have image {record.id}")
+        yield record, stored[record.id]
 
 
 def _found(store: VectorStore, collection: str, samples: Samples) -> int:
