@@ -70,10 +70,10 @@ async def test_the_recall_of_the_served_runs_is_a_metric(gallery: Library) -> No
     async with gallery.serving() as client:
         assert not any(name.startswith("imgsearch_index_recall") for name in await samples(client))
         gallery.publish({"one.png": "red"}, run="r2", recall=recall)
-        name = "imgsearch_index_recall{photos,texts,10}"
+        name = "imgsearch_index_recall{photos,10,texts}"
         values = await wait_until(lambda: samples(client), lambda values: name in values)
         assert values[name] == 0.9876
-        assert values["imgsearch_index_recall{photos,texts,100}"] == 1
+        assert values["imgsearch_index_recall{photos,100,texts}"] == 1
         gallery.publish({"one.png": "red"}, run="r2", recall=[{**recall[0], "mean": 0.5}])  # measured again
         await wait_until(lambda: samples(client), lambda values: values[name] == 0.5)
 
