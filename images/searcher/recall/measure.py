@@ -59,10 +59,11 @@ def measure(
     kinds: dict[QueryKind, range] = {
         "images": range(count),
         "changed images": range(count, 2 * count),
-        "texts": range(2 * count, len(queries)),
     }
+    if len(texts):
+        kinds["texts"] = range(2 * count, len(queries))
     for kind, rows in kinds.items():
-        for k in cutoffs if rows else ():
+        for k in cutoffs:
             values = [recall([exact.score(row, hit.id) for hit in results[k][row]], exact.best[row], k) for row in rows]
             figures.append({"queries": kind, "k": k, "mean": _mean(values), "worst": _mean(worst(values))})
     return figures
