@@ -1,4 +1,4 @@
-"""The files of the parts of a finished shard in the storage. Each is compared with its digest while it is read."""
+"""The files of a finished shard in the storage. Each is compared with its digest while it is read."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgsearch.errors import NotFound, PermanentError
-from imgsearch.runs import digests, parts
+from imgsearch.runs import digests, parts, texts
 from imgsearch.runs.digests import Damaged
 from imgsearch.runs.documents import ShardDone
 from imgsearch.runs.layout import RunFolder
 from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
+from imgsearch.vectors import Vector
 
 
 class PartFiles:
-    """The parts of one shard. Every method raises Damaged for a file that is missing, or not as it was written.
+    """The parts and the texts of one shard. Every method raises Damaged for a file that is missing, or not as it was
+    written.
 
     A part of an earlier version has no digests. Its tables are checked as far as they can be read, and its thumbnails
     by their size."""
@@ -52,6 +54,13 @@ class PartFiles:
         end = pc.max(pc.add(rows["thumb_offset"], rows["thumb_length"].cast(pa.int64()))).as_py() or 0
         if size < end:
             raise Damaged(name, f"is damaged (it has {size} bytes, its thumbnails end at byte {end})")
+
+    def texts(self) -> dict[str, Vector]:
+        """The vectors of the texts, by text. A small shard, and a shard of an earlier version, has none."""
+        name = self._folder.texts(self._done.shard)
+        if digests.file_name(name) not in self._done.digests:
+            return {}
+        return texts.from_bytes(self._bytes(name), name, dim=self._done.dim)
 
     def counts(self, part: int) -> tuple[int, int]:
         """The numbers of vectors and of bad images of a part. Reads all its files."""

@@ -223,7 +223,7 @@ def test_the_wheel_has_the_packages_with_their_data_and_nothing_else(wheel: Path
     tasks = {f"controller/backends/skypilot/task_files/{name}" for name in files_of(ROOT / "sky")}
     assert names == code - {"embedder/Dockerfile", "searcher/Dockerfile"} | tasks
     assert {"searcher/web/index.html", "searcher/web/main.js", "searcher/web/page.css"} <= names
-    assert {f"{package}/py.typed" for package in FOLDERS} <= names
+    assert {f"{package}/py.typed" for package in FOLDERS} | {"embedder/everyday_captions.txt"} <= names
     assert "controller/backends/skypilot/task_files/embed.yaml" in names
 
 
@@ -277,8 +277,9 @@ def test_the_installed_command_runs_outside_a_checkout(installed: Path, tmp_path
 def test_the_installed_programs_find_their_data(installed: Path, tmp_path: Path) -> None:
     code = (
         "from controller.backends.skypilot.backend import TASKS\n"
+        "from embedder.texts import EVERYDAY\n"
         "from searcher.app import WEB\n"
-        "for folder, file in ((TASKS, 'embed.yaml'), (WEB, 'index.html')): print((folder / file).resolve(strict=True))"
+        "for file in (TASKS / 'embed.yaml', EVERYDAY, WEB / 'index.html'): print(file.resolve(strict=True))"
     )
     for path in run(installed / "python", "-c", code, folder=tmp_path).splitlines():
         assert Path(path).is_relative_to(installed.parent)

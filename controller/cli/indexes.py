@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from controller.cli.console import Terminal, add_output
 from controller.cli.options import add_target, read_target
+from controller.cli.tables import index_row
 from controller.cli.targets import open_target
 from controller.cli.targets.base import lost_sentence
 from imgsearch.errors import ExitCode
@@ -29,5 +30,6 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         terminal.warn(lost_sentence(lost, target.flags, others=left_out["lost"]))
     if left_out["indexes"]:
         terminal.warn(f"further indexes ({left_out['indexes']:,}) are not shown: the list is too long for one response")
-    terminal.rows(found["indexes"], output=args.output, empty=empty)
+    rows = found["indexes"] if args.output == "json" else map(index_row, found["indexes"])
+    terminal.rows([*rows], output=args.output, empty=empty)
     return ExitCode.DONE

@@ -53,6 +53,14 @@ def table(
     return rows
 
 
+def index_row(index: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of the table of indexes. It has one recall, the lowest recall@10 of all kinds of queries."""
+    recall = index.get("recall", {})  # a searcher of an earlier version has none
+    lowest = min((by_k["10"] for by_k in recall.values()), default=None)
+    row = {name: value for name, value in index.items() if name != "recall"}
+    return {**row, "recall@10": None if lowest is None else f"{lowest:.3f}"}
+
+
 def report_table(report: Mapping[str, Any]) -> Table:
     """The outcome of a run's images, from `python -m searcher report`."""
     rows = Table(show_header=False, box=None, pad_edge=False, padding=(0, 3, 0, 0))

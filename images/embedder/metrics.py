@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge
 
 from imgsearch.metrics import StageMetrics
 
-STAGES = ("read", "decode", "encode", "write")
+STAGES = ("read", "decode", "encode", "write", "texts")
 
 
 class EmbedMetrics(StageMetrics):

@@ -1,4 +1,5 @@
-"""Repairs shards that an ingest found to be damaged: their damaged parts, and those behind them, are made again."""
+"""Repairs shards that an ingest found to be damaged: their damaged parts, those behind them, and their texts are made
+again."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def reopen(storage: Storage, damaged: DamagedShard) -> None:
 
 
 def _is_intact(storage: Storage, folder: RunFolder, done: ShardDone) -> bool:
-    """Whether all parts are as done.json describes them. Deletes the markers from the first damaged part on.
+    """Whether all files are as done.json describes them. Deletes the markers from the first damaged part on.
 
     Raises PermanentError if done.json is of another model than the parts."""
     files, markers = PartFiles(storage, folder, done), Markers(storage, folder, done.shard)
@@ -66,9 +67,14 @@ def _is_intact(storage: Storage, folder: RunFolder, done: ShardDone) -> bool:
             markers.delete(names, part)
             return False
         images, bad = images + part_images, bad + part_bad
-    if (images, bad) == (done.images, done.bad):
-        return True
-    # Only without digests. Any of the parts may be the wrong one.
-    log.warning("the parts of shard %d have other counts than its done.json: they are made again", done.shard)
-    markers.delete(names, 0)
-    return False
+    if (images, bad) != (done.images, done.bad):
+        # Only without digests. Any of the parts may be the wrong one.
+        log.warning("the parts of shard %d have other counts than its done.json: they are made again", done.shard)
+        markers.delete(names, 0)
+        return False
+    try:
+        files.texts()
+    except Damaged as error:
+        log.warning("%s: the texts are made again", error.sentence)
+        return False
+    return True

@@ -17,6 +17,7 @@ from embedder.metrics import EmbedMetrics
 from embedder.overlap import batched, ordered_map
 from embedder.part_writer import PartWriter
 from embedder.parts import Finished, Parts, Row
+from embedder.texts import ShardTexts
 from imgsearch import machine
 from imgsearch.encoder import Encoder, Pixels
 from imgsearch.errors import BadImage, NotFound, PermanentError
@@ -113,6 +114,9 @@ class ShardEmbedder:
         progress = writer.progress
         if progress.done < total:
             raise Interrupted
+        with self._metrics.timed("texts"):
+            texts = ShardTexts(self._storage, self._folder, shard, encoder=encoder, stopping=self._stopping)
+            text_digests = texts.write(images=progress.images, part_count=progress.parts, shards=self._plan.shards)
         done = ShardDone(
             shard=shard,
             images=progress.images,
@@ -125,7 +129,7 @@ class ShardEmbedder:
             seconds=round(self._clock() - start, 3),
             stages=self._metrics.stage_seconds(),
             device=encoder.device,
-            digests=dict(progress.digests),
+            digests={**progress.digests, **text_digests},
             changed=list(progress.changed),
         )
         self._storage.put(name, done.to_json())

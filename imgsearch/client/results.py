@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from imgsearch.runs.documents import RecallFigure
+
 T = TypeVar("T")
 
 
@@ -60,6 +62,8 @@ class Index:
     source: str
     published: str
     """UTC, ISO 8601."""
+    recall: Sequence[RecallFigure] = ()
+    """Against exact search. Empty where a search returns all images, and from a searcher of an earlier version."""
 
 
 def parse_page(payload: Mapping[str, Any]) -> Page:

@@ -93,7 +93,7 @@ class ShardDone(Document):
     seconds: float
     """Wall-clock seconds of the process that finished the shard, without earlier processes."""
     stages: dict[str, float] = field(default_factory=dict)
-    """Seconds of work by stage (read, decode, encode, write), summed over the threads of the same process."""
+    """Seconds of work by stage (read, decode, encode, write, texts), summed over the threads of the same process."""
     device: str = "cpu"
     digests: dict[str, str] = field(default_factory=dict)
     """The SHA-256 of each file of the shard, in hex, by file name. A part of an earlier version has none."""
@@ -102,7 +102,7 @@ class ShardDone(Document):
     update embeds them again."""
 
 
-QueryKind = Literal["images", "changed images"]
+QueryKind = Literal["images", "changed images", "texts"]
 
 
 class RecallFigure(TypedDict):

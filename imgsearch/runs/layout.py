@@ -6,6 +6,7 @@
     runs/<run>/shards/00042/part-00003.parquet the vectors of one part (see parts); marks the part as complete
     runs/<run>/shards/00042/thumbs-00003.tar   the thumbnails of that part
     runs/<run>/shards/00042/bad-00003.parquet  the images of that part that could not be used
+    runs/<run>/shards/00042/texts.parquet      texts with their vectors, to measure the recall (see texts)
     runs/<run>/shards/00042/done.json          documents.ShardDone: written last, read first
     runs/<run>/damaged/<run>/00042.txt         a shard that ingest found to be damaged; deleted when it is repaired
     runs/<run>/bad.csv                         every image that could not be used: key, stage, reason
@@ -85,6 +86,9 @@ class RunFolder:
 
     def bad(self, shard: int, part: int) -> str:
         return f"{self.shard(shard)}/bad-{part:05d}.parquet"
+
+    def texts(self, shard: int) -> str:
+        return f"{self.shard(shard)}/texts.parquet"
 
     def done(self, shard: int) -> str:
         return f"{self.shard(shard)}/done.json"

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
 from imgsearch.errors import PermanentError, UsageError
+from imgsearch.runs.documents import RecallFigure
 from imgsearch.vectors import Vector, Vectors
 
 Filter = Mapping[str, Any]
@@ -59,6 +60,8 @@ class Pointer:
     """UTC, ISO 8601."""
     previous: Pointer | None = None
     """The run that a rollback publishes again; its own `previous` is None, since two collections are kept."""
+    recall: list[RecallFigure] = field(default_factory=list, hash=False)
+    """As in the report of the run; empty in a pointer of an earlier version."""
 
     def check_weights(self, fingerprint: str) -> None:
         """Raises PermanentError if a loaded model has other weights than the model of the run's vectors."""

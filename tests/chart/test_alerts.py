@@ -109,6 +109,11 @@ def images(finished: str, bad: str = "0x60") -> dict[str, str]:
     }
 
 
+def recall(k: str = "10", **values_by_queries: str) -> dict[str, str]:
+    figure = partial(searcher_series, "imgsearch_index_recall", index=INDEX, k=k)
+    return {figure(queries=queries): values for queries, values in values_by_queries.items()}
+
+
 ENDED = "1x3 stale"
 """Said by a controller that ended after it."""
 EVENT = f'run="{RUN}", index="{INDEX}"'
@@ -202,6 +207,20 @@ CASES = [
     Case(
         "its model is loaded", HEALTHY | {searcher_series("imgsearch_index_problem", index=INDEX): "1x5 stale"}, "17m"
     ),
+    Case(
+        "texts find too little",
+        HEALTHY | recall(images="0.999x30", texts="0.94x30"),
+        "10m",
+        f'alertname="ImgsearchRecallLow", severity="warning", index="{INDEX}", queries="texts"',
+        "4m",
+    ),
+    Case(
+        "a searcher still serves the run before, which finds less",
+        HEALTHY | recall(images="0.999x30", texts="0.94x3 0.97x30"),
+        "10m",
+    ),
+    Case("all find enough", HEALTHY | recall(images="0.96x30", texts="0.95x30"), "10m"),
+    Case("of a hundred, too few are found", HEALTHY | recall("100", images="0.9x30", texts="0.9x30"), "10m"),
     Case(
         "a run has failed, hours ago",
         HEALTHY | stage("plan", "complete", ENDED) | stage("embed", "failed", ENDED),

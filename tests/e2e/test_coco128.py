@@ -11,13 +11,14 @@ from typing import Any
 import httpx
 import numpy as np
 import open_clip
+import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from tests.conftest import DEMO_MODEL
-from tests.programs import serving
+from tests.programs import controller, serving
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,31 @@ def test_labels_find_their_images_as_exact_search_does(
     recall = np.mean([len(set(results[label]) & set(exact_results[label])) / 10 for label in exact_results])
     assert recall >= 0.99
     assert hits(results) == hits(exact_results) == 67
+
+
+def test_the_recall_of_images_and_texts_is_shown_in_each_place(coco128_home: Path, client: httpx.Client) -> None:
+    """Chroma finds everything in an index of 128 images."""
+    kinds = ("images", "changed images", "texts")
+    figures = [{"queries": kind, "k": k, "mean": 1.0, "worst": 1.0} for kind in kinds for k in (10, 100)]
+    (index,) = client.get("/v1/indexes").json()["indexes"]
+    assert index["recall"] == figures
+    metrics = client.get("/metrics").text
+    for kind in kinds:
+        assert f'imgsearch_index_recall{{index="photos",k="10",queries="{kind}"}} 1.0' in metrics
+    (row,) = json.loads(controller("indexes", "-o", "json", "--home", coco128_home).stdout)
+    assert row["recall"] == {kind: {"10": 1.0, "100": 1.0} for kind in kinds}
+    heading, line = controller("indexes", "--home", coco128_home).stdout.splitlines()
+    assert (heading.split()[-1], line.split()[-1]) == ("recall@10", "1.000")
+    report = controller("report", "--home", coco128_home).stdout
+    assert "@10 of texts 1.000 (worst twentieth 1.000); @100 of texts 1.000 (worst twentieth 1.000)" in report
+
+
+def test_the_queries_are_labels_of_the_photos(coco128_home: Path, labels: dict[str, list[str]]) -> None:
+    (file,) = (coco128_home / "storage").glob("runs/*/shards/00000/texts.parquet")
+    rows = pq.read_table(file).to_pylist()
+    assert [row["origin"] for row in rows] == ["label"] * 4
+    known_labels = {label for image in labels.values() for label in image}
+    assert {row["text"].removeprefix("a photo of a ") for row in rows} <= known_labels
 
 
 def test_labels_are_metadata_to_filter_by(client: httpx.Client, labels: dict[str, list[str]]) -> None:

@@ -282,7 +282,7 @@ def test_metrics_count_what_happened(tmp_path: Path, photos: Callable[[int], Pat
     reason = {"stage": "decode", "reason": "not an image in a supported format"}
     assert value("imgsearch_embed_bad_total", reason) == 1
     assert value("imgsearch_embed_queue", {"stage": "decode"}) == 0
-    assert set(bench.metrics.stage_seconds()) == {"read", "decode", "encode", "write"}
+    assert set(bench.metrics.stage_seconds()) == {"read", "decode", "encode", "write", "texts"}
 
 
 def test_each_shard_has_its_own_items(tmp_path: Path, photos: Callable[[int], Path]) -> None:

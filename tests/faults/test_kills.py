@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgsearch.part_files import PartFiles
 from imgsearch.runs import parts
 from imgsearch.runs.digests import digest, file_name
 from imgsearch.runs.documents import Plan, ShardDone
@@ -118,7 +119,10 @@ def test_the_embedder_killed_at_ten_moments(tmp_path: Path, source: Path, chance
     assert len(ids) == IMAGES
     assert set(ids) == {image_id(file.name) for file in source.iterdir()}
     for file in shard.iterdir():
-        assert file.name.split("-")[0] in ("part", "thumbs", "bad", "done.json"), f"{file.name} was left behind"
+        kinds = ("part", "thumbs", "bad", "texts.parquet", "done.json")
+        assert file.name.split("-")[0] in kinds, f"{file.name} was left behind"
+    done = ShardDone.from_json(run.storage.get(FOLDER.done(0)), "done")
+    assert len(PartFiles(run.storage, FOLDER, done).texts()) == IMAGES // 32
 
 
 @pytest.fixture

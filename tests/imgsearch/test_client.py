@@ -9,7 +9,7 @@ import pytest
 
 from imgsearch.client import Client, KeyRefused, Page, Result
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
-from imgsearch.runs.documents import Facets
+from imgsearch.runs.documents import Facets, RecallFigure
 from imgsearch.runs.layout import RunFolder
 from tests.programs import free_port
 from tests.scripted_server import Response, ScriptedServer
@@ -122,6 +122,15 @@ def test_pictures_facets_and_indexes_are_read(client: Client) -> None:
     assert client.facets() == client.facets("colour") == FACETS.fields
     (index,) = client.indexes()
     assert (index.index, index.images) == ("photos", 4)
+    assert index.recall == []
+
+
+def test_the_recall_of_an_index_is_read() -> None:
+    recall: list[RecallFigure] = [{"queries": "texts", "k": 10, "mean": 0.9876, "worst": 0.9}]
+    indexes = [{"index": "photos", "run": "r1", "model": "m", "dim": 2, "images": 4, "source": "/x", "published": "-"}]
+    response = {"indexes": [*indexes, {**indexes[0], "recall": recall}], "problems": {}}
+    with ScriptedServer((200, {}, response)).serving() as url, Client(url) as client:
+        assert [index.recall for index in client.indexes()] == [(), recall]
 
 
 def test_what_is_wrong_is_said_in_the_searchers_own_words(client: Client) -> None:

@@ -55,7 +55,10 @@ def list_indexes(store: VectorStore, storage: Storage, index: str = "") -> dict[
 
 
 def index_entry(pointer: Pointer) -> dict[str, Any]:
-    """One index in a stage's result."""
+    """One index in a stage's result. `recall`: the mean, by kind of queries and by k."""
+    recall: dict[str, dict[str, float]] = {}
+    for figure in pointer.recall:
+        recall.setdefault(figure["queries"], {})[str(figure["k"])] = figure["mean"]
     return {
         "index": pointer.index,
         "run": pointer.run,
@@ -63,5 +66,6 @@ def index_entry(pointer: Pointer) -> dict[str, Any]:
         "model": pointer.model,
         "source": pointer.source,
         "published": pointer.published,
+        "recall": recall,
         "previous": pointer.previous and pointer.previous.run,
     }

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 
+from imgsearch.captions import CAPTIONS, LABELS
 from imgsearch.encoder import Encoder
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.runs import parts
@@ -28,9 +29,6 @@ from searcher.ingest.run_reader import RunReader
 from searcher.recall.exact_search import ExactSearch
 from searcher.recall.results import search
 
-LABELS = ("label", "labels", "class", "category", "categories", "tags")
-CAPTIONS = ("caption", "captions", "text", "description", "title")
-"""The usual names of these fields in the metadata. The first that exists is used, unless the settings name one."""
 RECALL_CUTOFFS = (1, 10, 100)
 """The numbers of results for which recall@k is measured."""
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from imgsearch.captions import PROMPT, random_order, texts_in
 from imgsearch.stores.records import filterable
 from imgsearch.vectors import Vector, Vectors
-
-PROMPT = "a photo of a {}"
-"""The query for a label, as CLIP's authors write it (Radford et al. 2021, https://arxiv.org/abs/2103.00020, 3.1.4)."""
 
 
 @dataclass
@@ -76,7 +73,7 @@ def text_queries(survey: Survey, labels: str | None, captions: str | None, *, li
     for id, _, metadata in survey.sample:
         if caption := next(iter(texts_in(metadata.get(captions or ""))), None):
             queries.append(EvaluationQuery("captions", id, caption, image=id))
-    for label in sorted(survey.words.get(labels or "", ()), key=_hash)[:limit]:
+    for label in sorted(survey.words.get(labels or "", ()), key=random_order)[:limit]:
         queries.append(EvaluationQuery("labels", label, PROMPT.format(label), labels=frozenset([label])))
     return queries
 
@@ -85,12 +82,3 @@ def labels_in(value: Any) -> frozenset[str]:
     """The labels in the value of a field: texts, or the numbers of classes."""
     values = value if isinstance(value, list) else [value]
     return frozenset(str(item) for item in values if isinstance(item, (str, int)) and item != "")
-
-
-def texts_in(value: Any) -> list[str]:
-    """The texts in the value of a field: a text, or a list of texts. Other values have none."""
-    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item]
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

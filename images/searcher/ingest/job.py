@@ -20,6 +20,7 @@ from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
 from imgsearch.stores import DamagedStore, Pointer, VectorStore
+from imgsearch.vectors import Vectors
 from searcher.ingest import projection
 from searcher.ingest.facets import FacetCounts
 from searcher.ingest.fill import Filler
@@ -33,6 +34,9 @@ from searcher.ingest.verify import SAMPLES, Mismatch, verify
 from searcher.recall.measure import measure
 
 log = logging.getLogger(__name__)
+
+TEXTS = 256
+"""Texts to measure the recall with: as many as images."""
 
 
 class Ingest:
@@ -91,6 +95,7 @@ class Ingest:
         shards = list(self._runs.shards(plan))
         model = same_model(shards)
         bad = self._bad(shards)
+        texts = self._runs.texts(shards, TEXTS)
         self._metrics.planned.set(plan.images + plan.kept - len(bad))
         collection = collection_name(plan.index, plan.run)
         self._store.create(collection, dim=model.dim)
@@ -111,9 +116,9 @@ class Ingest:
             self._store = self._store.reopen()
             verify(self._store, collection, run=plan.run, rows=rows, samples=sample, ends=ends)
         with self._metrics.timed("recall"):
-            recall = self._recall(collection, shards, sample, rows=rows)
+            recall = self._recall(collection, shards, sample, texts, rows=rows)
         with self._metrics.timed("publish"):
-            pointer = publish(self._store, self._pointer(plan, model, collection, rows))
+            pointer = publish(self._store, self._pointer(plan, model, collection, rows, recall))
         with self._metrics.timed("facets"):
             document = Facets(plan.run, plan.index, rows, facets.most_frequent())
             self._storage.put(self._folder.facets, document.to_json())
@@ -135,12 +140,15 @@ class Ingest:
         self._storage.put(self._folder.report, written.to_json())
         return written, pointer
 
-    def _recall(self, collection: str, shards: Sequence[Shard], sample: Samples, *, rows: int) -> list[RecallFigure]:
+    def _recall(
+        self, collection: str, shards: Sequence[Shard], sample: Samples, texts: Vectors, *, rows: int
+    ) -> list[RecallFigure]:
         figures = measure(
             self._store,
             collection,
             sample.vectors(),
             [record.id for record in sample.records],
+            texts,
             ((table["id"].to_pylist(), parts.vectors(table)) for table in self._runs.tables(shards)),
             images=rows,
             stopping=self._stopping,
@@ -172,7 +180,7 @@ class Ingest:
         self._store.drop(collection)
         return True
 
-    def _pointer(self, plan: Plan, model: ShardDone, collection: str, rows: int) -> Pointer:
+    def _pointer(self, plan: Plan, model: ShardDone, collection: str, rows: int, recall: list[RecallFigure]) -> Pointer:
         return Pointer(
             index=plan.index,
             run=plan.run,
@@ -183,6 +191,7 @@ class Ingest:
             images=rows,
             source=plan.source,
             published=self._now().isoformat(timespec="seconds"),
+            recall=recall,
         )
 
 

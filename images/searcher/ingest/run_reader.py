@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import nsmallest
 
+import numpy as np
 import pyarrow as pa
 
+from imgsearch.captions import random_order
 from imgsearch.errors import NotFound, PermanentError
 from imgsearch.part_files import PartFiles
 from imgsearch.runs import digests, tables
@@ -16,6 +19,7 @@ from imgsearch.runs.documents import ADVICE, Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
 from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
+from imgsearch.vectors import Vector, Vectors
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class RunReader:
         """Reads all files of all shards of the run."""
         for shard in self.shards(self.plan(run)):
             self.bad(shard)
+            self.texts([shard], 0)
             for number in range(shard.done.parts):
                 self.part(shard, number)
 
@@ -135,6 +140,16 @@ class RunReader:
             rows = [row for number in range(shard.done.parts) for row in files.bad(number)]
         check_count(shard, "bad images", counted=len(rows), expected=shard.done.bad)
         return [row for row in rows if row.key not in shard.dropped]
+
+    def texts(self, shards: Sequence[Shard], most: int) -> Vectors:
+        """The vectors (n, dim) of `most` different texts of the shards, or of all if they are fewer. The same shards
+        give the same texts."""
+        vectors: dict[str, Vector] = {}
+        for shard in shards:
+            with _named(shard):
+                vectors |= self._files(shard).texts()
+        chosen = [vectors[text] for text in nsmallest(most, vectors, key=random_order)]
+        return np.array(chosen, np.float32).reshape(len(chosen), same_model(shards).dim)
 
     def _files(self, shard: Shard) -> PartFiles:
         return PartFiles(self._storage, shard.folder, shard.done)

@@ -1,4 +1,4 @@
-"""Measures the recall of a collection: its searches for a sample of its own images, and for changed ones."""
+"""Measures the recall of a collection: its searches for a sample of its own images, for changed ones, and for texts."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ def measure(
     collection: str,
     sample: Vectors,
     ids: Sequence[str],
+    texts: Vectors,
     blocks: Iterable[tuple[Sequence[str], Vectors]],
     *,
     images: int,
     stopping: threading.Event,
 ) -> list[RecallFigure]:
-    """Recall@k for `sample` (n, dim), the vectors of the images `ids`, and for changed ones. `blocks`: ids and vectors
-    of all `images`, which are read once, a block at a time. No figures where every search returns all images.
-    Raises Interrupted between two blocks, and between two calls of the store."""
+    """Recall@k for `sample` (n, dim), the vectors of the images `ids`, for changed ones, and for `texts` (m, dim), if
+    there are any. `blocks`: ids and vectors of all `images`, which are read once, a block at a time. No figures where
+    every search returns all images. Raises Interrupted between two blocks, and between two calls of the store."""
     cutoffs = [k for k in CUTOFFS if k < images - 1]
     if not cutoffs:
         return []
-    unit = sample / np.linalg.norm(sample, axis=1, keepdims=True)
-    queries = np.concatenate([unit, changed(unit)])
-    query_images = [*ids, *[None] * len(unit)]
+    unit = _unit(sample)
+    queries = np.concatenate([unit, changed(unit), _unit(texts)])
+    query_images = [*ids, *[None] * (len(queries) - len(ids))]
     results = {
         k: search(store, collection, queries, query_images=query_images, k=k, stopping=stopping) for k in cutoffs
     }
@@ -54,7 +55,13 @@ def measure(
         check_stopping(stopping)
         exact.add(block_ids, vectors)
     figures: list[RecallFigure] = []
-    kinds: dict[QueryKind, range] = {"images": range(len(unit)), "changed images": range(len(unit), len(queries))}
+    count = len(unit)
+    kinds: dict[QueryKind, range] = {
+        "images": range(count),
+        "changed images": range(count, 2 * count),
+    }
+    if len(texts):
+        kinds["texts"] = range(2 * count, len(queries))
     for kind, rows in kinds.items():
         for k in cutoffs:
             values = [recall([exact.score(row, hit.id) for hit in results[k][row]], exact.best[row], k) for row in rows]
@@ -73,6 +80,10 @@ def changed(unit: Vectors) -> Vectors:
 def worst(values: Sequence[float]) -> list[float]:
     """The worst twentieth, at least one."""
     return sorted(values)[: max(1, round(WORST * len(values)))]
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -32,13 +32,20 @@ class _Served(Collector):
         problem = GaugeMetricFamily(
             "imgsearch_index_problem", "1 for an index whose newest run is not served.", labels=["index"]
         )
+        recall = GaugeMetricFamily(
+            "imgsearch_index_recall",
+            "Share of the k nearest images that a search finds, as measured before the run was published.",
+            labels=["index", "queries", "k"],
+        )
         for pointer in self.pointers:
             info.add_metric([pointer.index, pointer.run, pointer.model], 1)
             images.add_metric([pointer.index], pointer.images)
+            for figure in pointer.recall:
+                recall.add_metric([pointer.index, figure["queries"], str(figure["k"])], figure["mean"])
         for index in self.problems:
             problem.add_metric([index], 1)
         up = "1 if the vector store answers, else 0."
-        yield from (info, images, problem, GaugeMetricFamily("imgsearch_store_up", up, value=self.store_up))
+        yield from (info, images, recall, problem, GaugeMetricFamily("imgsearch_store_up", up, value=self.store_up))
 
 
 class Metrics:

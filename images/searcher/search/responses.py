@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BaseModel, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
+from imgsearch.runs.documents import QueryKind
 from searcher.search.errors import DOCUMENT
 
 
@@ -71,6 +72,17 @@ class EmbedResponse(BaseModel):
     vectors: list[list[float]] = Field(description="In the order of the request, each of length 1.")
 
 
+class Recall(BaseModel):
+    """The recall of one kind of queries."""
+
+    queries: QueryKind = Field(
+        description="Images of the index, images changed a little (vectors at a cosine of 0.9 to them), or texts."
+    )
+    k: int
+    mean: float = Field(description="The share of the k nearest images that a search finds; the mean of all queries.")
+    worst: float = Field(description="The mean of the worst twentieth of the queries.")
+
+
 class IndexInfo(BaseModel):
     index: str
     run: str
@@ -79,6 +91,10 @@ class IndexInfo(BaseModel):
     images: int
     source: str
     published: str = Field(description="UTC, ISO 8601.")
+    recall: list[Recall] = Field(
+        description="Against exact search, measured before the run was published. Empty where a search returns all "
+        "images, and in runs of an earlier version."
+    )
 
 
 class IndexesResponse(BaseModel):

@@ -11,7 +11,8 @@ import * as json from "./json.js";
  *   whole: boolean | null }} Facet */
 /** @typedef {{ id: string, x: number, y: number }} Point */
 /** @typedef {{ images: number, points: Point[], tile: number, columns: number, sprite: string }} MapData The map of an index. */
-/** @typedef {{ index: string, images: number }} Index */
+/** @typedef {{ queries: string, k: number, mean: number }} Recall */
+/** @typedef {{ index: string, images: number, recall: Recall[] }} Index */
 /** @typedef {Record<string, unknown> & { index?: string }} Search The body of POST /v1/search. */
 
 /** A request that failed. `retryAfter`: seconds after which it can be sent again. 0: do not send it again. */

@@ -5,6 +5,7 @@ import { $, element, formatNumber } from "./dom.js";
 import * as notice from "./notice.js";
 
 const LOADING_SECONDS = 2;
+const RECALL_CUTOFF = 10;
 const EXAMPLES = 4;
 const MAX_EXAMPLE_LENGTH = 24;
 const GENERAL_EXAMPLES = ["a dog on a beach", "red flowers", "a street at night", "people at a table"];
@@ -49,10 +50,42 @@ function showNoIndex(problems, retry) {
  * @param {Index[]} indexes
  */
 export function fillList(indexes) {
-  const options = indexes.map(({ index, images }) => element("option", { value: index }, `${index} · ${formatNumber(images)}`));
+  const options = indexes.map(({ index, images, recall }) => {
+    const measured = recall.filter(({ k }) => k === RECALL_CUTOFF);
+    const lowest = measured.length > 0 && `recall ${percentage(Math.min(...measured.map(({ mean }) => mean)))}`;
+    const text = [index, formatNumber(images), lowest].filter(Boolean).join(" · ");
+    return element("option", { value: index, title: recallTitle(measured) }, text);
+  });
   $("index").replaceChildren(...options);
   $("index").hidden = indexes.length < 2;
 }
+
+/**
+ * Selects an index in the list.
+ *
+ * @param {string} index
+ */
+export function selectIndex(index) {
+  $("index").value = index;
+  $("index").title = $("index").selectedOptions[0]?.title ?? "";
+}
+
+/**
+ * The recall of each kind of queries.
+ *
+ * @param {api.Recall[]} measured
+ */
+function recallTitle(measured) {
+  const figures = measured.map(({ queries, mean }) => `${queries} ${percentage(mean)}`).join(", ");
+  return figures && `Recall: the share of the ${RECALL_CUTOFF} nearest images that a search finds. Searches for ${figures}`;
+}
+
+/**
+ * Rounded down, so that only a perfect share is 100 %.
+ *
+ * @param {number} share with at most 4 decimals
+ */
+const percentage = (share) => `${Math.floor(Math.round(share * 10_000) / 10) / 10} %`;
 
 /**
  * The fields of an index. An index without metadata has none.

@@ -6,7 +6,7 @@ import { Detail } from "./detail.js";
 import { $, element, first, imageCount } from "./dom.js";
 import { save } from "./export.js";
 import { Filters } from "./filters.js";
-import { exampleSearches, fillList, loadFacets, loadIndexes } from "./indexes.js";
+import { exampleSearches, fillList, loadFacets, loadIndexes, selectIndex } from "./indexes.js";
 import { ImageMap } from "./map.js";
 import * as notice from "./notice.js";
 import { Results } from "./results.js";
@@ -71,7 +71,7 @@ function render(state) {
   $("to-map").href = router.link({ view: "map", openId: "" });
   $("to-search").ariaCurrent = isMap ? null : "page";
   $("to-map").ariaCurrent = isMap ? "page" : null;
-  $("index").value = state.index;
+  selectIndex(state.index);
   $("results").hidden = isMap;
   searchBox.render(state);
   chips.render(state);

@@ -17,6 +17,7 @@ SOURCE = "/sources/photos"
 RELEASE_OPTIONS = ("--release", RELEASE, "-n", NAMESPACE)
 FLAGS = f"--release {RELEASE} --namespace {NAMESPACE}"
 REPORT = {"run": "r1", "index": "photos", "images": 30, "bad": 2}
+INDEX = {"index": "photos", "run": "r0", "images": 30, "recall": {"images": {"10": 1.0}, "texts": {"10": 0.9432}}}
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 DONE = {"completedIndexes": "0", "conditions": [condition("Complete")]}
 
@@ -24,7 +25,7 @@ DONE = {"completedIndexes": "0", "conditions": [condition("Complete")]}
 def answer_queries(command: list[str], index: int) -> Ended | Unfinished:
     """The stages end well, and query jobs answer."""
     results: dict[str, dict[str, Any]] = {
-        "indexes": {"indexes": [{"index": "photos", "run": "r0", "images": 30}]},
+        "indexes": {"indexes": [INDEX]},
         "runs": {"runs": [{**REPORT, "source": SOURCE, "published": "2026-01-01"}], "left_out": 4},
         "report": REPORT,
         "planned": {"planned": False, "base": None},

@@ -7,14 +7,17 @@ import json
 import pytest
 
 from tests.controller.apiserver import ApiServer
-from tests.controller.cli.commands import FLAGS, RELEASE_OPTIONS, REPORT, SOURCE, Cli, answer_queries
+from tests.controller.cli.commands import FLAGS, INDEX, RELEASE_OPTIONS, REPORT, SOURCE, Cli, answer_queries
 from tests.controller.workers import Ended, Workers
 from tests.programs import controller
 
 
 def test_what_the_store_knows_is_asked_in_the_cluster(cli: Cli, server: ApiServer) -> None:
     with Workers(server, answer_queries):
-        assert "r0" in cli("indexes").stdout
+        heading, row = cli("indexes").stdout.splitlines()
+        assert heading.split() == ["index", "run", "images", "recall@10"]
+        assert row.split() == ["photos", "r0", "30", "0.943"]
+        assert json.loads(cli("indexes", "-o", "json").stdout) == [INDEX]
         runs = cli("runs", "-o", "json")
         assert json.loads(runs.stdout)[0]["state"] == "done"
         assert "warning: 4 earlier runs" in runs.stderr

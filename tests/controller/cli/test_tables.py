@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.cli.tables import average, reasons, report_table, summary, table
+from controller.cli.tables import average, index_row, reasons, report_table, summary, table
 from controller.jobs.cost import Price, cost
 from controller.jobs.state import Phase, Stage
 from controller.jobs.usage import Gpu, Usage
@@ -138,10 +138,17 @@ def test_a_report_shows_names_with_brackets() -> None:
     assert "recall" not in text  # that of an earlier version
 
 
+def test_an_index_has_the_lowest_recall_of_its_kinds_of_queries() -> None:
+    row = {"index": "photos", "run": "r1", "previous": None}
+    recall = {"images": {"10": 1.0, "100": 0.5}, "texts": {"10": 0.9876, "100": 1.0}}
+    assert index_row({**row, "recall": recall}) == {**row, "recall@10": "0.988"}
+    assert index_row({**row, "recall": {}}) == index_row(row) == {**row, "recall@10": None}
+
+
 def test_a_report_shows_the_recall() -> None:
-    figures = [{"queries": kind, "k": 10, "mean": 0.9876, "worst": 0.9} for kind in ("images", "changed images")]
+    figures = [{"queries": kind, "k": 10, "mean": 0.9876, "worst": 0.9} for kind in ("images", "texts")]
     text = render(report_table({**REPORT, "recall": figures}))
-    assert "@10 of images 0.988 (worst twentieth 0.900); @10 of changed images 0.988 (worst twentieth 0.900)" in text
+    assert "@10 of images 0.988 (worst twentieth 0.900); @10 of texts 0.988 (worst twentieth 0.900)" in text
 
 
 def cost_lines(hours: Mapping[Gpu, float], prices: Mapping[str, list[Price]], **fields: Any) -> list[list[str]]:

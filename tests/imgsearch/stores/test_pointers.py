@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import chromadb
 import pytest
 
+from imgsearch.runs.documents import RecallFigure
 from imgsearch.stores import DamagedStore, Pointer
 from imgsearch.stores.chroma import ChromaStore
 
 OLDER = Pointer("photos", "r1", "photos-r1", "m", "f", 8, 20, "/photos", "2026-01-01T00:00:00+00:00")
-POINTER = replace(OLDER, run="r2", collection="photos-r2", previous=OLDER)
+RECALL: list[RecallFigure] = [{"queries": "texts", "k": 10, "mean": 0.9876, "worst": 0.9}]
+POINTER = replace(OLDER, run="r2", collection="photos-r2", previous=OLDER, recall=RECALL)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,19 @@ def edited(**fields: Any) -> dict[str, str]:
     return {"pointer": json.dumps({**asdict(POINTER), **fields})}
 
 
+def test_a_pointer_of_an_earlier_version_has_no_recall(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "chroma")
+    document = asdict(OLDER)
+    del document["recall"]
+    client = chromadb.PersistentClient(tmp_path / "chroma")
+    metadata = {"pointer": json.dumps(document)}
+    client.get_collection("pointer.photos", embedding_function=None).modify(metadata=metadata)
+    client.close()
+    store = ChromaStore(f"chroma+file://{tmp_path}/chroma")
+    assert store.pointers() == {"photos": OLDER}
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("metadata", "problem"),
     [
@@ -40,6 +56,7 @@ def edited(**fields: Any) -> dict[str, str]:
         ({"pointer": json.dumps({"index": "photos"})}, "field run: field required"),
         (edited(dim="8"), "field dim: input should be a valid integer"),
         (edited(previous={"run": "r1"}), "field previous.index: field required"),
+        (edited(recall=[{"queries": "texts", "k": 10}]), "field recall.0.mean: field required"),
     ],
 )
 def test_a_damaged_pointer_is_named_with_its_field_and_the_solution(

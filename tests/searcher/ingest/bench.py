@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from imgsearch.runs import parts
+from imgsearch.runs import texts as text_files
 from imgsearch.runs.digests import digest, file_name
 from imgsearch.runs.documents import Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import BadRow, Header, PartRow
+from imgsearch.runs.texts import Text
 from imgsearch.storage import Storage
 from imgsearch.stores import Filter, Hit, Record
 from imgsearch.vectors import Vectors
@@ -85,9 +88,11 @@ class IngestBench:
         shards: int = 2,
         part_images: int = 3,
         digests: bool = True,
+        texts: Mapping[str, Vectors] = MappingProxyType({}),
         **plan: Any,
     ) -> RunFolder:
-        """Writes a run as the embedder leaves it. Without `digests`: as an earlier version left it."""
+        """Writes a run as the embedder leaves it. Without `digests`: as an earlier version left it. `texts`: with their
+        vectors."""
         folder = RunFolder(run)
         for shard in range(shards):
             written: dict[str, str] = {}
@@ -101,6 +106,11 @@ class IngestBench:
                     shard_keys[number * part_images :][:part_images],
                     shard_bad if number == 0 else [],
                 )
+            if shard_texts := [*texts][shard::shards]:
+                vectors = np.stack([texts[text] for text in shard_texts])
+                data = text_files.to_bytes([Text(text, "caption") for text in shard_texts], vectors)
+                self.storage.put(folder.texts(shard), data)
+                written[file_name(folder.texts(shard))] = digest(data)
             shard_document = ShardDone(
                 shard, len(shard_keys), len(shard_bad), part_count, "m", "f1", DIM, 100, 1.5, {"encode": 1.0}
             )

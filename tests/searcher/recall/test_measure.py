@@ -18,6 +18,7 @@ from searcher.recall import measure
 from tests.fakes import InMemoryStore
 
 DIM = 32
+NO_TEXTS = np.empty((0, DIM), np.float32)
 
 
 class IncompleteStore(InMemoryStore):
@@ -51,13 +52,16 @@ class Images:
         for start in range(0, len(self.ids), 300):
             yield self.ids[start : start + 300], self.vectors[start : start + 300]
 
-    def measured(self, store: VectorStore, sample: int = 40) -> dict[tuple[str, int], tuple[float, float]]:
+    def measured(
+        self, store: VectorStore, sample: int = 40, texts: Vectors = NO_TEXTS
+    ) -> dict[tuple[str, int], tuple[float, float]]:
         """Mean and worst by kind and k."""
         figures = measure.measure(
             store,
             "photos",
             self.vectors[:sample],
             self.ids[:sample],
+            texts,
             self.blocks(),
             images=len(self.ids),
             stopping=threading.Event(),
@@ -93,6 +97,20 @@ def test_the_recall_is_the_share_of_the_nearest_images_that_are_found() -> None:
     assert worst == pytest.approx(np.mean(sorted(shares)[:2]), abs=1e-4)
 
 
+def test_texts_are_queries_of_their_own_with_their_own_recall() -> None:
+    """Of any length: a store compares by cosine. Half of the images that are nearest to the second are not found."""
+    images, store = Images(1000), IncompleteStore()
+    images.fill(store)
+    texts = 1e-5 * np.random.default_rng(1).normal(size=(2, DIM)).astype(np.float32)
+    first, second = np.argsort(-(texts @ images.vectors.T), axis=1)
+    assert not set(second[:5]) & set(first[:100])
+    store.unfound_ids = frozenset(images.ids[column] for column in second[:5])
+    measured = images.measured(store, texts=texts)
+    assert measured["texts", 10] == (0.75, 0.5)
+    assert measured["texts", 100] == (0.975, 0.95)
+    assert {kind for kind, _ in measured} == {"images", "changed images", "texts"}
+
+
 def test_a_small_collection_needs_no_figures() -> None:
     images, store = Images(11), InMemoryStore()
     images.fill(store)
@@ -110,7 +128,9 @@ def test_a_stop_ends_the_pass_over_the_vectors() -> None:
 
     images.fill(store)
     with pytest.raises(Interrupted):
-        measure.measure(store, "photos", images.vectors[:4], images.ids[:4], blocks(), images=1000, stopping=stopping)
+        measure.measure(
+            store, "photos", images.vectors[:4], images.ids[:4], NO_TEXTS, blocks(), images=1000, stopping=stopping
+        )
     assert len(read) == 1
 
 

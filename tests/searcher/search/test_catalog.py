@@ -37,7 +37,8 @@ async def test_without_an_index_it_is_ready_and_says_how_to_make_one(library: Li
 
 
 async def test_of_several_indexes_one_must_be_named(gallery: Library) -> None:
-    gallery.publish({"dark.png": "black"}, index="paintings")
+    recall = [{"queries": "changed images", "k": 10, "mean": 0.9876, "worst": 0.9}]
+    gallery.publish({"dark.png": "black"}, index="paintings", recall=recall)
     async with gallery.serving() as client:
         assert problem(await search(client), 400).endswith("paintings, photos")
         assert await search_colours(client, text="red", index="paintings") == ["black"]
@@ -46,6 +47,7 @@ async def test_of_several_indexes_one_must_be_named(gallery: Library) -> None:
         assert sentence.endswith("paintings, photos")
         indexes = (await client.get("/v1/indexes")).json()["indexes"]
         assert [(index["index"], index["images"]) for index in indexes] == [("paintings", 1), ("photos", 4)]
+        assert [index["recall"] for index in indexes] == [recall, []]
 
 
 async def test_indexes_with_the_same_weights_share_one_model(gallery: Library) -> None:

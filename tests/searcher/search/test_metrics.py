@@ -65,6 +65,19 @@ async def test_the_served_runs_are_those_of_now(gallery: Library) -> None:
     assert values["imgsearch_index_images{photos}"] == 1
 
 
+async def test_the_recall_of_the_served_runs_is_a_metric(gallery: Library) -> None:
+    recall = [{"queries": "texts", "k": k, "mean": mean, "worst": 0.5} for k, mean in ((10, 0.9876), (100, 1.0))]
+    async with gallery.serving() as client:
+        assert not any(name.startswith("imgsearch_index_recall") for name in await samples(client))
+        gallery.publish({"one.png": "red"}, run="r2", recall=recall)
+        name = "imgsearch_index_recall{photos,10,texts}"
+        values = await wait_until(lambda: samples(client), lambda values: name in values)
+        assert values[name] == 0.9876
+        assert values["imgsearch_index_recall{photos,100,texts}"] == 1
+        gallery.publish({"one.png": "red"}, run="r2", recall=[{**recall[0], "mean": 0.5}])  # measured again
+        await wait_until(lambda: samples(client), lambda values: values[name] == 0.5)
+
+
 async def test_readiness_is_what_was_last_said_of_it(library: Library) -> None:
     store = FailingStore()
     library.store = store
