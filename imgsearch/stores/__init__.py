@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
 from imgsearch.errors import PermanentError, UsageError
@@ -44,6 +44,14 @@ class Hit:
     internal: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Neighbour(NamedTuple):
+    """One result of a search, without its record."""
+
+    id: str
+    score: float
+    """Cosine similarity in [-1, 1]."""
+
+
 @dataclass(frozen=True)
 class Pointer:
     """The published run of an index, with everything that a searcher needs to answer from it."""
@@ -58,6 +66,9 @@ class Pointer:
     source: str
     published: str
     """UTC, ISO 8601."""
+    candidates: int = 100
+    """The neighbours to request for the first 100 results: ingest measured the recall with them. The default is that of
+    a run of an earlier version."""
     previous: Pointer | None = None
     """The run that a rollback publishes again; its own `previous` is None, since two collections are kept."""
     recall: list[RecallFigure] = field(default_factory=list, hash=False)
@@ -88,8 +99,8 @@ class VectorStore(Protocol):
     Every method raises TemporaryError if the store does not answer, NotFound if the collection does not exist, and
     DamagedStore."""
 
-    def create(self, collection: str, *, dim: int) -> None:
-        """Creates an empty collection; an existing one stays as it is."""
+    def create(self, collection: str, *, dim: int, vectors: int) -> None:
+        """Creates an empty collection for about this number of vectors; an existing one stays as it is."""
 
     def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
         """The `ids` that are not stored yet."""
@@ -102,10 +113,16 @@ class VectorStore(Protocol):
     def get(self, collection: str, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """The stored records among `ids`, in the order of `ids`."""
 
+    def nearest(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None
+    ) -> list[list[Neighbour]]:
+        """For each row of `queries` (n, dim) its k nearest, best first. A larger k costs little, and with it an
+        approximate search misses fewer of the nearest. Raises UsageError for an invalid filter."""
+
     def search(
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
     ) -> list[list[Hit]]:
-        """For each row of `queries` (n, dim) its k nearest, best first. Raises UsageError for an invalid filter."""
+        """The records of the k nearest, with their scores."""
 
     def drop(self, collection: str) -> None:
         """Deletes a collection, if it exists."""

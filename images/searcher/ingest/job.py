@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 
 from imgsearch.errors import PermanentError
 from imgsearch.runs import parts
-from imgsearch.runs.documents import Facets, Plan, RecallFigure, Report, ShardDone
+from imgsearch.runs.documents import Facets, Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.runs.parts import BadRow
+from imgsearch.settings import IndexSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import DamagedStore, Pointer, VectorStore
 from imgsearch.vectors import Vectors
@@ -31,7 +32,8 @@ from searcher.ingest.report import Result, bad_csv, report
 from searcher.ingest.run_reader import DamagedShard, RunReader, Shard, same_model
 from searcher.ingest.samples import PartEnds, Samples
 from searcher.ingest.verify import SAMPLES, Mismatch, verify
-from searcher.recall.measure import measure
+from searcher.recall import tuning
+from searcher.recall.measure import Measured, measure
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Ingest:
         *,
         storage: Storage,
         store: VectorStore,
+        settings: IndexSettings,
         metrics: IngestMetrics,
         stopping: threading.Event,
         clock: Callable[[], float] = time.monotonic,
@@ -57,6 +60,7 @@ class Ingest:
         self._storage = storage
         self._runs = RunReader(storage)
         self._store = store
+        self._settings = settings
         self._metrics = metrics
         self._stopping = stopping
         self._map_writer = MapWriter(storage, stopping=stopping)
@@ -96,9 +100,10 @@ class Ingest:
         model = same_model(shards)
         bad = self._bad(shards)
         texts = self._runs.texts(shards, TEXTS)
-        self._metrics.planned.set(plan.images + plan.kept - len(bad))
+        planned = plan.images + plan.kept - len(bad)
+        self._metrics.planned.set(planned)
         collection = collection_name(plan.index, plan.run)
-        self._store.create(collection, dim=model.dim)
+        self._store.create(collection, dim=model.dim, vectors=planned)
         sample, map_sample, facets = Samples(plan.run, SAMPLES), Samples(plan.run, projection.IMAGES), FacetCounts()
         ends = PartEnds()
         filler = Filler(self._runs, self._store, metrics=self._metrics, stopping=self._stopping, clock=self._clock)
@@ -116,9 +121,12 @@ class Ingest:
             self._store = self._store.reopen()
             verify(self._store, collection, run=plan.run, rows=rows, samples=sample, ends=ends)
         with self._metrics.timed("recall"):
-            recall = self._recall(collection, shards, sample, texts, rows=rows)
+            measured = self._measured(collection, shards, sample, texts, rows=rows)
+            recall_warning = tuning.warning(measured.figures, self._settings.recall, measured.candidates)
+            if recall_warning:
+                log.warning("index %s, run %s: %s", plan.index, plan.run, recall_warning)
         with self._metrics.timed("publish"):
-            pointer = publish(self._store, self._pointer(plan, model, collection, rows, recall))
+            pointer = publish(self._store, self._pointer(plan, model, collection, rows, measured))
         with self._metrics.timed("facets"):
             document = Facets(plan.run, plan.index, rows, facets.most_frequent())
             self._storage.put(self._folder.facets, document.to_json())
@@ -132,7 +140,8 @@ class Ingest:
             bad=bad,
             sampled=len(sample.records),
             found_itself=found_itself,
-            recall=recall,
+            measured=measured,
+            recall_warning=recall_warning,
             seconds=self._clock() - start,
             stages=self._metrics.stage_seconds(),
         )
@@ -140,10 +149,10 @@ class Ingest:
         self._storage.put(self._folder.report, written.to_json())
         return written, pointer
 
-    def _recall(
+    def _measured(
         self, collection: str, shards: Sequence[Shard], sample: Samples, texts: Vectors, *, rows: int
-    ) -> list[RecallFigure]:
-        figures = measure(
+    ) -> Measured:
+        measured = measure(
             self._store,
             collection,
             sample.vectors(),
@@ -151,17 +160,19 @@ class Ingest:
             texts,
             ((table["id"].to_pylist(), parts.vectors(table)) for table in self._runs.tables(shards)),
             images=rows,
+            target=self._settings.recall,
             stopping=self._stopping,
         )
-        for figure in figures:
+        for figure in measured.figures:
             log.info(
-                "recall@%d of %s: %.3f, of the worst twentieth %.3f",
+                "recall@%d of %s: %.3f, of the worst twentieth %.3f, with %d candidates",
                 figure["k"],
                 figure["queries"],
                 figure["mean"],
                 figure["worst"],
+                measured.candidates,
             )
-        return figures
+        return measured
 
     def _bad(self, shards: Sequence[Shard]) -> list[BadRow]:
         """The bad images of all parts, in the order of the shards."""
@@ -180,7 +191,7 @@ class Ingest:
         self._store.drop(collection)
         return True
 
-    def _pointer(self, plan: Plan, model: ShardDone, collection: str, rows: int, recall: list[RecallFigure]) -> Pointer:
+    def _pointer(self, plan: Plan, model: ShardDone, collection: str, rows: int, measured: Measured) -> Pointer:
         return Pointer(
             index=plan.index,
             run=plan.run,
@@ -191,7 +202,8 @@ class Ingest:
             images=rows,
             source=plan.source,
             published=self._now().isoformat(timespec="seconds"),
-            recall=recall,
+            recall=measured.figures,
+            candidates=measured.candidates,
         )
 
 

@@ -13,11 +13,12 @@ log = logging.getLogger(__name__)
 def publish(store: VectorStore, pointer: Pointer) -> Pointer:
     """Points the index at the run, keeps the previous run for a rollback, and drops the one before that.
 
-    Returns the pointer that the index has then. Of a run that is published already, only the recall is replaced: it was
-    measured again. A run that was rolled back from changes nothing: a repeated ingest must not undo a rollback."""
+    Returns the pointer that the index has then. Of a run that is published already, only the recall and the
+    candidates are replaced: they were measured again. A run that was rolled back from changes nothing: a repeated
+    ingest must not undo a rollback."""
     current = store.pointers().get(pointer.index)
     if current is not None and pointer.run == current.run:
-        measured = replace(current, recall=pointer.recall)
+        measured = replace(current, recall=pointer.recall, candidates=pointer.candidates)
         if measured != current:
             store.publish(measured)
         return measured

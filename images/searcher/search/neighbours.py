@@ -1,13 +1,16 @@
-"""The nearest neighbours of a vector in the store: searches that differ only in their vector share a call."""
+"""Nearest neighbours and their records, as coroutines: searches that differ only in their vector share a call of the
+store, and so do the records of several pages."""
 
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from imgsearch.stores import Filter, Hit, VectorStore
+from imgsearch.stores import Filter, Neighbour, Record, VectorStore
 from imgsearch.vectors import Vector
 from searcher.search.batcher import BatchQueue
 from searcher.search.metrics import Metrics
@@ -15,6 +18,11 @@ from searcher.search.threads import Threads
 
 MAX_BATCH = 32
 """Searches in one call of the store. Shared calls gave between the same and 1.33 times as many searches a second."""
+MAX_CACHED = 200_000
+"""Neighbours of recent searches that are kept, about 35 MB: the next pages of a search need them again."""
+
+Key = tuple[str, int, str]
+"""Collection, k and filter of a search."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,30 +31,67 @@ class _QueryVector:
 
 
 class Neighbours:
-    """Searches of the store as coroutines. It lives on one event loop and has nothing to close."""
+    """Searches of the store. It lives on one event loop and has nothing to close."""
 
-    def __init__(self, store: VectorStore, *, threads: Threads, metrics: Metrics) -> None:
+    def __init__(self, store: VectorStore, *, threads: Threads, metrics: Metrics, max_cached: int = MAX_CACHED) -> None:
         self._store = store
         self._threads = threads
         self._metrics = metrics
-        self._queues: dict[tuple[str, int, str, bool], BatchQueue[_QueryVector, list[Hit]]] = {}
+        self._max_cached = max_cached
+        self._queues: dict[Key, BatchQueue[_QueryVector, list[Neighbour]]] = {}
+        self._record_queues: dict[tuple[str, bool], BatchQueue[tuple[str, ...], list[Record]]] = {}
+        self._cache: OrderedDict[tuple[Key, bytes], list[Neighbour]] = OrderedDict()
+        """The most recent last. A collection does not change while an index serves it."""
+        self._cached = 0
 
-    async def __call__(
-        self, collection: str, vector: Vector, *, k: int, where: Filter | None, vectors: bool
-    ) -> list[Hit]:
-        """The hits of VectorStore.search for one vector. Raises what it raises."""
+    async def __call__(self, collection: str, vector: Vector, *, k: int, where: Filter | None) -> Sequence[Neighbour]:
+        """The neighbours of VectorStore.nearest for one vector. Raises what it raises."""
+        key = (collection, k, json.dumps(where, sort_keys=True))
+        search = (key, vector.tobytes())
+        if search in self._cache:
+            self._cache.move_to_end(search)
+            return self._cache[search]
 
-        def search(batch: list[_QueryVector]) -> list[list[Hit]]:
+        def nearest(batch: list[_QueryVector]) -> list[list[Neighbour]]:
             queries = np.stack([query.vector for query in batch])
             with self._metrics.store_seconds.time():
-                return self._store.search(collection, queries, k=k, where=where, vectors=vectors)
+                return self._store.nearest(collection, queries, k=k, where=where)
 
-        key = (collection, k, json.dumps(where, sort_keys=True), vectors)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = BatchQueue(self._threads.search, search, max_batch=MAX_BATCH)
+            queue = self._queues[key] = BatchQueue(self._threads.search, nearest, max_batch=MAX_BATCH)
         try:
-            return await queue.submit(_QueryVector(vector))
+            neighbours = await queue.submit(_QueryVector(vector))
         finally:
             if queue.idle:
                 self._queues.pop(key, None)
+        self._keep(search, neighbours)
+        return neighbours
+
+    async def records(self, collection: str, ids: Sequence[str], *, vectors: bool) -> list[Record]:
+        """The records of VectorStore.get. Raises what it raises."""
+        if not ids:
+            return []
+
+        def get(batch: list[tuple[str, ...]]) -> list[list[Record]]:
+            wanted = dict.fromkeys(id for page in batch for id in page)
+            with self._metrics.store_seconds.time():
+                stored = {record.id: record for record in self._store.get(collection, [*wanted], vectors=vectors)}
+            return [[stored[id] for id in page if id in stored] for page in batch]
+
+        key = (collection, vectors)
+        queue = self._record_queues.get(key)
+        if queue is None:
+            queue = self._record_queues[key] = BatchQueue(self._threads.search, get, max_batch=MAX_BATCH)
+        try:
+            return await queue.submit(tuple(ids))
+        finally:
+            if queue.idle:
+                self._record_queues.pop(key, None)
+
+    def _keep(self, search: tuple[Key, bytes], neighbours: list[Neighbour]) -> None:
+        if search not in self._cache:
+            self._cache[search] = neighbours
+            self._cached += 1 + len(neighbours)
+        while self._cached > self._max_cached:
+            self._cached -= 1 + len(self._cache.popitem(last=False)[1])
