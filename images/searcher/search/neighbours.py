@@ -12,17 +12,21 @@ import numpy as np
 
 from imgsearch.stores import Filter, Neighbour, Record, VectorStore
 from imgsearch.vectors import Vector
+from searcher.search import ranking
 from searcher.search.batcher import BatchQueue
 from searcher.search.metrics import Metrics
+from searcher.search.ranking import Level
 from searcher.search.threads import Threads
 
 MAX_BATCH = 32
 """Searches in one call of the store. Shared calls gave between the same and 1.33 times as many searches a second."""
 MAX_CACHED = 200_000
-"""Neighbours of recent searches that are kept, about 35 MB: the next pages of a search need them again."""
+"""Neighbours in the levels of recent searches that are kept, about 35 MB: the next pages need them again."""
 
-Key = tuple[str, int, str]
-"""Collection, k and filter of a search."""
+Call = tuple[str, int, str]
+"""Collection, k and filter of a call of the store."""
+Search = tuple[str, int, str, bytes, int]
+"""Collection, Pointer.candidates, filter, vector, and the end of the level."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,35 +42,34 @@ class Neighbours:
         self._threads = threads
         self._metrics = metrics
         self._max_cached = max_cached
-        self._queues: dict[Key, BatchQueue[_QueryVector, list[Neighbour]]] = {}
+        self._queues: dict[Call, BatchQueue[_QueryVector, list[Neighbour]]] = {}
         self._record_queues: dict[tuple[str, bool], BatchQueue[tuple[str, ...], list[Record]]] = {}
-        self._cache: OrderedDict[tuple[Key, bytes], list[Neighbour]] = OrderedDict()
+        self._levels: OrderedDict[Search, Level] = OrderedDict()
         """The most recent last. A collection does not change while an index serves it."""
         self._cached = 0
 
-    async def __call__(self, collection: str, vector: Vector, *, k: int, where: Filter | None) -> Sequence[Neighbour]:
-        """The neighbours of VectorStore.nearest for one vector. Raises what it raises."""
-        key = (collection, k, json.dumps(where, sort_keys=True))
-        search = (key, vector.tobytes())
-        if search in self._cache:
-            self._cache.move_to_end(search)
-            return self._cache[search]
-
-        def nearest(batch: list[_QueryVector]) -> list[list[Neighbour]]:
-            queries = np.stack([query.vector for query in batch])
-            with self._metrics.store_seconds.time():
-                return self._store.nearest(collection, queries, k=k, where=where)
-
-        queue = self._queues.get(key)
-        if queue is None:
-            queue = self._queues[key] = BatchQueue(self._threads.search, nearest, max_batch=MAX_BATCH)
-        try:
-            neighbours = await queue.submit(_QueryVector(vector))
-        finally:
-            if queue.idle:
-                self._queues.pop(key, None)
-        self._keep(search, neighbours)
-        return neighbours
+    async def level(
+        self,
+        collection: str,
+        vector: Vector,
+        *,
+        end: int,
+        first: int,
+        where: Filter | None,
+        earlier: Sequence[Neighbour],
+    ) -> Level:
+        """The level up to the rank `end`. `first` is Pointer.candidates, and `earlier` the ranks of the level before.
+        Raises what VectorStore.nearest raises."""
+        condition = json.dumps(where, sort_keys=True)
+        search = (collection, first, condition, vector.tobytes(), end)
+        level = self._levels.get(search)
+        if level is None:
+            key = (collection, ranking.candidates(end, first), condition)
+            level = ranking.level(earlier, await self._nearest(key, vector, where), end)
+            self._keep(search, level)
+        else:
+            self._levels.move_to_end(search)
+        return level
 
     async def records(self, collection: str, ids: Sequence[str], *, vectors: bool) -> list[Record]:
         """The records of VectorStore.get. Raises what it raises."""
@@ -89,9 +92,26 @@ class Neighbours:
             if queue.idle:
                 self._record_queues.pop(key, None)
 
-    def _keep(self, search: tuple[Key, bytes], neighbours: list[Neighbour]) -> None:
-        if search not in self._cache:
-            self._cache[search] = neighbours
-            self._cached += 1 + len(neighbours)
+    async def _nearest(self, key: Call, vector: Vector, where: Filter | None) -> Sequence[Neighbour]:
+        collection, k, _ = key
+
+        def nearest(batch: list[_QueryVector]) -> list[list[Neighbour]]:
+            queries = np.stack([query.vector for query in batch])
+            with self._metrics.store_seconds.time():
+                return self._store.nearest(collection, queries, k=k, where=where)
+
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = BatchQueue(self._threads.search, nearest, max_batch=MAX_BATCH)
+        try:
+            return await queue.submit(_QueryVector(vector))
+        finally:
+            if queue.idle:
+                self._queues.pop(key, None)
+
+    def _keep(self, search: Search, level: Level) -> None:
+        if search not in self._levels:
+            self._levels[search] = level
+            self._cached += 1 + len(level.ranked)
         while self._cached > self._max_cached:
-            self._cached -= 1 + len(self._cache.popitem(last=False)[1])
+            self._cached -= 1 + len(self._levels.popitem(last=False)[1].ranked)
