@@ -58,7 +58,7 @@ def external_store(helm: Helm) -> Objects:
 
 @pytest.fixture(scope="session")
 def monitored(helm: Helm) -> Objects:
-    return helm.template({"monitoring": MONITORING})
+    return helm.template({"monitoring": MONITORING, "pipeline": {"recall": 0.95}})
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ MONITORING: dict[str, Any] = {
     "labels": {"prometheus": "team"},
     "dashboardLabels": {"dashboards": "search"},
     "searchSeconds": 0.5,
-    "recall": 0.95,
 }
 
 
