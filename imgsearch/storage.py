@@ -85,6 +85,19 @@ class Storage:
                 hash.update(chunk)
         return hash.hexdigest()
 
+    def file(self, key: str) -> Path | None:
+        """The file of the object, where the storage is a folder."""
+        return None if self._folder is None else self._folder / key
+
+    def download(self, key: str, file: Path) -> str:
+        """Writes the object to a new file, with flat memory; returns its SHA-256 in hex. Raises NotFound."""
+        hash = hashlib.sha256()
+        with self._translated("read", key), file.open("xb") as target:
+            for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
+                hash.update(chunk)
+                target.write(chunk)
+        return hash.hexdigest()
+
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Writes or replaces the object."""
         with self._translated("write", key):

@@ -21,6 +21,7 @@ from searcher.ingest.facets import FacetCounts
 from searcher.ingest.metrics import IngestMetrics
 from searcher.ingest.run_reader import RunReader, Shard, check_count
 from searcher.ingest.samples import PartEnds, Samples
+from searcher.table.writer import TableWriter
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +80,16 @@ class Filler:
         self._clock = clock
 
     def fill(
-        self, collection: str, shards: Sequence[Shard], samples: Sequence[Samples | PartEnds], facets: FacetCounts
+        self,
+        collection: str,
+        shards: Sequence[Shard],
+        samples: Sequence[Samples | PartEnds],
+        facets: FacetCounts,
+        table: TableWriter,
     ) -> tuple[int, int]:
         """Adds the missing vectors. Returns the number of rows in the shards, and the number of vectors added.
 
-        All records go to `samples` and `facets`. Raises DamagedShard for a part that is not as it was written, before a
+        All records go to `samples`, `facets` and `table`. Raises DamagedShard for a part that is not as it was written, before a
         vector of it is added, and Interrupted between two batches."""
         # An empty collection needs no lookup: every vector is missing.
         is_empty = self._store.count(collection) == 0
@@ -98,6 +104,8 @@ class Filler:
                 sample.add(part.records)
             with self._metrics.timed("facets"):
                 facets.add(record.metadata for record in part.records)
+            with self._metrics.timed("table"):
+                table.add(part.records)
             self._add(collection, part.missing, size)
             rows += len(part.records)
             added += len(part.missing)

@@ -1,0 +1,127 @@
+"""The table of a run in memory: its rows by filter and by id, exact search among rows, and the rows as hits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from imgsearch.runs.documents import Table
+from imgsearch.stores import Filter, Hit
+from imgsearch.vectors import Vectors
+from searcher.table import columns, half_floats, matching
+from searcher.table.columns import id_hash
+from searcher.table.matching import Mask
+
+Rows = NDArray[np.int64]
+"""Numbers of rows, ascending."""
+Scored = list[tuple[int, float]]
+"""Rows with their scores, best first."""
+
+
+class RunTable:
+    """A table whose files are mapped into memory. Any thread may call.
+
+    For a million rows, it has 12 MB of its own: the hashes of the ids in order, and their rows. The rest is pages of
+    the files, which the system reads as they are needed, and may drop."""
+
+    def __init__(self, document: Table, files: Sequence[Path]) -> None:
+        """Raises OSError or pyarrow.ArrowException for a file that cannot be mapped."""
+        self._document = document
+        self._batches = [_mapped(file) for file in files]
+        self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
+        self._norms = [np.asarray(batch.column("norm").to_numpy()) for batch in self._batches]
+        hashes = np.concatenate([batch.column("hash").to_numpy() for batch in self._batches])
+        order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[order]
+        self._hash_rows = order.astype(np.uint32)
+
+    @property
+    def run(self) -> str:
+        return self._document.run
+
+    @property
+    def rows(self) -> int:
+        return int(self._starts[-1])
+
+    def has_fields(self, where: Filter) -> bool:
+        """Whether the table has all values that the filter reads."""
+        return self._document.all_fields or matching.fields(where) <= set(self._document.fields)
+
+    def matching(self, where: Filter) -> Mask:
+        """For each row, whether it passes a valid filter. The filter reads only fields that the table has."""
+        return np.concatenate([matching.mask(batch, where) for batch in self._batches])
+
+    def rows_of(self, ids: Sequence[str]) -> list[int | None]:
+        """The rows of the ids; None for an id without a row."""
+        hashes = np.array([id_hash(id) for id in ids], np.uint64)
+        firsts = np.searchsorted(self._hashes, hashes)
+        return [self._row(id, hash, int(first)) for id, hash, first in zip(ids, hashes, firsts, strict=True)]
+
+    def exact(self, queries: Vectors, rows: Rows, *, k: int) -> list[Scored]:
+        """For each of `queries` (n, dim; of length 1) its k nearest of `rows`: best first, equal scores by id.
+
+        The scores are cosines."""
+        scores = np.concatenate(
+            [
+                half_floats.products(columns.vectors(self._batches[file]), local, queries) / self._norms[file][local]
+                for file, local in self._by_file(rows)
+            ]
+            or [np.empty((len(queries), 0), np.float32)],
+            axis=1,
+        )
+        return [self._best(rows, row_scores, k) for row_scores in scores]
+
+    def hits(self, scored: Sequence[tuple[int, float]], *, vectors: bool = False) -> list[Hit]:
+        """The rows as hits. `vectors`: with their vectors, float32 (dim)."""
+        return [self._hit(row, score, vectors=vectors) for row, score in scored]
+
+    def _best(self, rows: Rows, scores: NDArray[np.float32], k: int) -> Scored:
+        if len(scores) > k:
+            # Not the first k only: which of the rows with the score of the last one are in depends on their ids.
+            chosen = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+            rows, scores = rows[chosen], scores[chosen]
+        found = [(int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+        return sorted(found, key=lambda item: (-item[1], self._id(item[0])))[:k]
+
+    def _by_file(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
+        """The rows of each file, as numbers in that file."""
+        ends = np.searchsorted(rows, self._starts)
+        for file, (start, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+            if start < end:
+                yield file, rows[start:end] - self._starts[file]
+
+    def _row(self, id: str, hash: np.uint64, first: int) -> int | None:
+        for position in range(first, len(self._hashes)):
+            if self._hashes[position] != hash:
+                return None
+            row = int(self._hash_rows[position])
+            if self._id(row) == id:
+                return row
+        return None
+
+    def _id(self, row: int) -> str:
+        batch, local = self._place(row)
+        return str(batch.column("id")[local].as_py())
+
+    def _hit(self, row: int, score: float, *, vectors: bool) -> Hit:
+        batch, local = self._place(row)
+        return Hit(
+            batch.column("id")[local].as_py(),
+            score,
+            json.loads(batch.column("metadata")[local].as_py()),
+            columns.vectors(batch)[local].astype(np.float32) if vectors else None,
+            {name: batch.column(name)[local].as_py() for name in columns.INTERNAL},
+        )
+
+    def _place(self, row: int) -> tuple[pa.RecordBatch, int]:
+        file = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._batches[file], row - int(self._starts[file])
+
+
+def _mapped(file: Path) -> pa.RecordBatch:
+    return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
