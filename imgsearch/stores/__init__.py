@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
 from imgsearch.errors import PermanentError, UsageError
@@ -41,6 +41,14 @@ class Hit:
     metadata: Mapping[str, Any]
     vector: Vector | None = None
     internal: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Neighbour(NamedTuple):
+    """One result of a search, without its record."""
+
+    id: str
+    score: float
+    """Cosine similarity in [-1, 1]."""
 
 
 @dataclass(frozen=True)

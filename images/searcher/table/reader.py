@@ -1,4 +1,4 @@
-"""The table of a run in memory: its rows by filter and by id, exact search among rows, and the rows as hits."""
+"""The table of a run in memory: its rows by filter and by id, exact search among rows, and records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from imgsearch.runs.documents import Table
-from imgsearch.stores import Filter, Hit
+from imgsearch.stores import Filter, Neighbour, Record
 from imgsearch.vectors import Vectors
 from searcher.table import columns, half_floats, matching
 from searcher.table.columns import id_hash
@@ -19,8 +19,6 @@ from searcher.table.matching import Mask
 
 Rows = NDArray[np.int64]
 """Numbers of rows, ascending."""
-Scored = list[tuple[int, float]]
-"""Rows with their scores, best first."""
 
 
 class RunTable:
@@ -62,7 +60,7 @@ class RunTable:
         firsts = np.searchsorted(self._hashes, hashes)
         return [self._row(id, hash, int(first)) for id, hash, first in zip(ids, hashes, firsts, strict=True)]
 
-    def exact(self, queries: Vectors, rows: Rows, *, k: int) -> list[Scored]:
+    def exact(self, queries: Vectors, rows: Rows, *, k: int) -> list[list[Neighbour]]:
         """For each of `queries` (n, dim; of length 1) its k nearest of `rows`: best first, equal scores by id.
 
         The scores are cosines."""
@@ -76,17 +74,17 @@ class RunTable:
         )
         return [self._best(rows, row_scores, k) for row_scores in scores]
 
-    def hits(self, scored: Sequence[tuple[int, float]], *, vectors: bool = False) -> list[Hit]:
-        """The rows as hits. `vectors`: with their vectors, float32 (dim)."""
-        return [self._hit(row, score, vectors=vectors) for row, score in scored]
+    def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
+        """The records of the ids that have rows, in their order, as VectorStore.get returns them."""
+        return [self._record(row, vectors=vectors) for row in self.rows_of(ids) if row is not None]
 
-    def _best(self, rows: Rows, scores: NDArray[np.float32], k: int) -> Scored:
+    def _best(self, rows: Rows, scores: NDArray[np.float32], k: int) -> list[Neighbour]:
         if len(scores) > k:
             # Not the first k only: which of the rows with the score of the last one are in depends on their ids.
             chosen = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
             rows, scores = rows[chosen], scores[chosen]
-        found = [(int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
-        return sorted(found, key=lambda item: (-item[1], self._id(item[0])))[:k]
+        found = [Neighbour(self._id(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+        return sorted(found, key=lambda neighbour: (-neighbour.score, neighbour.id))[:k]
 
     def _by_file(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         """The rows of each file, as numbers in that file."""
@@ -108,11 +106,10 @@ class RunTable:
         batch, local = self._place(row)
         return str(batch.column("id")[local].as_py())
 
-    def _hit(self, row: int, score: float, *, vectors: bool) -> Hit:
+    def _record(self, row: int, *, vectors: bool) -> Record:
         batch, local = self._place(row)
-        return Hit(
+        return Record(
             batch.column("id")[local].as_py(),
-            score,
             json.loads(batch.column("metadata")[local].as_py()),
             columns.vectors(batch)[local].astype(np.float32) if vectors else None,
             {name: batch.column(name)[local].as_py() for name in columns.INTERNAL},

@@ -1,0 +1,32 @@
+"""The plan of a filtered search, by the exact number of rows that the filter keeps. Pure.
+
+A filter that keeps few rows is answered exactly: all of them are compared with the query. A filter that keeps many rows
+is answered from the store's nearest images without the filter. These are as many that enough of them match, unless the
+filter and the query are correlated. Where too few match, the exact search answers after all.
+"""
+
+from __future__ import annotations
+
+import math
+
+DIM = 512
+"""The number of dimensions of the rows in the constants below. The cost of a row is proportional to it."""
+SEARCH_ROWS = 10_000
+"""An exact search of so many rows takes as long as a search of the store for a few images."""
+CANDIDATE_ROWS = 30
+"""An exact search of so many rows takes as long as one more image in a search of the store."""
+SLACK = 3.0
+"""Standard deviations above the expected number of matches: 999 of 1 000 uncorrelated searches find enough."""
+SPARE = 5
+"""Further matches, for small numbers, whose distribution is not normal."""
+
+
+def candidates(*, rows: int, matches: int, wanted: int, dim: int) -> int | None:
+    """The number of images to request from the store without the filter; None: exact search costs less.
+
+    `rows`: of the table. `matches`: the rows that pass the filter, at least 1. `wanted`: the number of results."""
+    found = min(wanted, matches)
+    expected = found + SLACK * math.sqrt(found) + SPARE
+    number = min(rows, math.ceil(expected * rows / matches))
+    exact_cost = matches * dim / DIM
+    return None if exact_cost <= SEARCH_ROWS + CANDIDATE_ROWS * number else number
