@@ -8,25 +8,36 @@ filter and the query are correlated. Where too few match, the exact search answe
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 DIM = 512
-"""The number of dimensions of the rows in the constants below. The cost of a row is proportional to it."""
-SEARCH_ROWS = 10_000
-"""An exact search of so many rows takes as long as a search of the store for a few images."""
-CANDIDATE_ROWS = 30
-"""An exact search of so many rows takes as long as one more image in a search of the store."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a search of the store costs, as the number of rows with 512 dimensions that an exact search compares in the
+    same time. The cost of a row is proportional to its dimensions."""
+
+    search: float
+    """A search for a few images."""
+    candidate: float
+    """Each image that the search returns."""
+
+
+MEASURED = Costs(search=10_000, candidate=30)
+"""By `python -m bench filters`."""
 SLACK = 3.0
 """Standard deviations above the expected number of matches: 999 of 1 000 uncorrelated searches find enough."""
 SPARE = 5
 """Further matches, for small numbers, whose distribution is not normal."""
 
 
-def candidates(*, rows: int, matches: int, wanted: int, dim: int) -> int | None:
+def candidates(*, rows: int, matches: int, wanted: int, dim: int, costs: Costs = MEASURED) -> int | None:
     """The number of images to request from the store without the filter; None: exact search costs less.
 
     `rows`: of the table. `matches`: the rows that pass the filter, at least 1. `wanted`: the number of results."""
     found = min(wanted, matches)
     expected = found + SLACK * math.sqrt(found) + SPARE
     number = min(rows, math.ceil(expected * rows / matches))
-    exact_cost = matches * dim / DIM
-    return None if exact_cost <= SEARCH_ROWS + CANDIDATE_ROWS * number else number
+    exact = matches * dim / DIM
+    return None if exact <= costs.search + costs.candidate * number else number

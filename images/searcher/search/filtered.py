@@ -8,7 +8,7 @@ import numpy as np
 
 from imgsearch.stores import Filter, Neighbour
 from imgsearch.vectors import Vectors
-from searcher.search import filter_plan
+from searcher.search.filter_plan import MEASURED, Costs, candidates
 from searcher.table.matching import Mask
 from searcher.table.reader import RunTable
 
@@ -16,7 +16,9 @@ Nearest = Callable[[Vectors, int], list[list[Neighbour]]]
 """The nearest images without a filter: for each row of the queries, so many, best first."""
 
 
-def filtered(table: RunTable, queries: Vectors, where: Filter, *, k: int, nearest: Nearest) -> list[list[Neighbour]]:
+def filtered(
+    table: RunTable, queries: Vectors, where: Filter, *, k: int, nearest: Nearest, costs: Costs = MEASURED
+) -> list[list[Neighbour]]:
     """For each row of `queries` (n, dim; of length 1) its k nearest images that pass the filter, best first: fewer only
     if fewer pass it. `where` is a valid filter, and the table has its fields.
 
@@ -25,10 +27,10 @@ def filtered(table: RunTable, queries: Vectors, where: Filter, *, k: int, neares
     matches = int(np.count_nonzero(passing))
     if not matches:
         return [[] for _ in queries]
-    candidates = filter_plan.candidates(rows=table.rows, matches=matches, wanted=k, dim=queries.shape[1])
-    if candidates is None:
+    number = candidates(rows=table.rows, matches=matches, wanted=k, dim=queries.shape[1], costs=costs)
+    if number is None:
         return table.exact(queries, np.flatnonzero(passing), k=k)
-    results = [_passing(table, passing, row)[:k] for row in nearest(queries, candidates)]
+    results = [_passing(table, passing, row)[:k] for row in nearest(queries, number)]
     if few := [row for row, found in enumerate(results) if len(found) < min(k, matches)]:
         exact = table.exact(queries[few], np.flatnonzero(passing), k=k)
         for row, found in zip(few, exact, strict=True):

@@ -25,11 +25,14 @@ class TableWriter:
 
     A file that an earlier ingest wrote stays if it has the same content: a searcher may have mapped it into memory."""
 
-    def __init__(self, storage: Storage, run: str, *, dim: int, file_rows: int = FILE_ROWS) -> None:
+    def __init__(
+        self, storage: Storage, run: str, *, dim: int, file_rows: int = FILE_ROWS, file_bytes: int = FILE_BYTES
+    ) -> None:
         self._storage = storage
         self._folder = RunFolder(run)
         self._dim = dim
         self._file_rows = file_rows
+        self._file_bytes = file_bytes
         self._records: list[Record] = []
         self._metadata: list[str] = []
         self._bytes = 0
@@ -42,7 +45,7 @@ class TableWriter:
         """Adds the next records, with their vectors."""
         for record in records:
             text = json.dumps(record.metadata, ensure_ascii=False)
-            if len(self._records) == self._file_rows or self._bytes + len(text) > FILE_BYTES:
+            if len(self._records) == self._file_rows or self._bytes + len(text) > self._file_bytes:
                 self._write_file()
             self._records.append(record)
             self._metadata.append(text)
