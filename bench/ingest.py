@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import vectors
 from bench.results import Figure
 from bench.worker import Worker
+from imgsearch.settings import IndexSettings
 from imgsearch.storage import Storage
 from imgsearch.stores.chroma import ChromaStore
 from searcher.ingest.job import Ingest
@@ -102,6 +103,7 @@ def ingest(runs: str, url: str, run: str = RUN) -> float:
         run,
         storage=Storage(runs),
         store=ChromaStore(url),
+        settings=IndexSettings(),
         metrics=IngestMetrics(),
         stopping=threading.Event(),
     ).run()

@@ -17,7 +17,7 @@ from imgsearch.encoder import Pixels
 from imgsearch.errors import NotFound, UsageError
 from imgsearch.sources import Content, Item, SourceImage
 from imgsearch.sources.values import Metadata
-from imgsearch.stores import Filter, Hit, Pointer, Record, VectorStore
+from imgsearch.stores import Filter, Hit, Neighbour, Pointer, Record, VectorStore
 from imgsearch.vectors import Vectors
 
 COLOURS = {
@@ -103,7 +103,7 @@ class InMemoryStore:
         self._collections: dict[str, dict[str, Record]] = {}
         self._pointers: dict[str, Pointer] = {}
 
-    def create(self, collection: str, *, dim: int) -> None:
+    def create(self, collection: str, *, dim: int, vectors: int) -> None:
         with self._lock:
             self._collections.setdefault(collection, {})
 
@@ -126,6 +126,12 @@ class InMemoryStore:
             Record(item.id, dict(item.metadata), item.vector if vectors else None, dict(item.internal))
             for item in records
         ]
+
+    def nearest(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None
+    ) -> list[list[Neighbour]]:
+        rows = self.search(collection, queries, k=k, where=where)
+        return [[Neighbour(hit.id, hit.score) for hit in row] for row in rows]
 
     def search(
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False

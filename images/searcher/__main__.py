@@ -139,7 +139,14 @@ def _ingest(
 ) -> tuple[Report, Pointer]:
     from searcher.ingest.job import Ingest
 
-    return Ingest(run, storage=Storage(settings.storage.uri), store=store, metrics=metrics, stopping=stopping).run()
+    return Ingest(
+        run,
+        storage=Storage(settings.storage.uri),
+        store=store,
+        settings=settings.index,
+        metrics=metrics,
+        stopping=stopping,
+    ).run()
 
 
 def _store(settings: Settings, stopping: threading.Event) -> VectorStore:

@@ -169,6 +169,10 @@ class Report(Document):
     verified: dict[str, int]
     recall: list[RecallFigure] = field(default_factory=list)
     """Empty in a report of an earlier version, and where every search returns all images."""
+    candidates: int | None = None
+    """Pointer.candidates; None in a report of an earlier version."""
+    recall_warning: str | None = None
+    """How far the recall is below its target, and what to do; None if it reaches the target."""
 
 
 class FacetValue(TypedDict):

@@ -22,13 +22,21 @@ from imgsearch.settings.controller import JobSettings
 from imgsearch.settings.embedder import EmbedSettings
 from imgsearch.settings.fields import PREFIX, fields_of
 from imgsearch.settings.searcher import EvaluateSettings, SearchSettings
-from imgsearch.settings.shared import LogSettings, MetricsSettings, RunSettings, StorageSettings, StoreSettings
+from imgsearch.settings.shared import (
+    IndexSettings,
+    LogSettings,
+    MetricsSettings,
+    RunSettings,
+    StorageSettings,
+    StoreSettings,
+)
 
 __all__ = [
     "API_KEY_VARIABLE",
     "PREFIX",
     "EmbedSettings",
     "EvaluateSettings",
+    "IndexSettings",
     "JobSettings",
     "LogSettings",
     "MetricsSettings",
@@ -48,6 +56,7 @@ class Settings:
     """All settings of all programs; each program reads the groups that it needs."""
 
     run: RunSettings = field(default_factory=RunSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
     storage: StorageSettings = field(default_factory=StorageSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     embed: EmbedSettings = field(default_factory=EmbedSettings)

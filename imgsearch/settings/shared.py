@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from imgsearch.settings.fields import Port, PositiveInt, setting
+from imgsearch.settings.fields import Port, PositiveInt, Share, setting
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
@@ -26,6 +26,18 @@ class RunSettings:
     base: str | None = setting(None, "For an update: the published run that it starts from. None: index everything.")
     shard_images: PositiveInt = setting(10_000, "Images in a shard, approximately.")
     part_images: PositiveInt = setting(2_000, "Images in a part. A killed pod loses one part at most.")
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """The index that a run publishes."""
+
+    recall: Share = setting(
+        0.99,
+        "The recall@10 and recall@100 that a search must reach. Ingest measures it before it publishes the run, and "
+        "searches then look at as many candidates as it needs (docs/search-quality.md). Below it, the run is published "
+        "with a warning. A higher value makes searches slower.",
+    )
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ class Pointer:
     source: str
     published: str
     """UTC, ISO 8601."""
+    candidates: int = 100
+    """The neighbours to request for the first 100 results: ingest measured the recall with them. The default is that of
+    a run of an earlier version."""
     previous: Pointer | None = None
     """The run that a rollback publishes again; its own `previous` is None, since two collections are kept."""
 
@@ -93,8 +96,8 @@ class VectorStore(Protocol):
     Every method raises TemporaryError if the store does not answer, NotFound if the collection does not exist, and
     DamagedStore."""
 
-    def create(self, collection: str, *, dim: int) -> None:
-        """Creates an empty collection; an existing one stays as it is."""
+    def create(self, collection: str, *, dim: int, vectors: int) -> None:
+        """Creates an empty collection for about this number of vectors; an existing one stays as it is."""
 
     def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
         """The `ids` that are not stored yet."""
@@ -107,10 +110,16 @@ class VectorStore(Protocol):
     def get(self, collection: str, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """The stored records among `ids`, in the order of `ids`."""
 
+    def nearest(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None
+    ) -> list[list[Neighbour]]:
+        """For each row of `queries` (n, dim) its k nearest, best first. A larger k costs little, and with it an
+        approximate search misses fewer of the nearest. Raises UsageError for an invalid filter."""
+
     def search(
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
     ) -> list[list[Hit]]:
-        """For each row of `queries` (n, dim) its k nearest, best first. Raises UsageError for an invalid filter."""
+        """The records of the k nearest, with their scores."""
 
     def drop(self, collection: str) -> None:
         """Deletes a collection, if it exists."""

@@ -20,7 +20,17 @@ from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
 
 from imgsearch import typed_json
 from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError, first_line
-from imgsearch.stores import DamagedStore, Filter, Hit, Pointer, Record, VectorStore, chroma_dialect
+from imgsearch.stores import (
+    DamagedStore,
+    Filter,
+    Hit,
+    Neighbour,
+    Pointer,
+    Record,
+    VectorStore,
+    chroma_dialect,
+    chroma_graphs,
+)
 from imgsearch.stores.chroma_clients import connector, folder
 from imgsearch.stores.chroma_files import ChromaFiles, is_damage
 from imgsearch.vectors import Vector, Vectors
@@ -42,11 +52,12 @@ class ChromaStore:
         self._handles: dict[str, Any] = {}
         self._opening = threading.Lock()
 
-    def create(self, collection: str, *, dim: int) -> None:
+    def create(self, collection: str, *, dim: int, vectors: int) -> None:
         del dim  # Chroma takes it from the first vector, and refuses other ones
+        graph = {"space": "cosine", **chroma_graphs.parameters(vectors)}
         with self._translated(collection):
             self._connected().get_or_create_collection(
-                collection, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+                collection, configuration={"hnsw": graph}, embedding_function=None
             )
 
     def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
@@ -81,6 +92,25 @@ class ChromaStore:
                     metadata, internal = chroma_dialect.from_chroma(stored)
                     records[id] = Record(id, metadata, _vector(vector), internal)
         return [records[id] for id in ids if id in records]
+
+    def nearest(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None
+    ) -> list[list[Neighbour]]:
+        # Chroma's `n_results` is the only effort of a query: hnswlib visits max(ef_search, n_results) candidates, and
+        # Chroma reads a changed ef_search only when it loads the index again.
+        with self._translated(collection):
+            response = self._call(
+                collection,
+                "query",
+                query_embeddings=queries,
+                n_results=k,
+                where=chroma_dialect.where(where) if where else None,
+                include=["distances"],
+            )
+        return [
+            [Neighbour(id, 1.0 - distance) for id, distance in zip(*row, strict=True)]
+            for row in zip(response["ids"], response["distances"], strict=True)
+        ]
 
     def search(
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False

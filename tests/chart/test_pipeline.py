@@ -9,6 +9,7 @@ import pytest
 from controller.jobs.state import Stage
 from imgsearch.settings import (
     EmbedSettings,
+    IndexSettings,
     JobSettings,
     LogSettings,
     RunSettings,
@@ -46,6 +47,7 @@ def test_the_defaults_are_those_of_the_programs(default: Objects) -> None:
 def test_each_value_reaches_its_setting(everything: Objects) -> None:
     assert settings(everything) == Settings(
         run=RunSettings(model="ViT-L-14/laion2b_s32b_b82k", shard_images=20_000, part_images=1_000),
+        index=IndexSettings(recall=0.95),
         storage=StorageSettings(uri="s3://team-images/imgsearch"),
         store=StoreSettings(url=f"chroma+http://{RELEASE}-chroma:8000"),
         embed=EmbedSettings(batch_images=256, max_pixels=100_000_000, thumbnail_px=320),

@@ -62,7 +62,7 @@ def store(open_again: Callable[[], VectorStore]) -> Iterator[VectorStore]:
 
 @pytest.fixture
 def filled_store(store: VectorStore) -> VectorStore:
-    store.create("photos-r1", dim=4)
+    store.create("photos-r1", dim=4, vectors=100)
     store.add("photos-r1", RECORDS)
     return store
 
@@ -130,7 +130,7 @@ def test_filters_keep_what_matches(filled_store: VectorStore, filter_: dict[str,
     ],
 )
 def test_a_filter_may_have_a_thousand_values(store: VectorStore, filter_: dict[str, object], ids: set[str]) -> None:
-    store.create("numbers", dim=4)
+    store.create("numbers", dim=4, vectors=100)
     records = [Record("whole", {"n": 7}, _vector(1, 0, 0, 0)), Record("half", {"n": 7.5}, _vector(1, 0, 0, 0))]
     store.add("numbers", records)
     (hits,) = store.search("numbers", _vector(1, 0, 0, 0)[None], k=10, where=filter_)
@@ -142,7 +142,7 @@ def test_whole_numbers_and_fractions_are_compared_by_their_value(store: VectorSt
     numbers = [-5, -4.5, -4, -1, -0.5, 0, 0.5, 1, 4, 4.0, 4.25, 4.5, 5, math.nextafter(4, 5)]
     records = [Record(f"n{position}", {"n": number}, _vector(1, 0, 0, 0)) for position, number in enumerate(numbers)]
     records.append(Record("none", {"m": 1}, _vector(1, 0, 0, 0)))
-    store.create("numbers", dim=4)
+    store.create("numbers", dim=4, vectors=100)
     store.add("numbers", records)
     conditions = [{operator: bound} for operator in ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte")]
     for condition in [*conditions, {"$in": [bound, type(bound)(1)]}, {"$nin": [bound, type(bound)(1)]}]:
@@ -155,7 +155,7 @@ def test_whole_numbers_and_fractions_are_compared_by_their_value(store: VectorSt
 def test_lists_contain_numbers_by_their_value(store: VectorStore, number: float) -> None:
     lists: list[list[float]] = [[1, 4], [4.0, 4.5], [5], [-4.0], [2**53 + 1], [2.0**53]]
     records = [Record(f"n{position}", {"n": numbers}, _vector(1, 0, 0, 0)) for position, numbers in enumerate(lists)]
-    store.create("numbers", dim=4)
+    store.create("numbers", dim=4, vectors=10)
     store.add("numbers", records)
     for operator, expected in [("$contains", True), ("$not_contains", False)]:
         (hits,) = store.search("numbers", _vector(1, 0, 0, 0)[None], k=100, where={"n": {operator: number}})
@@ -173,7 +173,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_metadata_may_have_any_name(store: VectorStore, name: str) -> None:
-    store.create("names", dim=4)
+    store.create("names", dim=4, vectors=100)
     store.add("names", [Record("a", {name: 1}, _vector(1, 0, 0, 0)), Record("b", {"n": 1}, _vector(1, 0, 0, 0))])
     (hits,) = store.search("names", _vector(1, 0, 0, 0)[None], k=2, where={name: {"$gte": 1}})
     assert [hit.id for hit in store.search("names", _vector(1, 0, 0, 0)[None], k=2, where={name: {"$ne": 1}})[0]] == [
@@ -186,7 +186,7 @@ def test_metadata_may_have_any_name(store: VectorStore, name: str) -> None:
 
 def test_no_two_names_are_stored_as_one(store: VectorStore) -> None:
     metadata: dict[str, object] = {name: number for number, name in enumerate(NAMES)}
-    store.create("names", dim=4)
+    store.create("names", dim=4, vectors=100)
     store.add("names", [Record("a", metadata, _vector(1, 0, 0, 0), {"key": "a.jpg", "width": 3})])
     (record,) = store.get("names", ["a"])
     assert {name: record.metadata[name] for name in NAMES} == metadata
@@ -196,7 +196,7 @@ def test_no_two_names_are_stored_as_one(store: VectorStore) -> None:
 
 
 def test_a_filter_never_finds_an_internal_field(store: VectorStore) -> None:
-    store.create("names", dim=4)
+    store.create("names", dim=4, vectors=100)
     store.add("names", [Record("a", {"_key": "theirs"}, _vector(1, 0, 0, 0), {"key": "ours"})])
     for name, value, ids in [("_key", "theirs", ["a"]), ("_key", "ours", []), ("key", "ours", [])]:
         (hits,) = store.search("names", _vector(1, 0, 0, 0)[None], k=1, where={name: value})
@@ -221,7 +221,7 @@ def test_get_keeps_the_order_and_leaves_out_what_is_not_stored(filled_store: Vec
 
 
 def test_creating_twice_keeps_what_is_there(filled_store: VectorStore) -> None:
-    filled_store.create("photos-r1", dim=4)
+    filled_store.create("photos-r1", dim=4, vectors=100)
     assert filled_store.count("photos-r1") == 3
 
 
@@ -246,7 +246,7 @@ def test_a_dropped_collection_is_gone_and_can_be_made_again(filled_store: Vector
     assert "photos-r1" not in filled_store.collections()
     with pytest.raises(NotFound):
         filled_store.count("photos-r1")
-    filled_store.create("photos-r1", dim=4)
+    filled_store.create("photos-r1", dim=4, vectors=100)
     assert filled_store.count("photos-r1") == 0
 
 
@@ -293,7 +293,7 @@ def test_a_server_that_is_down_is_a_temporary_error_until_it_answers(tmp_path: P
 def test_a_server_that_is_killed_and_started_again_is_asked_again(tmp_path: Path) -> None:
     with ChromaServer(tmp_path) as server, closing(open_store(server.url)) as store:
         server.start()
-        store.create("photos-r1", dim=4)
+        store.create("photos-r1", dim=4, vectors=100)
         store.add("photos-r1", RECORDS)
         server.kill()
         with pytest.raises(TemporaryError, match="does not answer"):
@@ -306,7 +306,7 @@ def test_a_server_that_is_killed_and_started_again_is_asked_again(tmp_path: Path
 def test_a_proxy_that_answers_instead_of_the_server_is_a_temporary_error(tmp_path: Path) -> None:
     with ChromaServer(tmp_path) as server, closing(open_store(server.url)) as store:
         server.start()
-        store.create("photos-r1", dim=4)
+        store.create("photos-r1", dim=4, vectors=100)
         assert store.count("photos-r1") == 0
         server.kill()
         with HTTPServer(("127.0.0.1", server.port), BaseHTTPRequestHandler) as proxy:  # says 501 in HTML
@@ -325,12 +325,12 @@ def test_a_collection_that_was_made_anew_under_its_name_is_found(
     store: VectorStore, open_again: Callable[[], VectorStore]
 ) -> None:
     """By a client that knew the one before."""
-    store.create("photos-r1", dim=4)
+    store.create("photos-r1", dim=4, vectors=100)
     store.add("photos-r1", RECORDS)
     assert store.count("photos-r1") == 3
     with closing(open_again()) as second_store:
         second_store.drop("photos-r1")
-        second_store.create("photos-r1", dim=4)
+        second_store.create("photos-r1", dim=4, vectors=100)
         second_store.add("photos-r1", RECORDS[:1])
     assert store.count("photos-r1") == 1
     assert [record.id for record in store.get("photos-r1", ["a", "b"])] == ["a"]

@@ -30,7 +30,7 @@ def home(coco128_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         random = np.random.default_rng(0)
         damaged = [replace(hit, vector=random.normal(size=pointer.dim).astype(np.float32)) for hit in hits[:WRONG]]
-        store.create("broken", dim=pointer.dim)
+        store.create("broken", dim=pointer.dim, vectors=100)
         store.add("broken", [Record(hit.id, hit.metadata, hit.vector) for hit in [*damaged, *hits[WRONG:]]])
         store.publish(replace(pointer, index="broken", collection="broken"))
     return folder

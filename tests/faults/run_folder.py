@@ -14,7 +14,7 @@ from embedder.metrics import EmbedMetrics
 from embedder.plan import plan, read_plan
 from imgsearch.runs.documents import Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, image_id
-from imgsearch.settings import RunSettings, Settings
+from imgsearch.settings import IndexSettings, RunSettings, Settings
 from imgsearch.sources import Source, open_source
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
@@ -68,7 +68,14 @@ class Pipeline:
         ]
 
     def ingest(self, run: str) -> Report:
-        job = Ingest(run, storage=self.storage, store=self.store, metrics=IngestMetrics(), stopping=threading.Event())
+        job = Ingest(
+            run,
+            storage=self.storage,
+            store=self.store,
+            settings=IndexSettings(),
+            metrics=IngestMetrics(),
+            stopping=threading.Event(),
+        )
         return job.run()[0]
 
     def embedded_again(self) -> int:

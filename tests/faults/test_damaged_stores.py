@@ -17,6 +17,7 @@ from imgsearch.runs import parts
 from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import Header, PartRow
+from imgsearch.settings import IndexSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import DamagedStore, Hit, Pointer, VectorStore, open_store
 from searcher.admin.deletion import delete_run
@@ -71,7 +72,14 @@ class Home:
         self.url = f"chroma+file://{self.folder}"
 
     def ingest(self, run: str, store: VectorStore) -> Pointer:
-        ingest = Ingest(run, storage=self.storage, store=store, metrics=IngestMetrics(), stopping=threading.Event())
+        ingest = Ingest(
+            run,
+            storage=self.storage,
+            store=store,
+            settings=IndexSettings(),
+            metrics=IngestMetrics(),
+            stopping=threading.Event(),
+        )
         return ingest.run()[1]
 
     def restore(self, url: str | None = None, run: str | None = None) -> list[tuple[str, str, int]]:

@@ -20,7 +20,7 @@ from imgsearch import stage
 from imgsearch.errors import ExitCode, PermanentError
 from imgsearch.runs.documents import Facets, Map, Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder
-from imgsearch.settings import RunSettings, Settings
+from imgsearch.settings import IndexSettings, RunSettings, Settings
 from imgsearch.sources import open_source
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Record
@@ -96,9 +96,9 @@ class FillingStore(ChromaStore):
         self._method = method
         self.was_full = False
 
-    def create(self, collection: str, *, dim: int) -> None:
+    def create(self, collection: str, *, dim: int, vectors: int) -> None:
         self._before("create")
-        super().create(collection, dim=dim)
+        super().create(collection, dim=dim, vectors=vectors)
 
     def add(self, collection: str, records: Sequence[Record]) -> None:
         self._before("add")
@@ -145,7 +145,12 @@ class Run:
         )
         embedder.embed(0)
         ingest = Ingest(
-            "r1", storage=self.storage, store=self.store, metrics=IngestMetrics(), stopping=threading.Event()
+            "r1",
+            storage=self.storage,
+            store=self.store,
+            settings=IndexSettings(),
+            metrics=IngestMetrics(),
+            stopping=threading.Event(),
         )
         return ingest.run()[0]
 

@@ -113,7 +113,7 @@ class Library:
         )
         new_pointer = replace(new_pointer, **pointer)
         self.sources[new_pointer.source] = InMemorySource(new_pointer.source, files)
-        self.store.create(new_pointer.collection, dim=encoder.dim)
+        self.store.create(new_pointer.collection, dim=encoder.dim, vectors=100)
         self.store.add(new_pointer.collection, self._records(metadata_by_key, files, run, encoder))
         self.store.publish(new_pointer)
         return new_pointer

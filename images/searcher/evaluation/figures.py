@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imgsearch.stores import Hit, Pointer
+from imgsearch.stores import Neighbour, Pointer
 from searcher.evaluation import scores
 from searcher.evaluation.queries import EvaluationQuery
 from searcher.evaluation.relevance import Relevance
@@ -48,15 +48,15 @@ class Evaluated:
 
 def recalls(
     queries: Sequence[EvaluationQuery],
-    results: Mapping[int, list[list[Hit]]],
+    results: Sequence[Sequence[Neighbour]],
     exact: ExactSearch,
     cutoffs: Iterable[int],
 ) -> Iterator[Figure]:
-    """recall@k for each cutoff. `results`: the hits of each query, by the cutoff of their search."""
+    """recall@k for each cutoff. `results`: those of each query, best first."""
     for k in cutoffs:
         values: dict[str, dict[str, float]] = {"images": {}, "texts": {}}
         for row, query in enumerate(queries):
-            exact_scores = [exact.score(row, hit.id) for hit in results[k][row]]
+            exact_scores = [exact.score(row, neighbour.id) for neighbour in results[row][:k]]
             kind = "images" if query.source_image else "texts"
             values[kind][f"{query.kind} {query.name}"] = recall(exact_scores, exact.best[row], k)
         for kind, by_query in values.items():

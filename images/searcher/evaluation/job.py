@@ -70,21 +70,29 @@ class Evaluation:
         # For all other images, the recall is 1 in any order.
         recall_cutoffs = [k for k in RECALL_CUTOFFS if k < survey.images - 1]
         query_images = [query.source_image for query in queries]
-        results = {
-            k: search(self._store, pointer.collection, vectors, query_images=query_images, k=k, stopping=self._stopping)
-            for k in {*CUTOFFS, *recall_cutoffs}
-        }
+        results = search(
+            self._store,
+            pointer.collection,
+            vectors,
+            query_images=query_images,
+            k=max(*CUTOFFS, *recall_cutoffs),
+            candidates=pointer.candidates,
+            stopping=self._stopping,
+        )
+        judged_ids = [[neighbour.id for neighbour in found[: max(CUTOFFS)]] for found in results]
+        records = self._store.get(pointer.collection, [*{id for ids in judged_ids for id in ids}])
+        by_id = {record.id: record for record in records}
         exact = ExactSearch(
             vectors,
             query_images=query_images,
             k=max(recall_cutoffs, default=1),
-            results=[{hit.id for hits in results.values() for hit in hits[row]} for row in range(len(queries))],
+            results=[[neighbour.id for neighbour in found] for found in results],
         )
         relevance = Relevance(queries, labels)
         for ids, rows, metadata in self._rows(pointer.run):
             exact.add(ids, rows)
             relevance.add(metadata)
-        relevant = [relevance.judge(row, hits) for row, hits in enumerate(results[max(CUTOFFS)])]
+        relevant = [relevance.judge(row, [by_id[id] for id in ids]) for row, ids in enumerate(judged_ids)]
         return Evaluated(
             pointer,
             labels,

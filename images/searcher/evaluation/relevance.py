@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from imgsearch.stores import Hit
+from imgsearch.stores import Record
 from imgsearch.stores.records import filterable
 from searcher.evaluation.queries import EvaluationQuery, labels_in
 
@@ -38,9 +38,9 @@ class Relevance:
         query = self._queries[row]
         return 1 if query.image else self._counts[row] - (query.source_image is not None)
 
-    def judge(self, row: int, hits: Iterable[Hit]) -> list[bool]:
-        """For each hit, whether it is relevant for the query."""
+    def judge(self, row: int, results: Iterable[Record]) -> list[bool]:
+        """For each result, whether it is relevant for the query."""
         query = self._queries[row]
         if query.image:
-            return [hit.id == query.image for hit in hits]
-        return [not query.labels.isdisjoint(labels_in(hit.metadata.get(self._field or ""))) for hit in hits]
+            return [record.id == query.image for record in results]
+        return [not query.labels.isdisjoint(labels_in(record.metadata.get(self._field or ""))) for record in results]

@@ -89,8 +89,8 @@ class Filler:
     ) -> tuple[int, int]:
         """Adds the missing vectors. Returns the number of rows in the shards, and the number of vectors added.
 
-        All records go to `samples`, `facets` and `table`. Raises DamagedShard for a part that is not as it was written, before a
-        vector of it is added, and Interrupted between two batches."""
+        All records go to `samples`, `facets` and `table`. Raises DamagedShard for a part that is not as it was written,
+        before a vector of it is added, and Interrupted between two batches."""
         # An empty collection needs no lookup: every vector is missing.
         is_empty = self._store.count(collection) == 0
         missing = set[str] if is_empty else partial(self._store.missing, collection)

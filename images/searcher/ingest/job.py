@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 
 from imgsearch.errors import PermanentError
 from imgsearch.runs import parts
-from imgsearch.runs.documents import Facets, Plan, RecallFigure, Report, ShardDone
+from imgsearch.runs.documents import Facets, Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.runs.parts import BadRow
+from imgsearch.settings import IndexSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import DamagedStore, Pointer, VectorStore
 from searcher.ingest import projection
@@ -30,7 +31,8 @@ from searcher.ingest.report import Result, bad_csv, report
 from searcher.ingest.run_reader import DamagedShard, RunReader, Shard, same_model
 from searcher.ingest.samples import PartEnds, Samples
 from searcher.ingest.verify import SAMPLES, Mismatch, verify
-from searcher.recall.measure import measure
+from searcher.recall import tuning
+from searcher.recall.measure import Measured, measure
 from searcher.table.writer import TableWriter
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Ingest:
         *,
         storage: Storage,
         store: VectorStore,
+        settings: IndexSettings,
         metrics: IngestMetrics,
         stopping: threading.Event,
         clock: Callable[[], float] = time.monotonic,
@@ -54,6 +57,7 @@ class Ingest:
         self._storage = storage
         self._runs = RunReader(storage)
         self._store = store
+        self._settings = settings
         self._metrics = metrics
         self._stopping = stopping
         self._map_writer = MapWriter(storage, stopping=stopping)
@@ -92,9 +96,10 @@ class Ingest:
         shards = list(self._runs.shards(plan))
         model = same_model(shards)
         bad = self._bad(shards)
-        self._metrics.planned.set(plan.images + plan.kept - len(bad))
+        planned = plan.images + plan.kept - len(bad)
+        self._metrics.planned.set(planned)
         collection = collection_name(plan.index, plan.run)
-        self._store.create(collection, dim=model.dim)
+        self._store.create(collection, dim=model.dim, vectors=planned)
         sample, map_sample, facets = Samples(plan.run, SAMPLES), Samples(plan.run, projection.IMAGES), FacetCounts()
         ends = PartEnds()
         filler = Filler(self._runs, self._store, metrics=self._metrics, stopping=self._stopping, clock=self._clock)
@@ -115,9 +120,12 @@ class Ingest:
             self._store = self._store.reopen()
             verify(self._store, collection, run=plan.run, rows=rows, samples=sample, ends=ends)
         with self._metrics.timed("recall"):
-            recall = self._recall(collection, shards, sample, rows=rows)
+            measured = self._measured(collection, shards, sample, rows=rows)
+            recall_warning = tuning.warning(measured.figures, self._settings.recall, measured.candidates)
+            if recall_warning:
+                log.warning("index %s, run %s: %s", plan.index, plan.run, recall_warning)
         with self._metrics.timed("publish"):
-            pointer = publish(self._store, self._pointer(plan, model, collection, rows))
+            pointer = publish(self._store, self._pointer(plan, model, collection, rows, measured))
         with self._metrics.timed("facets"):
             document = Facets(plan.run, plan.index, rows, facets.most_frequent())
             self._storage.put(self._folder.facets, document.to_json())
@@ -131,7 +139,8 @@ class Ingest:
             bad=bad,
             sampled=len(sample.records),
             found_itself=found_itself,
-            recall=recall,
+            measured=measured,
+            recall_warning=recall_warning,
             seconds=self._clock() - start,
             stages=self._metrics.stage_seconds(),
         )
@@ -139,25 +148,27 @@ class Ingest:
         self._storage.put(self._folder.report, written.to_json())
         return written, pointer
 
-    def _recall(self, collection: str, shards: Sequence[Shard], sample: Samples, *, rows: int) -> list[RecallFigure]:
-        figures = measure(
+    def _measured(self, collection: str, shards: Sequence[Shard], sample: Samples, *, rows: int) -> Measured:
+        measured = measure(
             self._store,
             collection,
             sample.vectors(),
             [record.id for record in sample.records],
             ((table["id"].to_pylist(), parts.vectors(table)) for table in self._runs.tables(shards)),
             images=rows,
+            target=self._settings.recall,
             stopping=self._stopping,
         )
-        for figure in figures:
+        for figure in measured.figures:
             log.info(
-                "recall@%d of %s: %.3f, of the worst twentieth %.3f",
+                "recall@%d of %s: %.3f, of the worst twentieth %.3f, with %d candidates",
                 figure["k"],
                 figure["queries"],
                 figure["mean"],
                 figure["worst"],
+                measured.candidates,
             )
-        return figures
+        return measured
 
     def _bad(self, shards: Sequence[Shard]) -> list[BadRow]:
         """The bad images of all parts, in the order of the shards."""
@@ -176,7 +187,7 @@ class Ingest:
         self._store.drop(collection)
         return True
 
-    def _pointer(self, plan: Plan, model: ShardDone, collection: str, rows: int) -> Pointer:
+    def _pointer(self, plan: Plan, model: ShardDone, collection: str, rows: int, measured: Measured) -> Pointer:
         return Pointer(
             index=plan.index,
             run=plan.run,
@@ -187,6 +198,7 @@ class Ingest:
             images=rows,
             source=plan.source,
             published=self._now().isoformat(timespec="seconds"),
+            candidates=measured.candidates,
         )
 
 

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgsearch.runs.documents import Plan, RecallFigure, Report
+from imgsearch.runs.documents import Plan, Report
 from imgsearch.runs.parts import BadRow
 from imgsearch.stores import Pointer
 from searcher.ingest.run_reader import Shard, same_model
+from searcher.recall.measure import Measured
 
 BAD_EXAMPLES = 20
 """The most examples of bad images in a report, and the most reasons."""
@@ -30,7 +31,8 @@ class Result:
     sampled: int
     found_itself: int
     """Samples that a search found."""
-    recall: list[RecallFigure]
+    measured: Measured
+    recall_warning: str | None
     seconds: float
     stages: dict[str, float]
 
@@ -64,7 +66,9 @@ def report(plan: Plan, shards: Sequence[Shard], result: Result) -> Report:
         ingest_stages=result.stages,
         vectors_added=result.added,
         verified={"counted": result.rows, "sampled": result.sampled, "found_itself": result.found_itself},
-        recall=result.recall,
+        recall=result.measured.figures,
+        candidates=result.measured.candidates,
+        recall_warning=result.recall_warning,
     )
 
 

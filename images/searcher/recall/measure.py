@@ -1,16 +1,19 @@
-"""Measures the recall of a collection: its searches for a sample of its own images, and for changed ones."""
+"""Measures the recall of a collection, and finds the candidates that a search needs for it. The queries are a sample of
+its own images, and changed ones."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from imgsearch.runs.documents import QueryKind, RecallFigure
 from imgsearch.stage import check_stopping
-from imgsearch.stores import VectorStore
+from imgsearch.stores import Neighbour, VectorStore
 from imgsearch.vectors import Vectors
+from searcher.recall import tuning
 from searcher.recall.exact_search import ExactSearch, recall
 from searcher.recall.results import search
 
@@ -22,6 +25,16 @@ WORST = 0.05
 """The share of the queries whose mean is the worst recall."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The recall of a collection."""
+
+    candidates: int
+    """Pointer.candidates: the fewest with which the recall reaches its target, or else is best."""
+    figures: list[RecallFigure]
+    """With these candidates. Empty where every search returns all images."""
+
+
 def measure(
     store: VectorStore,
     collection: str,
@@ -30,34 +43,58 @@ def measure(
     blocks: Iterable[tuple[Sequence[str], Vectors]],
     *,
     images: int,
+    target: float,
     stopping: threading.Event,
-) -> list[RecallFigure]:
+) -> Measured:
     """Recall@k for `sample` (n, dim), the vectors of the images `ids`, and for changed ones. `blocks`: ids and vectors
-    of all `images`, which are read once, a block at a time. No figures where every search returns all images.
-    Raises Interrupted between two blocks, and between two calls of the store."""
+    of all `images`, which are read once, a block at a time. Raises Interrupted between two blocks, and between two
+    calls of the store."""
     cutoffs = [k for k in CUTOFFS if k < images - 1]
     if not cutoffs:
-        return []
+        return Measured(tuning.FEWEST, [])
     unit = sample / np.linalg.norm(sample, axis=1, keepdims=True)
     queries = np.concatenate([unit, changed(unit)])
     query_images = [*ids, *[None] * len(unit)]
-    results = {
-        k: search(store, collection, queries, query_images=query_images, k=k, stopping=stopping) for k in cutoffs
-    }
+    kinds: dict[QueryKind, slice] = {"images": slice(0, len(unit)), "changed images": slice(len(unit), len(queries))}
+    results: dict[int, list[list[Neighbour]]] = {}
+    for candidates in tuning.steps(images):
+        found = search(
+            store,
+            collection,
+            queries,
+            query_images=query_images,
+            k=max(cutoffs),
+            candidates=candidates,
+            stopping=stopping,
+        )
+        before, results[candidates] = results.get(candidates // 2), found
+        if before and all(tuning.agree(before[rows], found[rows], target) for rows in kinds.values()):
+            break
     exact = ExactSearch(
         queries,
         query_images=query_images,
         k=max(cutoffs),
-        results=[{hit.id for hits in results.values() for hit in hits[row]} for row in range(len(queries))],
+        results=[{n.id for found in results.values() for n in found[row]} for row in range(len(queries))],
     )
     for block_ids, vectors in blocks:
         check_stopping(stopping)
         exact.add(block_ids, vectors)
+    figures = {candidates: _figures(found, exact, kinds, cutoffs) for candidates, found in results.items()}
+    means = {candidates: [figure["mean"] for figure in found] for candidates, found in figures.items()}
+    chosen = tuning.fewest(means, target)
+    return Measured(chosen, figures[chosen])
+
+
+def _figures(
+    results: Sequence[Sequence[Neighbour]], exact: ExactSearch, kinds: Mapping[QueryKind, slice], cutoffs: Sequence[int]
+) -> list[RecallFigure]:
     figures: list[RecallFigure] = []
-    kinds: dict[QueryKind, range] = {"images": range(len(unit)), "changed images": range(len(unit), len(queries))}
     for kind, rows in kinds.items():
         for k in cutoffs:
-            values = [recall([exact.score(row, hit.id) for hit in results[k][row]], exact.best[row], k) for row in rows]
+            values = [
+                recall([exact.score(row, neighbour.id) for neighbour in results[row][:k]], exact.best[row], k)
+                for row in range(len(results))[rows]
+            ]
             figures.append({"queries": kind, "k": k, "mean": _mean(values), "worst": _mean(worst(values))})
     return figures
 

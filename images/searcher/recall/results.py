@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from imgsearch.stage import check_stopping
-from imgsearch.stores import Hit, VectorStore
+from imgsearch.stores import Neighbour, VectorStore
 from imgsearch.vectors import Vectors
 
 MAX_BATCH = 64
@@ -20,15 +20,17 @@ def search(
     *,
     query_images: Sequence[str | None],
     k: int,
+    candidates: int,
     stopping: threading.Event,
-) -> list[list[Hit]]:
-    """The first k results for each row of `queries` (n, dim), without the image that is the query: `query_images` has
-    its id. Raises Interrupted between two calls of the store."""
-    results: list[list[Hit]] = []
+) -> list[list[Neighbour]]:
+    """The first k of the candidates for each row of `queries` (n, dim), without the image that is the query:
+    `query_images` has its id. Raises Interrupted between two calls of the store."""
+    results: list[list[Neighbour]] = []
     for start in range(0, len(queries), MAX_BATCH):
         check_stopping(stopping)
         batch = slice(start, start + MAX_BATCH)
-        for image, hits in zip(query_images[batch], store.search(collection, queries[batch], k=k + 1), strict=True):
-            by_id = {hit.id: hit for hit in hits if hit.id != image}
+        rows = store.nearest(collection, queries[batch], k=max(candidates, k + 1))
+        for image, neighbours in zip(query_images[batch], rows, strict=True):
+            by_id = {neighbour.id: neighbour for neighbour in neighbours if neighbour.id != image}
             results.append([*by_id.values()][:k])
     return results

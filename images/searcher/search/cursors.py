@@ -8,7 +8,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from imgsearch.stores import Pointer
 from searcher.search.errors import invalid
@@ -19,13 +19,13 @@ from searcher.search.requests import Search
 class Cursor:
     """The position of one page. Not signed: a forged cursor gives a page that the client could have requested."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # a cursor of an earlier version has more fields
+
     index: str | None
     run: str | None
     """None: the current run."""
     query: str
     """The digest of the search."""
-    pool: Annotated[int, Field(ge=1)]
-    """The number of hits that the first page requested from the store; see ranking.pools."""
     offset: Annotated[int, Field(ge=0)]
 
     @classmethod
@@ -33,12 +33,14 @@ class Cursor:
         """The position that a search asks for. Raises Problem for a cursor of another search."""
         query = _digest(search)
         if search.cursor is None:
-            return cls(search.index, None, query, search.k + 1, search.offset)
+            return cls(search.index, None, query, search.offset)
         try:
             text = search.cursor + "=" * (-len(search.cursor) % 4)
             cursor = _ADAPTER.validate_json(urlsafe_b64decode(text))
         except ValueError:
-            raise invalid("cursor", "invalid cursor; give `next_cursor` of the previous page") from None
+            raise invalid(
+                "cursor", "invalid cursor; give `next_cursor` of the previous page, or search again without it"
+            ) from None
         if cursor.query != query or search.index not in (None, cursor.index):
             raise invalid("cursor", "it belongs to another search; change only k and include between pages")
         return cursor

@@ -10,7 +10,7 @@ from functools import partial
 from time import perf_counter
 
 from imgsearch.settings import SearchSettings
-from imgsearch.stores import Hit, VectorStore
+from imgsearch.stores import Neighbour, VectorStore
 from imgsearch.vectors import Vector
 from searcher.search import ranking
 from searcher.search.catalog import Catalog, ServedIndex
@@ -45,7 +45,6 @@ class SearchEngine:
         """`fetch` downloads a URL for the client of this name and holds its bytes, or raises Problem. It also checks
         the URL."""
         self._catalog = catalog
-        self._store = store
         self._threads = threads
         self._limits = limits
         self._metrics = metrics
@@ -112,10 +111,15 @@ class SearchEngine:
         watch = _Stopwatch()
         vector = await self._query_vector(search.terms(), index, client, watch)
         with watch.store():
-            groups = await self._groups(search, cursor, index, vector)
-        results, next_offset = ranking.page(groups, search, offset=cursor.offset, pointer=index.pointer)
+            groups, end = await self._groups(search, cursor, index, vector), cursor.offset + search.k
+            shown = groups[cursor.offset : end]
+            ids = [group.best.id for group in shown]
+            records = await self._neighbours.records(
+                index.pointer, index.table, ids, vectors="embedding" in search.include
+            )
+        next_offset = end if len(groups) > end else None
         return SearchResponse.model_construct(
-            results=results,
+            results=ranking.page(shown, records, search, pointer=index.pointer),
             next_offset=next_offset,
             next_cursor=None if next_offset is None else cursor.next(index.pointer, next_offset),
             index=index.pointer.index,
@@ -130,7 +134,7 @@ class SearchEngine:
         stored: dict[str, Vector] = {}
         if ids := [term.id for term in terms if term.id]:
             with watch.store():
-                stored = await self._threads.store(self._stored_vectors, ids, index)
+                stored = await self._stored_vectors(ids, index)
         with watch.encode():
             vectors = await gather([self._term_vector(term, index, client, stored) for term in terms])
         return weighted_sum(vectors, [term.weight for term in terms])
@@ -149,29 +153,26 @@ class SearchEngine:
             return stored[term.id]
         return unit_vector(term.embedding or [], index.pointer.dim)
 
-    def _stored_vectors(self, ids: Sequence[str], index: ServedIndex) -> dict[str, Vector]:
-        with self._metrics.store_seconds.time():
-            records = self._store.get(index.pointer.collection, list(dict.fromkeys(ids)), vectors=True)
+    async def _stored_vectors(self, ids: Sequence[str], index: ServedIndex) -> dict[str, Vector]:
+        records = await self._neighbours.records(index.pointer, index.table, ids, vectors=True)
         return {record.id: record.vector for record in records if record.vector is not None}
 
     async def _groups(self, search: Search, cursor: Cursor, index: ServedIndex, vector: Vector) -> list[Group]:
         """The groups up to the end of the page, and at least one more if there is a next page."""
-        ranked: list[Hit] = []
+        vectors: dict[str, Vector] = {}
+        ranked: list[Neighbour] = []
         groups: list[Group] = []
-        for pool in ranking.pools(cursor.pool, self._limits):
-            hits = await self._neighbours(
-                index.pointer.collection,
-                vector,
-                k=pool,
-                where=search.filter,
-                vectors="embedding" in search.include or search.dedupe is not None,
-            )
-            ranked = ranking.ranked(ranked, hits)
+        for level in ranking.levels(self._limits):
+            neighbours = await self._neighbours(index.pointer, index.table, vector, level=level, where=search.filter)
+            ranked = ranking.ranked(ranked, neighbours, level)
+            shown = ranking.reaching(ranked, search.min_score)
             if search.dedupe is None:
-                groups = ranking.grouped(ranked, search)
+                groups = [Group(neighbour) for neighbour in shown]
             else:  # compares all pairs, which takes time
-                groups = await self._threads.store(ranking.grouped, ranked, search)
-            if ranking.enough(groups, hits, search, end=cursor.offset + search.k, pool=pool):
+                new = [neighbour.id for neighbour in shown if neighbour.id not in vectors]
+                vectors |= await self._stored_vectors(new, index)
+                groups = await self._threads.store(ranking.folded, shown, vectors, search.dedupe)
+            if ranking.enough(groups, neighbours, search.min_score, end=cursor.offset + search.k, level=level):
                 break
         return groups
 

@@ -40,6 +40,4 @@ def filtered(
 
 def _passing(table: RunTable, passing: Mask, neighbours: list[Neighbour]) -> list[Neighbour]:
     rows = table.rows_of([neighbour.id for neighbour in neighbours])
-    return [
-        neighbour for neighbour, row in zip(neighbours, rows, strict=True) if row is not None and passing[row]
-    ]
+    return [neighbour for neighbour, row in zip(neighbours, rows, strict=True) if row is not None and passing[row]]

@@ -27,8 +27,6 @@ def check_urls(queries: Sequence[SingleQuery], limits: SearchSettings) -> None:
 
 def check_cursor(cursor: Cursor, limits: SearchSettings) -> None:
     """Raises Problem where the page is beyond the limits."""
-    if cursor.pool > limits.max_k + 1:
-        raise invalid("cursor", "it was not made by this searcher, or is for a larger k; search again without it")
     if cursor.offset > limits.max_offset:
         raise invalid("offset", f"paging ends at {limits.max_offset}; narrow the search with a filter")
 

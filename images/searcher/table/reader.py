@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ class RunTable:
     def _by_file(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         """The rows of each file, as numbers in that file."""
         ends = np.searchsorted(rows, self._starts)
-        for file, (start, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+        for file, (start, end) in enumerate(pairwise(ends)):
             if start < end:
                 yield file, rows[start:end] - self._starts[file]
 

@@ -33,7 +33,7 @@ def ingested(settings: Settings, run: str, *, index: str = "photos", base: str |
     Storage(settings.storage.uri).put(RunFolder(run).plan, plan.to_json())
     name = collection_name(index, run)
     store = open_store(settings.store.url)
-    store.create(name, dim=2)
+    store.create(name, dim=2, vectors=100)
     store.add(name, [Record("1", {"n": 1}, np.array([1, 0], np.float32))])
     store.close()
     return Pointer(index, run, name, "a/b", "f", 2, 1, "/photos", "2026-01-01")

@@ -64,7 +64,7 @@ class EvaluationBench:
 
     def publish(self, index: str, **angles: float) -> Pointer:
         """Fills a collection, in which the images in `moved` lie where they do not belong."""
-        self.store.create(index, dim=2)
+        self.store.create(index, dim=2, vectors=100)
         records = [
             record({**row, "embedding": direction(angles[key])} if key in angles else row, run="r1", shard=0, part=0)
             for key, row in self.rows.items()

@@ -17,6 +17,7 @@ from imgsearch.runs.digests import digest, file_name
 from imgsearch.runs.documents import Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import BadRow, Header, PartRow
+from imgsearch.settings import IndexSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import Filter, Hit, Record
 from imgsearch.vectors import Vectors
@@ -165,6 +166,7 @@ class IngestBench:
             run,
             storage=self.storage,
             store=self.store,
+            settings=IndexSettings(),
             metrics=self.metrics,
             stopping=self.stopping,
             now=lambda: datetime(year, 1, 1, tzinfo=UTC),

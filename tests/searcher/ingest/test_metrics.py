@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from imgsearch.metrics import exposed
-from imgsearch.settings import MetricsSettings, RunSettings, Settings, StorageSettings, StoreSettings
+from imgsearch.settings import IndexSettings, MetricsSettings, RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.stage import Interrupted
 from imgsearch.stores import Record
 from searcher.ingest.job import Ingest
@@ -59,7 +59,14 @@ def test_metrics_are_read_over_http_while_it_runs(bench: IngestBench) -> None:
     bench.store = Scraped()
     bench.write_run("r1", A_KEYS, shards=1, part_images=10)
     port = free_port()
-    work = Ingest("r1", storage=bench.storage, store=bench.store, metrics=bench.metrics, stopping=bench.stopping)
+    work = Ingest(
+        "r1",
+        storage=bench.storage,
+        store=bench.store,
+        settings=IndexSettings(),
+        metrics=bench.metrics,
+        stopping=bench.stopping,
+    )
     with exposed(bench.metrics.registry, port):
         work.run()
     assert len(texts) == 2

@@ -104,7 +104,7 @@ STRANGER = Record("stranger", {}, vector("stranger"))
 @pytest.mark.parametrize("present", [[STRANGER], [Record(image_id("a3"), {}, -vector("a3"))]])
 def test_a_collection_with_other_vectors_is_filled_again(bench: IngestBench, present: list[Record]) -> None:
     bench.write_run("r1", A_KEYS)
-    bench.store.create("photos-r1", dim=DIM)
+    bench.store.create("photos-r1", dim=DIM, vectors=100)
     bench.store.add("photos-r1", present)
     report = bench.ingest("r1")
     assert (report.images, report.verified["counted"]) == (20, 20)
@@ -120,7 +120,7 @@ def test_an_image_that_is_replaced_by_another_is_noticed_though_the_number_is_ri
 ) -> None:
     bench.write_run("r1", A_KEYS)
     bench.store.lost_ids = {image_id("a3")}
-    bench.store.create("photos-r1", dim=DIM)
+    bench.store.create("photos-r1", dim=DIM, vectors=100)
     bench.store.add("photos-r1", [STRANGER])
     with pytest.raises(PermanentError, match="photos-r1 has 19 vectors, but run r1 has 20"):
         bench.ingest("r1")
@@ -132,7 +132,7 @@ def test_a_served_collection_is_not_dropped_but_named(bench: IngestBench) -> Non
     bench.write_run("r1", A_KEYS)
     bench.ingest("r1")
     bench.store.drop("photos-r1")
-    bench.store.create("photos-r1", dim=DIM)
+    bench.store.create("photos-r1", dim=DIM, vectors=100)
     bench.store.add("photos-r1", [STRANGER])
     with pytest.raises(PermanentError, match=r"photos-r1 has 21 vectors, but run r1 has 20: .*`controller restore`"):
         bench.ingest("r1")

@@ -43,7 +43,7 @@ class Images:
         self.ids = [f"{number:05d}" for number in range(count)]
 
     def fill(self, store: VectorStore) -> None:
-        store.create("photos", dim=DIM)
+        store.create("photos", dim=DIM, vectors=100)
         rows = zip(self.ids, self.vectors, strict=True)
         store.add("photos", [Record(id, {}, vector, {"key": id}) for id, vector in rows])
 

@@ -1,14 +1,19 @@
-"""Searches of the store share calls."""
+"""Searches share calls of the store, and the next pages of a search need none."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
-from imgsearch.stores import Hit
+from imgsearch.stores import Filter, Neighbour, Record
 from imgsearch.vectors import Vectors
+from searcher.search.metrics import Metrics
+from searcher.search.neighbours import Neighbours
+from searcher.search.threads import Threads
 from tests.fakes import InMemoryStore
 from tests.searcher.library import Library, search_colours
 
@@ -16,33 +21,78 @@ pytestmark = pytest.mark.anyio
 
 
 class CountingStore(InMemoryStore):
-    """Notes the searches of each call, and how many results it was asked for."""
+    """Notes the searches of each call with their filter, and the ids of each call for records."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[int, int]] = []
+        self.searches: list[tuple[int, Filter | None]] = []
+        self.ids: list[list[str]] = []
 
-    def search(self, collection: str, queries: Vectors, *, k: int, **options: Any) -> list[list[Hit]]:
-        self.calls.append((len(queries), k))
-        return super().search(collection, queries, k=k, **options)
+    def nearest(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None
+    ) -> list[list[Neighbour]]:
+        self.searches.append((len(queries), where))
+        return super().nearest(collection, queries, k=k, where=where)
+
+    def get(self, collection: str, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
+        self.ids.append([*ids])
+        return super().get(collection, ids, vectors=vectors)
 
 
-async def test_simultaneous_searches_share_a_call_of_the_store(library: Library) -> None:
+@pytest.fixture
+def store(library: Library) -> CountingStore:
     library.store = store = CountingStore()
     library.publish()
+    return store
+
+
+def embedding(library: Library, colour: str) -> list[float]:
+    return [float(number) for number in library.encoder.encode_texts([colour])[0]]
+
+
+async def test_simultaneous_searches_share_a_call_of_the_store(library: Library, store: CountingStore) -> None:
     async with library.serving() as client:
         colours = ["red", "green", "blue", "yellow"]
-        await asyncio.gather(
-            *(search_colours(client, text=colour) for colour in colours)
-        )  # now their vectors are known
-        store.calls.clear()
-        results = await asyncio.gather(*(search_colours(client, text=colour, k=1) for colour in colours))
-        assert results == [[colour] for colour in colours]
-        assert store.calls == [(2, 2), (2, 2)]
-        store.calls.clear()
-        await asyncio.gather(*(search_colours(client, text="red", k=k) for k in (1, 2)))
-        await asyncio.gather(
-            search_colours(client, text="red", filter={"colour": "red"}),
-            search_colours(client, text="red", filter={"colour": "blue"}),
-        )
-        assert sorted(store.calls) == [(1, 2), (1, 3), (1, 11), (1, 11)]
+        searches = [search_colours(client, embedding=embedding(library, colour), k=1) for colour in colours]
+        assert await asyncio.gather(*searches) == [[colour] for colour in colours]
+        assert store.searches == [(2, None), (2, None)]
+        assert [len(ids) for ids in store.ids] == [2, 2]
+
+
+async def test_searches_with_different_filters_share_none(library: Library, store: CountingStore) -> None:
+    async with library.serving() as client:
+        filters: list[dict[str, Any]] = [{"colour": "red"}, {"colour": "blue"}]
+        searches = [
+            search_colours(client, embedding=embedding(library, "red"), filter=condition) for condition in filters
+        ]
+        assert await asyncio.gather(*searches) == [["red"], ["blue"]]
+        assert sorted(store.searches, key=str) == [(1, condition) for condition in reversed(filters)]
+
+
+async def test_a_page_reads_only_its_own_records_and_the_next_one_does_not_search(
+    library: Library, store: CountingStore
+) -> None:
+    async with library.serving() as client:
+        search = {"embedding": embedding(library, "red"), "k": 1}
+        pages = [await search_colours(client, **search, offset=offset) for offset in range(4)]
+        assert pages[:2] == [["red"], ["yellow"]]
+        assert sorted(pages[2:]) == [["blue"], ["green"]]  # equally near
+        assert store.searches == [(1, None)]
+        assert [len(ids) for ids in store.ids] == [1, 1, 1, 1]
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    threads = Threads()
+    yield threads
+    threads.close()
+
+
+async def test_of_many_searches_the_last_used_are_kept(store: CountingStore, threads: Threads) -> None:
+    neighbours = Neighbours(store, threads=threads, metrics=Metrics(), max_cached=12)
+    vectors = np.eye(16, dtype=np.float32)
+    for row in (0, 1, 0, 2, 0, 1):  # each has 4 neighbours, and 12 are 2 searches with their keys
+        assert len(await neighbours("photos-r1", vectors[row], k=4, where=None)) == 4
+    assert len(store.searches) == 4
+    await neighbours("photos-r1", vectors[2], k=4, where=None)
+    assert len(store.searches) == 5

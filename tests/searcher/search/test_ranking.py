@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from imgsearch.settings import SearchSettings
-from imgsearch.stores import Hit, Pointer
+from imgsearch.stores import Neighbour, Pointer, Record
+from imgsearch.vectors import Vector
 from searcher.search import ranking
 from searcher.search.requests import Search
-from searcher.search.responses import Result
 
 POINTER = Pointer(
     index="my photos",
@@ -24,34 +26,22 @@ POINTER = Pointer(
 )
 
 
-def hits(*scores: float) -> list[Hit]:
-    return [
-        Hit(f"id{n}", score, {"n": n}, internal={"key": f"{n}.jpg", "width": 4, "height": 3})
-        for n, score in enumerate(scores)
-    ]
+def neighbours(*scores: float) -> list[Neighbour]:
+    return [Neighbour(f"id{n}", score) for n, score in enumerate(scores)]
 
 
-def page(pool: list[Hit], search: Search) -> tuple[list[Result], int | None]:
-    return ranking.page(ranking.grouped(pool, search), search, offset=search.offset, pointer=POINTER)
-
-
-def test_a_page_ends_where_the_next_begins() -> None:
-    first, next_offset = page(hits(0.9, 0.8, 0.7), Search(text="x", k=2))
-    assert [result["id"] for result in first] == ["id0", "id1"]
-    assert next_offset == 2
-    last, next_offset = page(hits(0.9, 0.8, 0.7), Search(text="x", k=2, offset=2))
-    assert [result["id"] for result in last] == ["id2"]
-    assert next_offset is None
+def records(count: int) -> list[Record]:
+    return [Record(f"id{n}", {"n": n}, internal={"key": f"{n}.jpg", "width": 4, "height": 3}) for n in range(count)]
 
 
 def test_results_below_the_minimum_score_are_left_out() -> None:
-    results, next_offset = page(hits(0.9, 0.2, 0.1), Search(text="x", k=1, min_score=0.5))
-    assert [result["score"] for result in results] == [0.9]
-    assert next_offset is None
+    assert ranking.reaching(neighbours(0.9, 0.5, 0.1), 0.5) == neighbours(0.9, 0.5)
+    assert ranking.reaching(neighbours(0.9, -0.5), None) == neighbours(0.9, -0.5)
 
 
 def test_a_result_shows_the_sources_metadata_and_where_the_image_is() -> None:
-    ((result,), _) = page(hits(1.0000001), Search(text="x"))
+    groups = [ranking.Group(neighbour) for neighbour in neighbours(1.0000001)]
+    (result,) = ranking.page(groups, records(1), Search(text="x"), pointer=POINTER)
     assert result == {
         "id": "id0",
         "score": 1.0,
@@ -64,68 +54,80 @@ def test_a_result_shows_the_sources_metadata_and_where_the_image_is() -> None:
     }
 
 
-def test_pools_double_up_to_the_last_page_and_one_more() -> None:
-    limits = SearchSettings(max_k=10, max_offset=50)
-    assert list(ranking.pools(11, limits)) == [11, 22, 44, 61]
-    assert list(ranking.pools(61, limits)) == [61]
+def test_levels_end_at_the_same_ranks_up_to_the_last_page_and_one_more() -> None:
+    assert list(ranking.levels(SearchSettings(max_k=10, max_offset=1_000))) == [101, 404, 1_011]
+    assert list(ranking.levels(SearchSettings(max_k=10, max_offset=50))) == [61]
 
 
-def test_a_larger_pool_does_not_change_earlier_ranks() -> None:
-    ranks = ranking.ranked([], reversed(hits(0.5, 0.9, 0.5)))
-    assert [hit.id for hit in ranks] == ["id1", "id0", "id2"]
-    late_hit = Hit("better but missed before", 1.0, {})
-    larger_ranks = ranking.ranked(ranks, [late_hit, *hits(0.5, 0.9, 0.5, 0.4)])
-    assert [hit.id for hit in larger_ranks] == ["id1", "id0", "id2", late_hit.id, "id3"]
+def test_a_level_has_the_measured_candidates_and_more_for_more_results() -> None:
+    assert [ranking.candidates(level, 128) for level in (101, 404, 1_616)] == [128, 505, 2_020]
+    assert [ranking.candidates(level, 1_024) for level in (101, 404, 1_616)] == [1_024, 1_024, 2_020]
+
+
+def test_a_further_level_does_not_change_earlier_ranks() -> None:
+    ranks = ranking.ranked([], reversed(neighbours(0.5, 0.9, 0.5)), 3)
+    assert [neighbour.id for neighbour in ranks] == ["id1", "id0", "id2"]
+    late = Neighbour("better but missed before", 1.0)
+    more = [late, *neighbours(0.5, 0.9, 0.5, 0.4, 0.3)]
+    assert [neighbour.id for neighbour in ranking.ranked(ranks, more, 5)] == ["id1", "id0", "id2", late.id, "id3"]
+
+
+def test_a_level_ends_at_its_rank_though_the_store_has_more() -> None:
+    assert ranking.ranked([], neighbours(0.9, 0.8, 0.7), 2) == neighbours(0.9, 0.8)
 
 
 @pytest.mark.parametrize(
-    ("candidates", "pool", "end", "expected"),
+    ("found", "level", "end", "expected"),
     [
-        (hits(0.9, 0.8), 2, 1, True),  # one more than the page has
-        (hits(0.9, 0.8), 2, 2, False),
-        (hits(0.9, 0.8), 3, 2, True),  # the store has no more
-        (hits(0.9, 0.4), 2, 2, True),  # what comes now is not similar enough
+        (neighbours(0.9, 0.8), 2, 1, True),  # one more than the page has
+        (neighbours(0.9, 0.8), 2, 2, False),
+        (neighbours(0.9, 0.8), 3, 2, True),  # the store has no more
+        (neighbours(0.9, 0.4), 2, 2, True),  # what comes now is not similar enough
+        ([], 2, 2, True),
     ],
 )
-def test_the_pool_grows_only_while_that_helps(candidates: list[Hit], pool: int, end: int, expected: bool) -> None:
-    search = Search(text="x", min_score=0.5)
-    groups = [ranking.Group(hit) for hit in candidates]
-    assert ranking.enough(groups, candidates, search, end=end, pool=pool) is expected
+def test_there_is_a_further_level_only_while_that_helps(
+    found: list[Neighbour], level: int, end: int, expected: bool
+) -> None:
+    groups = [ranking.Group(neighbour) for neighbour in found]
+    assert ranking.enough(groups, found, 0.5, end=end, level=level) is expected
 
 
-def hits_at(*degrees: float) -> list[Hit]:
-    """Hits whose vectors have these directions; lengths differ."""
+def named(vectors: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[list[Neighbour], dict[str, Vector]]:
+    """Neighbours with these vectors; their names are the rows."""
+    return [Neighbour(str(row), 0.5) for row in range(len(vectors))], {str(row): v for row, v in enumerate(vectors)}
+
+
+def folded(degrees: list[float], at_most: float) -> dict[str, list[str]]:
+    """The groups of neighbours in these directions, by their degrees; the vectors have different lengths."""
     angles = np.radians(degrees)
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (1 + np.arange(len(degrees)))[:, None]
-    return [Hit(str(angle), 0.5, {}, vector.astype(np.float32)) for angle, vector in zip(degrees, vectors, strict=True)]
-
-
-def folded(candidates: list[Hit], degrees: float) -> dict[str, list[str]]:
-    return {group.best.id: group.duplicates for group in ranking.folded(candidates, float(np.cos(np.radians(degrees))))}
+    by_name = {str(angle): vector.astype(np.float32) for angle, vector in zip(degrees, vectors, strict=True)}
+    found = [Neighbour(name, 0.5) for name in by_name]
+    groups = ranking.folded(found, by_name, float(np.cos(np.radians(at_most))))
+    return {group.best.id: group.duplicates for group in groups}
 
 
 def test_a_near_duplicate_is_folded_into_the_best_similar_result() -> None:
-    assert folded(hits_at(0, 50, 10, 45, 90), 15) == {"0": ["10"], "50": ["45"], "90": []}
+    assert folded([0, 50, 10, 45, 90], 15) == {"0": ["10"], "50": ["45"], "90": []}
 
 
 def test_an_image_that_is_only_similar_to_a_folded_one_is_a_result() -> None:
     """Else a chain of small steps would fold a whole index into one result."""
-    assert folded(hits_at(0, 10, 20, 30), 15) == {"0": ["10"], "20": ["30"]}
+    assert folded([0, 10, 20, 30], 15) == {"0": ["10"], "20": ["30"]}
 
 
 def test_a_copy_is_folded_at_the_strictest_setting() -> None:
     vectors = np.random.default_rng(0).normal(size=(500, 512)).astype(np.float32)
-    candidates = [Hit(f"{name}{n}", 0.5, {}, vector) for name in "ab" for n, vector in enumerate(vectors)]
-    assert [(group.best.id, group.duplicates) for group in ranking.folded(candidates, 1)] == [
-        (f"a{n}", [f"b{n}"]) for n in range(500)
-    ]
+    groups = ranking.folded(*named(np.concatenate([vectors, vectors])), 1)
+    assert [(group.best.id, group.duplicates) for group in groups] == [(f"{n}", [f"{n + 500}"]) for n in range(500)]
 
 
 def test_folding_is_the_same_however_much_comes_after() -> None:
     """In blocks, of which the last one may be cut anywhere; the slow way says what must come out."""
     vectors = np.random.default_rng(0).normal(size=(700, 4)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    candidates = [Hit(str(n), 0.5, {}, vector) for n, vector in enumerate(vectors)]
+    found, by_name = named(vectors)
     for size in (0, 1, 255, 256, 257, 512, 700):
         expected: dict[int, list[str]] = {}
         for n in range(size):
@@ -134,7 +136,7 @@ def test_folding_is_the_same_however_much_comes_after() -> None:
                 expected[n] = []
             else:
                 expected[leader].append(str(n))
-        groups = ranking.folded(candidates[:size], 0.9)
+        groups = ranking.folded(found[:size], by_name, 0.9)
         assert [(group.best.id, group.duplicates) for group in groups] == [
             (str(n), duplicates) for n, duplicates in expected.items()
         ]

@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> Iterator[str]:
             Record(name, {"colour": name}, vector, internal) for name, vector in zip(COLOURS, vectors, strict=True)
         ]
         chroma = ChromaStore(server.url)
-        chroma.create("photos-r1", dim=encoder.dim)
+        chroma.create("photos-r1", dim=encoder.dim, vectors=100)
         chroma.add("photos-r1", records)
         model_fields = {
             "model": DEMO_MODEL,

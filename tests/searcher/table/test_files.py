@@ -139,7 +139,7 @@ def test_a_damaged_file_is_refused(
 
 def test_a_cache_that_cannot_be_written_is_named(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"")
-    with pytest.raises(PermanentError, match="cannot keep a table in .*cache"):
+    with pytest.raises(PermanentError, match=r"cannot keep a table in .*cache"):
         TableFiles(bucket, tmp_path / "cache").open("r1")
 
 

@@ -86,7 +86,7 @@ class Stored:
 def stored(tmp_path_factory: pytest.TempPathFactory, records: list[Record]) -> Iterator[Stored]:
     table = images.table(tmp_path_factory.mktemp("table"), records)
     with closing(open_store(f"chroma+file://{tmp_path_factory.mktemp('chroma')}")) as chroma:
-        chroma.create("photos-r1", dim=images.DIM)
+        chroma.create("photos-r1", dim=images.DIM, vectors=IMAGES)
         chroma.add("photos-r1", records)
         yield Stored(records, table, chroma)
 

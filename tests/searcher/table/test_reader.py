@@ -15,7 +15,9 @@ IMAGES = 40
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
-    metadata = [{"n": number, "labels": ["x", "y"], "text": "caf\u00e9"} if number % 3 else {} for number in range(IMAGES)]
+    metadata = [
+        {"n": number, "labels": ["x", "y"], "text": "caf\u00e9"} if number % 3 else {} for number in range(IMAGES)
+    ]
     vectors = images.vectors(IMAGES)
     vectors[[3, 12, 30]] = vectors[20]
     return images.records(metadata, vectors)
