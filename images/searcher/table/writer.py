@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from imgsearch.errors import NotFound
 from imgsearch.runs.digests import digest, file_name
@@ -47,7 +50,8 @@ class TableWriter:
             text = json.dumps(record.metadata, ensure_ascii=False)
             if len(self._records) == self._file_rows or self._bytes + len(text) > self._file_bytes:
                 self._write_file()
-            self._records.append(record)
+            # As float16, as the table has it. The vector itself is a view, which would keep the whole part in memory.
+            self._records.append(replace(record, vector=np.asarray(record.vector, np.float16)))
             self._metadata.append(text)
             self._bytes += len(text)
             for field in record.metadata:
