@@ -45,6 +45,7 @@ class SearchEngine:
         """`fetch` downloads a URL for the client of this name and holds its bytes, or raises Problem. It also checks
         the URL."""
         self._catalog = catalog
+        self._store = store
         self._threads = threads
         self._limits = limits
         self._metrics = metrics
@@ -134,7 +135,7 @@ class SearchEngine:
         stored: dict[str, Vector] = {}
         if ids := [term.id for term in terms if term.id]:
             with watch.store():
-                stored = await self._stored_vectors(ids, index)
+                stored = await self._threads.store(self._stored_vectors, ids, index)
         with watch.encode():
             vectors = await gather([self._term_vector(term, index, client, stored) for term in terms])
         return weighted_sum(vectors, [term.weight for term in terms])
@@ -153,8 +154,11 @@ class SearchEngine:
             return stored[term.id]
         return unit_vector(term.embedding or [], index.pointer.dim)
 
-    async def _stored_vectors(self, ids: Sequence[str], index: ServedIndex) -> dict[str, Vector]:
-        records = await self._neighbours.records(index.pointer, index.table, ids, vectors=True)
+    def _stored_vectors(self, ids: Sequence[str], index: ServedIndex) -> dict[str, Vector]:
+        if index.table is not None:
+            return index.table.vectors(ids)
+        with self._metrics.store_seconds.time():
+            records = self._store.get(index.pointer.collection, list(dict.fromkeys(ids)), vectors=True)
         return {record.id: record.vector for record in records if record.vector is not None}
 
     async def _groups(self, search: Search, cursor: Cursor, index: ServedIndex, vector: Vector) -> list[Group]:
@@ -170,7 +174,7 @@ class SearchEngine:
                 groups = [Group(neighbour) for neighbour in shown]
             else:  # compares all pairs, which takes time
                 new = [neighbour.id for neighbour in shown if neighbour.id not in vectors]
-                vectors |= await self._stored_vectors(new, index)
+                vectors |= await self._threads.store(self._stored_vectors, new, index)
                 groups = await self._threads.store(ranking.folded, shown, vectors, search.dedupe)
             if ranking.enough(groups, neighbours, search.min_score, end=cursor.offset + search.k, level=level):
                 break

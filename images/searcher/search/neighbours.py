@@ -62,12 +62,9 @@ class Neighbours:
 
         def nearest(batch: list[_QueryVector]) -> list[list[Neighbour]]:
             queries = np.stack([query.vector for query in batch])
-            with self._metrics.store_seconds.time():
-                if by_table:
-                    assert table is not None
-                    assert where is not None
-                    return filtered(table, queries, where, k=level, nearest=partial(self._nearest, pointer))
-                return self._nearest(pointer, queries, level, where)
+            if table is not None and where is not None and by_table:
+                return filtered(table, queries, where, k=level, nearest=partial(self._nearest, pointer))
+            return self._nearest(pointer, queries, level, where)
 
         queue = self._queues.get(key)
         if queue is None:
@@ -89,10 +86,10 @@ class Neighbours:
 
         def get(batch: list[tuple[str, ...]]) -> list[list[Record]]:
             wanted = [*dict.fromkeys(id for page in batch for id in page)]
-            with self._metrics.store_seconds.time():
-                if table is not None:
-                    records = table.get(wanted, vectors=vectors)
-                else:
+            if table is not None:
+                records = table.get(wanted, vectors=vectors)
+            else:
+                with self._metrics.store_seconds.time():
                     records = self._store.get(pointer.collection, wanted, vectors=vectors)
             stored = {record.id: record for record in records}
             return [[stored[id] for id in page if id in stored] for page in batch]
@@ -111,7 +108,8 @@ class Neighbours:
         self, pointer: Pointer, queries: Vectors, number: int, where: Filter | None = None
     ) -> list[list[Neighbour]]:
         k = candidates(number, pointer.candidates)
-        return self._store.nearest(pointer.collection, queries, k=k, where=where)
+        with self._metrics.store_seconds.time():
+            return self._store.nearest(pointer.collection, queries, k=k, where=where)
 
     def _keep(self, search: tuple[Key, bytes], neighbours: list[Neighbour]) -> None:
         if search not in self._cache:

@@ -66,7 +66,7 @@ class TableFiles:
             files = list(pool.map(lambda number: checked(folder.table_file(number), document), range(document.files)))
         try:
             return RunTable(document, files)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, KeyError, pa.ArrowException) as error:
             raise Damaged(folder.table, f"has files that cannot be read ({first_line(error)})") from error
 
     def _in_place(self, name: str, document: Table) -> Path:

@@ -48,7 +48,7 @@ def mask(batch: pa.RecordBatch, where: Filter) -> Mask:
     ((field, condition),) = where.items()
     if is_join(field, condition):
         join = np.logical_and if field == "$and" else np.logical_or
-        return cast(Mask, reduce(join, (mask(batch, part) for part in condition)))
+        return reduce(join, (mask(batch, part) for part in condition))
     if not isinstance(condition, Mapping):
         condition = {"$eq": condition}
     ((operator, operand),) = condition.items()

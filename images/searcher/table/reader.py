@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from imgsearch.runs.documents import Table
 from imgsearch.stores import Filter, Neighbour, Record
-from imgsearch.vectors import Vectors
+from imgsearch.vectors import Vector, Vectors
 from searcher.table import columns, half_floats, matching
 from searcher.table.columns import id_hash
 from searcher.table.matching import Mask
@@ -29,7 +29,7 @@ class RunTable:
     the files, which the system reads as they are needed, and may drop."""
 
     def __init__(self, document: Table, files: Sequence[Path]) -> None:
-        """Raises OSError or pyarrow.ArrowException for a file that cannot be mapped."""
+        """Raises OSError, pyarrow.ArrowException or KeyError for a file that cannot be mapped or has other columns."""
         self._document = document
         self._batches = [_mapped(file) for file in files]
         self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
@@ -59,7 +59,11 @@ class RunTable:
         """The rows of the ids; None for an id without a row."""
         hashes = np.array([id_hash(id) for id in ids], np.uint64)
         firsts = np.searchsorted(self._hashes, hashes)
-        return [self._row(id, hash, int(first)) for id, hash, first in zip(ids, hashes, firsts, strict=True)]
+        found = self._ids(self._hash_rows[np.minimum(firsts, self.rows - 1)].astype(np.int64))
+        return [
+            int(self._hash_rows[first]) if other == id else self._row_of(id, hash, int(first))
+            for id, other, hash, first in zip(ids, found, hashes, firsts, strict=True)
+        ]
 
     def exact(self, queries: Vectors, rows: Rows, *, k: int) -> list[list[Neighbour]]:
         """For each of `queries` (n, dim; of length 1) its k nearest of `rows`: best first, equal scores by id.
@@ -79,12 +83,17 @@ class RunTable:
         """The records of the ids that have rows, in their order, as VectorStore.get returns them."""
         return [self._record(row, vectors=vectors) for row in self.rows_of(ids) if row is not None]
 
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of the ids that have rows, by id: float32 (dim)."""
+        rows = zip(ids, self.rows_of(ids), strict=True)
+        return {id: self._vector(*self._place(row)) for id, row in rows if row is not None}
+
     def _best(self, rows: Rows, scores: NDArray[np.float32], k: int) -> list[Neighbour]:
         if len(scores) > k:
             # Not the first k only: which of the rows with the score of the last one are in depends on their ids.
             chosen = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
             rows, scores = rows[chosen], scores[chosen]
-        found = [Neighbour(self._id(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+        found = [Neighbour(id, float(score)) for id, score in zip(self._ids(rows), scores, strict=True)]
         return sorted(found, key=lambda neighbour: (-neighbour.score, neighbour.id))[:k]
 
     def _by_file(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
@@ -94,27 +103,38 @@ class RunTable:
             if start < end:
                 yield file, rows[start:end] - self._starts[file]
 
-    def _row(self, id: str, hash: np.uint64, first: int) -> int | None:
-        for position in range(first, len(self._hashes)):
+    def _row_of(self, id: str, hash: np.uint64, first: int) -> int | None:
+        """The row of an id, where ids with the same hash begin at `first`."""
+        for position in range(first, self.rows):
             if self._hashes[position] != hash:
                 return None
             row = int(self._hash_rows[position])
-            if self._id(row) == id:
+            if self._ids(np.array([row])) == [id]:
                 return row
         return None
 
-    def _id(self, row: int) -> str:
-        batch, local = self._place(row)
-        return str(batch.column("id")[local].as_py())
+    def _ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of rows, which may be in any order."""
+        order = np.argsort(rows, kind="stable")
+        ids = np.empty(len(rows), object)
+        ids[order] = [
+            id
+            for file, local in self._by_file(rows[order])
+            for id in self._batches[file].column("id").take(pa.array(local)).to_pylist()
+        ]
+        return ids.tolist()
 
     def _record(self, row: int, *, vectors: bool) -> Record:
         batch, local = self._place(row)
         return Record(
             batch.column("id")[local].as_py(),
             json.loads(batch.column("metadata")[local].as_py()),
-            columns.vectors(batch)[local].astype(np.float32) if vectors else None,
+            self._vector(batch, local) if vectors else None,
             {name: batch.column(name)[local].as_py() for name in columns.INTERNAL},
         )
+
+    def _vector(self, batch: pa.RecordBatch, local: int) -> Vector:
+        return np.asarray(columns.vectors(batch)[local], np.float32)
 
     def _place(self, row: int) -> tuple[pa.RecordBatch, int]:
         file = int(np.searchsorted(self._starts, row, side="right")) - 1

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from imgsearch.runs.layout import RunFolder
 from imgsearch.stores import Record
-from searcher.table import half_floats
+from searcher.table import columns, half_floats
 from searcher.table.reader import RunTable
 from tests.searcher.table import images
 
@@ -43,6 +46,26 @@ def test_a_record_is_the_one_that_was_written(table: RunTable, records: list[Rec
         assert stored.vector is not None
         assert stored.vector.dtype == np.float32
         np.testing.assert_array_equal(stored.vector, record.vector)
+
+
+def test_vectors_are_those_that_were_written(table: RunTable, records: list[Record]) -> None:
+    vectors = table.vectors([records[33].id, "unknown", records[2].id])
+    assert list(vectors) == [records[33].id, records[2].id]
+    np.testing.assert_array_equal(vectors[records[2].id], records[2].vector)
+
+
+def test_ids_with_one_hash_have_rows_of_their_own(tmp_path: Path, records: list[Record]) -> None:
+    """All rows of a file have the hash of one of them."""
+    document = images.write(tmp_path, records)
+    file = tmp_path / RunFolder("r1").table_file(2)
+    batch = pa.ipc.open_file(file).get_batch(0)
+    for number in range(7):
+        id = records[2 * 7 + number].id
+        hashes = pa.array([columns.id_hash(id)] * len(batch), pa.uint64())
+        same = batch.set_column(batch.schema.get_field_index("hash"), "hash", hashes)
+        file.write_bytes(columns.to_bytes(same))
+        table = RunTable(document, [tmp_path / RunFolder("r1").table_file(n) for n in range(document.files)])
+        assert table.rows_of([id, records[3].id]) == [2 * 7 + number, 3]
 
 
 @pytest.mark.parametrize("rows", [range(IMAGES), range(5, 9), [2, 3, 11, 12, 20, 30, 39], [17], []])
