@@ -163,7 +163,7 @@ class Report(Document):
     ingest_seconds: float
     ingest_stages: dict[str, float]
     """Seconds of work of the last ingest by stage (read, store, table, verify, recall, publish, facets, map). The first
-    two overlap; rows of the table and facets are made between them."""
+    three overlap; facets are counted between them."""
     vectors_added: int
     """The vectors that the last ingest added; fewer than `images` if an earlier ingest was interrupted."""
     verified: dict[str, int]

@@ -61,23 +61,45 @@ def id_hash(id: str) -> int:
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest())
 
 
-def batch(records: Sequence[Record], metadata: Sequence[str], fields: Collection[str]) -> pa.RecordBatch:
-    """The batch of these records, which have vectors. `metadata`: that of each record as JSON. `fields`: the metadata
-    fields that get columns."""
-    vectors = np.stack([np.asarray(record.vector, np.float16) for record in records])
-    columns: dict[str, pa.Array] = {}
-    values: dict[str, list[Any]] = {
-        "id": [record.id for record in records],
-        "hash": [id_hash(record.id) for record in records],
-        "metadata": list(metadata),
-        "norm": np.linalg.norm(vectors.astype(np.float32), axis=1),
-        **{name: [record.internal[name] for record in records] for name in INTERNAL},
-    }
-    for field in FIXED:
-        columns[field.name] = pa.array(values[field.name], field.type)
-    columns[VECTOR] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-    columns |= _metadata_columns([record.metadata for record in records], fields)
-    return pa.RecordBatch.from_pydict(columns)
+class Rows:
+    """Rows that become a batch."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._metadata: list[Mapping[str, Any]] = []
+        self._texts: list[str] = []
+        self._internal: list[Mapping[str, Any]] = []
+        self._vectors: list[NDArray[np.float16]] = []
+        self._norms: list[NDArray[np.float32]] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, records: Sequence[Record], texts: Sequence[str]) -> None:
+        """Adds records, which have vectors. `texts`: the metadata of each as JSON."""
+        self._ids += [record.id for record in records]
+        self._metadata += [record.metadata for record in records]
+        self._texts += texts
+        self._internal += [record.internal for record in records]
+        # The vectors of records are views, which would keep the whole part in memory.
+        vectors = np.stack([np.asarray(record.vector, np.float32) for record in records])
+        self._vectors.append(vectors.astype(np.float16))
+        self._norms.append(np.sqrt(np.vecdot(vectors, vectors)))
+
+    def batch(self, fields: Collection[str]) -> pa.RecordBatch:
+        """The batch of these rows, at least one. `fields`: the metadata fields that get columns."""
+        vectors = np.concatenate(self._vectors)
+        values: dict[str, Any] = {
+            "id": self._ids,
+            "hash": [id_hash(id) for id in self._ids],
+            "metadata": self._texts,
+            "norm": np.concatenate(self._norms),
+            **{name: [internal[name] for internal in self._internal] for name in INTERNAL},
+        }
+        columns = {field.name: pa.array(values[field.name], field.type) for field in FIXED}
+        columns[VECTOR] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        columns |= _metadata_columns(self._metadata, fields)
+        return pa.RecordBatch.from_pydict(columns)
 
 
 def to_bytes(batch: pa.RecordBatch) -> bytes:

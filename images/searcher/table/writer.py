@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from imgsearch.errors import NotFound
 from imgsearch.runs.digests import digest, file_name
@@ -14,11 +12,12 @@ from imgsearch.runs.documents import Table
 from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
-from searcher.table import columns
+from searcher.table.columns import Rows, to_bytes
 
 FILE_ROWS = 20_000
 FILE_BYTES = 2**26
 """The most rows of a file, and bytes of their metadata: they are in memory while the file is made."""
+ENCODER = json.JSONEncoder(ensure_ascii=False)
 FIELDS = 200
 """Fields with columns. Field names that differ in every image would fill the memory and the disk."""
 
@@ -36,9 +35,8 @@ class TableWriter:
         self._dim = dim
         self._file_rows = file_rows
         self._file_bytes = file_bytes
-        self._records: list[Record] = []
-        self._metadata: list[str] = []
-        self._bytes = 0
+        self._pending = Rows()
+        self._pending_bytes = 0
         self._rows = 0
         self._fields: set[str] = set()
         self._all_fields = True
@@ -46,20 +44,28 @@ class TableWriter:
 
     def add(self, records: Sequence[Record]) -> None:
         """Adds the next records, with their vectors."""
-        for record in records:
-            text = json.dumps(record.metadata, ensure_ascii=False)
-            if len(self._records) == self._file_rows or self._bytes + len(text) > self._file_bytes:
+        texts = [ENCODER.encode(record.metadata) for record in records]
+        first = 0
+        for row, (record, text) in enumerate(zip(records, texts, strict=True)):
+            rows = len(self._pending) + row - first
+            if rows == self._file_rows or (rows and self._pending_bytes + len(text) > self._file_bytes):
+                self._add(records[first:row], texts[first:row])
                 self._write_file()
-            # As float16, as the table has it. The vector itself is a view, which would keep the whole part in memory.
-            self._records.append(replace(record, vector=np.asarray(record.vector, np.float16)))
-            self._metadata.append(text)
-            self._bytes += len(text)
-            for field in record.metadata:
-                if field not in self._fields:
-                    if len(self._fields) < FIELDS:
-                        self._fields.add(field)
-                    else:
-                        self._all_fields = False
+                first = row
+            self._pending_bytes += len(text)
+            if not record.metadata.keys() <= self._fields:
+                self._add_fields(record.metadata)
+        self._add(records[first:], texts[first:])
+
+    def _add(self, records: Sequence[Record], texts: Sequence[str]) -> None:
+        if records:
+            self._pending.add(records, texts)
+
+    def _add_fields(self, metadata: Mapping[str, Any]) -> None:
+        for field in metadata:
+            if field not in self._fields and len(self._fields) < FIELDS:
+                self._fields.add(field)
+        self._all_fields = self._all_fields and metadata.keys() <= self._fields
 
     def finish(self) -> None:
         """Writes the last file, and then `table.json`."""
@@ -76,16 +82,16 @@ class TableWriter:
         self._storage.put(self._folder.table, document.to_json())
 
     def _write_file(self) -> None:
-        if not self._records:
+        if not len(self._pending):
             return
-        data = columns.to_bytes(columns.batch(self._records, self._metadata, self._fields))
+        data = to_bytes(self._pending.batch(self._fields))
         name = self._folder.table_file(len(self._digests))
         written = digest(data)
         if not self._is_there(name, written):
             self._storage.put(name, data)
         self._digests[file_name(name)] = written
-        self._rows += len(self._records)
-        self._records, self._metadata, self._bytes = [], [], 0
+        self._rows += len(self._pending)
+        self._pending, self._pending_bytes = Rows(), 0
 
     def _is_there(self, name: str, expected: str) -> bool:
         try:

@@ -28,8 +28,9 @@ Filter = Mapping[str, Any]
 
 
 def passing(metadata: list[dict[str, Any]], where: Filter) -> list[bool]:
-    records = images.records(metadata)
-    batch = columns.batch(records, [json.dumps(image) for image in metadata], images.FIELDS)
+    rows = columns.Rows()
+    rows.add(images.records(metadata), [json.dumps(image) for image in metadata])
+    batch = rows.batch(images.FIELDS)
     return [bool(row) for row in matching.mask(batch, filters.check(where))]
 
 
