@@ -72,6 +72,8 @@ def report_table(report: Mapping[str, Any]) -> Table:
     }
     if recall := report.get("recall"):
         facts["recall"] = "; ".join(map(_recall, recall))
+    if warning := report.get("recall_warning"):
+        facts["warning"] = warning
     if report["kept"] or report["removed"]:
         facts["update"] = f"{report['kept']:,} images kept, {report['removed']:,} removed"
     if report["skipped"]:

@@ -97,6 +97,24 @@ def test_asking_for_more_than_there_is_gives_all(filled_store: VectorStore) -> N
     assert len(filled_store.search("photos-r1", _vector(1, 0, 0, 0)[None], k=100)[0]) == 3
 
 
+def test_the_nearest_are_those_of_a_search_with_their_scores(filled_store: VectorStore) -> None:
+    queries = np.stack([_vector(1, 0, 0, 0), _vector(0, 1, 0.5, 0)])
+    rows = filled_store.nearest("photos-r1", queries, k=2)
+    assert [[neighbour.id for neighbour in row] for row in rows] == [["a", "c"], ["b", "c"]]
+    assert [neighbour.score for neighbour in rows[0]] == pytest.approx([1.0, 0.5**0.5], abs=1e-5)
+    assert [len(row) for row in filled_store.nearest("photos-r1", queries, k=4_096)] == [3, 3]
+    assert filled_store.nearest("photos-r1", queries[:1], k=3, where={"n": {"$gt": 1}})[0][0].id == "c"
+    assert filled_store.nearest("photos-r1", queries[:1], k=3, where={"n": 99}) == [[]]
+
+
+@pytest.mark.parametrize("vectors", [0, 1, 50_000, 50_001, 10**9])
+def test_a_collection_is_created_for_any_number_of_vectors(store: VectorStore, vectors: int) -> None:
+    store.create("photos-r1", dim=4, vectors=vectors)
+    store.add("photos-r1", RECORDS)
+    (neighbours,) = store.nearest("photos-r1", _vector(1, 0, 0, 0)[None], k=3)
+    assert [neighbour.id for neighbour in neighbours] == ["a", "c", "b"]
+
+
 @pytest.mark.parametrize(
     ("filter_", "ids"),
     [
@@ -232,6 +250,7 @@ def test_creating_twice_keeps_what_is_there(filled_store: VectorStore) -> None:
         lambda s: s.get("no-such", ["a"]),
         lambda s: s.missing("no-such", ["a"]),
         lambda s: s.search("no-such", _vector(1, 0, 0, 0)[None], k=1),
+        lambda s: s.nearest("no-such", _vector(1, 0, 0, 0)[None], k=1),
         lambda s: s.add("no-such", RECORDS),
     ],
 )

@@ -20,7 +20,7 @@ FIRST_LEVEL = 101
 """One more than the results for which ingest measures the recall: a page also needs the first one of the next page."""
 LEVEL_GROWTH = 4
 CANDIDATES_RATIO = 1.25
-"""Candidates of a level beyond the first, for each of its ranks (docs/adr/0016-effort-by-the-number-of-results.md)."""
+"""Candidates of a level beyond the first, for each of its ranks (docs/adr/0016-candidates-are-the-effort.md)."""
 FOLD_ROWS = 256
 ROUNDING = 1e-6
 """A float32 cosine of a vector with itself may be less than 1 by this much."""

@@ -142,6 +142,9 @@ def test_a_report_shows_the_recall() -> None:
     figures = [{"queries": kind, "k": 10, "mean": 0.9876, "worst": 0.9} for kind in ("images", "changed images")]
     text = render(report_table({**REPORT, "recall": figures}))
     assert "@10 of images 0.988 (worst twentieth 0.900); @10 of changed images 0.988 (worst twentieth 0.900)" in text
+    assert "warning" not in text
+    warned = render(report_table({**REPORT, "recall": figures, "recall_warning": "recall@10 is too low"}))
+    assert "recall@10 is too low" in warned
 
 
 def cost_lines(hours: Mapping[Gpu, float], prices: Mapping[str, list[Price]], **fields: Any) -> list[list[str]]:

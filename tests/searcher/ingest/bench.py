@@ -19,7 +19,7 @@ from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.runs.parts import BadRow, Header, PartRow
 from imgsearch.settings import IndexSettings
 from imgsearch.storage import Storage
-from imgsearch.stores import Filter, Hit, Record
+from imgsearch.stores import Filter, Hit, Record, VectorStore
 from imgsearch.vectors import Vectors
 from searcher.ingest.job import Ingest
 from searcher.ingest.metrics import IngestMetrics
@@ -160,13 +160,15 @@ class IngestBench:
         """Changes an object as a failing disk or a person does."""
         self.storage.put(name, change(self.storage.get(name)))
 
-    def ingest(self, run: str, *, year: int = 2026) -> Report:
+    def ingest(
+        self, run: str, *, year: int = 2026, store: VectorStore | None = None, recall: float = IndexSettings().recall
+    ) -> Report:
         self.metrics = IngestMetrics()
         return Ingest(
             run,
             storage=self.storage,
-            store=self.store,
-            settings=IndexSettings(),
+            store=store or self.store,
+            settings=IndexSettings(recall),
             metrics=self.metrics,
             stopping=self.stopping,
             now=lambda: datetime(year, 1, 1, tzinfo=UTC),

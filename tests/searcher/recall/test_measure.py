@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import chromadb
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 from imgsearch.stage import Interrupted
-from imgsearch.stores import Filter, Hit, Record, VectorStore
+from imgsearch.stores import Filter, Hit, Neighbour, Record, VectorStore
 from imgsearch.stores.chroma import ChromaStore
 from imgsearch.vectors import Vectors
 from searcher.recall import measure
+from searcher.recall.measure import Measured
 from tests.fakes import InMemoryStore
 
 DIM = 32
@@ -51,24 +53,30 @@ class Images:
         for start in range(0, len(self.ids), 300):
             yield self.ids[start : start + 300], self.vectors[start : start + 300]
 
-    def measured(self, store: VectorStore, sample: int = 40) -> dict[tuple[str, int], tuple[float, float]]:
-        """Mean and worst by kind and k."""
-        figures = measure.measure(
+    def measured(self, store: VectorStore, sample: int = 40, target: float = 0.99) -> Measured:
+        return measure.measure(
             store,
             "photos",
             self.vectors[:sample],
             self.ids[:sample],
             self.blocks(),
             images=len(self.ids),
+            target=target,
             stopping=threading.Event(),
         )
-        return {(figure["queries"], figure["k"]): (figure["mean"], figure["worst"]) for figure in figures}
+
+
+def figures(measured: Measured) -> dict[tuple[str, int], tuple[float, float]]:
+    """Mean and worst by kind and k."""
+    return {(figure["queries"], figure["k"]): (figure["mean"], figure["worst"]) for figure in measured.figures}
 
 
 def test_a_store_that_finds_everything_has_the_recall_1() -> None:
     images, store = Images(1000), InMemoryStore()
     images.fill(store)
-    assert images.measured(store) == {
+    measured = images.measured(store)
+    assert measured.candidates == 128
+    assert figures(measured) == {
         ("images", 10): (1.0, 1.0),
         ("images", 100): (1.0, 1.0),
         ("changed images", 10): (1.0, 1.0),
@@ -80,7 +88,7 @@ def test_the_recall_is_the_share_of_the_nearest_images_that_are_found() -> None:
     images, store = Images(1000), IncompleteStore()
     images.fill(store)
     store.unfound_ids = frozenset(images.ids[::10])
-    measured = images.measured(store)
+    measured = figures(images.measured(store))
     shares = []
     for row in range(40):
         scores = images.vectors @ images.vectors[row]
@@ -96,7 +104,7 @@ def test_the_recall_is_the_share_of_the_nearest_images_that_are_found() -> None:
 def test_a_small_collection_needs_no_figures() -> None:
     images, store = Images(11), InMemoryStore()
     images.fill(store)
-    assert images.measured(store, sample=11) == {}
+    assert images.measured(store, sample=11) == Measured(128, [])
 
 
 def test_a_stop_ends_the_pass_over_the_vectors() -> None:
@@ -110,7 +118,16 @@ def test_a_stop_ends_the_pass_over_the_vectors() -> None:
 
     images.fill(store)
     with pytest.raises(Interrupted):
-        measure.measure(store, "photos", images.vectors[:4], images.ids[:4], blocks(), images=1000, stopping=stopping)
+        measure.measure(
+            store,
+            "photos",
+            images.vectors[:4],
+            images.ids[:4],
+            blocks(),
+            images=1000,
+            target=0.99,
+            stopping=stopping,
+        )
     assert len(read) == 1
 
 
@@ -121,18 +138,42 @@ def test_a_changed_image_has_a_cosine_of_0_9_to_its_original() -> None:
     assert np.linalg.norm(changed, axis=1) == pytest.approx(np.ones(50), abs=1e-5)
 
 
-def test_a_bad_graph_is_measured_as_bad(tmp_path: Path) -> None:
-    images = Images(4000)
-    means = {}
-    for name, graph in {"bad": {"max_neighbors": 2, "ef_construction": 4, "ef_search": 10}, "default": {}}.items():
+class WideningStore(InMemoryStore):
+    """Each candidate of a search widens what it sees: with 1 024, all images."""
+
+    def nearest(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None
+    ) -> list[list[Neighbour]]:
+        rows = super().nearest(collection, queries, k=10_000, where=where)
+        return [[neighbour for neighbour in row if int(neighbour.id) % 16 < k // 64][:k] for row in rows]
+
+
+@pytest.mark.parametrize(("target", "candidates"), [(0.99, 1_024), (0.3, 512), (0.05, 128)])
+def test_a_search_gets_the_candidates_that_reach_the_target(target: float, candidates: int) -> None:
+    images, store = Images(2_000), WideningStore()
+    images.fill(store)
+    measured = images.measured(store, target=target)
+    assert measured.candidates == candidates
+    means = [mean for mean, _ in figures(measured).values()]
+    assert min(means) >= target
+    if target == 0.99:
+        assert means == [1.0] * 4
+
+
+def test_a_bad_graph_is_measured_as_bad_and_gets_more_candidates(tmp_path: Path) -> None:
+    images, found = Images(4_000), {}
+    for name, graph in {"bad": {"max_neighbors": 4, "ef_construction": 10, "ef_search": 10}, "default": {}}.items():
         folder = tmp_path / name
         client = chromadb.PersistentClient(str(folder))
         client.create_collection("photos", configuration={"hnsw": {"space": "cosine", **graph}})
         client.close()
-        store = ChromaStore(f"chroma+file://{folder}")
-        images.fill(store)
-        means[name] = {key: mean for key, (mean, _) in images.measured(store).items()}
-        store.close()
-    assert means["bad"]["images", 10] < 0.9
-    assert means["bad"]["changed images", 10] < 0.9
-    assert min(means["default"].values()) > 0.97
+        with closing(ChromaStore(f"chroma+file://{folder}")) as store:
+            images.fill(store)
+            found[name] = [images.measured(store, sample=20, target=target) for target in (0.5, 0.9)]
+    least, more = found["bad"]
+    assert least.candidates == 128
+    assert max(mean for mean, _ in figures(least).values()) < 0.85
+    assert more.candidates > 256
+    assert min(mean for mean, _ in figures(more).values()) >= 0.9
+    assert [measured.candidates for measured in found["default"]] == [128, 128]
+    assert min(mean for mean, _ in figures(found["default"][1]).values()) > 0.99

@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import chromadb
 import httpx
 import numpy as np
 import pytest
 
 from imgsearch.runs.layout import collection_name
-from imgsearch.stores import Pointer, Record, open_store
+from imgsearch.stores import Pointer, Record, VectorStore, open_store
 from tests.fakes import FakeEncoder
 from tests.searcher.library import Library, picture, problem, wait_until
 
@@ -137,6 +138,56 @@ async def test_offsets_have_every_image_once_too(chroma: Library) -> None:
             all_ids += [result["id"] for result in page["results"]]
             offset = page["next_offset"]
     assert Counter(all_ids) == Counter(ids)
+
+
+APPROXIMATE_IMAGES = 4_000
+BAD_GRAPH = {"space": "cosine", "max_neighbors": 4, "ef_construction": 10, "ef_search": 10}
+"""With it, Chroma misses many of the nearest, and finds others with each larger search."""
+
+
+@pytest.fixture(scope="module")
+def approximate_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorStore]:
+    """A real one with a bad graph, in which an index is published."""
+    folder, encoder, random = tmp_path_factory.mktemp("chroma"), FakeEncoder(), np.random.default_rng(0)
+    client = chromadb.PersistentClient(folder)
+    client.create_collection("photos-bad", configuration={"hnsw": BAD_GRAPH}, embedding_function=None)
+    client.close()
+    vectors = random.normal(size=(APPROXIMATE_IMAGES, encoder.dim)).astype(np.float32)
+    with closing(open_store(f"chroma+file://{folder}")) as store:
+        store.add(
+            "photos-bad",
+            [
+                Record(str(number), {"odd": number % 2}, vector, {"key": f"{number}.png", "width": 4, "height": 3})
+                for number, vector in enumerate(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+            ],
+        )
+        model = {"model": encoder.model, "fingerprint": encoder.fingerprint}
+        store.publish(replace(POINTER, run="bad", collection="photos-bad", images=APPROXIMATE_IMAGES, **model))
+        yield store
+
+
+async def first_results(client: httpx.AsyncClient, search: dict[str, Any], count: int) -> list[str]:
+    """The first results of a search, with the pages that its k makes."""
+    ids: list[str] = []
+    async for page in pages(client, {"include": [], **search}):
+        ids += [result["id"] for result in page["results"]]
+        if len(ids) >= count:
+            break
+    return ids[:count]
+
+
+@pytest.mark.parametrize("options", [{}, {"filter": {"odd": 1}}, {"min_score": 0.3}, {"dedupe": 0.9}])
+async def test_pages_joined_are_the_one_large_query_though_the_store_is_approximate(
+    library: Library, approximate_store: VectorStore, options: dict[str, Any]
+) -> None:
+    library.store = approximate_store
+    search: dict[str, Any] = {"text": "red", **options}
+    async with library.serving(max_k=1_000) as client:
+        whole = (await client.post("/v1/search", json={**search, "k": 1_000, "include": []})).json()["results"]
+        ids = [result["id"] for result in whole]
+        assert len(ids) == len(set(ids)) > 300
+        for k, count in ((7, 140), (90, 450)):
+            assert await first_results(client, {**search, "k": k}, count) == ids[:count]
 
 
 async def test_a_searcher_that_starts_later_serves_pages_of_the_previous_run(chroma: Library) -> None:
