@@ -21,16 +21,17 @@ from imgsearch.stores import Filter
 from imgsearch.stores.filters import COMPARISONS, is_join
 from imgsearch.stores.records import Scalar
 from searcher.table.columns import column_name
+from searcher.table.values import BatchValues, Column
 
 Mask = NDArray[np.bool_]
 """One boolean for each row."""
 
 NEGATED = {"$ne": "$eq", "$nin": "$in", "$not_contains": "$contains"}
-COMPARE: Mapping[str, Callable[..., pa.Array]] = {
-    "$gt": pc.greater,
-    "$gte": pc.greater_equal,
-    "$lt": pc.less,
-    "$lte": pc.less_equal,
+COMPARE: Mapping[str, Callable[..., Mask]] = {
+    "$gt": np.greater,
+    "$gte": np.greater_equal,
+    "$lt": np.less,
+    "$lte": np.less_equal,
 }
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
@@ -43,7 +44,7 @@ def fields(where: Filter) -> set[str]:
     return {field}
 
 
-def mask(batch: pa.RecordBatch, where: Filter) -> Mask:
+def mask(batch: BatchValues, where: Filter) -> Mask:
     """The rows of a batch that pass a valid filter."""
     ((field, condition),) = where.items()
     if is_join(field, condition):
@@ -57,26 +58,25 @@ def mask(batch: pa.RecordBatch, where: Filter) -> Mask:
     return _mask(batch, field, operator, operand)
 
 
-def _mask(batch: pa.RecordBatch, field: str, operator: str, operand: Any) -> Mask:
+def _mask(batch: BatchValues, field: str, operator: str, operand: Any) -> Mask:
     if operator in COMPARISONS:
         return _compared(batch, field, operator, operand)
     return _equal(batch, field, operand if operator == "$in" else [operand], is_list=operator == "$contains")
 
 
-def _compared(batch: pa.RecordBatch, field: str, operator: str, number: float) -> Mask:
+def _compared(batch: BatchValues, field: str, operator: str, number: float) -> Mask:
     passing = np.zeros(len(batch), np.bool_)
     for type, bound in ((int, whole_bound), (float, double_bound)):
-        column = _column(batch, column_name(field, type))
+        column = batch.get(column_name(field, type))
         if column is not None:
             passing |= _compared_to(column, *bound(operator, number))
     return passing
 
 
-def _compared_to(column: pa.Array, operator: str, bound: float) -> Mask:
-    if math.isinf(bound):
-        passes_all = (bound < 0) == operator.startswith("$gt")
-        return _booleans(column.is_valid()) if passes_all else np.zeros(len(column), np.bool_)
-    return _booleans(COMPARE[operator](column, pa.scalar(bound, column.type)))
+def _compared_to(column: Column, operator: str, bound: float) -> Mask:
+    # An infinite bound is one beyond the numbers of the column.
+    values = column.values if math.isfinite(bound) else np.zeros(len(column.values))
+    return _of_valid(column, COMPARE[operator](values, bound))
 
 
 def whole_bound(operator: str, number: float) -> tuple[str, float]:
@@ -101,20 +101,18 @@ def double_bound(operator: str, number: float) -> tuple[str, float]:
     return operator, double
 
 
-def _equal(batch: pa.RecordBatch, field: str, values: Sequence[Scalar], *, is_list: bool) -> Mask:
+def _equal(batch: BatchValues, field: str, values: Sequence[Scalar], *, is_list: bool) -> Mask:
     """Rows with one of the values, or with a list that contains one. All values have one type."""
     passing = np.zeros(len(batch), np.bool_)
     kind = type(values[0])
     for column_type in (int, float) if kind in (int, float) else (kind,):
-        column = _column(batch, column_name(field, column_type, is_list=is_list))
-        if column is None:
-            continue
+        column = batch.get(column_name(field, column_type, is_list=is_list))
         of_type = _of_type(values, column_type)
-        if not of_type:
+        if column is None or not of_type:
             continue
-        if is_list:
-            items = np.flatnonzero(_one_of(column.values, of_type))
-            passing[np.searchsorted(column.offsets.to_numpy(), items, side="right") - 1] = True
+        if column.ends is not None:
+            items = np.flatnonzero(_one_of(column, of_type))
+            passing[np.searchsorted(column.ends, items, side="right")] = True
         else:
             passing |= _one_of(column, of_type)
     return passing
@@ -130,28 +128,27 @@ def _of_type(values: Sequence[Scalar], type: type) -> list[Scalar]:
     return list(values)
 
 
-def _one_of(column: pa.Array, values: Sequence[Scalar]) -> Mask:
-    if not pa.types.is_dictionary(column.type):
-        return _in(column, pa.array(values, column.type))
-    codes = np.flatnonzero(_in(column.dictionary, pa.array(values, column.type.value_type)))
+def _one_of(column: Column, values: Sequence[Scalar]) -> Mask:
+    array = column.array
+    if not pa.types.is_dictionary(array.type):
+        return _of_valid(column, column.values == values[0]) if len(values) == 1 else _in(array, values)
+    (codes,) = np.nonzero(_in(array.dictionary, values))
     if not len(codes):
-        return np.zeros(len(column), np.bool_)
-    return _in(column.indices, pa.array(codes, column.type.index_type))
+        return np.zeros(len(array), np.bool_)
+    if len(codes) == 1:
+        return _of_valid(column, column.values == codes[0])
+    is_wanted = np.zeros(len(array.dictionary), np.bool_)
+    is_wanted[codes] = True
+    return _of_valid(column, is_wanted[column.values])
 
 
-def _in(column: pa.Array, values: pa.Array) -> Mask:
-    if len(values) == 1:  # many times faster than a lookup of each value
-        return _booleans(pc.equal(column, values[0]))
-    return _booleans(pc.is_in(column, value_set=values))
+def _in(array: pa.Array, values: Sequence[Scalar]) -> Mask:
+    wanted = pa.array(values, array.type)
+    found = pc.equal(array, wanted[0]) if len(values) == 1 else pc.is_in(array, value_set=wanted)
+    if found.null_count:
+        found = found.fill_null(False)
+    return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)
 
 
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
-    position = batch.schema.get_field_index(name)
-    return None if position < 0 else batch.column(position)
-
-
-def _booleans(array: pa.Array) -> Mask:
-    """Null becomes False."""
-    if array.null_count:
-        array = array.fill_null(False)
-    return np.asarray(array.to_numpy(zero_copy_only=False), np.bool_)
+def _of_valid(column: Column, mask: Mask) -> Mask:
+    return mask if column.valid is None else mask & column.valid

@@ -17,6 +17,7 @@ from imgsearch.vectors import Vector, Vectors
 from searcher.table import columns, half_floats, matching
 from searcher.table.columns import id_hash
 from searcher.table.matching import Mask
+from searcher.table.values import BatchValues
 
 Rows = NDArray[np.int64]
 """Numbers of rows, ascending."""
@@ -33,6 +34,8 @@ class RunTable:
         self._document = document
         self._batches = [_mapped(file) for file in files]
         self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
+        self._values = [BatchValues(batch) for batch in self._batches]
+        self._vectors = [columns.vectors(batch) for batch in self._batches]
         self._norms = [np.asarray(batch.column("norm").to_numpy()) for batch in self._batches]
         hashes = np.concatenate([batch.column("hash").to_numpy() for batch in self._batches])
         order = np.argsort(hashes, kind="stable")
@@ -53,7 +56,7 @@ class RunTable:
 
     def matching(self, where: Filter) -> Mask:
         """For each row, whether it passes a valid filter. The filter reads only fields that the table has."""
-        return np.concatenate([matching.mask(batch, where) for batch in self._batches])
+        return np.concatenate([matching.mask(batch, where) for batch in self._values])
 
     def rows_of(self, ids: Sequence[str]) -> list[int | None]:
         """The rows of the ids; None for an id without a row."""
@@ -71,7 +74,7 @@ class RunTable:
         The scores are cosines."""
         scores = np.concatenate(
             [
-                half_floats.products(columns.vectors(self._batches[file]), local, queries) / self._norms[file][local]
+                half_floats.products(self._vectors[file], local, queries) / self._norms[file][local]
                 for file, local in self._by_file(rows)
             ]
             or [np.empty((len(queries), 0), np.float32)],
@@ -86,7 +89,7 @@ class RunTable:
     def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors of the ids that have rows, by id: float32 (dim)."""
         rows = zip(ids, self.rows_of(ids), strict=True)
-        return {id: self._vector(*self._place(row)) for id, row in rows if row is not None}
+        return {id: self._vector(row) for id, row in rows if row is not None}
 
     def _best(self, rows: Rows, scores: NDArray[np.float32], k: int) -> list[Neighbour]:
         if len(scores) > k:
@@ -125,20 +128,23 @@ class RunTable:
         return ids.tolist()
 
     def _record(self, row: int, *, vectors: bool) -> Record:
-        batch, local = self._place(row)
+        file, local = self._place(row)
+        batch = self._batches[file]
         return Record(
             batch.column("id")[local].as_py(),
             json.loads(batch.column("metadata")[local].as_py()),
-            self._vector(batch, local) if vectors else None,
+            self._vector(row) if vectors else None,
             {name: batch.column(name)[local].as_py() for name in columns.INTERNAL},
         )
 
-    def _vector(self, batch: pa.RecordBatch, local: int) -> Vector:
-        return np.asarray(columns.vectors(batch)[local], np.float32)
+    def _vector(self, row: int) -> Vector:
+        file, local = self._place(row)
+        return np.asarray(self._vectors[file][local], np.float32)
 
-    def _place(self, row: int) -> tuple[pa.RecordBatch, int]:
+    def _place(self, row: int) -> tuple[int, int]:
+        """The file of a row, and its number in that file."""
         file = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._batches[file], row - int(self._starts[file])
+        return file, row - int(self._starts[file])
 
 
 def _mapped(file: Path) -> pa.RecordBatch:
