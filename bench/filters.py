@@ -206,6 +206,7 @@ def _costs(case: str, data: Data, table: RunTable, store: ChromaStore) -> list[F
 
 def _data(size: int) -> Data:
     images, queries = graphs.data(size)
+    images = images.astype(np.float16).astype(np.float32)  # as the parts of a run have them
     random = np.random.default_rng(1)
     draws = random.integers(DRAWS, size=(3, size))
     kinds = images[random.choice(size, KINDS, replace=False)]
