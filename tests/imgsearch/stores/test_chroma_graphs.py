@@ -15,7 +15,7 @@ from imgsearch.stores.chroma import ChromaStore
 
 def graph_of(folder: Path, collection: str) -> dict[str, Any]:
     client = chromadb.PersistentClient(folder)
-    graph: dict[str, Any] = client.get_collection(collection, embedding_function=None).configuration["hnsw"]
+    graph: dict[str, Any] = client.get_collection(collection, embedding_function=None).configuration_json["hnsw"]
     client.close()
     return graph
 
