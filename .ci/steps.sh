@@ -47,13 +47,44 @@ apply_kinds() { # that the chart uses beside Kubernetes' own: those of the Gatew
   done
 }
 
+begin_images() { # in the background: to build an image is mostly to wait for the disk
+  images_log=$(mktemp)
+  (
+    cluster_images
+    changed_real_images
+  ) >"$images_log" 2>&1 &
+  images=$!
+}
+
+end_images() { # waits for them, and prints their output where they failed
+  wait "$images" || { cat "$images_log" && return 1; }
+}
+
+cluster_images() { # without CUDA, on the nodes of the test cluster
+  local image
+  "$cluster" base-image localhost/python-without-cuda:1 constraints.txt
+  build_images images image-chroma image-sky BASE=localhost/python-without-cuda:1
+  for image in controller chroma searcher; do "$cluster" load "localhost/imgsearch-$image:0.1.0" cpu-1; done
+  "$cluster" load localhost/imgsearch-embedder:0.1.0 cpu-1 gpu-1
+  "$cluster" load localhost/imgsearch-sky:0.1.0 gpu-1
+}
+
+changed_real_images() { # if their Dockerfiles or their packages have changed
+  local sources=(images/*/Dockerfile constraints.txt pyproject.toml)
+  local built=$home/imgsearch-images.sha256 # the sources of the last build here; it lies beside buildah's images and goes with them
+  if ! sha256sum "${sources[@]}" | cmp --silent - "$built"; then
+    real_images
+    sha256sum "${sources[@]}" >"$built"
+  fi
+}
+
 build_images() { # TARGET… [NAME=VALUE…] of the Makefile, with the test cluster's own buildah
   # Layers of earlier commits speed builds up until they fill the disk.
   (($(df --output=avail --block-size=1G "$home" | tail -1) >= 20)) || "$cluster" buildah rmi --prune --force
   quietly make "$@" REGISTRY=localhost BUILDER="$cluster buildah" BUILD_FLAGS="--isolation chroot --network host"
 }
 
-build_real_images() { # and import all that their programs import
+real_images() { # imports all that their programs import
   local image
   "$cluster" base-image docker.io/library/python:3.11-slim-bookworm
   for image in controller embedder searcher; do # the last ones would fill the disk beside the new ones

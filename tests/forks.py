@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["open_clip", "chromadb", "obstore", "pyarrow.parquet"])
+FORKS.set_forkserver_preload(["imgsearch.encoder.libraries", "chromadb", "obstore", "pyarrow.parquet"])
 
 
 def start(program: str, verb: str, *, env: Mapping[str, str], output: Path, errors: Path) -> ForkServerProcess:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torchvision import transforms
 
 from imgsearch.encoder import Pixels
+from imgsearch.encoder.libraries import transforms
 from imgsearch.errors import BadImage
 
 MAX_RATIO = 64

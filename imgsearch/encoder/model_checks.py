@@ -10,10 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import open_clip
-
 from imgsearch import distribution
 from imgsearch.encoder import LOCAL
+from imgsearch.encoder.libraries import open_clip
 from imgsearch.errors import FULL_DISK, ImgsearchError, PermanentError, TemporaryError, UsageError, first_line
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth")

@@ -11,15 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import transforms
 
 from imgsearch import machine
 from imgsearch.encoder import LOCAL, Encoder, Pixels
 from imgsearch.encoder.geometry import Geometry
+from imgsearch.encoder.libraries import open_clip, transforms
 from imgsearch.encoder.model_checks import check, load_failure, needs_quick_gelu
 from imgsearch.encoder.packed import pack
 from imgsearch.encoder.tokenizer import load_tokenizer

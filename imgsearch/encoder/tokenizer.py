@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import open_clip
-
 from imgsearch.encoder import LOCAL
+from imgsearch.encoder.libraries import open_clip
 from imgsearch.encoder.model_checks import has_hf_tokenizer, load_failure
 
 
