@@ -90,9 +90,10 @@ def threads() -> Iterator[Threads]:
 
 async def test_of_many_searches_the_last_used_are_kept(store: CountingStore, threads: Threads) -> None:
     neighbours = Neighbours(store, threads=threads, metrics=Metrics(), max_cached=12)
+    pointer = store.pointers()["photos"]
     vectors = np.eye(16, dtype=np.float32)
     for row in (0, 1, 0, 2, 0, 1):  # each has 4 neighbours, and 12 are 2 searches with their keys
-        assert len(await neighbours("photos-r1", vectors[row], k=4, where=None)) == 4
+        assert len(await neighbours(pointer, None, vectors[row], level=4, where=None)) == 4
     assert len(store.searches) == 4
-    await neighbours("photos-r1", vectors[2], k=4, where=None)
+    await neighbours(pointer, None, vectors[2], level=4, where=None)
     assert len(store.searches) == 5
