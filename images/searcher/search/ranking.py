@@ -19,8 +19,8 @@ from searcher.search.responses import Result
 FIRST_LEVEL = 101
 """One more than the results for which ingest measures the recall: a page also needs the first one of the next page."""
 LEVEL_GROWTH = 4
-CANDIDATES_RATIO = 1.25
-"""Candidates of a level beyond the first, for each of its ranks (docs/adr/0016-candidates-are-the-effort.md)."""
+FEWEST_CANDIDATES = 1.25
+"""Of a level, for each of its ranks."""
 FOLD_ROWS = 256
 ROUNDING = 1e-6
 """A float32 cosine of a vector with itself may be less than 1 by this much."""
@@ -42,8 +42,10 @@ def levels(limits: SearchSettings) -> Iterator[int]:
 
 
 def candidates(level: int, first: int) -> int:
-    """The number of neighbours to request from the store for a level. `first` is Pointer.candidates."""
-    return max(first, math.ceil(CANDIDATES_RATIO * level))
+    """The number of neighbours to request from the store for a level. `first` is Pointer.candidates.
+    Later ranks need fewer candidates each (docs/adr/0016-candidates-are-the-effort.md)."""
+    growth = math.sqrt(max(1, level / FIRST_LEVEL))
+    return math.ceil(max(first * growth, FEWEST_CANDIDATES * level))
 
 
 def ranked(earlier: Sequence[Neighbour], neighbours: Iterable[Neighbour], level: int) -> list[Neighbour]:

@@ -61,7 +61,7 @@ def test_levels_end_at_the_same_ranks_up_to_the_last_page_and_one_more() -> None
 
 def test_a_level_has_the_measured_candidates_and_more_for_more_results() -> None:
     assert [ranking.candidates(level, 128) for level in (101, 404, 1_616)] == [128, 505, 2_020]
-    assert [ranking.candidates(level, 1_024) for level in (101, 404, 1_616)] == [1_024, 1_024, 2_020]
+    assert [ranking.candidates(level, 1_024) for level in (61, 101, 404, 1_616)] == [1_024, 1_024, 2_048, 4_096]
 
 
 def test_a_further_level_does_not_change_earlier_ranks() -> None:
