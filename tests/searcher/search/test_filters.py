@@ -13,7 +13,7 @@ import pytest
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.stores import Filter, Neighbour, Pointer
 from imgsearch.vectors import Vectors
-from searcher.table.writer import TableWriter
+from searcher.table.writer import FIELDS, TableWriter
 from tests.fakes import InMemoryStore
 from tests.searcher.library import Library, wait_until
 
@@ -161,3 +161,22 @@ async def test_a_new_run_is_searched_by_its_own_table(shelf: Shelf) -> None:
             lambda: client.post("/v1/search", json=search), lambda response: response.json()["run"] == "r2"
         )
         assert len(response.json()["results"]) == 2
+
+
+async def test_the_store_answers_for_fields_that_the_table_does_not_have(shelf: Shelf) -> None:
+    fields = {f"field {number}": number for number in range(FIELDS + 5)}
+    shelf.pointer = shelf.publish(
+        {"0.png": {"colour": "white", **fields}, "1.png": {"colour": "red", "n": 1}}, run="r2"
+    )
+    shelf.write_table(images=2)
+    async with shelf.serving() as client:
+        last, first = f"field {FIELDS + 4}", "field 0"
+        for where, colours in [
+            ({last: FIELDS + 4}, ["white"]),
+            ({last: {"$ne": 3}}, ["red", "white"]),
+            ({"$and": [{first: 0}, {last: {"$gt": 3}}]}, ["white"]),
+            ({first: 0}, ["white"]),
+        ]:
+            shelf.recorder.filters.clear()
+            assert sorted(result["metadata"]["colour"] for result in await results(client, filter=where)) == colours
+            assert (where in shelf.recorder.filters) == (last in str(where))
