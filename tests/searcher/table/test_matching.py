@@ -95,6 +95,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory, records: list[Record]) -> I
 
 @settings(deadline=None, max_examples=40)
 @given(where=images.filters)
+@example(where={"a": {"$contains": -1}})
+@example(where={"a": {"$not_contains": 0.0}})
 def test_the_table_keeps_the_images_that_chroma_keeps(stored: Stored, where: Filter) -> None:
     (hits,) = stored.chroma.search("photos-r1", QUERY, k=IMAGES, where=filters.check(where))
     rows = np.flatnonzero(stored.table.matching(where))
