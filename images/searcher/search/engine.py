@@ -112,15 +112,16 @@ class SearchEngine:
         watch = _Stopwatch()
         vector = await self._query_vector(search.terms(), index, client, watch)
         with watch.store():
-            groups, end = await self._groups(search, cursor, index, vector), cursor.offset + search.k
-            shown = groups[cursor.offset : end]
-            ids = [group.best.id for group in shown]
+            groups, has_more = await self._groups(search, cursor, index, vector)
             records = await self._neighbours.records(
-                index.pointer, index.table, ids, vectors="embedding" in search.include
+                index.pointer.collection,
+                [group.best.id for group in groups],
+                vectors="embedding" in search.include,
+                table=index.table,
             )
-        next_offset = end if len(groups) > end else None
+        next_offset = cursor.offset + search.k if has_more else None
         return SearchResponse.model_construct(
-            results=ranking.page(shown, records, search, pointer=index.pointer),
+            results=ranking.page(groups, records, search, pointer=index.pointer),
             next_offset=next_offset,
             next_cursor=None if next_offset is None else cursor.next(index.pointer, next_offset),
             index=index.pointer.index,
@@ -161,24 +162,37 @@ class SearchEngine:
             records = self._store.get(index.pointer.collection, list(dict.fromkeys(ids)), vectors=True)
         return {record.id: record.vector for record in records if record.vector is not None}
 
-    async def _groups(self, search: Search, cursor: Cursor, index: ServedIndex, vector: Vector) -> list[Group]:
-        """The groups up to the end of the page, and at least one more if there is a next page."""
-        vectors: dict[str, Vector] = {}
-        ranked: list[Neighbour] = []
+    async def _groups(
+        self, search: Search, cursor: Cursor, index: ServedIndex, vector: Vector
+    ) -> tuple[list[Group], bool]:
+        """The groups of the page, and whether there are more behind it."""
+        page = slice(cursor.offset, cursor.offset + search.k)
+        collection, vectors = index.pointer.collection, dict[str, Vector]()
+        ranked: Sequence[Neighbour] = []
         groups: list[Group] = []
-        for level in ranking.levels(self._limits):
-            neighbours = await self._neighbours(index.pointer, index.table, vector, level=level, where=search.filter)
-            ranked = ranking.ranked(ranked, neighbours, level)
+        has_more = False
+        for end in ranking.levels(self._limits):
+            level = await self._neighbours.level(
+                collection,
+                vector,
+                end=end,
+                first=index.pointer.candidates,
+                where=search.filter,
+                earlier=ranked,
+                table=index.table,
+            )
+            ranked = level.ranked
             shown = ranking.reaching(ranked, search.min_score)
             if search.dedupe is None:
-                groups = [Group(neighbour) for neighbour in shown]
+                groups, has_more = [Group(neighbour) for neighbour in shown[page]], len(shown) > page.stop
             else:  # compares all pairs, which takes time
                 new = [neighbour.id for neighbour in shown if neighbour.id not in vectors]
                 vectors |= await self._threads.store(self._stored_vectors, new, index)
-                groups = await self._threads.store(ranking.folded, shown, vectors, search.dedupe)
-            if ranking.enough(groups, neighbours, search.min_score, end=cursor.offset + search.k, level=level):
+                folded = await self._threads.store(ranking.folded, shown, vectors, search.dedupe)
+                groups, has_more = folded[page], len(folded) > page.stop
+            if has_more or level.is_last or (search.min_score is not None and level.lowest < search.min_score):
                 break
-        return groups
+        return groups, has_more
 
 
 class _Stopwatch:

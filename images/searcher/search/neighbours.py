@@ -1,5 +1,5 @@
 """Nearest neighbours and their records, as coroutines: searches that differ only in their vector share a call of the
-store, and so do the records of several pages. A table answers instead of the store where it can."""
+store, and so do the records of several pages. The table of the run answers instead of the store where it can."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from imgsearch.stores import Filter, Neighbour, Pointer, Record, VectorStore
+from imgsearch.stores import Filter, Neighbour, Record, VectorStore
 from imgsearch.vectors import Vector, Vectors
+from searcher.search import ranking
 from searcher.search.batcher import BatchQueue
 from searcher.search.filtered import filtered
 from searcher.search.metrics import Metrics
-from searcher.search.ranking import candidates
+from searcher.search.ranking import Level
 from searcher.search.threads import Threads
 from searcher.table.reader import RunTable
 
 MAX_BATCH = 32
 """Searches in one call of the store. Shared calls gave between the same and 1.33 times as many searches a second."""
 MAX_CACHED = 200_000
-"""Neighbours of recent searches that are kept, about 35 MB: the next pages of a search need them again."""
+"""Neighbours in the levels of recent searches that are kept, about 35 MB: the next pages need them again."""
 
-Key = tuple[str, int, int, str, bool]
-"""Collection, its candidates, level and filter of a search, and whether the table answers it."""
+Call = tuple[str, int, int, str, bool]
+"""Of searches that share calls: the collection, Pointer.candidates, the end of the level, the filter, and whether the
+table answers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,45 +43,41 @@ class Neighbours:
         self._threads = threads
         self._metrics = metrics
         self._max_cached = max_cached
-        self._queues: dict[Key, BatchQueue[_QueryVector, list[Neighbour]]] = {}
+        self._queues: dict[Call, BatchQueue[_QueryVector, list[Neighbour]]] = {}
         self._record_queues: dict[tuple[str, bool, bool], BatchQueue[tuple[str, ...], list[Record]]] = {}
-        self._cache: OrderedDict[tuple[Key, bytes], list[Neighbour]] = OrderedDict()
+        self._levels: OrderedDict[tuple[Call, bytes], Level] = OrderedDict()
         """The most recent last. A collection does not change while an index serves it."""
         self._cached = 0
 
-    async def __call__(
-        self, pointer: Pointer, table: RunTable | None, vector: Vector, *, level: int, where: Filter | None
-    ) -> Sequence[Neighbour]:
-        """The nearest neighbours of a vector in a run, best first: at least `level` of them, if the run has so many.
-        Raises what VectorStore.nearest raises."""
-        by_table = table is not None and where is not None and table.has_fields(where)
-        key = (pointer.collection, pointer.candidates, level, json.dumps(where, sort_keys=True), by_table)
-        search = (key, vector.tobytes())
-        if search in self._cache:
-            self._cache.move_to_end(search)
-            return self._cache[search]
-
-        def nearest(batch: list[_QueryVector]) -> list[list[Neighbour]]:
-            queries = np.stack([query.vector for query in batch])
-            if table is not None and where is not None and by_table:
-                return filtered(table, queries, where, k=level, nearest=partial(self._nearest, pointer))
-            return self._nearest(pointer, queries, level, where)
-
-        queue = self._queues.get(key)
-        if queue is None:
-            queue = self._queues[key] = BatchQueue(self._threads.search, nearest, max_batch=MAX_BATCH)
-        try:
-            neighbours = await queue.submit(_QueryVector(vector))
-        finally:
-            if queue.idle:
-                self._queues.pop(key, None)
-        self._keep(search, neighbours)
-        return neighbours
+    async def level(
+        self,
+        collection: str,
+        vector: Vector,
+        *,
+        end: int,
+        first: int,
+        where: Filter | None,
+        earlier: Sequence[Neighbour],
+        table: RunTable | None = None,
+    ) -> Level:
+        """The level up to the rank `end`. `first` is Pointer.candidates, `earlier` the ranks of the level before, and
+        `table` the table of the run. Raises what VectorStore.nearest raises."""
+        if where is None or (table is not None and not table.has_fields(where)):
+            table = None
+        call = (collection, first, end, json.dumps(where, sort_keys=True), table is not None)
+        search = (call, vector.tobytes())
+        level = self._levels.get(search)
+        if level is None:
+            level = ranking.level(earlier, await self._nearest(call, vector, where, table), end)
+            self._keep(search, level)
+        else:
+            self._levels.move_to_end(search)
+        return level
 
     async def records(
-        self, pointer: Pointer, table: RunTable | None, ids: Sequence[str], *, vectors: bool
+        self, collection: str, ids: Sequence[str], *, vectors: bool, table: RunTable | None = None
     ) -> list[Record]:
-        """The records of a run among `ids`, in the order of `ids`. Raises what VectorStore.get raises."""
+        """The records of VectorStore.get, from the table if there is one. Raises what it raises."""
         if not ids:
             return []
 
@@ -90,11 +87,11 @@ class Neighbours:
                 records = table.get(wanted, vectors=vectors)
             else:
                 with self._metrics.store_seconds.time():
-                    records = self._store.get(pointer.collection, wanted, vectors=vectors)
+                    records = self._store.get(collection, wanted, vectors=vectors)
             stored = {record.id: record for record in records}
             return [[stored[id] for id in page if id in stored] for page in batch]
 
-        key = (pointer.collection, vectors, table is not None)
+        key = (collection, vectors, table is not None)
         queue = self._record_queues.get(key)
         if queue is None:
             queue = self._record_queues[key] = BatchQueue(self._threads.search, get, max_batch=MAX_BATCH)
@@ -104,16 +101,33 @@ class Neighbours:
             if queue.idle:
                 self._record_queues.pop(key, None)
 
-    def _nearest(
-        self, pointer: Pointer, queries: Vectors, number: int, where: Filter | None = None
-    ) -> list[list[Neighbour]]:
-        k = candidates(number, pointer.candidates)
-        with self._metrics.store_seconds.time():
-            return self._store.nearest(pointer.collection, queries, k=k, where=where)
+    async def _nearest(
+        self, key: Call, vector: Vector, where: Filter | None, table: RunTable | None
+    ) -> Sequence[Neighbour]:
+        collection, first, end, *_ = key
 
-    def _keep(self, search: tuple[Key, bytes], neighbours: list[Neighbour]) -> None:
-        if search not in self._cache:
-            self._cache[search] = neighbours
-            self._cached += 1 + len(neighbours)
+        def of_store(queries: Vectors, number: int, where: Filter | None = None) -> list[list[Neighbour]]:
+            with self._metrics.store_seconds.time():
+                return self._store.nearest(collection, queries, k=ranking.candidates(number, first), where=where)
+
+        def nearest(batch: list[_QueryVector]) -> list[list[Neighbour]]:
+            queries = np.stack([query.vector for query in batch])
+            if table is not None and where is not None:
+                return filtered(table, queries, where, k=end, nearest=of_store)
+            return of_store(queries, end, where)
+
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = BatchQueue(self._threads.search, nearest, max_batch=MAX_BATCH)
+        try:
+            return await queue.submit(_QueryVector(vector))
+        finally:
+            if queue.idle:
+                self._queues.pop(key, None)
+
+    def _keep(self, search: tuple[Call, bytes], level: Level) -> None:
+        if search not in self._levels:
+            self._levels[search] = level
+            self._cached += 1 + len(level.ranked)
         while self._cached > self._max_cached:
-            self._cached -= 1 + len(self._cache.popitem(last=False)[1])
+            self._cached -= 1 + len(self._levels.popitem(last=False)[1].ranked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -31,7 +31,7 @@ def levels(limits: SearchSettings) -> Iterator[int]:
 
     An approximate search for more neighbours looks further, and finds some of the best that a smaller search missed. If
     each page made the search that it needs, these neighbours would move the others across the borders of pages, and an
-    image would appear twice or never. So the levels are the same for every page of every search, and `ranked` appends
+    image would appear twice or never. So the levels are the same for every page of every search, and `level` appends
     the new neighbours of a level to those of the levels before it: all pages are parts of one list."""
     largest = limits.max_offset + limits.max_k + 1
     end = FIRST_LEVEL
@@ -41,18 +41,32 @@ def levels(limits: SearchSettings) -> Iterator[int]:
     yield largest
 
 
-def candidates(level: int, first: int) -> int:
-    """The number of neighbours to request from the store for a level. `first` is Pointer.candidates.
+def candidates(end: int, first: int) -> int:
+    """The number of neighbours to request from the store for the level up to this rank. `first` is Pointer.candidates.
     Later ranks need fewer candidates each (docs/adr/0016-candidates-are-the-effort.md)."""
-    growth = math.sqrt(max(1, level / FIRST_LEVEL))
-    return math.ceil(max(first * growth, FEWEST_CANDIDATES * level))
+    growth = math.sqrt(max(1, end / FIRST_LEVEL))
+    return math.ceil(max(first * growth, FEWEST_CANDIDATES * end))
 
 
-def ranked(earlier: Sequence[Neighbour], neighbours: Iterable[Neighbour], level: int) -> list[Neighbour]:
-    """`earlier`, unchanged, then the new ones of `neighbours`, up to the rank `level`: best first, equal ones by id."""
+@dataclass(frozen=True)
+class Level:
+    """One level of a search."""
+
+    ranked: Sequence[Neighbour]
+    """All neighbours from the first rank to the end of the level."""
+    is_last: bool
+    """Whether the store has no more neighbours."""
+    lowest: float
+    """The lowest score that the search of this level found; further levels find lower ones."""
+
+
+def level(earlier: Sequence[Neighbour], neighbours: Sequence[Neighbour], end: int) -> Level:
+    """`earlier`, unchanged, then the new ones of `neighbours`, up to the rank `end`: best first, equal ones by id.
+    `neighbours`: those of the search for this level, best first."""
     known = {neighbour.id for neighbour in earlier}
     new = sorted((n for n in neighbours if n.id not in known), key=lambda n: (-n.score, n.id))
-    return [*earlier, *new][:level]
+    lowest = neighbours[-1].score if neighbours else -1.0
+    return Level([*earlier, *new][:end], is_last=len(neighbours) < end, lowest=lowest)
 
 
 @dataclass
@@ -63,9 +77,9 @@ class Group:
     duplicates: list[str] = field(default_factory=list)
 
 
-def reaching(neighbours: Sequence[Neighbour], min_score: float | None) -> list[Neighbour]:
+def reaching(neighbours: Sequence[Neighbour], min_score: float | None) -> Sequence[Neighbour]:
     """The neighbours that reach the minimum score."""
-    return [neighbour for neighbour in neighbours if min_score is None or neighbour.score >= min_score]
+    return neighbours if min_score is None else [n for n in neighbours if n.score >= min_score]
 
 
 def folded(neighbours: Sequence[Neighbour], vectors: Mapping[str, Vector], min_cosine: float) -> list[Group]:
@@ -94,16 +108,6 @@ def folded(neighbours: Sequence[Neighbour], vectors: Mapping[str, Vector], min_c
                 groups.append(Group(neighbour))
                 leaders.append(start + row)
     return groups
-
-
-def enough(
-    groups: Sequence[Group], neighbours: Sequence[Neighbour], min_score: float | None, *, end: int, level: int
-) -> bool:
-    """Whether a further level is of no use: the page is full and has a next one, or the store has no more neighbours
-    that reach the minimum score. `neighbours` are those of the last search, best first."""
-    if len(groups) > end or len(neighbours) < level:
-        return True
-    return min_score is not None and neighbours[-1].score < min_score
 
 
 def page(groups: Sequence[Group], records: Sequence[Record], search: Search, *, pointer: Pointer) -> list[Result]:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imgsearch.runs.layout import image_id
 from imgsearch.stores import Filter, Neighbour, Record
 from imgsearch.vectors import Vectors
 from searcher.search.metrics import Metrics
 from searcher.search.neighbours import Neighbours
 from searcher.search.threads import Threads
-from tests.fakes import InMemoryStore
+from tests.fakes import COLOURS, InMemoryStore
 from tests.searcher.library import Library, search_colours
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +57,7 @@ async def test_simultaneous_searches_share_a_call_of_the_store(library: Library,
         searches = [search_colours(client, embedding=embedding(library, colour), k=1) for colour in colours]
         assert await asyncio.gather(*searches) == [[colour] for colour in colours]
         assert store.searches == [(2, None), (2, None)]
-        assert [len(ids) for ids in store.ids] == [2, 2]
+        assert sum(map(len, store.ids)) == 4
 
 
 async def test_searches_with_different_filters_share_none(library: Library, store: CountingStore) -> None:
@@ -88,12 +89,25 @@ def threads() -> Iterator[Threads]:
     threads.close()
 
 
+async def test_simultaneous_pages_share_a_call_for_their_records(store: CountingStore, threads: Threads) -> None:
+    neighbours = Neighbours(store, threads=threads, metrics=Metrics())
+    ids = sorted(record.id for record in store.get("photos-r1", [image_id(f"{c}.png") for c in COLOURS]))
+    store.ids.clear()
+    pages = [ids[:2], ids[1:], [], [ids[3]], [ids[0], "no-such"]]
+    found = await asyncio.gather(*(neighbours.records("photos-r1", page, vectors=False) for page in pages))
+    assert [[record.id for record in records] for records in found] == [ids[:2], ids[1:], [], [ids[3]], [ids[0]]]
+    assert [sorted(called) for called in store.ids] == [ids, sorted({ids[0], ids[3], "no-such"})]
+
+
 async def test_of_many_searches_the_last_used_are_kept(store: CountingStore, threads: Threads) -> None:
     neighbours = Neighbours(store, threads=threads, metrics=Metrics(), max_cached=12)
-    pointer = store.pointers()["photos"]
     vectors = np.eye(16, dtype=np.float32)
-    for row in (0, 1, 0, 2, 0, 1):  # each has 4 neighbours, and 12 are 2 searches with their keys
-        assert len(await neighbours(pointer, None, vectors[row], level=4, where=None)) == 4
-    assert len(store.searches) == 4
-    await neighbours(pointer, None, vectors[2], level=4, where=None)
-    assert len(store.searches) == 5
+
+    async def search(row: int) -> int:
+        """Returns the number of all calls of the store."""
+        level = await neighbours.level("photos-r1", vectors[row], end=9, first=9, where=None, earlier=[])
+        assert len(level.ranked) == 4
+        return len(store.searches)
+
+    # Each has 4 neighbours, and two searches are kept.
+    assert [await search(row) for row in (0, 1, 0, 2, 0, 1, 2)] == [1, 2, 2, 3, 3, 4, 5]

@@ -65,32 +65,31 @@ def test_a_level_has_the_measured_candidates_and_more_for_more_results() -> None
 
 
 def test_a_further_level_does_not_change_earlier_ranks() -> None:
-    ranks = ranking.ranked([], reversed(neighbours(0.5, 0.9, 0.5)), 3)
-    assert [neighbour.id for neighbour in ranks] == ["id1", "id0", "id2"]
+    first = ranking.level([], neighbours(0.9, 0.5, 0.5), 3)
+    assert [neighbour.id for neighbour in first.ranked] == ["id0", "id1", "id2"]
     late = Neighbour("better but missed before", 1.0)
-    more = [late, *neighbours(0.5, 0.9, 0.5, 0.4, 0.3)]
-    assert [neighbour.id for neighbour in ranking.ranked(ranks, more, 5)] == ["id1", "id0", "id2", late.id, "id3"]
+    second = ranking.level(first.ranked, [late, *neighbours(0.9, 0.5, 0.5, 0.4, 0.3)], 5)
+    assert [neighbour.id for neighbour in second.ranked] == ["id0", "id1", "id2", late.id, "id3"]
 
 
-def test_a_level_ends_at_its_rank_though_the_store_has_more() -> None:
-    assert ranking.ranked([], neighbours(0.9, 0.8, 0.7), 2) == neighbours(0.9, 0.8)
+def test_equally_near_neighbours_are_in_the_order_of_their_ids() -> None:
+    found = [Neighbour("c", 0.9), Neighbour("b", 0.5), Neighbour("a", 0.5)]
+    assert [neighbour.id for neighbour in ranking.level([], found, 3).ranked] == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize(
-    ("found", "level", "end", "expected"),
+    ("found", "ranked", "is_last", "lowest"),
     [
-        (neighbours(0.9, 0.8), 2, 1, True),  # one more than the page has
-        (neighbours(0.9, 0.8), 2, 2, False),
-        (neighbours(0.9, 0.8), 3, 2, True),  # the store has no more
-        (neighbours(0.9, 0.4), 2, 2, True),  # what comes now is not similar enough
-        ([], 2, 2, True),
+        (neighbours(0.9, 0.8, 0.7), neighbours(0.9, 0.8), False, 0.7),
+        (neighbours(0.9, 0.8), neighbours(0.9, 0.8), False, 0.8),
+        (neighbours(0.9), neighbours(0.9), True, 0.9),
+        ([], [], True, -1.0),
     ],
 )
-def test_there_is_a_further_level_only_while_that_helps(
-    found: list[Neighbour], level: int, end: int, expected: bool
+def test_a_level_ends_at_its_rank_and_is_the_last_where_the_store_has_fewer(
+    found: list[Neighbour], ranked: list[Neighbour], is_last: bool, lowest: float
 ) -> None:
-    groups = [ranking.Group(neighbour) for neighbour in found]
-    assert ranking.enough(groups, found, 0.5, end=end, level=level) is expected
+    assert ranking.level([], found, 2) == ranking.Level(ranked, is_last, lowest)
 
 
 def named(vectors: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[list[Neighbour], dict[str, Vector]]:
