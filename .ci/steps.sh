@@ -47,17 +47,17 @@ apply_kinds() { # that the chart uses beside Kubernetes' own: those of the Gatew
   done
 }
 
-begin_images() { # in the background: to build an image is mostly to wait for the disk
-  images_log=$(mktemp)
-  (
-    cluster_images
-    changed_real_images
-  ) >"$images_log" 2>&1 &
-  images=$!
+begin_beside() { # COMMAND…: each in the background, one after the other, with their output in a file
+  beside_log=$(mktemp)
+  (for command; do $command; done) >"$beside_log" 2>&1 &
+  beside=$!
 }
 
-end_images() { # waits for them, and prints their output where they failed
-  wait "$images" || { cat "$images_log" && return 1; }
+end_beside() { # waits for them, and prints their output
+  local status=0
+  wait "$beside" || status=$?
+  cat "$beside_log"
+  return "$status"
 }
 
 cluster_images() { # without CUDA, on the nodes of the test cluster

@@ -80,19 +80,19 @@ def test_the_api_server_may_stop_for_a_while(world: World, photos: int) -> None:
     assert process.returncode == 0, output
 
 
-@pytest.mark.parametrize("stage", ["plan", "embed", "ingest"])
-def test_a_killed_controller_goes_on_where_it_was(world: World, photos: int, stage: str) -> None:
-    run = f"killed-{stage}"
-    arguments = ["run-pipeline", SOURCE, "--run", run, "--index", "killed", "--shard-size", str(-(-photos // 2))]
-    with world.controlling(*arguments):
-        wait_until(lambda: world.job(run, stage), f"the {stage} Job", seconds=300)
-    job = world.job(run, stage)
+def test_a_controller_that_is_killed_in_each_stage_goes_on_where_it_was(world: World, photos: int) -> None:
+    arguments = ["run-pipeline", SOURCE, "--run", "killed", "--index", "killed", "--shard-size", str(-(-photos // 2))]
+    uids = {}
+    for stage in ("plan", "embed", "ingest"):
+        with world.controlling(*arguments):
+            job = wait_until(lambda stage=stage: world.job("killed", stage), f"the {stage} Job", seconds=300)
+        uids[stage] = job["metadata"]["uid"]
     completed = world.controller(*arguments)
     assert completed.returncode == 0, completed.stderr
-    assert job is not None
-    now = world.job(run, stage)
-    assert now is not None
-    assert now["metadata"]["uid"] == job["metadata"]["uid"]  # taken up, not made anew
+    for stage, uid in uids.items():
+        finished = world.job("killed", stage)
+        assert finished is not None
+        assert finished["metadata"]["uid"] == uid  # taken up, not made anew
 
 
 def test_two_controllers_on_one_run_do_no_harm(world: World, photos: int) -> None:

@@ -29,9 +29,11 @@ pytestmark = pytest.mark.gpu_node
 @pytest.fixture(params=["skypilot", "nodes"])
 def finder(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> World:
     """The release, with a controller that finds GPUs in either way."""
-    if request.param == "nodes":
-        return world
-    return World(world.namespace, program=SKY, env={"SKY_RUNTIME_DIR": str(tmp_path)})
+    return world if request.param == "nodes" else found_by_skypilot(world, tmp_path)
+
+
+def found_by_skypilot(world: World, folder: Path) -> World:
+    return World(world.namespace, program=SKY, env={"SKY_RUNTIME_DIR": str(folder)})
 
 
 def l4(world: World) -> dict[str, Any]:
@@ -98,20 +100,36 @@ def account(world: World, folder: Path, rights: list[str]) -> Iterator[dict[str,
         world.kubectl("delete", "clusterrole,clusterrolebinding", name)
 
 
-def test_every_index_runs_on_the_gpus_that_were_asked_for(finder: World, gpu_node: str, photos: int, run: str) -> None:
-    options = ("--run", run, "--index", "pools", "--shard-size", str(-(-photos // 2)), "--accelerator", "L4:1,A10G:1")
+def test_every_index_runs_on_the_gpus_that_were_asked_for(
+    world: World, gpu_node: str, photos: int, tmp_path: Path
+) -> None:
+    finder = found_by_skypilot(world, tmp_path)
+    options = (
+        "--run",
+        "pools",
+        "--index",
+        "pools",
+        "--shard-size",
+        str(-(-photos // 2)),
+        "--accelerator",
+        "L4:1,A10G:1",
+    )
     completed = finder.controller("run-pipeline", FEW, *options, "--max-parallelism", "2", "--spot", "prefer")
     assert completed.returncode == 0, completed.stderr
-    pods = [pod for pod in finder.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]
-    assert {pod["spec"]["nodeName"] for pod in pods} == {gpu_node}
-    job = finder.job(run, "embed")
+    assert nodes_of(finder, "pools") == {gpu_node}
+    assert parallelism(finder, "pools") == 2
+
+
+def nodes_of(world: World, run: str) -> set[str]:
+    """The nodes on which the run has embedded."""
+    pods = [pod for pod in world.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]
+    return {pod["spec"]["nodeName"] for pod in pods}
+
+
+def parallelism(world: World, run: str) -> int:
+    job = world.job(run, "embed")
     assert job is not None
-    assert job["spec"]["parallelism"] == 2
-
-
-@pytest.fixture
-def run(request: pytest.FixtureRequest) -> str:
-    return f"pools-{request.node.callspec.id}"
+    return int(job["spec"]["parallelism"])
 
 
 def test_a_gpu_that_no_node_has_is_told_at_once(finder: World) -> None:
@@ -131,6 +149,7 @@ def test_capacity_that_arrives_later_is_used(world: World, gpu_node: str) -> Non
         finally:
             world.kubectl("label", "node", gpu_node, f"{LABEL}=nvidia-l4", "--overwrite")
     assert process.returncode == 0, output
+    assert nodes_of(world, "late") == {gpu_node}
 
 
 def is_waiting(world: World, run: str) -> bool:
