@@ -4,10 +4,10 @@ from __future__ import annotations
 
 GRAPHS = (
     (50_000, {"max_neighbors": 16, "ef_construction": 100}),
-    (None, {"max_neighbors": 32, "ef_construction": 200}),
+    (None, {"max_neighbors": 32, "ef_construction": 100}),
 )
-"""The largest number of vectors, and the graph for it. `python -m bench graphs` measures the choices
-(docs/benchmarks.md)."""
+"""The largest number of vectors, and the graph for it. The first is Chroma's default. `python -m bench graphs` measures
+them (docs/benchmarks.md); the border is an estimate (docs/adr/0016-candidates-are-the-effort.md)."""
 
 
 def parameters(vectors: int) -> dict[str, int]:
