@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,14 @@ class Data:
     metadata: Sequence[Mapping[str, Any]]
     queries: Vectors
     cases: Sequence[Case]
+    masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def passing(self, where: Filter) -> NDArray[np.bool_]:
+        """Whether each image passes a filter."""
+        key = str(where)
+        if key not in self.masks:
+            self.masks[key] = np.array([_passes(metadata, where) for metadata in self.metadata])
+        return self.masks[key]
 
 
 def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
@@ -152,15 +160,14 @@ def _timed(
         found.append([neighbour.id for neighbour in search(query, where)])
         times.append((time.perf_counter() - start) * 1_000)
     recalls = [
-        _recall(ids, data, query, where)
+        _recall(ids, data, query, data.passing(where))
         for ids, query, where in zip(found, data.queries[:queries], case.filters, strict=False)
     ]
     return round(float(np.median(times)), 2), round(float(np.mean(recalls)), 4)
 
 
-def _recall(ids: Sequence[str], data: Data, query: NDArray[np.float32], where: Filter) -> float:
+def _recall(ids: Sequence[str], data: Data, query: NDArray[np.float32], passing: NDArray[np.bool_]) -> float:
     """Against the exact search among the images that pass; 1 where none does and none is found."""
-    passing = np.array([_passes(metadata, where) for metadata in data.metadata])
     scores = np.where(passing, data.vectors @ query, -np.inf)
     best = {image_id(_key(row)) for row in np.argsort(-scores)[: min(K, int(passing.sum()))]}
     return len(best & set(ids)) / len(best) if best else float(not ids)
