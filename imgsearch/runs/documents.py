@@ -172,7 +172,7 @@ class Report(Document):
     candidates: int | None = None
     """Pointer.candidates; None in a report of an earlier version."""
     recall_warning: str | None = None
-    """How far the recall is below its target, and what to do; None if it reaches the target."""
+    """A sentence about a recall below its target, with the difference and the solutions; None if it reaches it."""
 
 
 class FacetValue(TypedDict):

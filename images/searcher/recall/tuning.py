@@ -40,7 +40,7 @@ def fewest(means: Mapping[int, Sequence[float]], target: float) -> int:
 
 
 def warning(figures: Sequence[RecallFigure], target: float, candidates: int) -> str | None:
-    """What is wrong with the recall of an index, and what to do; None if it reaches the target."""
+    """The problem of the recall of an index and its solutions, as a sentence; None if it reaches the target."""
     below = min(figures, key=lambda figure: figure["mean"], default=None)
     if below is None or below["mean"] >= target:
         return None

@@ -27,6 +27,8 @@ DOCUMENTS: list[Document] = [
         ingest_stages={"store": 1},
         vectors_added=20,
         verified={"counted": 20},
+        candidates=128,
+        recall_warning="too low",
     ),
     Facets(
         *("r1", "photos", 2),

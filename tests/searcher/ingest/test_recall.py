@@ -27,6 +27,10 @@ def ingest(bench: IngestBench, recall: float) -> tuple[Report, Pointer]:
         return report, store.pointers()["photos"]
 
 
+def lowest_recall(report: Report) -> float:
+    return min(figure["mean"] for figure in report.recall)
+
+
 def test_a_bad_graph_gets_more_candidates_and_a_warning_where_they_do_not_help(
     bench: IngestBench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -36,18 +40,17 @@ def test_a_bad_graph_gets_more_candidates_and_a_warning_where_they_do_not_help(
     client.create_collection("photos-r1", configuration={"hnsw": graph}, embedding_function=None)
     client.close()
 
-    report, pointer = ingest(bench, 0.6)
-    assert report.candidates == pointer.candidates
-    assert 128 < pointer.candidates <= 512
-    assert min(figure["mean"] for figure in report.recall) >= 0.6
-    assert report.recall_warning is None
+    first, pointer = ingest(bench, 0.1)
+    assert first.candidates == pointer.candidates
+    assert 0.1 <= lowest_recall(first) < 0.95
+    assert first.recall_warning is None
     assert "index.recall" not in caplog.text
 
-    fewer = pointer.candidates
     report, pointer = ingest(bench, 1.0)  # the published run, with another target
-    assert report.candidates == pointer.candidates > fewer
-    lowest = min(figure["mean"] for figure in report.recall)
-    assert 0.6 < lowest < 0.99
+    assert first.candidates is not None
+    assert report.candidates == pointer.candidates > first.candidates
+    lowest = lowest_recall(report)
+    assert lowest_recall(first) < lowest < 1
     assert report.recall_warning is not None
     assert f"{1 - lowest:.3f} below the target 1 (index.recall)" in report.recall_warning
     assert f"index photos, run r1: {report.recall_warning}" in caplog.text
