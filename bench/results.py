@@ -11,7 +11,7 @@ from typing import Any, Self
 
 FOLDER = Path(__file__).with_name("results")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-ORDER = ("embed", "architectures", "memory", "ingest", "graphs", "search", "concurrency", "gpu")
+ORDER = ("embed", "architectures", "memory", "ingest", "graphs", "search", "filters", "concurrency", "gpu")
 """The benchmarks of `python -m bench`."""
 SECTIONS = (*ORDER, "cluster")
 """The sections of the page. The cluster tests measure the times of the last one."""

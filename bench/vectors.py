@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -33,11 +33,12 @@ class Origin:
     dim: int = 512
 
 
-def write(storage: Storage, run: str, count: int, origin: Origin) -> None:
-    """Writes an embedded run of one shard. The name of the run is also that of its index."""
+def write(storage: Storage, run: str, count: int, origin: Origin, rows: Sequence[Row] | None = None) -> None:
+    """Writes an embedded run of one shard. The name of the run is also that of its index. `rows`: its `count` images;
+    by default vectors in clusters."""
     folder = RunFolder(run)
     writer = Parts(storage, folder, 0, encoder=cast(Encoder, origin))
-    rows = list(_rows(count, origin.dim))
+    rows = list(_rows(count, origin.dim)) if rows is None else rows
     starts = range(0, count, PART_IMAGES)
     progress = Progress()
     for part, start in enumerate(starts):

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
+from typing_extensions import Buffer
 
 from imgsearch.errors import FULL_DISK, ImgsearchError, NotFound, PermanentError, TemporaryError, UsageError
 
@@ -77,13 +78,21 @@ class Storage:
             raise PermanentError(f"{self.uri}/{key} ends before byte {offset + length}: it was damaged or replaced")
         return data
 
+    def chunks(self, key: str) -> Iterator[Buffer]:
+        """The object in pieces, with flat memory; raises NotFound."""
+        with self._translated("read", key):
+            yield from obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES)
+
     def sha256(self, key: str) -> str:
         """The SHA-256 of the object in hex, with flat memory; raises NotFound."""
         hash = hashlib.sha256()
-        with self._translated("read", key):
-            for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
-                hash.update(chunk)
+        for chunk in self.chunks(key):
+            hash.update(chunk)
         return hash.hexdigest()
+
+    def file(self, key: str) -> Path | None:
+        """The file of the object, where the storage is a folder; else None."""
+        return None if self._folder is None else self._folder / key
 
     def put(self, key: str, data: bytes | memoryview) -> None:
         """Writes or replaces the object."""

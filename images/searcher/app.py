@@ -53,7 +53,9 @@ from searcher.search.errors import RETRY_SECONDS, Problem, problem_of_validation
 from searcher.search.metrics import Metrics
 from searcher.search.model import Model, VectorCache
 from searcher.search.requests import LogIn
+from searcher.search.tables import Tables
 from searcher.search.threads import Threads
+from searcher.table.files import TableFiles
 
 WEB = Path(__file__).with_name("web")
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
@@ -79,6 +81,7 @@ def create_app(
     *,
     store: VectorStore,
     storage: Storage,
+    tables: TableFiles,
     load_encoder: Callable[[str], Encoder],
     open_source: Callable[[str], Source],
     fetcher: Fetcher,
@@ -101,6 +104,7 @@ def create_app(
         store,
         load_encoder=load_encoder,
         make_model=partial(Model, threads=threads, cache=cache, admission=admission, limits=limits, metrics=metrics),
+        tables=Tables(tables, threads=threads),
         threads=threads,
         metrics=metrics,
     )

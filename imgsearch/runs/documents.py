@@ -102,6 +102,22 @@ class ShardDone(Document):
     update embeds them again."""
 
 
+@dataclass(frozen=True)
+class Table(Document):
+    """`table.json`: the table of the run, which has a row for each image of its collection."""
+
+    run: str
+    rows: Count
+    dim: Count
+    files: Count
+    fields: list[str]
+    """The metadata fields that have columns."""
+    all_fields: bool
+    """Whether no image has another field."""
+    digests: dict[str, str]
+    """The SHA-256 of each file, in hex, by file name."""
+
+
 QueryKind = Literal["images", "changed images", "texts"]
 
 
@@ -146,8 +162,8 @@ class Report(Document):
     """Bytes read from the source."""
     ingest_seconds: float
     ingest_stages: dict[str, float]
-    """Seconds of work of the last ingest by stage (read, store, verify, recall, publish, facets, map). The first two
-    overlap; facets are counted between them."""
+    """Seconds of work of the last ingest by stage (read, store, table, verify, recall, publish, facets, map). The first
+    three overlap; facets are counted between them."""
     vectors_added: int
     """The vectors that the last ingest added; fewer than `images` if an earlier ingest was interrupted."""
     verified: dict[str, int]

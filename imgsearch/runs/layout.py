@@ -9,6 +9,8 @@
     runs/<run>/shards/00042/texts.parquet      texts with their vectors, to measure the recall (see texts)
     runs/<run>/shards/00042/done.json          documents.ShardDone: written last, read first
     runs/<run>/damaged/<run>/00042.txt         a shard that ingest found to be damaged; deleted when it is repaired
+    runs/<run>/table/00042.arrow               rows of the table of the run: the images of its collection, by ingest
+    runs/<run>/table.json                      documents.Table: written after the files of the table
     runs/<run>/bad.csv                         every image that could not be used: key, stage, reason
     runs/<run>/facets.json                     documents.Facets: the values of the metadata, with their counts
     runs/<run>/map.json                        documents.Map: a sample of the images, each with a point on a plane
@@ -67,6 +69,13 @@ class RunFolder:
     @property
     def sprite(self) -> str:
         return f"{self.root}/map.webp"
+
+    @property
+    def table(self) -> str:
+        return f"{self.root}/table.json"
+
+    def table_file(self, number: int) -> str:
+        return f"{self.root}/table/{number:05d}.arrow"
 
     @property
     def dropped(self) -> str:

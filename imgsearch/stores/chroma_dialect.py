@@ -1,13 +1,14 @@
 """Metadata and filters in Chroma's dialect. No I/O.
 
-It differs from ours in two ways.
+It differs from ours in three ways.
 
 Chroma has one set of names for each record, and it refuses a name that is empty or begins with `$`, `#` or `chroma:`.
 So our internal fields are stored with a `_` before their names. A name of the source that Chroma refuses, or that
 begins with `_` or with the escape itself, is stored with a backslash before it. Each name has one stored form, and no
 two names share one.
 
-Chroma compares a whole number with a fraction as if the fraction were truncated, so that 4 passes `$gte 4.5`.
+Chroma compares a whole number with a fraction as if the fraction were truncated, so that 4 passes `$gte 4.5`. In lists,
+it finds a whole number only as the type that it was stored as: `$contains 4` does not find 4.0.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ def where(condition: Filter) -> dict[str, Any]:
     ((operator, operand),) = operation.items()
     if operator in ("$in", "$nin"):
         return _membership(_escaped(field), operator, operand)
+    if operator in ("$contains", "$not_contains"):
+        parts = [{_escaped(field): {operator: value}} for value in _as_both_types(operand)]
+        return _joined("$or" if operator == "$contains" else "$and", parts)
     return _comparison(_escaped(field), operator, operand) if _is_fraction(operand) else {_escaped(field): operation}
 
 
@@ -91,6 +95,15 @@ def _comparison(name: str, operator: str, fraction: float) -> dict[str, Any]:
         case "$lte" if fraction < 0:
             return {name: {"$lt": above}}
     return {name: {operator: fraction}}
+
+
+def _as_both_types(value: Any) -> list[Any]:
+    """The value, and the same number as the other type."""
+    if isinstance(value, float) and value.is_integer() and -(2**63) <= value < 2**63:
+        return [value, int(value)]
+    if type(value) is int and float(value) == value:
+        return [value, float(value)]
+    return [value]
 
 
 def _is_fraction(value: Any) -> bool:

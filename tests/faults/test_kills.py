@@ -22,6 +22,7 @@ from imgsearch.runs.parts import Header, PartRow
 from imgsearch.settings import RunSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import open_store
+from searcher.table.files import TableFiles
 from tests import forks
 from tests.conftest import DEMO_MODEL
 from tests.programs import program_env
@@ -188,3 +189,7 @@ def test_ingest_killed_at_ten_moments(embedded_run: Run, chance: random.Random) 
     assert store.missing(pointer.collection, [image_id(f"{number}") for number in range(2000)]) == set()
     assert store.collections() == ["photos-r1"]
     store.close()
+    table = TableFiles(run.storage, run.root / "cache").open("r1")
+    assert table is not None
+    assert table.rows == 2000
+    assert None not in table.rows_of([image_id(f"{number}") for number in range(2000)])

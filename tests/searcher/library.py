@@ -27,6 +27,7 @@ from searcher.app import create_app
 from searcher.content.fetcher import AddressCheck, Fetcher
 from searcher.content.url_rules import is_allowed
 from searcher.search.metrics import Metrics
+from searcher.table.files import TableFiles
 from tests.fakes import COLOURS, FakeEncoder, InMemorySource, InMemoryStore
 
 TIMEOUT = 20.0
@@ -73,6 +74,7 @@ class Library:
     def __init__(self, folder: Path) -> None:
         self.store: VectorStore = InMemoryStore()
         self.storage = Storage(f"file://{folder}")
+        self.tables = TableFiles(self.storage, folder / "cache")
         self.encoder = FakeEncoder()
         self.encoders: dict[str, FakeEncoder | Exception] = {self.encoder.model: self.encoder}
         self.loaded: list[str] = []
@@ -164,6 +166,7 @@ class Library:
             Settings(search=settings),
             store=self.store,
             storage=self.storage,
+            tables=self.tables,
             load_encoder=self.load_encoder,
             open_source=self.open_source,
             fetcher=Fetcher(settings, metrics, allowed=self.address_check),

@@ -21,6 +21,7 @@ from searcher.ingest.facets import FacetCounts
 from searcher.ingest.metrics import IngestMetrics
 from searcher.ingest.run_reader import RunReader, Shard, check_count
 from searcher.ingest.samples import PartEnds, Samples
+from searcher.table.writer import TableWriter
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +80,17 @@ class Filler:
         self._clock = clock
 
     def fill(
-        self, collection: str, shards: Sequence[Shard], samples: Sequence[Samples | PartEnds], facets: FacetCounts
+        self,
+        collection: str,
+        shards: Sequence[Shard],
+        samples: Sequence[Samples | PartEnds],
+        facets: FacetCounts,
+        table: TableWriter,
     ) -> tuple[int, int]:
         """Adds the missing vectors. Returns the number of rows in the shards, and the number of vectors added.
 
-        All records go to `samples` and `facets`. Raises DamagedShard for a part that is not as it was written, before a
-        vector of it is added, and Interrupted between two batches."""
+        All records go to `samples`, `facets` and `table`. Raises DamagedShard for a part that is not as it was written,
+        before a vector of it is added, and Interrupted between two batches."""
         # An empty collection needs no lookup: every vector is missing.
         is_empty = self._store.count(collection) == 0
         missing = set[str] if is_empty else partial(self._store.missing, collection)
@@ -93,7 +99,7 @@ class Filler:
         logged = self._clock()
         total = sum(shard.done.images for shard in shards)
         counts: Counter[str] = Counter()
-        for part in self._parts(shards, missing):
+        for part in self._parts(shards, missing, table):
             for sample in samples:
                 sample.add(part.records)
             with self._metrics.timed("facets"):
@@ -123,22 +129,28 @@ class Filler:
             self._metrics.batch(len(batch), seconds)
             added += len(batch)
 
-    def _parts(self, shards: Sequence[Shard], missing: Callable[[list[str]], set[str]]) -> Iterator[LoadedPart]:
-        """All parts. The next part is loaded while the caller stores the current one."""
+    def _parts(
+        self, shards: Sequence[Shard], missing: Callable[[list[str]], set[str]], table: TableWriter
+    ) -> Iterator[LoadedPart]:
+        """All parts. The next part is loaded, and added to the table, while the caller stores the current one."""
         parts = [(shard, number) for shard in shards for number in range(shard.done.parts)]
         with ThreadPoolExecutor(1, "read") as reader:
-            pending = reader.submit(self._load, *parts[0], missing) if parts else None
+            pending = reader.submit(self._load, *parts[0], missing, table) if parts else None
             for next_part in [*parts[1:], None]:
                 assert pending is not None
                 part = pending.result()
-                pending = reader.submit(self._load, *next_part, missing) if next_part else None
+                pending = reader.submit(self._load, *next_part, missing, table) if next_part else None
                 yield part
 
-    def _load(self, shard: Shard, number: int, missing: Callable[[list[str]], set[str]]) -> LoadedPart:
+    def _load(
+        self, shard: Shard, number: int, missing: Callable[[list[str]], set[str]], table: TableWriter
+    ) -> LoadedPart:
         with self._metrics.timed("read"):
             read = self._runs.part(shard, number)
             records = _records(read.kept, shard, number)
             missing_ids = missing([record.id for record in records])
+        with self._metrics.timed("table"):
+            table.add(records)
         part = LoadedPart(shard, read.images, records, [record for record in records if record.id in missing_ids])
         self._metrics.parts.inc()
         self._metrics.present.inc(len(part.records) - len(part.missing))

@@ -34,6 +34,7 @@ from searcher.ingest.samples import PartEnds, Samples
 from searcher.ingest.verify import SAMPLES, Mismatch, verify
 from searcher.recall import tuning
 from searcher.recall.measure import Measured, measure
+from searcher.table.writer import TableWriter
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ class Ingest:
         sample, map_sample, facets = Samples(plan.run, SAMPLES), Samples(plan.run, projection.IMAGES), FacetCounts()
         ends = PartEnds()
         filler = Filler(self._runs, self._store, metrics=self._metrics, stopping=self._stopping, clock=self._clock)
-        rows, added = filler.fill(collection, shards, [sample, map_sample, ends], facets)
+        table = TableWriter(self._storage, plan.run, dim=model.dim)
+        rows, added = filler.fill(collection, shards, [sample, map_sample, ends], facets, table)
         _check_counts(plan, rows=rows, bad=len(bad))
         self._storage.put(self._folder.bad_list, bad_csv(bad))
         if rows == 0:
@@ -115,6 +117,8 @@ class Ingest:
                 f"none of the {len(bad)} images of run {plan.run} can be used, so nothing was published; "
                 f"{self._folder.bad_list} has the reason for each"
             )
+        with self._metrics.timed("table"):
+            table.finish()
         with self._metrics.timed("verify"):
             found_itself = verify(self._store, collection, run=plan.run, rows=rows, samples=sample, ends=ends)
             # Again with a new client, which sees the collection as a restarted searcher would.

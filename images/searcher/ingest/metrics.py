@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge
 
 from imgsearch.metrics import StageMetrics
 
-STAGES = ("read", "store", "verify", "recall", "publish", "facets", "map")
+STAGES = ("read", "store", "table", "verify", "recall", "publish", "facets", "map")
 
 
 class IngestMetrics(StageMetrics):

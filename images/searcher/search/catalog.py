@@ -15,7 +15,9 @@ from imgsearch.stores import Pointer, VectorStore
 from searcher.search.errors import Problem
 from searcher.search.metrics import Metrics
 from searcher.search.model import Model
+from searcher.search.tables import Tables
 from searcher.search.threads import Threads
+from searcher.table.reader import RunTable
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ class ServedIndex:
 
     pointer: Pointer
     model: Model
+    table: RunTable | None
+    """None: the run has none, or it cannot be opened. The store then answers all searches."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Catalog:
       `problems` gives the reason, and the previous pointer is served instead.
     - The previous run stays available for paging, as does its model if it is loaded. No model is loaded for it.
     - Indexes with the same weights share one model. A model that no run needs is released.
+    - A run whose table cannot be opened is served without it, until an attempt succeeds.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Catalog:
         *,
         load_encoder: Callable[[str], Encoder],
         make_model: Callable[[Encoder], Model],
+        tables: Tables,
         threads: Threads,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
@@ -63,6 +69,7 @@ class Catalog:
         self._store = store
         self._load_encoder = load_encoder
         self._make_model = make_model
+        self._tables = tables
         self._threads = threads
         self._metrics = metrics
         self._clock = clock
@@ -134,7 +141,7 @@ class Catalog:
         newest = (await self._threads.store(self._store.pointers)).get(name)
         for pointer in (newest, newest and newest.previous):
             if pointer is not None and pointer.run == run and _model_key(pointer) in self._models:
-                return ServedIndex(pointer, self._models[_model_key(pointer)])
+                return ServedIndex(pointer, self._models[_model_key(pointer)], self._tables.opened(pointer.run))
         if newest is not None and newest.run == run:
             raise TemporaryError(f'run "{run}" of index "{name}" is not served yet: {self._reason(newest)}')
         raise _gone(name, run)
@@ -202,14 +209,17 @@ class Catalog:
             return
         self.store_problem = None
         self._replace({name: index for name, index in self.indexes.items() if name in pointers})
-        new = [pointer for name, pointer in pointers.items() if not self._is_served(pointer)]
+        new = [pointer for pointer in pointers.values() if not self._is_served(pointer)]
         self.problems = {pointer.index: self._reason(pointer) for pointer in new}
+        new += [pointer for pointer in pointers.values() if pointer not in new and self._tables.is_due(pointer.run)]
         # Pointers with a loaded model first, so that they do not wait for the others' models to load.
         for pointer in sorted(new, key=lambda pointer: _model_key(pointer) not in self._models):
             await self._serve(pointer)
         needed = {_model_key(index.pointer) for index in self.indexes.values()}
         needed |= {_model_key(pointer.previous) for pointer in pointers.values() if pointer.previous}
         self._models = {key: model for key, model in self._models.items() if key in needed}
+        served = [*pointers.values(), *(index.pointer for index in self.indexes.values())]
+        await self._tables.keep({run.run for pointer in served for run in (pointer, pointer.previous) if run})
         self.started = True
 
     async def _serve(self, pointer: Pointer) -> None:
@@ -217,7 +227,8 @@ class Catalog:
         if model is None:
             self.problems = {**self.problems, pointer.index: self._reason(pointer)}
             return
-        self._replace({**self.indexes, pointer.index: ServedIndex(pointer, model)})
+        table = await self._tables.open(pointer)
+        self._replace({**self.indexes, pointer.index: ServedIndex(pointer, model, table)})
         self.problems = {name: reason for name, reason in self.problems.items() if name != pointer.index}
         log.info("index %s is served from run %s, %s images", pointer.index, pointer.run, pointer.images)
 

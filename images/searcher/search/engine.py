@@ -114,7 +114,10 @@ class SearchEngine:
         with watch.store():
             groups, has_more = await self._groups(search, cursor, index, vector)
             records = await self._neighbours.records(
-                index.pointer.collection, [group.best.id for group in groups], vectors="embedding" in search.include
+                index.pointer.collection,
+                [group.best.id for group in groups],
+                vectors="embedding" in search.include,
+                table=index.table,
             )
         next_offset = cursor.offset + search.k if has_more else None
         return SearchResponse.model_construct(
@@ -153,6 +156,8 @@ class SearchEngine:
         return unit_vector(term.embedding or [], index.pointer.dim)
 
     def _stored_vectors(self, ids: Sequence[str], index: ServedIndex) -> dict[str, Vector]:
+        if index.table is not None:
+            return index.table.vectors(ids)
         with self._metrics.store_seconds.time():
             records = self._store.get(index.pointer.collection, list(dict.fromkeys(ids)), vectors=True)
         return {record.id: record.vector for record in records if record.vector is not None}
@@ -174,6 +179,7 @@ class SearchEngine:
                 first=index.pointer.candidates,
                 where=search.filter,
                 earlier=ranked,
+                table=index.table,
             )
             ranked = level.ranked
             shown = ranking.reaching(ranked, search.min_score)

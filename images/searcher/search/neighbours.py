@@ -1,5 +1,5 @@
 """Nearest neighbours and their records, as coroutines: searches that differ only in their vector share a call of the
-store, and so do the records of several pages."""
+store, and so do the records of several pages. The table of the run answers instead of the store where it can."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgsearch.stores import Filter, Neighbour, Record, VectorStore
-from imgsearch.vectors import Vector
+from imgsearch.vectors import Vector, Vectors
 from searcher.search import ranking
 from searcher.search.batcher import BatchQueue
+from searcher.search.filtered import filtered
 from searcher.search.metrics import Metrics
 from searcher.search.ranking import Level
 from searcher.search.threads import Threads
+from searcher.table.reader import RunTable
 
 MAX_BATCH = 32
 """Searches in one call of the store. Shared calls gave between the same and 1.33 times as many searches a second."""
 MAX_CACHED = 200_000
 """Neighbours in the levels of recent searches that are kept, about 35 MB: the next pages need them again."""
 
-Call = tuple[str, int, str]
-"""Collection, k and filter of a call of the store."""
-Search = tuple[str, int, str, bytes, int]
-"""Collection, Pointer.candidates, filter, vector, and the end of the level."""
+Call = tuple[str, int, int, str, bool]
+"""Of searches that share calls: the collection, Pointer.candidates, the end of the level, the filter, and whether the
+table answers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +44,8 @@ class Neighbours:
         self._metrics = metrics
         self._max_cached = max_cached
         self._queues: dict[Call, BatchQueue[_QueryVector, list[Neighbour]]] = {}
-        self._record_queues: dict[tuple[str, bool], BatchQueue[tuple[str, ...], list[Record]]] = {}
-        self._levels: OrderedDict[Search, Level] = OrderedDict()
+        self._record_queues: dict[tuple[str, bool, bool], BatchQueue[tuple[str, ...], list[Record]]] = {}
+        self._levels: OrderedDict[tuple[Call, bytes], Level] = OrderedDict()
         """The most recent last. A collection does not change while an index serves it."""
         self._cached = 0
 
@@ -57,32 +58,40 @@ class Neighbours:
         first: int,
         where: Filter | None,
         earlier: Sequence[Neighbour],
+        table: RunTable | None = None,
     ) -> Level:
-        """The level up to the rank `end`. `first` is Pointer.candidates, and `earlier` the ranks of the level before.
-        Raises what VectorStore.nearest raises."""
-        condition = json.dumps(where, sort_keys=True)
-        search = (collection, first, condition, vector.tobytes(), end)
+        """The level up to the rank `end`. `first` is Pointer.candidates, `earlier` the ranks of the level before, and
+        `table` the table of the run. Raises what VectorStore.nearest raises."""
+        if where is None or (table is not None and not table.has_fields(where)):
+            table = None
+        call = (collection, first, end, json.dumps(where, sort_keys=True), table is not None)
+        search = (call, vector.tobytes())
         level = self._levels.get(search)
         if level is None:
-            key = (collection, ranking.candidates(end, first), condition)
-            level = ranking.level(earlier, await self._nearest(key, vector, where), end)
+            level = ranking.level(earlier, await self._nearest(call, vector, where, table), end)
             self._keep(search, level)
         else:
             self._levels.move_to_end(search)
         return level
 
-    async def records(self, collection: str, ids: Sequence[str], *, vectors: bool) -> list[Record]:
-        """The records of VectorStore.get. Raises what it raises."""
+    async def records(
+        self, collection: str, ids: Sequence[str], *, vectors: bool, table: RunTable | None = None
+    ) -> list[Record]:
+        """The records of VectorStore.get, from the table if there is one. Raises what it raises."""
         if not ids:
             return []
 
         def get(batch: list[tuple[str, ...]]) -> list[list[Record]]:
-            wanted = dict.fromkeys(id for page in batch for id in page)
-            with self._metrics.store_seconds.time():
-                stored = {record.id: record for record in self._store.get(collection, [*wanted], vectors=vectors)}
+            wanted = [*dict.fromkeys(id for page in batch for id in page)]
+            if table is not None:
+                records = table.get(wanted, vectors=vectors)
+            else:
+                with self._metrics.store_seconds.time():
+                    records = self._store.get(collection, wanted, vectors=vectors)
+            stored = {record.id: record for record in records}
             return [[stored[id] for id in page if id in stored] for page in batch]
 
-        key = (collection, vectors)
+        key = (collection, vectors, table is not None)
         queue = self._record_queues.get(key)
         if queue is None:
             queue = self._record_queues[key] = BatchQueue(self._threads.search, get, max_batch=MAX_BATCH)
@@ -92,13 +101,20 @@ class Neighbours:
             if queue.idle:
                 self._record_queues.pop(key, None)
 
-    async def _nearest(self, key: Call, vector: Vector, where: Filter | None) -> Sequence[Neighbour]:
-        collection, k, _ = key
+    async def _nearest(
+        self, key: Call, vector: Vector, where: Filter | None, table: RunTable | None
+    ) -> Sequence[Neighbour]:
+        collection, first, end, *_ = key
+
+        def of_store(queries: Vectors, number: int, where: Filter | None = None) -> list[list[Neighbour]]:
+            with self._metrics.store_seconds.time():
+                return self._store.nearest(collection, queries, k=ranking.candidates(number, first), where=where)
 
         def nearest(batch: list[_QueryVector]) -> list[list[Neighbour]]:
             queries = np.stack([query.vector for query in batch])
-            with self._metrics.store_seconds.time():
-                return self._store.nearest(collection, queries, k=k, where=where)
+            if table is not None and where is not None:
+                return filtered(table, queries, where, k=end, nearest=of_store)
+            return of_store(queries, end, where)
 
         queue = self._queues.get(key)
         if queue is None:
@@ -109,7 +125,7 @@ class Neighbours:
             if queue.idle:
                 self._queues.pop(key, None)
 
-    def _keep(self, search: Search, level: Level) -> None:
+    def _keep(self, search: tuple[Call, bytes], level: Level) -> None:
         if search not in self._levels:
             self._levels[search] = level
             self._cached += 1 + len(level.ranked)

@@ -34,6 +34,7 @@ from searcher.server.connections import Connections, connection_limit, open_file
 from searcher.server.shutdown import DrainingServer
 from searcher.server.socket import BACKLOG
 from searcher.server.supervisor import METRICS_FOLDER, STARTED, worker_count
+from searcher.table.files import TableFiles, cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def run_worker(
             settings,
             store=store,
             storage=storage,
+            tables=TableFiles(storage, cache_folder(os.environ)),
             load_encoder=partial(_load_encoder, threads=max(1, machine.cpus() // worker_count(settings))),
             open_source=open_source,
             fetcher=Fetcher(settings.search, metrics),

@@ -41,7 +41,7 @@ def test_metrics_count_what_happened_and_their_last_figures_are_reported(bench: 
     assert value(bench.metrics, "batch_vectors") == 2
     assert value(bench.metrics, "batch_seconds") is not None
     assert report.ingest_stages == bench.metrics.stage_seconds()
-    assert list(report.ingest_stages) == ["read", "store", "verify", "recall", "publish", "facets", "map"]
+    assert list(report.ingest_stages) == ["read", "store", "table", "verify", "recall", "publish", "facets", "map"]
     for stage in report.ingest_stages:
         assert bench.metrics.registry.get_sample_value("imgsearch_ingest_stage_seconds_total", {"stage": stage})
     assert report.embed_bytes == 200

@@ -18,6 +18,7 @@ from searcher.search.errors import Problem, invalid
 from searcher.search.metrics import Metrics
 from searcher.search.model import Model
 from searcher.search.requests import Search
+from searcher.search.tables import Tables
 from searcher.search.threads import Threads
 from tests.searcher.library import Library, picture, wait_for_event
 
@@ -34,7 +35,12 @@ async def running_engine(
     admission = Admission(limits.max_waiting, metrics=metrics)
     make_model = partial(Model, threads=threads, cache={}, admission=admission, limits=limits, metrics=metrics)
     catalog = Catalog(
-        library.store, load_encoder=library.load_encoder, make_model=make_model, threads=threads, metrics=metrics
+        library.store,
+        load_encoder=library.load_encoder,
+        make_model=make_model,
+        tables=Tables(library.tables, threads=threads),
+        threads=threads,
+        metrics=metrics,
     )
     await catalog.refresh()
     yield SearchEngine(catalog, library.store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)

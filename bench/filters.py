@@ -1,0 +1,262 @@
+"""Filtered searches by the table of a run: their time and recall, beside Chroma's own `where`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import graphs, ingest, vectors
+from bench.results import Figure
+from bench.worker import Worker
+from embedder.parts import Row
+from imgsearch.runs.layout import image_id
+from imgsearch.storage import Storage
+from imgsearch.stores import Filter, Neighbour
+from imgsearch.stores.chroma import ChromaStore
+from imgsearch.vectors import Vectors
+from searcher.search.filtered import filtered
+from searcher.search.ranking import FIRST_LEVEL, candidates
+from searcher.table.files import TableFiles
+from searcher.table.reader import RunTable
+
+TITLE = "Filters"
+METHOD = """\
+Searches with a filter for the first 10 images, one after the other, on an embedded Chroma and the table of the run.
+The vectors and the queries for texts are those of *Graphs*. A case is the share of the images that pass the filter.
+**By the table** is what the search server does for the first page, with the records of its images. **Chroma's
+`where`** is one search for 11 images with the filter. Recall is that of the first 10 images against exact search among
+the images that pass. The number of candidates of a search is the smallest for which the searches without a filter
+reach a recall@10 of 0.99, as ingest chooses it for the texts of a source.
+
+A **correlated** filter keeps the images of the kind that is the nearest to the query, an **anti-correlated** one those
+of the kind that is the farthest from it. There are ten kinds: each image is of the kind of the nearest of ten images.
+"""
+
+RUN = "bench"
+DRAWS = 10_000
+KINDS = 10
+K = 10
+RECALL = 0.99
+FEWEST_CANDIDATES = 64
+MOST_CANDIDATES = 4_096
+QUERIES = 40
+WHERE_QUERIES = 8
+"""Of Chroma's `where`, which takes up to seconds."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A filter for each query."""
+
+    name: str
+    filters: Sequence[Filter]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images with metadata, and queries."""
+
+    vectors: Vectors
+    metadata: Sequence[Mapping[str, Any]]
+    queries: Vectors
+    cases: Sequence[Case]
+    masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def passing(self, where: Filter) -> NDArray[np.bool_]:
+        """Whether each image passes a filter."""
+        key = str(where)
+        if key not in self.masks:
+            self.masks[key] = np.array([_passes(metadata, where) for metadata in self.metadata])
+        return self.masks[key]
+
+
+def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
+    tables: dict[str, list[Figure]] = {}
+    for size in (4_000,) if quick else (20_000, 100_000):
+        with tempfile.TemporaryDirectory(dir=cache) as scratch, Worker(searches, size, scratch) as measured:
+            for heading, figures in measured().items():
+                tables.setdefault(heading, []).extend(figures)
+    return tables
+
+
+def searches(size: int, scratch: str) -> Callable[[], dict[str, list[Figure]]]:
+    """Returns a function that measures all cases for this number of images."""
+    data = _data(size)
+    storage, url = Storage(f"{Path(scratch).as_uri()}/runs"), f"chroma+{Path(scratch).as_uri()}/store"
+    rows = [
+        Row(_key(number), "", dict(metadata), vector, 500, 375, b"\0")
+        for number, (metadata, vector) in enumerate(zip(data.metadata, data.vectors, strict=True))
+    ]
+    vectors.write(storage, RUN, size, vectors.Origin(dim=graphs.DIM), rows)
+    ingest.ingest(storage.uri, url, RUN)
+
+    def run() -> dict[str, list[Figure]]:
+        start = time.perf_counter()
+        table = TableFiles(storage, Path(scratch)).open(RUN)
+        assert table is not None
+        opened = time.perf_counter() - start
+        bytes = sum(entry.size for entry in storage.entries(f"runs/{RUN}/table"))
+        case = f"{size:,} images"
+        return {
+            "": _cases(data, table, ChromaStore(url)),
+            "The table": [
+                Figure(case, "opened, s", round(opened, 2)),
+                Figure(case, "MB on disk for a million images", round(bytes / size)),
+                *_costs(case, data, table, ChromaStore(url)),
+            ],
+        }
+
+    return run
+
+
+def _cases(data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
+    collection = store.pointers()[RUN].collection
+
+    def nearest(queries: Vectors, number: int) -> list[list[Neighbour]]:
+        return store.nearest(collection, queries, k=candidates(number, first))
+
+    def unfiltered(query: Vectors, _: Filter) -> list[Neighbour]:
+        (found,) = nearest(query, FIRST_LEVEL)
+        table.get([neighbour.id for neighbour in found[:K]])
+        return found[:K]
+
+    def by_table(query: Vectors, where: Filter) -> list[Neighbour]:
+        (found,) = filtered(table, query, where, k=FIRST_LEVEL, nearest=nearest)
+        table.get([neighbour.id for neighbour in found[:K]])
+        return found[:K]
+
+    def by_where(query: Vectors, where: Filter) -> list[Neighbour]:
+        (hits,) = store.search(collection, query, k=K + 1, where=where)
+        return [Neighbour(hit.id, hit.score) for hit in hits[:K]]
+
+    size = f"{len(data.vectors):,} images"
+    everything = Case("", [{}] * len(data.queries))
+    without = recall = 0.0
+    first = FEWEST_CANDIDATES
+    while recall < RECALL and first < MOST_CANDIDATES:
+        first *= 2
+        without, recall = _timed(unfiltered, data, everything, QUERIES)
+    figures = [
+        Figure(f"{size}, no filter", "by the table, p50 ms", without),
+        Figure(f"{size}, no filter", "recall@10", recall),
+        Figure(f"{size}, no filter", "candidates", first),
+    ]
+    for case in data.cases:
+        name = f"{size}, {case.name}"
+        ms, recall = _timed(by_table, data, case, QUERIES)
+        figures.append(Figure(name, "by the table, p50 ms", ms, at_most=max(60.0, round(5 * without, 1))))
+        figures.append(Figure(name, "recall@10", recall, at_least=RECALL))
+        ms, recall = _timed(by_where, data, case, WHERE_QUERIES)
+        figures.append(Figure(name, "Chroma's `where`, p50 ms", ms))
+        figures.append(Figure(name, "its recall@10", recall))
+    return figures
+
+
+def _timed(
+    search: Callable[[Vectors, Filter], list[Neighbour]], data: Data, case: Case, queries: int
+) -> tuple[float, float]:
+    """The median of the milliseconds of one search, and the recall@10."""
+    times, found = [], []
+    for query, where in zip(data.queries[:queries, None], case.filters, strict=False):
+        start = time.perf_counter()
+        found.append([neighbour.id for neighbour in search(query, where)])
+        times.append((time.perf_counter() - start) * 1_000)
+    recalls = [
+        _recall(ids, data, query, data.passing(where))
+        for ids, query, where in zip(found, data.queries[:queries], case.filters, strict=False)
+    ]
+    return round(float(np.median(times)), 2), round(float(np.mean(recalls)), 4)
+
+
+def _recall(ids: Sequence[str], data: Data, query: NDArray[np.float32], passing: NDArray[np.bool_]) -> float:
+    """Against the exact search among the images that pass; 1 where none does and none is found."""
+    scores = np.where(passing, data.vectors @ query, -np.inf)
+    best = {image_id(_key(row)) for row in np.argsort(-scores)[: min(K, int(passing.sum()))]}
+    return len(best & set(ids)) / len(best) if best else float(not ids)
+
+
+def _passes(metadata: Mapping[str, Any], where: Filter) -> bool:
+    """For the filters of the cases."""
+    if not where:
+        return True
+    ((field, condition),) = where.items()
+    if field == "$and":
+        return all(_passes(metadata, part) for part in condition)
+    return bool(metadata[field] < condition["$lt"]) if isinstance(condition, dict) else metadata[field] == condition
+
+
+def _costs(case: str, data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
+    """The costs of filter_plan.Costs, in the time of the exact search of one row."""
+    collection = store.pointers()[RUN].collection
+    few, many = 101, 2_000
+    rows = np.arange(0, table.rows, 2)
+
+    def median(call: Callable[[Vectors], object]) -> float:
+        times = []
+        for query in data.queries[:QUERIES, None]:
+            start = time.perf_counter()
+            call(query)
+            times.append(time.perf_counter() - start)
+        return float(np.median(times)) * 1e6
+
+    def searched(query: Vectors, k: int) -> object:
+        (found,) = store.nearest(collection, query, k=k)
+        return table.rows_of([neighbour.id for neighbour in found])
+
+    row = median(lambda query: table.exact(query, rows, k=few)) / len(rows)
+    first = median(partial(searched, k=few))
+    candidate = (median(partial(searched, k=many)) - first) / (many - few)
+    return [
+        Figure(case, "exact search, µs a row", round(row, 3)),
+        Figure(case, "search of the store, in rows", round(first / row)),
+        Figure(case, "one more candidate, in rows", round(candidate / row, 1)),
+    ]
+
+
+def _data(size: int) -> Data:
+    images, queries = graphs.data(size)
+    images = images.astype(np.float16).astype(np.float32)  # as the parts of a run have them
+    random = np.random.default_rng(1)
+    draws = random.integers(DRAWS, size=(3, size))
+    kinds = images[random.choice(size, KINDS, replace=False)]
+    kind = np.argmax(images @ kinds.T, axis=1)
+    metadata = [
+        {
+            "draw": int(draws[0, row]),
+            "other": int(draws[1, row]),
+            "year": 2000 + int(draws[2, row]) % 25,
+            "kind": f"kind {kind[row]}",
+        }
+        for row in range(size)
+    ]
+    texts = queries["texts"][:QUERIES]
+    # By the nearest image: the texts themselves lie off all images.
+    order = np.argsort(images[np.argmax(texts @ images.T, axis=1)] @ kinds.T, axis=1)
+
+    def same(name: str, where: Filter) -> Case:
+        return Case(name, [where] * QUERIES)
+
+    cases = [
+        same("50 %", {"draw": {"$lt": DRAWS // 2}}),
+        same("12 %", {"year": {"$lt": 2003}}),
+        same("4 %", {"year": 2003}),
+        same("0.05 %", {"draw": {"$lt": DRAWS // 2000}}),
+        same("0.01 %", {"draw": 7}),
+        same("an AND of 4 %", {"$and": [{"draw": {"$lt": DRAWS // 5}}, {"other": {"$lt": DRAWS // 5}}]}),
+        same("an AND of 1 %", {"$and": [{"draw": {"$lt": DRAWS // 10}}, {"other": {"$lt": DRAWS // 10}}]}),
+        Case("correlated, about 10 %", [{"kind": f"kind {kinds[-1]}"} for kinds in order]),
+        Case("anti-correlated, about 10 %", [{"kind": f"kind {kinds[0]}"} for kinds in order]),
+    ]
+    return Data(images, metadata, texts, cases)
+
+
+def _key(number: int) -> str:
+    return f"{number:08d}.jpg"

@@ -1,0 +1,151 @@
+"""The table of a run in memory: its rows by filter and by id, exact search among rows, and records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from imgsearch.runs.documents import Table
+from imgsearch.stores import Filter, Neighbour, Record
+from imgsearch.vectors import Vector, Vectors
+from searcher.table import columns, half_floats, matching
+from searcher.table.columns import id_hash
+from searcher.table.matching import Mask
+from searcher.table.values import BatchValues
+
+Rows = NDArray[np.int64]
+"""Numbers of rows, ascending."""
+
+
+class RunTable:
+    """A table whose files are mapped into memory. Any thread may call.
+
+    For a million rows, it has 12 MB of its own: the hashes of the ids in order, and their rows. The rest is pages of
+    the files, which the system reads as they are needed, and may drop."""
+
+    def __init__(self, document: Table, files: Sequence[Path]) -> None:
+        """Raises OSError, pyarrow.ArrowException or KeyError for a file that cannot be mapped or has other columns."""
+        self._document = document
+        self._batches = [_mapped(file) for file in files]
+        self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
+        self._values = [BatchValues(batch) for batch in self._batches]
+        self._vectors = [columns.vectors(batch) for batch in self._batches]
+        self._norms = [np.asarray(batch.column("norm").to_numpy()) for batch in self._batches]
+        hashes = np.concatenate([batch.column("hash").to_numpy() for batch in self._batches])
+        order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[order]
+        self._hash_rows = order.astype(np.uint32)
+
+    @property
+    def run(self) -> str:
+        return self._document.run
+
+    @property
+    def rows(self) -> int:
+        return int(self._starts[-1])
+
+    def has_fields(self, where: Filter) -> bool:
+        """Whether the table has all values that the filter reads."""
+        return self._document.all_fields or matching.fields(where) <= set(self._document.fields)
+
+    def matching(self, where: Filter) -> Mask:
+        """For each row, whether it passes a valid filter. The filter reads only fields that the table has."""
+        return np.concatenate([matching.mask(batch, where) for batch in self._values])
+
+    def rows_of(self, ids: Sequence[str]) -> list[int | None]:
+        """The rows of the ids; None for an id without a row."""
+        hashes = np.array([id_hash(id) for id in ids], np.uint64)
+        firsts = np.searchsorted(self._hashes, hashes)
+        found = self._ids(self._hash_rows[np.minimum(firsts, self.rows - 1)].astype(np.int64))
+        return [
+            int(self._hash_rows[first]) if other == id else self._row_of(id, hash, int(first))
+            for id, other, hash, first in zip(ids, found, hashes, firsts, strict=True)
+        ]
+
+    def exact(self, queries: Vectors, rows: Rows, *, k: int) -> list[list[Neighbour]]:
+        """For each of `queries` (n, dim; of length 1) its k nearest of `rows`: best first, equal scores by id.
+
+        The scores are cosines."""
+        scores = np.concatenate(
+            [
+                half_floats.products(self._vectors[file], local, queries) / self._norms[file][local]
+                for file, local in self._by_file(rows)
+            ]
+            or [np.empty((len(queries), 0), np.float32)],
+            axis=1,
+        )
+        return [self._best(rows, row_scores, k) for row_scores in scores]
+
+    def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
+        """The records of the ids that have rows, in their order, as VectorStore.get returns them."""
+        return [self._record(row, vectors=vectors) for row in self.rows_of(ids) if row is not None]
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of the ids that have rows, by id: float32 (dim)."""
+        rows = zip(ids, self.rows_of(ids), strict=True)
+        return {id: self._vector(row) for id, row in rows if row is not None}
+
+    def _best(self, rows: Rows, scores: NDArray[np.float32], k: int) -> list[Neighbour]:
+        if len(scores) > k:
+            # Not the first k only: which of the rows with the score of the last one are in depends on their ids.
+            chosen = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+            rows, scores = rows[chosen], scores[chosen]
+        found = [Neighbour(id, float(score)) for id, score in zip(self._ids(rows), scores, strict=True)]
+        return sorted(found, key=lambda neighbour: (-neighbour.score, neighbour.id))[:k]
+
+    def _by_file(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
+        """The rows of each file, as numbers in that file."""
+        ends = np.searchsorted(rows, self._starts)
+        for file, (start, end) in enumerate(pairwise(ends)):
+            if start < end:
+                yield file, rows[start:end] - self._starts[file]
+
+    def _row_of(self, id: str, hash: np.uint64, first: int) -> int | None:
+        """The row of an id, where ids with the same hash begin at `first`."""
+        for position in range(first, self.rows):
+            if self._hashes[position] != hash:
+                return None
+            row = int(self._hash_rows[position])
+            if self._ids(np.array([row])) == [id]:
+                return row
+        return None
+
+    def _ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of rows, which may be in any order."""
+        order = np.argsort(rows, kind="stable")
+        ids = np.empty(len(rows), object)
+        ids[order] = [
+            id
+            for file, local in self._by_file(rows[order])
+            for id in self._batches[file].column("id").take(pa.array(local)).to_pylist()
+        ]
+        return ids.tolist()
+
+    def _record(self, row: int, *, vectors: bool) -> Record:
+        file, local = self._place(row)
+        batch = self._batches[file]
+        return Record(
+            batch.column("id")[local].as_py(),
+            json.loads(batch.column("metadata")[local].as_py()),
+            self._vector(row) if vectors else None,
+            {name: batch.column(name)[local].as_py() for name in columns.INTERNAL},
+        )
+
+    def _vector(self, row: int) -> Vector:
+        file, local = self._place(row)
+        return np.asarray(self._vectors[file][local], np.float32)
+
+    def _place(self, row: int) -> tuple[int, int]:
+        """The file of a row, and its number in that file."""
+        file = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return file, row - int(self._starts[file])
+
+
+def _mapped(file: Path) -> pa.RecordBatch:
+    return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)

@@ -1,0 +1,105 @@
+"""Filtered searches by the table: complete and right, for filters that correlate with the query in any way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgsearch.stores import Neighbour, Record
+from imgsearch.vectors import Vectors
+from searcher.search.filter_plan import Costs
+from searcher.search.filtered import filtered
+from searcher.table.reader import RunTable
+from tests.searcher.table import images
+
+ROWS = 1_000
+K = 20
+COSTS = Costs(search=1, candidate=0.001)
+"""So low that the store is searched for broad filters, as in a large index."""
+
+
+class Index:
+    """Vectors in a table, with a store that finds the nearest of all of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.vectors = images.vectors(ROWS)
+        self.query = images.vectors(1, seed=9)
+        self.scores = self.unit() @ self.query[0]
+        """Of all rows, with the first query."""
+        rank = np.argsort(np.argsort(-self.scores))
+        metadata = [
+            {
+                "all": True,
+                "most": number % 10 < 9,
+                "few": number % 50 == 0,
+                "near": bool(rank[number] < 500),
+                "far": bool(rank[number] >= 400),
+                "three": bool(rank[number] in (5, 600, 999)),
+            }
+            for number in range(ROWS)
+        ]
+        self.records: list[Record] = images.records(metadata, self.vectors)
+        self.table: RunTable = images.table(folder, self.records, file_rows=300)
+        self.requested: list[int] = []
+
+    def unit(self) -> Vectors:
+        return np.asarray(self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True), np.float32)
+
+    def nearest(self, queries: Vectors, k: int) -> list[list[Neighbour]]:
+        self.requested.append(k)
+        scores = queries @ self.unit().T
+        return [
+            [Neighbour(self.records[row].id, float(query[row])) for row in np.argsort(-query, kind="stable")[:k]]
+            for query in scores
+        ]
+
+    def exact(self, query: Vectors, field: str, k: int) -> list[str]:
+        scores = self.unit() @ query
+        rows = [row for row, record in enumerate(self.records) if record.metadata[field]]
+        return [self.records[row].id for row in sorted(rows, key=lambda row: -scores[row])[:k]]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    return Index(tmp_path_factory.mktemp("table"))
+
+
+@pytest.mark.parametrize("field", ["all", "most", "few", "near", "far", "three"])
+@pytest.mark.parametrize("k", [1, K, 300])
+def test_a_filtered_search_gives_the_nearest_that_pass(index: Index, field: str, k: int) -> None:
+    queries = np.concatenate([index.query, images.vectors(2, seed=3)])
+    results = filtered(index.table, queries, {field: True}, k=k, nearest=index.nearest, costs=COSTS)
+    for query, result in zip(queries, results, strict=True):
+        assert [neighbour.id for neighbour in result] == index.exact(query, field, k)
+
+
+@pytest.mark.parametrize(
+    ("field", "uses_store"), [("all", True), ("most", True), ("far", True), ("few", False), ("three", False)]
+)
+def test_the_store_is_searched_only_for_broad_filters(index: Index, field: str, uses_store: bool) -> None:
+    index.requested.clear()
+    filtered(index.table, index.query, {field: True}, k=K, nearest=index.nearest, costs=COSTS)
+    assert bool(index.requested) == uses_store
+
+
+def test_a_filter_that_nothing_passes_has_no_results(index: Index) -> None:
+    assert filtered(index.table, index.query, {"all": False}, k=K, nearest=index.nearest, costs=COSTS) == [[]]
+
+
+def test_a_result_does_not_depend_on_the_other_queries(index: Index) -> None:
+    """One of them needs the exact search after all, the others do not."""
+    queries = np.concatenate([index.query, -index.query, images.vectors(2, seed=3)])
+    together = filtered(index.table, queries, {"far": True}, k=K, nearest=index.nearest, costs=COSTS)
+    for query, result in zip(queries, together, strict=True):
+        alone = filtered(index.table, query[None], {"far": True}, k=K, nearest=index.nearest, costs=COSTS)
+        assert [neighbour.id for neighbour in alone[0]] == [neighbour.id for neighbour in result]
+
+
+def test_images_that_the_store_has_and_the_table_does_not_are_left_out(index: Index) -> None:
+    def with_stranger(queries: Vectors, k: int) -> list[list[Neighbour]]:
+        return [[Neighbour("stranger", 1.0), *row] for row in index.nearest(queries, k)]
+
+    (result,) = filtered(index.table, index.query, {"all": True}, k=K, nearest=with_stranger, costs=COSTS)
+    assert [neighbour.id for neighbour in result] == index.exact(index.query[0], "all", K)
