@@ -169,10 +169,10 @@ class Report(Document):
     verified: dict[str, int]
     recall: list[RecallFigure] = field(default_factory=list)
     """Empty in a report of an earlier version, and where every search returns all images."""
-    candidates: int | None = None
-    """Pointer.candidates; None in a report of an earlier version."""
-    recall_warning: str | None = None
-    """A sentence about a recall below its target, with the difference and the solutions; None if it reaches it."""
+    candidates: int = 100
+    """Pointer.candidates. The default is that of an earlier version."""
+    recall_warning: str = ""
+    """A sentence about a recall below its target, with the difference and the solutions; empty if it reaches it."""
 
 
 class FacetValue(TypedDict):

@@ -32,7 +32,7 @@ class Result:
     found_itself: int
     """Samples that a search found."""
     measured: Measured
-    recall_warning: str | None
+    recall_warning: str
     seconds: float
     stages: dict[str, float]
 

@@ -39,11 +39,11 @@ def fewest(means: Mapping[int, Sequence[float]], target: float) -> int:
     return min(candidates for candidates, value in lowest.items() if value >= goal)
 
 
-def warning(figures: Sequence[RecallFigure], target: float, candidates: int) -> str | None:
-    """The problem of the recall of an index and its solutions, as a sentence; None if it reaches the target."""
+def warning(figures: Sequence[RecallFigure], target: float, candidates: int) -> str:
+    """The problem of the recall of an index and its solutions, as a sentence; empty if it reaches the target."""
     below = min(figures, key=lambda figure: figure["mean"], default=None)
     if below is None or below["mean"] >= target:
-        return None
+        return ""
     return (
         f"recall@{below['k']} of {below['queries']} is {below['mean']:.3f}, {target - below['mean']:.3f} below the "
         f"target {target:g} (index.recall), with {candidates:,} candidates a search; more candidates do not help. Run "
