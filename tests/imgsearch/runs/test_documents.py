@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imgsearch.errors import ExitCode, PermanentError
-from imgsearch.runs.documents import Document, Facets, Map, Plan, Report, ShardDone
+from imgsearch.runs.documents import Document, Facets, Map, Plan, Report, ShardDone, Table
 
 NAME = "runs/r1/document.json"
 DOCUMENTS: list[Document] = [
@@ -44,6 +44,7 @@ DOCUMENTS: list[Document] = [
             }
         ],
     ),
+    Table("r1", 2, 8, 1, ["stars"], True, {"00000.arrow": "0"}),
     Map("r1", "photos", 2, 48, 2, [{"id": "a", "x": 0.1, "y": 1.0}]),
 ]
 all_documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: type(document).__name__)
@@ -102,7 +103,9 @@ def test_a_missing_and_an_unknown_field_are_named(document: Document) -> None:
 @all_documents
 def test_a_changed_value_is_noticed_by_the_checksum(document: Document) -> None:
     for name, value in content(document).items():
-        if isinstance(value, int | float):
+        if isinstance(value, bool):
+            edited = {**content(document), name: not value}
+        elif isinstance(value, int | float):
             edited = {**content(document), name: value + 1}
         elif isinstance(value, str):
             edited = {**content(document), name: f"{value}x"}
