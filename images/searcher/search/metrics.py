@@ -109,6 +109,8 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        for reason in ("idle", "busy"):
+            self.connections_closed.labels(reason)  # 0 until then, so that a rate has its first closure
         self.fetch_queue = Gauge(
             "imgsearch_fetch_queue",
             "Images of image_url that wait to be fetched, are being fetched, or are in use.",

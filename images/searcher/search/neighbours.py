@@ -4,8 +4,9 @@ store, and so do the records of several pages. The table of the run answers inst
 from __future__ import annotations
 
 import json
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ MAX_BATCH = 32
 """Searches in one call of the store. Shared calls gave between the same and 1.33 times as many searches a second."""
 MAX_CACHED = 200_000
 """Neighbours in the levels of recent searches that are kept, about 35 MB: the next pages need them again."""
+CACHE_SECONDS = 60.0
+"""The longest time that a level is kept: `controller restore` may fill a collection while an index serves it."""
 
 Call = tuple[str, int, int, str, bool]
 """Of searches that share calls: the collection, Pointer.candidates, the end of the level, the filter, and whether the
@@ -38,15 +41,24 @@ class _QueryVector:
 class Neighbours:
     """Searches of the store. It lives on one event loop and has nothing to close."""
 
-    def __init__(self, store: VectorStore, *, threads: Threads, metrics: Metrics, max_cached: int = MAX_CACHED) -> None:
+    def __init__(
+        self,
+        store: VectorStore,
+        *,
+        threads: Threads,
+        metrics: Metrics,
+        max_cached: int = MAX_CACHED,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._threads = threads
         self._metrics = metrics
         self._max_cached = max_cached
+        self._clock = clock
         self._queues: dict[Call, BatchQueue[_QueryVector, list[Neighbour]]] = {}
         self._record_queues: dict[tuple[str, bool, bool], BatchQueue[tuple[str, ...], list[Record]]] = {}
-        self._levels: OrderedDict[tuple[Call, bytes], Level] = OrderedDict()
-        """The most recent last. A collection does not change while an index serves it."""
+        self._levels: OrderedDict[tuple[Call, bytes], tuple[Level, float]] = OrderedDict()
+        """Levels, and when they end, in seconds of the clock. In the order in which they end."""
         self._cached = 0
 
     async def level(
@@ -66,12 +78,11 @@ class Neighbours:
             table = None
         call = (collection, first, end, json.dumps(where, sort_keys=True), table is not None)
         search = (call, vector.tobytes())
-        level = self._levels.get(search)
-        if level is None:
-            level = ranking.level(earlier, await self._nearest(call, vector, where, table), end)
-            self._keep(search, level)
-        else:
-            self._levels.move_to_end(search)
+        self._forget()
+        if search in self._levels:
+            return self._levels[search][0]
+        level = ranking.level(earlier, await self._nearest(call, vector, where, table), end)
+        self._keep(search, level)
         return level
 
     async def records(
@@ -127,7 +138,15 @@ class Neighbours:
 
     def _keep(self, search: tuple[Call, bytes], level: Level) -> None:
         if search not in self._levels:
-            self._levels[search] = level
+            self._levels[search] = level, self._clock() + CACHE_SECONDS
             self._cached += 1 + len(level.ranked)
-        while self._cached > self._max_cached:
-            self._cached -= 1 + len(self._levels.popitem(last=False)[1].ranked)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forgets the levels that have ended, and the oldest ones where there are too many."""
+        while self._levels:
+            oldest, (level, end) = next(iter(self._levels.items()))
+            if self._cached <= self._max_cached and self._clock() < end:
+                return
+            del self._levels[oldest]
+            self._cached -= 1 + len(level.ranked)

@@ -99,8 +99,9 @@ async def test_simultaneous_pages_share_a_call_for_their_records(store: Counting
     assert [sorted(called) for called in store.ids] == [ids, sorted({ids[0], ids[3], "no-such"})]
 
 
-async def test_of_many_searches_the_last_used_are_kept(store: CountingStore, threads: Threads) -> None:
-    neighbours = Neighbours(store, threads=threads, metrics=Metrics(), max_cached=12)
+async def test_the_last_searches_are_kept_for_a_minute(store: CountingStore, threads: Threads) -> None:
+    now = [0.0]
+    neighbours = Neighbours(store, threads=threads, metrics=Metrics(), max_cached=12, clock=lambda: now[0])
     vectors = np.eye(16, dtype=np.float32)
 
     async def search(row: int) -> int:
@@ -110,4 +111,8 @@ async def test_of_many_searches_the_last_used_are_kept(store: CountingStore, thr
         return len(store.searches)
 
     # Each has 4 neighbours, and two searches are kept.
-    assert [await search(row) for row in (0, 1, 0, 2, 0, 1, 2)] == [1, 2, 2, 3, 3, 4, 5]
+    assert [await search(row) for row in (0, 1, 0, 2, 0, 1, 2)] == [1, 2, 2, 3, 4, 5, 6]
+    now[0] = 59.0
+    assert await search(2) == 6
+    now[0] = 60.0
+    assert await search(2) == 7
