@@ -120,16 +120,19 @@ def searches(size: int, scratch: str) -> Callable[[], dict[str, list[Figure]]]:
 def _cases(data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
     collection = store.pointers()[RUN].collection
 
-    def nearest(queries: Vectors, number: int) -> list[list[Neighbour]]:
-        return store.nearest(collection, queries, k=candidates(number, first))
+    def nearest(queries: Vectors, k: int) -> list[list[Neighbour]]:
+        return store.nearest(collection, queries, k=k)
+
+    def effort(number: int) -> int:
+        return candidates(number, first)
 
     def unfiltered(query: Vectors, _: Filter) -> list[Neighbour]:
-        (found,) = nearest(query, FIRST_LEVEL)
+        (found,) = nearest(query, effort(FIRST_LEVEL))
         table.get([neighbour.id for neighbour in found[:K]])
         return found[:K]
 
     def by_table(query: Vectors, where: Filter) -> list[Neighbour]:
-        (found,) = filtered(table, query, where, k=FIRST_LEVEL, nearest=nearest)
+        (found,) = filtered(table, query, where, k=FIRST_LEVEL, nearest=nearest, effort=effort)
         table.get([neighbour.id for neighbour in found[:K]])
         return found[:K]
 

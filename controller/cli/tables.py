@@ -58,7 +58,7 @@ def index_row(index: Mapping[str, Any]) -> dict[str, Any]:
     recall = index.get("recall", {})  # a searcher of an earlier version has none
     lowest = min((by_k["10"] for by_k in recall.values()), default=None)
     row = {name: value for name, value in index.items() if name != "recall"}
-    return {**row, "recall@10": None if lowest is None else f"{lowest:.3f}"}
+    return {**row, "recall@10": None if lowest is None else f"{lowest:.4f}"}
 
 
 def report_table(report: Mapping[str, Any]) -> Table:

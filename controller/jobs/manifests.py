@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from controller.jobs.state import Stage
 from imgsearch import labels
 from imgsearch.errors import ExitCode, PermanentError
-from imgsearch.settings import JobSettings, LogSettings, MetricsSettings, Settings
+from imgsearch.settings import IndexSettings, JobSettings, LogSettings, MetricsSettings, Settings
 
 CONTROLLER = "controller"
 EVALUATE = "evaluate"
@@ -135,8 +135,10 @@ def detached(
 
 def spec_hash(completions: int, settings: Settings) -> str:
     """A hash of the work: two Jobs with the same hash do the same. The number of pods at a time, the pod template of an
-    upgraded release and the log settings do not change it."""
-    work = replace(settings, jobs=JobSettings(), log=LogSettings(), metrics=MetricsSettings()).to_env()
+    upgraded release, the log settings and the target of the recall do not change it."""
+    work = replace(
+        settings, jobs=JobSettings(), log=LogSettings(), metrics=MetricsSettings(), index=IndexSettings()
+    ).to_env()
     return hashlib.sha256(json.dumps([completions, work], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ from embedder.overlap import batched
 from imgsearch.captions import CAPTIONS, LABELS, PROMPT, random_order, texts_in
 from imgsearch.encoder import Encoder
 from imgsearch.runs import parts, tables, texts
-from imgsearch.runs.digests import digest, file_name
+from imgsearch.runs.digests import Damaged, digest, file_name
 from imgsearch.runs.layout import RunFolder
 from imgsearch.runs.texts import Origin, Text
 from imgsearch.stage import check_stopping
@@ -58,7 +58,13 @@ class ShardTexts:
             return {}
         chosen = choose(self._metadata(part_count), everyday(self._shard * most), count=count, shard=self._shard)
         data, name = texts.to_bytes(chosen, self._encoded(chosen)), self._folder.texts(self._shard)
-        self._storage.put(name, data)
+        if not self._storage.create(name, data):
+            # By another process of this shard: its model may round in another way, and its done.json has this digest.
+            existing = self._storage.get(name)
+            if _is_readable(existing, name, dim=self._encoder.dim):
+                data = existing
+            else:
+                self._storage.put(name, data)
         return {file_name(name): digest(data)}
 
     def _metadata(self, part_count: int) -> Iterator[dict[str, Any]]:
@@ -75,6 +81,14 @@ class ShardTexts:
 
         with ThreadPoolExecutor(self._encoder.workers, "encode") as pool:
             return np.concatenate([*pool.map(encode, batched(chosen, lambda: self._encoder.batch))])
+
+
+def _is_readable(data: bytes, name: str, *, dim: int) -> bool:
+    try:
+        texts.from_bytes(data, name, dim=dim)
+    except Damaged:
+        return False
+    return True
 
 
 def choose(metadata: Iterable[Mapping[str, Any]], others: Iterable[str], *, count: int, shard: int) -> list[Text]:

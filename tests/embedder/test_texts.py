@@ -19,6 +19,7 @@ from embedder.job import EmbedJob
 from embedder.metrics import EmbedMetrics
 from embedder.plan import plan
 from embedder.texts import EVERYDAY, MAX_CHARS, RUN_TEXTS, choose, everyday
+from imgsearch.runs import texts
 from imgsearch.runs.digests import digest
 from imgsearch.runs.documents import ShardDone
 from imgsearch.runs.layout import RunFolder
@@ -141,6 +142,16 @@ def test_a_process_that_is_killed_after_the_texts_writes_the_same_again(bench: B
     bench.storage.remove(FOLDER.done(0))
     assert bench.embed().digests["texts.parquet"] == digest(whole)
     assert bench.storage.get(TEXTS) == whole
+
+
+def test_the_texts_of_another_process_of_the_shard_stay(bench: Bench) -> None:
+    vectors = texts.from_bytes(bench.storage.get(TEXTS), TEXTS, dim=bench.encoder.dim)
+    chosen = [texts.Text(text, "everyday") for text in vectors]
+    rounded = texts.to_bytes(chosen, 0.999 * np.stack([*vectors.values()]).astype(np.float32))
+    bench.storage.put(TEXTS, rounded)
+    bench.storage.remove(FOLDER.done(0))
+    assert bench.embed().digests["texts.parquet"] == digest(rounded)
+    assert bench.storage.get(TEXTS) == rounded
 
 
 @pytest.mark.parametrize("data", [b"", None], ids=["empty", "missing"])

@@ -9,7 +9,7 @@ from imgsearch.stores import Neighbour
 
 FEWEST = 128
 MOST = 4_096
-"""With more, one search of a large collection takes longer than 20 ms."""
+"""With more, a search of a large collection takes longer than 40 ms."""
 AGREEMENT = 0.25
 """Two searches agree if they differ in less than this share of the results that the target allows to be wrong."""
 
@@ -45,8 +45,8 @@ def warning(figures: Sequence[RecallFigure], target: float, candidates: int) -> 
     if below is None or below["mean"] >= target:
         return ""
     return (
-        f"recall@{below['k']} of {below['queries']} is {below['mean']:.3f}, {target - below['mean']:.3f} below the "
-        f"target {target:g} (index.recall), with {candidates:,} candidates a search; more candidates do not help. Run "
+        f"recall@{below['k']} of {below['queries']} is {below['mean']:.4f}, {target - below['mean']:.4f} below the "
+        f"target {target:g} (index.recall), with {candidates:,} candidates a search, the best of all tries. Run "
         "`controller restore`, which builds the graph of the store again, if an earlier version filled the store. "
         "Otherwise the vectors are too alike for it: use a model that separates your images better, or accept this "
         "recall and set index.recall to it"

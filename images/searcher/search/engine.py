@@ -19,7 +19,7 @@ from searcher.search.cursors import Cursor
 from searcher.search.errors import Problem, problem_of_error
 from searcher.search.limits import check_cursor, check_embed, check_search, check_texts, check_urls
 from searcher.search.metrics import Metrics
-from searcher.search.neighbours import Neighbours
+from searcher.search.neighbours import Neighbours, being_filled
 from searcher.search.ranking import Group
 from searcher.search.requests import Embed, Search, SingleQuery, Term
 from searcher.search.responses import BatchResponse, EmbedResponse, Failure, SearchResponse, Took
@@ -156,11 +156,13 @@ class SearchEngine:
         return unit_vector(term.embedding or [], index.pointer.dim)
 
     def _stored_vectors(self, ids: Sequence[str], index: ServedIndex) -> dict[str, Vector]:
-        if index.table is not None:
-            return index.table.vectors(ids)
-        with self._metrics.store_seconds.time():
-            records = self._store.get(index.pointer.collection, list(dict.fromkeys(ids)), vectors=True)
-        return {record.id: record.vector for record in records if record.vector is not None}
+        """By id: from the table, and what it does not have from the store."""
+        vectors = index.table.vectors(ids) if index.table else {}
+        if missing := [id for id in dict.fromkeys(ids) if id not in vectors]:
+            with self._metrics.store_seconds.time():
+                records = self._store.get(index.pointer.collection, missing, vectors=True)
+            vectors |= {record.id: record.vector for record in records if record.vector is not None}
+        return vectors
 
     async def _groups(
         self, search: Search, cursor: Cursor, index: ServedIndex, vector: Vector
@@ -188,6 +190,8 @@ class SearchEngine:
             else:  # compares all pairs, which takes time
                 new = [neighbour.id for neighbour in shown if neighbour.id not in vectors]
                 vectors |= await self._threads.store(self._stored_vectors, new, index)
+                if any(neighbour.id not in vectors for neighbour in shown):
+                    raise being_filled(collection)
                 folded = await self._threads.store(ranking.folded, shown, vectors, search.dedupe)
                 groups, has_more = folded[page], len(folded) > page.stop
             if has_more or level.is_last or (search.min_score is not None and level.lowest < search.min_score):

@@ -8,6 +8,7 @@ filter and the query are correlated. Where too few match, the exact search answe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 DIM = 512
@@ -32,12 +33,15 @@ SPARE = 5
 """Further matches, for small numbers, whose distribution is not normal."""
 
 
-def candidates(*, rows: int, matches: int, wanted: int, dim: int, costs: Costs = MEASURED) -> int | None:
-    """The number of images to request from the store without the filter; None: exact search costs less.
+def candidates(
+    *, rows: int, matches: int, wanted: int, dim: int, effort: Callable[[int], int], costs: Costs = MEASURED
+) -> int | None:
+    """The number of the nearest images to look at without the filter; None: exact search costs less.
 
-    `rows`: of the table. `matches`: the rows that pass the filter, at least 1. `wanted`: the number of results."""
+    `rows`: of the table. `matches`: the rows that pass the filter, at least 1. `wanted`: the number of results.
+    `effort`: the number of images that the store is asked for, in order to find so many of the nearest."""
     found = min(wanted, matches)
     expected = found + SLACK * math.sqrt(found) + SPARE
     number = min(rows, math.ceil(expected * rows / matches))
     exact = matches * dim / DIM
-    return None if exact <= costs.search + costs.candidate * number else number
+    return None if exact <= costs.search + costs.candidate * min(rows, effort(number)) else number

@@ -17,20 +17,27 @@ Nearest = Callable[[Vectors, int], list[list[Neighbour]]]
 
 
 def filtered(
-    table: RunTable, queries: Vectors, where: Filter, *, k: int, nearest: Nearest, costs: Costs = MEASURED
+    table: RunTable,
+    queries: Vectors,
+    where: Filter,
+    *,
+    k: int,
+    nearest: Nearest,
+    effort: Callable[[int], int],
+    costs: Costs = MEASURED,
 ) -> list[list[Neighbour]]:
     """For each row of `queries` (n, dim; of length 1) its k nearest images that pass the filter, best first: fewer only
-    if fewer pass it. `where` is a valid filter, and the table has its fields.
+    if fewer pass it. `where` is a valid filter, and the table has its fields. `effort`: see filter_plan.candidates.
 
     The kind of search depends on the table, the filter and k only, not on the other queries."""
     passing = table.matching(where)
     matches = int(np.count_nonzero(passing))
     if not matches:
         return [[] for _ in queries]
-    number = candidates(rows=table.rows, matches=matches, wanted=k, dim=queries.shape[1], costs=costs)
+    number = candidates(rows=table.rows, matches=matches, wanted=k, dim=queries.shape[1], effort=effort, costs=costs)
     if number is None:
         return table.exact(queries, np.flatnonzero(passing), k=k)
-    results = [_passing(table, passing, row)[:k] for row in nearest(queries, number)]
+    results = [_passing(table, passing, row)[:k] for row in nearest(queries, effort(number))]
     if few := [row for row, found in enumerate(results) if len(found) < min(k, matches)]:
         exact = table.exact(queries[few], np.flatnonzero(passing), k=k)
         for row, found in zip(few, exact, strict=True):

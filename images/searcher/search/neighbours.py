@@ -3,14 +3,17 @@ store, and so do the records of several pages. The table of the run answers inst
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from imgsearch.errors import TemporaryError
 from imgsearch.stores import Filter, Neighbour, Record, VectorStore
 from imgsearch.vectors import Vector, Vectors
 from searcher.search import ranking
@@ -23,14 +26,18 @@ from searcher.table.reader import RunTable
 
 MAX_BATCH = 32
 """Searches in one call of the store. Shared calls gave between the same and 1.33 times as many searches a second."""
+MAX_BATCH_NEIGHBOURS = 131_072
+"""Neighbours of all searches in one call, about 20 MB."""
 MAX_CACHED = 200_000
 """Neighbours in the levels of recent searches that are kept, about 35 MB: the next pages need them again."""
+LEVEL_COST = 10
+"""A level with its key takes as much memory as so many neighbours more."""
 CACHE_SECONDS = 60.0
 """The longest time that a level is kept: `controller restore` may fill a collection while an index serves it."""
 
 Call = tuple[str, int, int, str, bool]
-"""Of searches that share calls: the collection, Pointer.candidates, the end of the level, the filter, and whether the
-table answers."""
+"""Of searches that share calls: the collection, Pointer.candidates, the end of the level, the digest of the filter, and
+whether the table answers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +64,9 @@ class Neighbours:
         self._clock = clock
         self._queues: dict[Call, BatchQueue[_QueryVector, list[Neighbour]]] = {}
         self._record_queues: dict[tuple[str, bool, bool], BatchQueue[tuple[str, ...], list[Record]]] = {}
-        self._levels: OrderedDict[tuple[Call, bytes], tuple[Level, float]] = OrderedDict()
-        """Levels, and when they end, in seconds of the clock. In the order in which they end."""
+        self._levels: OrderedDict[tuple[Call, str], tuple[Level, float]] = OrderedDict()
+        """Levels, by search and the digest of its vector, and when they end, in seconds of the clock. In the order in
+        which they end."""
         self._cached = 0
 
     async def level(
@@ -76,8 +84,8 @@ class Neighbours:
         `table` the table of the run. Raises what VectorStore.nearest raises."""
         if where is None or (table is not None and not table.has_fields(where)):
             table = None
-        call = (collection, first, end, json.dumps(where, sort_keys=True), table is not None)
-        search = (call, vector.tobytes())
+        call = (collection, first, end, _digest(json.dumps(where, sort_keys=True).encode()), table is not None)
+        search = (call, _digest(vector.tobytes()))
         self._forget()
         if search in self._levels:
             return self._levels[search][0]
@@ -88,58 +96,63 @@ class Neighbours:
     async def records(
         self, collection: str, ids: Sequence[str], *, vectors: bool, table: RunTable | None = None
     ) -> list[Record]:
-        """The records of VectorStore.get, from the table if there is one. Raises what it raises."""
+        """The records of `ids`, in their order: from the table, and what it does not have from the store. Raises what
+        VectorStore.get raises, and TemporaryError where the store does not have all of them."""
         if not ids:
             return []
 
         def get(batch: list[tuple[str, ...]]) -> list[list[Record]]:
             wanted = [*dict.fromkeys(id for page in batch for id in page)]
-            if table is not None:
-                records = table.get(wanted, vectors=vectors)
-            else:
+            records = {record.id: record for record in table.get(wanted, vectors=vectors)} if table else {}
+            if missing := [id for id in wanted if id not in records]:
                 with self._metrics.store_seconds.time():
-                    records = self._store.get(collection, wanted, vectors=vectors)
-            stored = {record.id: record for record in records}
-            return [[stored[id] for id in page if id in stored] for page in batch]
+                    stored = self._store.get(collection, missing, vectors=vectors)
+                records |= {record.id: record for record in stored}
+            return [[records[id] for id in page if id in records] for page in batch]
 
         key = (collection, vectors, table is not None)
         queue = self._record_queues.get(key)
         if queue is None:
             queue = self._record_queues[key] = BatchQueue(self._threads.search, get, max_batch=MAX_BATCH)
         try:
-            return await queue.submit(tuple(ids))
+            records = await queue.submit(tuple(ids))
         finally:
             if queue.idle:
                 self._record_queues.pop(key, None)
+        if len(records) < len(ids):
+            raise being_filled(collection)
+        return records
 
     async def _nearest(
         self, key: Call, vector: Vector, where: Filter | None, table: RunTable | None
     ) -> Sequence[Neighbour]:
         collection, first, end, *_ = key
+        effort = partial(ranking.candidates, first=first)
 
-        def of_store(queries: Vectors, number: int, where: Filter | None = None) -> list[list[Neighbour]]:
+        def of_store(queries: Vectors, k: int, where: Filter | None = None) -> list[list[Neighbour]]:
             with self._metrics.store_seconds.time():
-                return self._store.nearest(collection, queries, k=ranking.candidates(number, first), where=where)
+                return self._store.nearest(collection, queries, k=k, where=where)
 
         def nearest(batch: list[_QueryVector]) -> list[list[Neighbour]]:
             queries = np.stack([query.vector for query in batch])
             if table is not None and where is not None:
-                return filtered(table, queries, where, k=end, nearest=of_store)
-            return of_store(queries, end, where)
+                return filtered(table, queries, where, k=end, nearest=of_store, effort=effort)
+            return of_store(queries, effort(end), where)
 
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = BatchQueue(self._threads.search, nearest, max_batch=MAX_BATCH)
+            max_batch = max(1, min(MAX_BATCH, MAX_BATCH_NEIGHBOURS // effort(end)))
+            queue = self._queues[key] = BatchQueue(self._threads.search, nearest, max_batch=max_batch)
         try:
             return await queue.submit(_QueryVector(vector))
         finally:
             if queue.idle:
                 self._queues.pop(key, None)
 
-    def _keep(self, search: tuple[Call, bytes], level: Level) -> None:
+    def _keep(self, search: tuple[Call, str], level: Level) -> None:
         if search not in self._levels:
             self._levels[search] = level, self._clock() + CACHE_SECONDS
-            self._cached += 1 + len(level.ranked)
+            self._cached += LEVEL_COST + len(level.ranked)
         self._forget()
 
     def _forget(self) -> None:
@@ -149,4 +162,14 @@ class Neighbours:
             if self._cached <= self._max_cached and self._clock() < end:
                 return
             del self._levels[oldest]
-            self._cached -= 1 + len(level.ranked)
+            self._cached -= LEVEL_COST + len(level.ranked)
+
+
+def being_filled(collection: str) -> TemporaryError:
+    """The error where a level has an image that is not stored any more: `controller restore` has dropped it."""
+    return TemporaryError(f"collection {collection} is being filled again; try again in a moment")
+
+
+def _digest(data: bytes) -> str:
+    """Of what a client may make as long as it likes."""
+    return hashlib.sha256(data).hexdigest()

@@ -57,7 +57,7 @@ class Level:
     is_last: bool
     """Whether the store has no more neighbours."""
     lowest: float
-    """The lowest score that the search of this level found; further levels find lower ones."""
+    """The best score that this level found and leaves to the next ones, which find no better one; else its lowest."""
 
 
 def level(earlier: Sequence[Neighbour], neighbours: Sequence[Neighbour], end: int) -> Level:
@@ -65,8 +65,9 @@ def level(earlier: Sequence[Neighbour], neighbours: Sequence[Neighbour], end: in
     `neighbours`: those of the search for this level, best first."""
     known = {neighbour.id for neighbour in earlier}
     new = sorted((n for n in neighbours if n.id not in known), key=lambda n: (-n.score, n.id))
-    lowest = neighbours[-1].score if neighbours else -1.0
-    return Level([*earlier, *new][:end], is_last=len(neighbours) < end, lowest=lowest)
+    ranked = [*earlier, *new]
+    left = ranked[end:] or neighbours[-1:]
+    return Level(ranked[:end], is_last=len(neighbours) < end, lowest=left[0].score if left else -1.0)
 
 
 @dataclass

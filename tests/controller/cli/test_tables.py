@@ -141,7 +141,7 @@ def test_a_report_shows_names_with_brackets() -> None:
 def test_an_index_has_the_lowest_recall_of_its_kinds_of_queries() -> None:
     row = {"index": "photos", "run": "r1", "previous": None}
     recall = {"images": {"10": 1.0, "100": 0.5}, "texts": {"10": 0.9876, "100": 1.0}}
-    assert index_row({**row, "recall": recall}) == {**row, "recall@10": "0.988"}
+    assert index_row({**row, "recall": recall}) == {**row, "recall@10": "0.9876"}
     assert index_row({**row, "recall": {}}) == index_row(row) == {**row, "recall@10": None}
 
 

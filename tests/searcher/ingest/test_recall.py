@@ -50,7 +50,7 @@ def test_a_bad_graph_gets_more_candidates_and_a_warning_where_they_do_not_help(
     assert report.candidates == pointer.candidates > first.candidates
     lowest = lowest_recall(report)
     assert lowest_recall(first) < lowest < 1
-    assert f"{1 - lowest:.3f} below the target 1 (index.recall)" in report.recall_warning
+    assert f"{1 - lowest:.4f} below the target 1 (index.recall)" in report.recall_warning
     assert f"index photos, run r1: {report.recall_warning}" in caplog.text
     assert pointer.run == "r1"
 

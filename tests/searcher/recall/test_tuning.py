@@ -63,7 +63,7 @@ def figure(k: int, mean: float) -> RecallFigure:
 
 def test_a_recall_below_the_target_is_a_warning_with_the_difference_and_what_to_do() -> None:
     text = tuning.warning([figure(10, 0.995), figure(100, 0.9)], 0.99, 4_096)
-    assert text.startswith("recall@100 of images is 0.900, 0.090 below the target 0.99 (index.recall)")
+    assert text.startswith("recall@100 of images is 0.9000, 0.0900 below the target 0.99 (index.recall)")
     assert "4,096 candidates" in text
     assert "controller restore" in text
 

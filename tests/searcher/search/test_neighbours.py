@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imgsearch.errors import TemporaryError
 from imgsearch.runs.layout import image_id
 from imgsearch.stores import Filter, Neighbour, Record
 from imgsearch.vectors import Vectors
 from searcher.search.metrics import Metrics
-from searcher.search.neighbours import Neighbours
+from searcher.search.neighbours import LEVEL_COST, Neighbours
 from searcher.search.threads import Threads
 from tests.fakes import COLOURS, InMemoryStore
 from tests.searcher.library import Library, search_colours
@@ -93,15 +94,23 @@ async def test_simultaneous_pages_share_a_call_for_their_records(store: Counting
     neighbours = Neighbours(store, threads=threads, metrics=Metrics())
     ids = sorted(record.id for record in store.get("photos-r1", [image_id(f"{c}.png") for c in COLOURS]))
     store.ids.clear()
-    pages = [ids[:2], ids[1:], [], [ids[3]], [ids[0], "no-such"]]
+    pages = [ids[:2], ids[1:], [], [ids[3]], [ids[0], ids[3]]]
     found = await asyncio.gather(*(neighbours.records("photos-r1", page, vectors=False) for page in pages))
-    assert [[record.id for record in records] for records in found] == [ids[:2], ids[1:], [], [ids[3]], [ids[0]]]
-    assert [sorted(called) for called in store.ids] == [ids, sorted({ids[0], ids[3], "no-such"})]
+    assert [[record.id for record in records] for records in found] == pages
+    assert [sorted(called) for called in store.ids] == [ids, sorted({ids[0], ids[3]})]
+
+
+async def test_images_that_a_restore_has_dropped_ask_for_patience(store: CountingStore, threads: Threads) -> None:
+    neighbours = Neighbours(store, threads=threads, metrics=Metrics())
+    with pytest.raises(TemporaryError, match="collection photos-r1 is being filled again"):
+        await neighbours.records("photos-r1", [image_id("red.png"), "dropped"], vectors=False)
 
 
 async def test_the_last_searches_are_kept_for_a_minute(store: CountingStore, threads: Threads) -> None:
     now = [0.0]
-    neighbours = Neighbours(store, threads=threads, metrics=Metrics(), max_cached=12, clock=lambda: now[0])
+    neighbours = Neighbours(
+        store, threads=threads, metrics=Metrics(), max_cached=2 * (LEVEL_COST + 4), clock=lambda: now[0]
+    )
     vectors = np.eye(16, dtype=np.float32)
 
     async def search(row: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,21 @@ def test_a_level_ends_at_its_rank_and_is_the_last_where_the_store_has_fewer(
     found: list[Neighbour], ranked: list[Neighbour], is_last: bool, lowest: float
 ) -> None:
     assert ranking.level([], found, 2) == ranking.Level(ranked, is_last, lowest)
+
+
+@pytest.mark.parametrize("first", [100, 128, 1_024, 4_096])
+@pytest.mark.parametrize("count", [50, 101, 102, 110, 404, 405, 1_000])
+def test_all_that_reach_the_minimum_score_are_in_a_level(first: int, count: int) -> None:
+    """Also where a search finds more of them than its level takes."""
+    stored = [Neighbour(str(number), 1 - number / 5_000) for number in range(5_000)]
+    min_score = stored[count - 1].score
+    ranked: Sequence[Neighbour] = []
+    for end in ranking.levels(SearchSettings()):
+        level = ranking.level(ranked, stored[: ranking.candidates(end, first)], end)
+        ranked = level.ranked
+        if level.is_last or level.lowest < min_score:
+            break
+    assert len(ranking.reaching(ranked, min_score)) == count
 
 
 def named(vectors: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[list[Neighbour], dict[str, Vector]]:
