@@ -43,8 +43,8 @@ class RunTable:
         self._hash_rows = order.astype(np.uint32)
 
     @property
-    def run(self) -> str:
-        return self._document.run
+    def document(self) -> Table:
+        return self._document
 
     @property
     def rows(self) -> int:

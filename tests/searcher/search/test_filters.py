@@ -72,6 +72,16 @@ class Shelf(Library):
         writer.add(self.store.get(self.pointer.collection, ids, vectors=True))
         writer.finish()
 
+    async def use_table(self, client: httpx.AsyncClient) -> None:
+        """Until searches with a filter are answered by the table, which is opened in the background."""
+
+        async def filters() -> list[Filter | None]:
+            self.recorder.filters.clear()
+            await results(client, filter=FILTERS[0])
+            return self.recorder.filters
+
+        await wait_until(filters, lambda filters: FILTERS[0] not in filters)
+
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
@@ -101,8 +111,9 @@ async def test_a_search_has_the_same_results_with_and_without_a_table(shelf: She
     assert [len(found) for found in by_store[:-5]] == [19, 3, 24, 15, 15, 6, 6, 0]
     assert FILTERS[0] in shelf.recorder.filters
     shelf.write_table()
-    shelf.recorder.filters.clear()
     async with shelf.serving() as client:
+        await shelf.use_table(client)
+        shelf.recorder.filters.clear()
         by_table = [await results(client, **search) for search in SEARCHES]
     assert set(map(str, shelf.recorder.filters)) == {"None"}, "the store was searched with a filter"
     for search, expected, found in zip(SEARCHES, by_store, by_table, strict=True):
@@ -116,6 +127,7 @@ async def test_a_search_has_the_same_results_with_and_without_a_table(shelf: She
 async def test_the_pages_of_a_filtered_search_are_the_one_large_search(shelf: Shelf) -> None:
     shelf.write_table()
     async with shelf.serving() as client:
+        await shelf.use_table(client)
         search: dict[str, Any] = {"text": "red green", "filter": FILTERS[2], "k": 5}
         pages: list[str] = []
         while True:
@@ -143,8 +155,9 @@ async def test_a_run_with_a_damaged_table_is_served_by_the_store(
         shelf.storage.remove(file)
     elif damage == "document":
         shelf.storage.put(folder.table, shelf.storage.get(folder.table).replace(b"30", b"31"))
-    shelf.recorder.filters.clear()
     async with shelf.serving() as client:
+        await wait_until(lambda: client.get("/readyz"), lambda _: "without its table" in caplog.text)
+        shelf.recorder.filters.clear()
         assert await results(client, filter=FILTERS[0], k=IMAGES) == expected
     assert FILTERS[0] in shelf.recorder.filters
     (warning,) = [record.getMessage() for record in caplog.records if "without its table" in record.getMessage()]
@@ -154,6 +167,7 @@ async def test_a_run_with_a_damaged_table_is_served_by_the_store(
 async def test_a_new_run_is_searched_by_its_own_table(shelf: Shelf) -> None:
     shelf.write_table()
     async with shelf.serving() as client:
+        await shelf.use_table(client)
         assert len(await results(client, filter={"colour": "white"}, k=IMAGES)) == 6
         shelf.pointer = shelf.publish({"0.png": "white", "1.png": "white", "2.png": "red"}, run="r2", previous=None)
         search = {"text": "white", "filter": {"colour": "white"}}
