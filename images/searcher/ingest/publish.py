@@ -17,8 +17,8 @@ def publish(store: VectorStore, storage: Storage, pointer: Pointer) -> Pointer:
     one before that.
 
     Returns the pointer that the index has then. Of a run that is published already, the recall and the candidates are
-    replaced, which were measured again, and the number of images, which a repaired shard may change. A run that was rolled back from changes nothing: a repeated
-    ingest must not undo a rollback."""
+    replaced, which were measured again, and the number of images, which a repaired shard may change. A run
+    that was rolled back from changes nothing: a repeated ingest must not undo a rollback."""
     current = store.pointers().get(pointer.index)
     if current is not None and pointer.run == current.run:
         again = replace(current, recall=pointer.recall, candidates=pointer.candidates, images=pointer.images)

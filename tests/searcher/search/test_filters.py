@@ -177,6 +177,19 @@ async def test_a_new_run_is_searched_by_its_own_table(shelf: Shelf) -> None:
         assert len(response.json()["results"]) == 2
 
 
+async def test_the_previous_run_is_searched_by_its_own_table(shelf: Shelf) -> None:
+    shelf.write_table()
+    shelf.publish({"0.png": "white"}, run="r2", previous=shelf.pointer)
+    async with shelf.serving() as client:
+
+        async def filters() -> list[Filter | None]:
+            shelf.recorder.filters.clear()
+            assert len(await results(client, run="r1", filter=FILTERS[0], k=IMAGES)) == 19
+            return shelf.recorder.filters
+
+        await wait_until(filters, lambda filters: FILTERS[0] not in filters)
+
+
 async def test_the_store_answers_for_fields_that_the_table_does_not_have(shelf: Shelf) -> None:
     fields = {f"field {number}": number for number in range(FIELDS + 5)}
     shelf.pointer = shelf.publish(

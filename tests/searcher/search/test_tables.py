@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from typing_extensions import Buffer
 
-from imgsearch.errors import TemporaryError
+from imgsearch.errors import PermanentError, TemporaryError
 from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer
@@ -162,6 +162,25 @@ async def test_any_error_of_a_table_is_tried_again_after_a_minute(bench: Bench, 
     assert bench.tables.opened(pointer(9)) is None
     await bench.follow(pointer(9), after=1)
     assert values(bench, pointer(9)) == [*range(9)]
+
+
+async def test_downloads_that_were_not_deleted_are_deleted_later(bench: Bench) -> None:
+    kept: list[set[str]] = []
+    works = [False, True]
+
+    class Files(TableFiles):
+        def keep(self, runs: Collection[str]) -> None:
+            kept.append(set(runs))
+            if not works.pop(0):
+                raise PermanentError("no permission")
+
+    bench.tables = Tables(Files(bench.storage, bench.folder), threads=bench.threads, clock=lambda: bench.time)
+    await bench.follow(pointer(9))
+    await bench.follow(pointer(9), after=CHECK_SECONDS - 1)
+    assert kept == [{"r1"}]
+    await bench.follow(pointer(9), after=1)
+    await bench.follow(pointer(9), after=CHECK_SECONDS)
+    assert kept == [{"r1"}, {"r1"}]
 
 
 async def test_a_table_whose_storage_hangs_delays_no_index(library: Library, tmp_path: Path) -> None:

@@ -110,6 +110,12 @@ def test_downloads_of_other_runs_are_deleted_and_open_tables_stay_usable(bucket:
     assert [record.metadata for record in table.get([RECORDS[9].id])] == [{"n": 9}]
 
 
+def test_a_cache_that_cannot_be_read_is_named_when_downloads_are_deleted(bucket: Bucket, tmp_path: Path) -> None:
+    files = TableFiles(bucket, tmp_path / ("n" * 300))  # too long a name for a file
+    with pytest.raises(PermanentError, match="cannot keep a table in"):
+        files.keep({"r1"})
+
+
 def test_each_storage_has_downloads_of_its_own(bucket: Bucket, tmp_path: Path) -> None:
     images.write(tmp_path / "other", RECORDS[:3])
     rows(TableFiles(bucket, tmp_path / "cache"))
