@@ -72,15 +72,18 @@ class Shelf(Library):
         writer.add(self.store.get(self.pointer.collection, ids, vectors=True))
         writer.finish()
 
-    async def use_table(self, client: httpx.AsyncClient) -> None:
+    async def use_table(self, client: httpx.AsyncClient, *, field: str = "year") -> None:
         """Until searches with a filter are answered by the table, which is opened in the background."""
 
-        async def filters() -> list[Filter | None]:
-            self.recorder.filters.clear()
-            await results(client, filter=FILTERS[0])
-            return self.recorder.filters
+        numbers = itertools.count()
 
-        await wait_until(filters, lambda filters: FILTERS[0] not in filters)
+        async def is_used() -> bool:
+            self.recorder.filters.clear()
+            # Another filter each time, because the ids of a repeated search are kept.
+            await results(client, filter={field: {"$gte": 2010 + next(numbers) * 1e-6}})
+            return not any(self.recorder.filters)
+
+        await wait_until(is_used, lambda is_used: is_used)
 
 
 @pytest.fixture
@@ -177,17 +180,21 @@ async def test_a_new_run_is_searched_by_its_own_table(shelf: Shelf) -> None:
         assert len(response.json()["results"]) == 2
 
 
-async def test_the_previous_run_is_searched_by_its_own_table(shelf: Shelf) -> None:
+async def test_the_previous_run_is_searched_by_its_own_table(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    """By a server that never served it as the current run."""
     shelf.write_table()
-    shelf.publish({"0.png": "white"}, run="r2", previous=shelf.pointer)
+    search = {"text": "red green", "filter": FILTERS[0], "k": 5}
     async with shelf.serving() as client:
-
-        async def filters() -> list[Filter | None]:
-            shelf.recorder.filters.clear()
-            assert len(await results(client, run="r1", filter=FILTERS[0], k=IMAGES)) == 19
-            return shelf.recorder.filters
-
-        await wait_until(filters, lambda filters: FILTERS[0] not in filters)
+        cursor = (await client.post("/v1/search", json=search)).json()["next_cursor"]
+    shelf.publish({"0.png": "white"}, run="r2", previous=shelf.pointer)
+    caplog.clear()
+    caplog.set_level("INFO")
+    async with shelf.serving() as client:
+        await wait_until(lambda: client.get("/readyz"), lambda _: "the table of run r1 is open" in caplog.text)
+        shelf.recorder.filters.clear()
+        response = (await client.post("/v1/search", json={**search, "cursor": cursor})).json()
+        assert (response["run"], len(response["results"])) == ("r1", 5)
+    assert FILTERS[0] not in shelf.recorder.filters
 
 
 async def test_the_store_answers_for_fields_that_the_table_does_not_have(shelf: Shelf) -> None:
@@ -198,6 +205,7 @@ async def test_the_store_answers_for_fields_that_the_table_does_not_have(shelf: 
     shelf.write_table(images=2)
     async with shelf.serving() as client:
         last, first = f"field {FIELDS + 4}", "field 0"
+        await shelf.use_table(client, field=first)
         for where, colours in [
             ({last: FIELDS + 4}, ["white"]),
             ({last: {"$ne": 3}}, ["red", "white"]),
