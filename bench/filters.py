@@ -100,8 +100,10 @@ def searches(size: int, scratch: str) -> Callable[[], dict[str, list[Figure]]]:
 
     def run() -> dict[str, list[Figure]]:
         start = time.perf_counter()
-        table = TableFiles(storage, Path(scratch)).open(RUN)
-        assert table is not None
+        files = TableFiles(storage, Path(scratch))
+        document = files.document(RUN)
+        assert document is not None
+        table = files.open(document)
         opened = time.perf_counter() - start
         bytes = sum(entry.size for entry in storage.entries(f"runs/{RUN}/table"))
         case = f"{size:,} images"

@@ -74,8 +74,13 @@ class RunFolder:
     def table(self) -> str:
         return f"{self.root}/table.json"
 
+    @property
+    def table_files(self) -> str:
+        """The folder of the table's files."""
+        return f"{self.root}/table"
+
     def table_file(self, number: int) -> str:
-        return f"{self.root}/table/{number:05d}.arrow"
+        return f"{self.table_files}/{number:05d}.arrow"
 
     @property
     def dropped(self) -> str:

@@ -189,7 +189,9 @@ def test_ingest_killed_at_ten_moments(embedded_run: Run, chance: random.Random) 
     assert store.missing(pointer.collection, [image_id(f"{number}") for number in range(2000)]) == set()
     assert store.collections() == ["photos-r1"]
     store.close()
-    table = TableFiles(run.storage, run.root / "cache").open("r1")
-    assert table is not None
+    files = TableFiles(run.storage, run.root / "cache")
+    document = files.document("r1")
+    assert document is not None
+    table = files.open(document)
     assert table.rows == 2000
     assert None not in table.rows_of([image_id(f"{number}") for number in range(2000)])

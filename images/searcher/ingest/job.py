@@ -130,7 +130,7 @@ class Ingest:
             if recall_warning:
                 log.warning("index %s, run %s: %s", plan.index, plan.run, recall_warning)
         with self._metrics.timed("publish"):
-            pointer = publish(self._store, self._pointer(plan, model, collection, rows, measured))
+            pointer = publish(self._store, self._storage, self._pointer(plan, model, collection, rows, measured))
         with self._metrics.timed("facets"):
             document = Facets(plan.run, plan.index, rows, facets.most_frequent())
             self._storage.put(self._folder.facets, document.to_json())

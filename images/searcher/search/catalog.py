@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from imgsearch.encoder import Encoder
@@ -34,7 +34,7 @@ class ServedIndex:
     pointer: Pointer
     model: Model
     table: RunTable | None
-    """None: the run has none, or it cannot be opened. The store then answers all searches."""
+    """None: the run has none, or it is not open yet. The store then answers all searches."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Catalog:
       `problems` gives the reason, and the previous pointer is served instead.
     - The previous run stays available for paging, as does its model if it is loaded. No model is loaded for it.
     - Indexes with the same weights share one model. A model that no run needs is released.
-    - A run whose table cannot be opened is served without it, until an attempt succeeds.
+    - A run is served at once without its table, which is opened in the background, and then used. That of the previous
+      run is opened, too.
     """
 
     def __init__(
@@ -89,12 +90,15 @@ class Catalog:
 
     async def run(self, every: float) -> None:
         """Refreshes forever; `every` is in seconds."""
-        while True:
-            try:
-                await self.refresh()
-            except Exception:  # one unexpected error must not stop the refreshes
-                log.exception("reading the indexes failed; retrying in %s s", every)
-            await asyncio.sleep(every)
+        try:
+            while True:
+                try:
+                    await self.refresh()
+                except Exception:  # one unexpected error must not stop the refreshes
+                    log.exception("reading the indexes failed; retrying in %s s", every)
+                await asyncio.sleep(every)
+        finally:
+            self._tables.close()
 
     async def refresh(self) -> None:
         """Reads the pointers, and serves the new ones."""
@@ -141,7 +145,7 @@ class Catalog:
         newest = (await self._threads.store(self._store.pointers)).get(name)
         for pointer in (newest, newest and newest.previous):
             if pointer is not None and pointer.run == run and _model_key(pointer) in self._models:
-                return ServedIndex(pointer, self._models[_model_key(pointer)], self._tables.opened(pointer.run))
+                return ServedIndex(pointer, self._models[_model_key(pointer)], self._tables.opened(pointer))
         if newest is not None and newest.run == run:
             raise TemporaryError(f'run "{run}" of index "{name}" is not served yet: {self._reason(newest)}')
         raise _gone(name, run)
@@ -211,24 +215,36 @@ class Catalog:
         self._replace({name: index for name, index in self.indexes.items() if name in pointers})
         new = [pointer for pointer in pointers.values() if not self._is_served(pointer)]
         self.problems = {pointer.index: self._reason(pointer) for pointer in new}
-        new += [pointer for pointer in pointers.values() if pointer not in new and self._tables.is_due(pointer.run)]
+        self._follow_tables(pointers)
         # Pointers with a loaded model first, so that they do not wait for the others' models to load.
         for pointer in sorted(new, key=lambda pointer: _model_key(pointer) not in self._models):
             await self._serve(pointer)
         needed = {_model_key(index.pointer) for index in self.indexes.values()}
         needed |= {_model_key(pointer.previous) for pointer in pointers.values() if pointer.previous}
         self._models = {key: model for key, model in self._models.items() if key in needed}
-        served = [*pointers.values(), *(index.pointer for index in self.indexes.values())]
-        await self._tables.keep({run.run for pointer in served for run in (pointer, pointer.previous) if run})
+        self._follow_tables(pointers)
         self.started = True
+
+    def _follow_tables(self, pointers: Mapping[str, Pointer]) -> None:
+        """Opens the tables of the current runs, and then those of the previous ones."""
+        current = [*(index.pointer for index in self.indexes.values()), *pointers.values()]
+        previous = [pointer.previous for pointer in current if pointer.previous is not None]
+        self._tables.follow([*current, *previous], self._use_tables)
+
+    def _use_tables(self) -> None:
+        """Serves the indexes with the tables that are open now."""
+        indexes = {}
+        for name, index in self.indexes.items():
+            table = self._tables.opened(index.pointer)
+            indexes[name] = index if table is index.table else replace(index, table=table)
+        self._replace(indexes)
 
     async def _serve(self, pointer: Pointer) -> None:
         model = await self._model(pointer)
         if model is None:
             self.problems = {**self.problems, pointer.index: self._reason(pointer)}
             return
-        table = await self._tables.open(pointer)
-        self._replace({**self.indexes, pointer.index: ServedIndex(pointer, model, table)})
+        self._replace({**self.indexes, pointer.index: ServedIndex(pointer, model, self._tables.opened(pointer))})
         self.problems = {name: reason for name, reason in self.problems.items() if name != pointer.index}
         log.info("index %s is served from run %s, %s images", pointer.index, pointer.run, pointer.images)
 

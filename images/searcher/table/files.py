@@ -38,27 +38,32 @@ class TableFiles:
         self._storage = storage
         self._cache = cache / hashlib.sha256(storage.uri.encode()).hexdigest()[:16]
 
-    def open(self, run: str) -> RunTable | None:
-        """The table of a run; None for a run of an earlier version, which has none.
+    def document(self, run: str) -> Table | None:
+        """The description of the table of a run; None: the run has no table, or its ingest has not ended.
 
-        Raises Damaged, and what Storage raises; PermanentError where the cache cannot be written."""
-        folder = RunFolder(run)
+        Raises what Storage raises, and PermanentError for a damaged one."""
+        name = RunFolder(run).table
         try:
-            document = Table.from_json(self._storage.get(folder.table), folder.table)
+            return Table.from_json(self._storage.get(name), name)
         except NotFound:
             return None
-        if self._storage.file(folder.table) is not None:
+
+    def open(self, document: Table) -> RunTable:
+        """The table. Raises Damaged, and what Storage raises; PermanentError where the cache cannot be written."""
+        if self._storage.file(RunFolder(document.run).table) is not None:
             return self._mapped(document, self._in_place)
         with self._locked():  # until it is mapped, since `keep` of another process may not need this run yet
             return self._mapped(document, self._downloaded)
 
     def keep(self, runs: Collection[str]) -> None:
         """Deletes the downloads of all other runs. Open tables stay usable."""
-        if self._cache.exists():
-            with self._locked():
-                for folder in self._cache.iterdir():
-                    if folder.is_dir() and folder.name not in runs:
-                        shutil.rmtree(folder)
+        with self._translated():
+            if not self._cache.exists():
+                return
+        with self._locked():
+            for folder in self._cache.iterdir():
+                if folder.is_dir() and folder.name not in runs:
+                    shutil.rmtree(folder)
 
     def _mapped(self, document: Table, checked: Callable[[str, Table], Path]) -> RunTable:
         folder = RunFolder(document.run)
@@ -99,11 +104,16 @@ class TableFiles:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Lets one process at a time download or delete."""
-        try:
+        with self._translated():
             self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
             with (self._cache / "lock").open("wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise PermanentError(f"cannot keep a table in {self._cache}: {os_reason(error)}") from error
 

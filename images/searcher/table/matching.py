@@ -143,6 +143,8 @@ def _one_of(column: Column, values: Sequence[Scalar]) -> Mask:
 
 
 def _in(array: pa.Array, values: Sequence[Scalar]) -> Mask:
+    if len(values) > 1 and 0.0 in values and pa.types.is_floating(array.type):
+        values = [*values, 0.0, -0.0]  # is_in compares hashes, and those of the two zeros differ
     wanted = pa.array(values, array.type)
     found = pc.equal(array, wanted[0]) if len(values) == 1 else pc.is_in(array, value_set=wanted)
     if found.null_count:

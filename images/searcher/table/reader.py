@@ -23,15 +23,22 @@ Rows = NDArray[np.int64]
 """Numbers of rows, ascending."""
 
 
+SCORES_IN_MEMORY = 2**25
+"""128 MiB: a batch of queries among millions of rows is searched in parts."""
+
+
 class RunTable:
     """A table whose files are mapped into memory. Any thread may call.
 
     For a million rows, it has 12 MB of its own: the hashes of the ids in order, and their rows. The rest is pages of
     the files, which the system reads as they are needed, and may drop."""
 
-    def __init__(self, document: Table, files: Sequence[Path]) -> None:
-        """Raises OSError, pyarrow.ArrowException or KeyError for a file that cannot be mapped or has other columns."""
+    def __init__(self, document: Table, files: Sequence[Path], *, scores_in_memory: int = SCORES_IN_MEMORY) -> None:
+        """`scores_in_memory`: the most that one exact search holds, unless one query has more.
+
+        Raises OSError, pyarrow.ArrowException or KeyError for a file that cannot be mapped or has other columns."""
         self._document = document
+        self._scores_in_memory = scores_in_memory
         self._batches = [_mapped(file) for file in files]
         self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
         self._values = [BatchValues(batch) for batch in self._batches]
@@ -43,8 +50,8 @@ class RunTable:
         self._hash_rows = order.astype(np.uint32)
 
     @property
-    def run(self) -> str:
-        return self._document.run
+    def document(self) -> Table:
+        return self._document
 
     @property
     def rows(self) -> int:
@@ -72,15 +79,12 @@ class RunTable:
         """For each of `queries` (n, dim; of length 1) its k nearest of `rows`: best first, equal scores by id.
 
         The scores are cosines."""
-        scores = np.concatenate(
-            [
-                half_floats.products(self._vectors[file], local, queries) / self._norms[file][local]
-                for file, local in self._by_file(rows)
-            ]
-            or [np.empty((len(queries), 0), np.float32)],
-            axis=1,
-        )
-        return [self._best(rows, row_scores, k) for row_scores in scores]
+        count = max(1, self._scores_in_memory // max(1, len(rows)))
+        return [
+            self._best(rows, scores, k)
+            for start in range(0, len(queries), count)
+            for scores in self._scores(queries[start : start + count], rows)
+        ]
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """The records of the ids that have rows, in their order, as VectorStore.get returns them."""
@@ -90,6 +94,16 @@ class RunTable:
         """The vectors of the ids that have rows, by id: float32 (dim)."""
         rows = zip(ids, self.rows_of(ids), strict=True)
         return {id: self._vector(row) for id, row in rows if row is not None}
+
+    def _scores(self, queries: Vectors, rows: Rows) -> NDArray[np.float32]:
+        """(queries, rows)"""
+        scores = np.empty((len(queries), len(rows)), np.float32)
+        start = 0
+        for file, local in self._by_file(rows):
+            products = half_floats.products(self._vectors[file], local, queries)
+            scores[:, start : start + len(local)] = products / self._norms[file][local]
+            start += len(local)
+        return scores
 
     def _best(self, rows: Rows, scores: NDArray[np.float32], k: int) -> list[Neighbour]:
         if len(scores) > k:

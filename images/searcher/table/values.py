@@ -29,17 +29,20 @@ class BatchValues:
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._batch = batch
-        self._columns: dict[str, Column | None] = {}
+        self._columns: dict[str, Column] = {}
 
     def __len__(self) -> int:
         return len(self._batch)
 
     def get(self, name: str) -> Column | None:
         """The column; None: no row of the batch has such a value."""
-        if name not in self._columns:
-            position = self._batch.schema.get_field_index(name)
-            self._columns[name] = None if position < 0 else _column(self._batch.column(position))
-        return self._columns[name]
+        position = self._batch.schema.get_field_index(name)
+        if position < 0:  # not kept: requests may name any number of fields
+            return None
+        column = self._columns.get(name)
+        if column is None:
+            column = self._columns[name] = _column(self._batch.column(position))
+        return column
 
 
 def _column(array: pa.Array) -> Column:

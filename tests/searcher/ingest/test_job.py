@@ -85,6 +85,30 @@ def test_the_last_two_collections_are_kept(bench: IngestBench) -> None:
     assert pointer.previous.run == "r2"
 
 
+def test_the_last_two_tables_are_kept_and_a_dropped_one_is_written_again(bench: IngestBench) -> None:
+    tables_of = lambda run: sorted(key for key in bench.storage.keys(f"runs/{run}") if "/table" in key)  # noqa: E731
+    folders = [bench.write_run(run, A_KEYS) for run in ("r1", "r2", "r3")]
+    for folder in folders:
+        bench.ingest(folder.run)
+    kept = [sorted([folder.table, folder.table_file(0)]) for folder in folders[1:]]
+    assert [tables_of(folder.run) for folder in folders] == [[], *kept]
+    bench.ingest("r1")
+    assert [len(tables_of(folder.run)) for folder in folders] == [2, 0, 2]
+
+
+def test_a_repaired_run_is_published_with_its_number_of_images(bench: IngestBench) -> None:
+    """A shard that is made again may have an image that could not be used before."""
+    bench.write_run("r1", A_KEYS[:19], bad=[A_KEYS[19]])
+    bench.ingest("r1")
+    before = bench.store.pointers()["photos"]
+    bench.write_run("r1", A_KEYS)
+    bench.store.drop("photos-r1")
+    report = bench.ingest("r1", year=2027)
+    after = bench.store.pointers()["photos"]
+    assert (before.images, after.images, report.images) == (19, 20, 20)
+    assert (after.run, after.published, after.previous) == (before.run, before.published, None)
+
+
 def test_a_repeated_ingest_does_not_undo_a_rollback(bench: IngestBench) -> None:
     for run in ("r1", "r2"):
         bench.write_run(run, A_KEYS)

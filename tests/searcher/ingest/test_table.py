@@ -18,9 +18,10 @@ from tests.searcher.ingest.bench import A_KEYS, CountingStore, IngestBench
 
 
 def opened(bench: IngestBench, run: str) -> RunTable:
-    table = TableFiles(bench.storage, bench.root / "cache").open(run)
-    assert table is not None
-    return table
+    files = TableFiles(bench.storage, bench.root / "cache")
+    document = files.document(run)
+    assert document is not None
+    return files.open(document)
 
 
 def records(store_or_table: CountingStore | RunTable, keys: list[str], collection: str = "") -> dict[str, Record]:

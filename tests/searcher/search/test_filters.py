@@ -72,6 +72,19 @@ class Shelf(Library):
         writer.add(self.store.get(self.pointer.collection, ids, vectors=True))
         writer.finish()
 
+    async def use_table(self, client: httpx.AsyncClient, *, field: str = "year") -> None:
+        """Until searches with a filter are answered by the table, which is opened in the background."""
+
+        numbers = itertools.count()
+
+        async def is_used() -> bool:
+            self.recorder.filters.clear()
+            # Another filter each time, because the ids of a repeated search are kept.
+            await results(client, filter={field: {"$gte": 2010 + next(numbers) * 1e-6}})
+            return not any(self.recorder.filters)
+
+        await wait_until(is_used, lambda is_used: is_used)
+
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
@@ -101,8 +114,9 @@ async def test_a_search_has_the_same_results_with_and_without_a_table(shelf: She
     assert [len(found) for found in by_store[:-5]] == [19, 3, 24, 15, 15, 6, 6, 0]
     assert FILTERS[0] in shelf.recorder.filters
     shelf.write_table()
-    shelf.recorder.filters.clear()
     async with shelf.serving() as client:
+        await shelf.use_table(client)
+        shelf.recorder.filters.clear()
         by_table = [await results(client, **search) for search in SEARCHES]
     assert set(map(str, shelf.recorder.filters)) == {"None"}, "the store was searched with a filter"
     for search, expected, found in zip(SEARCHES, by_store, by_table, strict=True):
@@ -116,6 +130,7 @@ async def test_a_search_has_the_same_results_with_and_without_a_table(shelf: She
 async def test_the_pages_of_a_filtered_search_are_the_one_large_search(shelf: Shelf) -> None:
     shelf.write_table()
     async with shelf.serving() as client:
+        await shelf.use_table(client)
         search: dict[str, Any] = {"text": "red green", "filter": FILTERS[2], "k": 5}
         pages: list[str] = []
         while True:
@@ -143,8 +158,9 @@ async def test_a_run_with_a_damaged_table_is_served_by_the_store(
         shelf.storage.remove(file)
     elif damage == "document":
         shelf.storage.put(folder.table, shelf.storage.get(folder.table).replace(b"30", b"31"))
-    shelf.recorder.filters.clear()
     async with shelf.serving() as client:
+        await wait_until(lambda: client.get("/readyz"), lambda _: "without its table" in caplog.text)
+        shelf.recorder.filters.clear()
         assert await results(client, filter=FILTERS[0], k=IMAGES) == expected
     assert FILTERS[0] in shelf.recorder.filters
     (warning,) = [record.getMessage() for record in caplog.records if "without its table" in record.getMessage()]
@@ -154,6 +170,7 @@ async def test_a_run_with_a_damaged_table_is_served_by_the_store(
 async def test_a_new_run_is_searched_by_its_own_table(shelf: Shelf) -> None:
     shelf.write_table()
     async with shelf.serving() as client:
+        await shelf.use_table(client)
         assert len(await results(client, filter={"colour": "white"}, k=IMAGES)) == 6
         shelf.pointer = shelf.publish({"0.png": "white", "1.png": "white", "2.png": "red"}, run="r2", previous=None)
         search = {"text": "white", "filter": {"colour": "white"}}
@@ -161,6 +178,23 @@ async def test_a_new_run_is_searched_by_its_own_table(shelf: Shelf) -> None:
             lambda: client.post("/v1/search", json=search), lambda response: response.json()["run"] == "r2"
         )
         assert len(response.json()["results"]) == 2
+
+
+async def test_the_previous_run_is_searched_by_its_own_table(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    """By a server that never served it as the current run."""
+    shelf.write_table()
+    search = {"text": "red green", "filter": FILTERS[0], "k": 5}
+    async with shelf.serving() as client:
+        cursor = (await client.post("/v1/search", json=search)).json()["next_cursor"]
+    shelf.publish({"0.png": "white"}, run="r2", previous=shelf.pointer)
+    caplog.clear()
+    caplog.set_level("INFO")
+    async with shelf.serving() as client:
+        await wait_until(lambda: client.get("/readyz"), lambda _: "the table of run r1 is open" in caplog.text)
+        shelf.recorder.filters.clear()
+        response = (await client.post("/v1/search", json={**search, "cursor": cursor})).json()
+        assert (response["run"], len(response["results"])) == ("r1", 5)
+    assert FILTERS[0] not in shelf.recorder.filters
 
 
 async def test_the_store_answers_for_fields_that_the_table_does_not_have(shelf: Shelf) -> None:
@@ -171,6 +205,7 @@ async def test_the_store_answers_for_fields_that_the_table_does_not_have(shelf: 
     shelf.write_table(images=2)
     async with shelf.serving() as client:
         last, first = f"field {FIELDS + 4}", "field 0"
+        await shelf.use_table(client, field=first)
         for where, colours in [
             ({last: FIELDS + 4}, ["white"]),
             ({last: {"$ne": 3}}, ["red", "white"]),

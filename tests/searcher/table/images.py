@@ -87,7 +87,5 @@ def write(folder: Path, images: Sequence[Record], *, file_rows: int = 7) -> Tabl
 
 
 def table(folder: Path, images: Sequence[Record], *, file_rows: int = 7) -> RunTable:
-    write(folder, images, file_rows=file_rows)
-    opened = TableFiles(Storage(folder.as_uri()), folder / "cache").open("r1")
-    assert opened is not None
-    return opened
+    document = write(folder, images, file_rows=file_rows)
+    return TableFiles(Storage(folder.as_uri()), folder / "cache").open(document)

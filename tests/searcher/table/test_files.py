@@ -14,6 +14,7 @@ from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
 from searcher.table.files import TableFiles, cache_folder
+from searcher.table.reader import RunTable
 from tests.searcher.table import images
 
 FOLDER = RunFolder("r1")
@@ -47,9 +48,14 @@ def bucket(tmp_path: Path) -> Bucket:
     return Bucket((tmp_path / "storage").as_uri())
 
 
+def opened(files: TableFiles) -> RunTable:
+    document = files.document("r1")
+    assert document is not None
+    return files.open(document)
+
+
 def rows(files: TableFiles) -> int:
-    table = files.open("r1")
-    assert table is not None
+    table = opened(files)
     assert [record.id for record in table.get([record.id for record in RECORDS])] == [record.id for record in RECORDS]
     return table.rows
 
@@ -59,7 +65,7 @@ def downloads(folder: Path) -> list[str]:
 
 
 def test_a_run_of_an_earlier_version_has_no_table(tmp_path: Path) -> None:
-    assert TableFiles(Storage(tmp_path.as_uri()), tmp_path / "cache").open("r1") is None
+    assert TableFiles(Storage(tmp_path.as_uri()), tmp_path / "cache").document("r1") is None
 
 
 def test_files_on_this_machine_are_used_in_place(tmp_path: Path) -> None:
@@ -96,8 +102,7 @@ def test_a_damaged_download_is_downloaded_again(bucket: Bucket, tmp_path: Path) 
 
 def test_downloads_of_other_runs_are_deleted_and_open_tables_stay_usable(bucket: Bucket, tmp_path: Path) -> None:
     files = TableFiles(bucket, tmp_path / "cache")
-    table = files.open("r1")
-    assert table is not None
+    table = opened(files)
     files.keep({"r1", "r2"})
     assert len(downloads(tmp_path / "cache")) == 3
     files.keep({"r2"})
@@ -105,12 +110,16 @@ def test_downloads_of_other_runs_are_deleted_and_open_tables_stay_usable(bucket:
     assert [record.metadata for record in table.get([RECORDS[9].id])] == [{"n": 9}]
 
 
+def test_a_cache_that_cannot_be_read_is_named_when_downloads_are_deleted(bucket: Bucket, tmp_path: Path) -> None:
+    files = TableFiles(bucket, tmp_path / ("n" * 300))  # too long a name for a file
+    with pytest.raises(PermanentError, match="cannot keep a table in"):
+        files.keep({"r1"})
+
+
 def test_each_storage_has_downloads_of_its_own(bucket: Bucket, tmp_path: Path) -> None:
     images.write(tmp_path / "other", RECORDS[:3])
     rows(TableFiles(bucket, tmp_path / "cache"))
-    other = TableFiles(Bucket((tmp_path / "other").as_uri()), tmp_path / "cache").open("r1")
-    assert other is not None
-    assert other.rows == 3
+    assert opened(TableFiles(Bucket((tmp_path / "other").as_uri()), tmp_path / "cache")).rows == 3
     assert rows(TableFiles(bucket, tmp_path / "cache")) == 20
 
 
@@ -134,13 +143,13 @@ def test_a_damaged_file_is_refused(
     else:
         storage.put(name, change(storage.get(name)))
     with pytest.raises(Damaged, match=sentence):
-        TableFiles(storage, tmp_path / "cache").open("r1")
+        opened(TableFiles(storage, tmp_path / "cache"))
 
 
 def test_a_cache_that_cannot_be_written_is_named(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "cache").write_bytes(b"")
     with pytest.raises(PermanentError, match=r"cannot keep a table in .*cache"):
-        TableFiles(bucket, tmp_path / "cache").open("r1")
+        opened(TableFiles(bucket, tmp_path / "cache"))
 
 
 def test_the_cache_is_in_the_users_cache_folder(tmp_path: Path) -> None:

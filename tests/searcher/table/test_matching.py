@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -55,6 +56,33 @@ def test_numbers_are_compared_exactly(operator: str) -> None:
         where = {"a": {operator: bound}}
         assert passing(metadata, where) == [matches(where, image) for image in metadata], where
     assert passing(metadata, {"a": {"$in": [2**53 + 1, 4]}}).count(True) == 3
+
+
+@pytest.mark.parametrize("values", [[0.0, 4.5], [-0.0, 4.5], [3, 0], [0.0, -0.0], [0.0]])
+def test_both_zeros_are_equal_in_a_list(values: list[float]) -> None:
+    metadata: list[dict[str, Any]] = [{"a": value} for value in (0.0, -0.0, 4.5, 1.5, 0)]
+    expected = [value in values for value in (0.0, -0.0, 4.5, 1.5, 0)]
+    assert passing(metadata, {"a": {"$in": values}}) == expected
+    assert passing(metadata, {"a": {"$nin": values}}) == [not row for row in expected]
+    assert passing([{"a": [1.5, -0.0]}, {"a": [0.0]}, {"a": [1.5]}], {"a": {"$contains": 0.0}}) == [True, True, False]
+
+
+def test_names_of_fields_that_a_batch_does_not_have_take_no_memory() -> None:
+    rows = columns.Rows()
+    rows.add(images.records([{"a": 1}]), ['{"a": 1}'])
+    batch = BatchValues(rows.batch(["a"]))
+    names = [columns.column_name(f"field {number}", int) for number in range(5000)]
+    assert batch.get(columns.column_name("a", int)) is batch.get(columns.column_name("a", int)) is not None
+    tracemalloc.start()
+    try:
+        for number, name in enumerate(names):
+            if number == 100:
+                before = tracemalloc.get_traced_memory()[0]
+            assert batch.get(name) is None
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 10_000
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,24 @@ def test_a_result_does_not_depend_on_the_other_queries_of_a_call(table: RunTable
     queries = images.vectors(9, seed=2)
     together = table.exact(queries, np.arange(IMAGES), k=IMAGES)
     assert [table.exact(query[None], np.arange(IMAGES), k=IMAGES)[0] for query in queries] == together
+
+
+def test_a_batch_of_queries_has_a_bounded_number_of_scores_in_memory(tmp_path: Path) -> None:
+    rows = 20_000
+    document = images.write(tmp_path, images.records([{}] * 500), file_rows=500)
+    file = tmp_path / RunFolder("r1").table_file(0)
+    everything = np.arange(rows, dtype=np.int64)
+    table = RunTable(document, [file] * (rows // 500), scores_in_memory=2 * rows + 1)
+    queries = images.vectors(21, seed=3)
+    table.exact(queries[:1], everything, k=3)
+    tracemalloc.start()
+    try:
+        found = table.exact(queries, everything, k=3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * rows * np.float32().nbytes
+    assert found == RunTable(document, [file] * (rows // 500)).exact(queries, everything, k=3)
 
 
 def test_every_finite_float16_is_multiplied_exactly() -> None:
