@@ -16,7 +16,7 @@ DIM = 512
 
 @dataclass(frozen=True)
 class Costs:
-    """What a search of the store costs, as the number of rows with 512 dimensions that an exact search compares in the
+    """The costs of a search of the store, as the number of rows with 512 dimensions that an exact search compares in the
     same time. The cost of a row is proportional to its dimensions."""
 
     search: float
