@@ -16,8 +16,8 @@ DIM = 512
 
 @dataclass(frozen=True)
 class Costs:
-    """The costs of a search of the store, as the number of rows with 512 dimensions that an exact search compares in the
-    same time. The cost of a row is proportional to its dimensions."""
+    """The costs of a search of the store, as the number of rows with 512 dimensions that an exact search compares in
+    the same time. The cost of a row is proportional to its dimensions."""
 
     search: float
     """A search for a few images."""
