@@ -73,7 +73,7 @@ changed_real_images() { # if their Dockerfiles or their packages have changed
   local sources=(images/*/Dockerfile constraints.txt pyproject.toml)
   local built=$home/imgsearch-images.sha256 # the sources of the last build here; it lies beside buildah's images and goes with them
   if ! sha256sum "${sources[@]}" | cmp --silent - "$built"; then
-    real_images
+    build_real_images
     sha256sum "${sources[@]}" >"$built"
   fi
 }
@@ -84,7 +84,7 @@ build_images() { # TARGET… [NAME=VALUE…] of the Makefile, with the test clus
   quietly make "$@" REGISTRY=localhost BUILDER="$cluster buildah" BUILD_FLAGS="--isolation chroot --network host"
 }
 
-real_images() { # imports all that their programs import
+build_real_images() { # and import all that their programs import
   local image
   "$cluster" base-image docker.io/library/python:3.11-slim-bookworm
   for image in controller embedder searcher; do # the last ones would fill the disk beside the new ones

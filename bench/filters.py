@@ -22,6 +22,7 @@ from imgsearch.storage import Storage
 from imgsearch.stores import Filter, Neighbour
 from imgsearch.stores.chroma import ChromaStore
 from imgsearch.vectors import Vectors
+from searcher.recall import tuning
 from searcher.search.filtered import filtered
 from searcher.search.ranking import FIRST_LEVEL, candidates
 from searcher.table.files import TableFiles
@@ -45,8 +46,6 @@ DRAWS = 10_000
 KINDS = 10
 K = 10
 RECALL = 0.99
-FEWEST_CANDIDATES = 64
-MOST_CANDIDATES = 4_096
 QUERIES = 40
 WHERE_QUERIES = 8
 """Of Chroma's `where`, which takes up to seconds."""
@@ -125,16 +124,15 @@ def _cases(data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
     def nearest(queries: Vectors, k: int) -> list[list[Neighbour]]:
         return store.nearest(collection, queries, k=k)
 
-    def effort(number: int) -> int:
-        return candidates(number, first)
-
-    def unfiltered(query: Vectors, _: Filter) -> list[Neighbour]:
-        (found,) = nearest(query, effort(FIRST_LEVEL))
+    def unfiltered(first: int, query: Vectors, _: Filter) -> list[Neighbour]:
+        (found,) = nearest(query, candidates(FIRST_LEVEL, first))
         table.get([neighbour.id for neighbour in found[:K]])
         return found[:K]
 
     def by_table(query: Vectors, where: Filter) -> list[Neighbour]:
-        (found,) = filtered(table, query, where, k=FIRST_LEVEL, nearest=nearest, effort=effort)
+        (found,) = filtered(
+            table, query, where, k=FIRST_LEVEL, nearest=nearest, effort=partial(candidates, first=first)
+        )
         table.get([neighbour.id for neighbour in found[:K]])
         return found[:K]
 
@@ -144,11 +142,10 @@ def _cases(data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
 
     size = f"{len(data.vectors):,} images"
     everything = Case("", [{}] * len(data.queries))
-    without = recall = 0.0
-    first = FEWEST_CANDIDATES
-    while recall < RECALL and first < MOST_CANDIDATES:
-        first *= 2
-        without, recall = _timed(unfiltered, data, everything, QUERIES)
+    for first in tuning.steps(len(data.vectors)):
+        without, recall = _timed(partial(unfiltered, first), data, everything, QUERIES)
+        if recall >= RECALL:
+            break
     figures = [
         Figure(f"{size}, no filter", "by the table, p50 ms", without),
         Figure(f"{size}, no filter", "recall@10", recall),

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.results import Figure
 from bench.worker import Worker
-from imgsearch.vectors import Vectors
+from imgsearch.vectors import Vectors, unit
 from searcher.recall.measure import changed
 
 TITLE = "Graphs"
@@ -132,11 +132,11 @@ def data(size: int) -> tuple[Vectors, dict[str, Vectors]]:
             (rows,) = np.nonzero(clusters == cluster)
             latent = random.standard_normal((len(rows), RANK), np.float32)
             points[rows] = centres[cluster] + latent @ bases[cluster]
-        return _unit(points + 0.15 * directions(count))
+        return unit(points + 0.15 * directions(count))
 
     vectors = near(size)
     images = vectors[random.choice(size, QUERIES, replace=False)]
-    texts = _unit(0.4 * near(QUERIES) + directions(1) + 0.3 * directions(QUERIES))
+    texts = unit(0.4 * near(QUERIES) + directions(1) + 0.3 * directions(QUERIES))
     return vectors, {"images": images, "changed images": changed(images), "texts": texts}
 
 
@@ -154,7 +154,3 @@ def _cpu_ms(search: Callable[[Vectors, int], object], row: Vectors, candidates: 
     start = time.process_time()
     search(row[None], candidates)
     return (time.process_time() - start) * 1_000
-
-
-def _unit(rows: Vectors) -> Vectors:
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)

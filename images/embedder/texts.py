@@ -25,8 +25,6 @@ from imgsearch.stage import check_stopping
 from imgsearch.storage import Storage
 from imgsearch.vectors import Vectors
 
-RUN_TEXTS = 256
-"""Texts of all shards of a run, or a few more. Ingest uses at most as many."""
 IMAGES_PER_TEXT = 32
 """A text takes the model about as long as an image, so that the texts add at most about 3 % to the time of a shard."""
 EVERYDAY = Path(__file__).with_name("everyday_captions.txt")
@@ -52,7 +50,7 @@ class ShardTexts:
 
         `images`: the vectors in the parts of the shard. `shards`: those of the run. Raises Interrupted between two
         calls of the model."""
-        most = -(-RUN_TEXTS // shards)
+        most = -(-texts.MOST_TEXTS // shards)
         count = min(images // IMAGES_PER_TEXT, most)
         if not count:
             return {}

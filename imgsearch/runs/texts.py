@@ -15,6 +15,8 @@ from imgsearch.runs import parts, tables
 from imgsearch.runs.digests import Damaged
 from imgsearch.vectors import Vector, Vectors
 
+MOST_TEXTS = 256
+"""Texts of all shards of a run, or a few more. Ingest uses at most as many: about as many as images."""
 Origin = Literal["caption", "label", "everyday"]
 
 

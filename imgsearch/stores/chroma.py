@@ -98,15 +98,7 @@ class ChromaStore:
     ) -> list[list[Neighbour]]:
         # Chroma's `n_results` is the only effort of a query: hnswlib visits max(ef_search, n_results) candidates, and
         # Chroma reads a changed ef_search only when it loads the index again.
-        with self._translated(collection):
-            response = self._call(
-                collection,
-                "query",
-                query_embeddings=queries,
-                n_results=k,
-                where=chroma_dialect.where(where) if where else None,
-                include=["distances"],
-            )
+        response = self._query(collection, queries, k, where, include=["distances"])
         return [
             [Neighbour(id, 1.0 - distance) for id, distance in zip(*row, strict=True)]
             for row in zip(response["ids"], response["distances"], strict=True)
@@ -115,15 +107,7 @@ class ChromaStore:
     def search(
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False
     ) -> list[list[Hit]]:
-        with self._translated(collection):
-            response = self._call(
-                collection,
-                "query",
-                query_embeddings=queries,
-                n_results=k,
-                where=chroma_dialect.where(where) if where else None,
-                include=["distances", *_include(vectors)],
-            )
+        response = self._query(collection, queries, k, where, include=["distances", *_include(vectors)])
         embeddings = response["embeddings"] if vectors else [[None] * len(ids) for ids in response["ids"]]
         return [
             [
@@ -178,6 +162,17 @@ class ChromaStore:
             client, self._client = self._client, None
         if client is not None:
             client.close()
+
+    def _query(self, collection: str, queries: Vectors, k: int, where: Filter | None, *, include: list[str]) -> Any:
+        with self._translated(collection):
+            return self._call(
+                collection,
+                "query",
+                query_embeddings=queries,
+                n_results=k,
+                where=chroma_dialect.where(where) if where else None,
+                include=include,
+            )
 
     def _names(self) -> list[str]:
         names: list[str] = []

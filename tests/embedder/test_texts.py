@@ -18,7 +18,7 @@ from PIL import Image
 from embedder.job import EmbedJob
 from embedder.metrics import EmbedMetrics
 from embedder.plan import plan
-from embedder.texts import EVERYDAY, MAX_CHARS, RUN_TEXTS, choose, everyday
+from embedder.texts import EVERYDAY, MAX_CHARS, choose, everyday
 from imgsearch.runs import texts
 from imgsearch.runs.digests import digest
 from imgsearch.runs.documents import ShardDone
@@ -241,7 +241,7 @@ def test_a_text_occurs_once() -> None:
 
 def test_the_everyday_captions_are_enough_for_a_run_and_differ_between_its_shards() -> None:
     captions = EVERYDAY.read_text().splitlines()
-    assert len(set(captions)) == len(captions) > RUN_TEXTS
+    assert len(set(captions)) == len(captions) > texts.MOST_TEXTS
     assert all(caption == caption.strip() and 1 < len(caption.split()) < 12 for caption in captions)
     shards = [set(islice(everyday(shard * 26), 26)) for shard in range(10)]
     assert len(set().union(*shards)) == 260

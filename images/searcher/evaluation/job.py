@@ -20,7 +20,7 @@ from imgsearch.settings import EvaluateSettings
 from imgsearch.stage import check_stopping
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, VectorStore
-from imgsearch.vectors import Vectors
+from imgsearch.vectors import Vectors, unit
 from searcher.evaluation import figures
 from searcher.evaluation.figures import CUTOFFS, Evaluated
 from searcher.evaluation.queries import Survey, image_queries, text_queries
@@ -61,7 +61,7 @@ class Evaluation:
         captions = _field(self._settings.captions, CAPTIONS, survey.fields - {labels}, pointer)
         queries = image_queries(survey, labels)
         texts = text_queries(survey, labels, captions, limit=self._settings.queries)
-        vectors = np.stack([vector / np.linalg.norm(vector) for _, vector, _ in survey.sample])
+        vectors = unit(np.stack([vector for _, vector, _ in survey.sample]))
         if texts:  # without them, no model is loaded
             encoded = self._encoder(pointer).encode_texts([query.text or "" for query in texts])
             queries, vectors = [*queries, *texts], np.concatenate([vectors, encoded])

@@ -18,6 +18,7 @@ from imgsearch.runs import parts
 from imgsearch.runs.documents import Facets, Plan, Report, ShardDone
 from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.runs.parts import BadRow
+from imgsearch.runs.texts import MOST_TEXTS
 from imgsearch.settings import IndexSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import DamagedStore, Pointer, VectorStore
@@ -37,9 +38,6 @@ from searcher.recall.measure import Measured, measure
 from searcher.table.writer import TableWriter
 
 log = logging.getLogger(__name__)
-
-TEXTS = 256
-"""Texts to measure the recall with: as many as images."""
 
 
 class Ingest:
@@ -100,7 +98,7 @@ class Ingest:
         shards = list(self._runs.shards(plan))
         model = same_model(shards)
         bad = self._bad(shards)
-        texts = self._runs.texts(shards, TEXTS)
+        texts = self._runs.texts(shards, MOST_TEXTS)
         planned = plan.images + plan.kept - len(bad)
         self._metrics.planned.set(planned)
         collection = collection_name(plan.index, plan.run)

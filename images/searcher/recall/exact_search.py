@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsearch.vectors import Vectors
+from imgsearch.vectors import Vectors, unit
 
 TIES = 1e-5
 """Cosines that differ by less are equal: the order of its terms changes a float32 sum by up to this much."""
@@ -42,8 +42,7 @@ class ExactSearch:
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
         """Adds the next block: `vectors` (rows, dim) of these ids."""
-        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        scores = self._queries @ unit.T
+        scores = self._queries @ unit(vectors).T
         for column, id in enumerate(ids):
             if id in self._query_rows:
                 scores[self._query_rows[id], column] = -np.inf

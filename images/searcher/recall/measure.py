@@ -12,7 +12,7 @@ import numpy as np
 from imgsearch.runs.documents import QueryKind, RecallFigure
 from imgsearch.stage import check_stopping
 from imgsearch.stores import Neighbour, VectorStore
-from imgsearch.vectors import Vectors
+from imgsearch.vectors import Vectors, unit
 from searcher.recall import tuning
 from searcher.recall.exact_search import ExactSearch, recall
 from searcher.recall.results import search
@@ -53,14 +53,15 @@ def measure(
     cutoffs = [k for k in CUTOFFS if k < images - 1]
     if not cutoffs:
         return Measured(tuning.FEWEST, [])
-    unit = _unit(sample)
-    queries = np.concatenate([unit, changed(unit), _unit(texts)])
+    stored = unit(sample)
+    queries = np.concatenate([stored, changed(stored), unit(texts)])
     query_images = [*ids, *[None] * (len(queries) - len(ids))]
-    count = len(unit)
+    count = len(stored)
     kinds: dict[QueryKind, slice] = {"images": slice(0, count), "changed images": slice(count, 2 * count)}
     if len(texts):
         kinds["texts"] = slice(2 * count, len(queries))
     results: dict[int, list[list[Neighbour]]] = {}
+    before: list[list[Neighbour]] | None = None
     for candidates in tuning.steps(images):
         found = search(
             store,
@@ -71,9 +72,10 @@ def measure(
             candidates=candidates,
             stopping=stopping,
         )
-        before, results[candidates] = results.get(candidates // 2), found
-        if before and all(tuning.agree(before[rows], found[rows], target) for rows in kinds.values()):
+        results[candidates] = found
+        if before is not None and all(tuning.agree(before[rows], found[rows], target) for rows in kinds.values()):
             break
+        before = found
     exact = ExactSearch(
         queries,
         query_images=query_images,
@@ -103,21 +105,17 @@ def _figures(
     return figures
 
 
-def changed(unit: Vectors) -> Vectors:
-    """For each row of `unit` (n, dim) a vector of length 1 at COSINE to it, in a random direction. Always the same."""
-    noise = np.random.default_rng(0).normal(size=unit.shape).astype(np.float32)
-    noise -= np.sum(noise * unit, axis=1, keepdims=True) * unit
-    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    return np.asarray(COSINE * unit + np.sqrt(1 - COSINE**2) * noise, np.float32)
+def changed(vectors: Vectors) -> Vectors:
+    """For each of `vectors` (n, dim; of length 1) one of length 1 at COSINE to it, in a random direction. Always the
+    same."""
+    noise = np.random.default_rng(0).normal(size=vectors.shape).astype(np.float32)
+    noise -= np.sum(noise * vectors, axis=1, keepdims=True) * vectors
+    return np.asarray(COSINE * vectors + np.sqrt(1 - COSINE**2) * unit(noise), np.float32)
 
 
 def worst(values: Sequence[float]) -> list[float]:
     """The worst twentieth, at least one."""
     return sorted(values)[: max(1, round(WORST * len(values)))]
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def _mean(values: Sequence[float]) -> float:

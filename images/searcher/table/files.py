@@ -67,8 +67,15 @@ class TableFiles:
 
     def _mapped(self, document: Table, checked: Callable[[str, Table], Path]) -> RunTable:
         folder = RunFolder(document.run)
+
+        def path(name: str) -> Path:
+            try:
+                return checked(name, document)
+            except NotFound as error:
+                raise Damaged(name, "does not exist, although its table is complete") from error
+
         with ThreadPoolExecutor(THREADS, "table") as pool:
-            files = list(pool.map(lambda number: checked(folder.table_file(number), document), range(document.files)))
+            files = list(pool.map(path, map(folder.table_file, range(document.files))))
         try:
             return RunTable(document, files)
         except (OSError, KeyError, pa.ArrowException) as error:
@@ -77,10 +84,7 @@ class TableFiles:
     def _in_place(self, name: str, document: Table) -> Path:
         file = self._storage.file(name)
         assert file is not None
-        try:
-            check(self._storage.sha256(name), document.digests, name)
-        except NotFound as error:
-            raise Damaged(name, "does not exist, although its table is complete") from error
+        check(self._storage.sha256(name), document.digests, name)
         return file
 
     def _downloaded(self, name: str, document: Table) -> Path:
@@ -92,12 +96,9 @@ class TableFiles:
         part = file.with_suffix(".part")
         hash = hashlib.sha256()
         with part.open("wb") as target:
-            try:
-                for chunk in self._storage.chunks(name):
-                    hash.update(chunk)
-                    target.write(chunk)
-            except NotFound as error:
-                raise Damaged(name, "does not exist, although its table is complete") from error
+            for chunk in self._storage.chunks(name):
+                hash.update(chunk)
+                target.write(chunk)
         check(hash.hexdigest(), document.digests, name)
         return part.replace(file)
 

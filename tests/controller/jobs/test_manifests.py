@@ -12,6 +12,7 @@ from controller.jobs.state import Stage
 from imgsearch import labels
 from imgsearch.settings import (
     EmbedSettings,
+    IndexSettings,
     JobSettings,
     LogSettings,
     MetricsSettings,
@@ -131,6 +132,7 @@ def test_the_hash_is_not_of_who_does_the_work_and_how_many() -> None:
         job(template=image),
         job(settings=replace(SETTINGS, jobs=JobSettings(retries=9, queue="gpus", gpu_hour_price=2.5))),
         job(settings=replace(SETTINGS, log=LogSettings(level="DEBUG"), metrics=MetricsSettings(port=9090))),
+        job(settings=replace(SETTINGS, index=IndexSettings(recall=0.9))),
     ]
     assert {spec_hash(manifest) for manifest in equal_jobs} == {spec_hash(job())}
 
