@@ -103,7 +103,7 @@ def report_table(report: Mapping[str, Any]) -> Table:
 
 
 def _recall(figure: Mapping[str, Any]) -> str:
-    return f"@{figure['k']} of {figure['queries']} {figure['mean']:.3f} (worst twentieth {figure['worst']:.3f})"
+    return f"@{figure['k']} of {figure['queries']} {figure['mean']:.4f} (worst twentieth {figure['worst']:.4f})"
 
 
 def _ran(part: Mapping[str, Any]) -> str:

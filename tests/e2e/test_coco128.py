@@ -90,9 +90,9 @@ def test_the_recall_of_images_and_texts_is_shown_in_each_place(coco128_home: Pat
     (row,) = json.loads(controller("indexes", "-o", "json", "--home", coco128_home).stdout)
     assert row["recall"] == {kind: {"10": 1.0, "100": 1.0} for kind in kinds}
     heading, line = controller("indexes", "--home", coco128_home).stdout.splitlines()
-    assert (heading.split()[-1], line.split()[-1]) == ("recall@10", "1.000")
+    assert (heading.split()[-1], line.split()[-1]) == ("recall@10", "1.0000")
     report = controller("report", "--home", coco128_home).stdout
-    assert "@10 of texts 1.000 (worst twentieth 1.000); @100 of texts 1.000 (worst twentieth 1.000)" in report
+    assert "@10 of texts 1.0000 (worst twentieth 1.0000); @100 of texts 1.0000 (worst twentieth 1.0000)" in report
 
 
 def test_the_queries_are_labels_of_the_photos(coco128_home: Path, labels: dict[str, list[str]]) -> None:

@@ -167,7 +167,7 @@ class Ingest:
         )
         for figure in measured.figures:
             log.info(
-                "recall@%d of %s: %.3f, of the worst twentieth %.3f, with %d candidates",
+                "recall@%d of %s: %.4f, of the worst twentieth %.4f, with %d candidates",
                 figure["k"],
                 figure["queries"],
                 figure["mean"],

@@ -16,7 +16,7 @@ def test_what_the_store_knows_is_asked_in_the_cluster(cli: Cli, server: ApiServe
     with Workers(server, answer_queries):
         heading, row = cli("indexes").stdout.splitlines()
         assert heading.split() == ["index", "run", "images", "recall@10"]
-        assert row.split() == ["photos", "r0", "30", "0.943"]
+        assert row.split() == ["photos", "r0", "30", "0.9432"]
         assert json.loads(cli("indexes", "-o", "json").stdout) == [INDEX]
         runs = cli("runs", "-o", "json")
         assert json.loads(runs.stdout)[0]["state"] == "done"

@@ -148,7 +148,7 @@ def test_an_index_has_the_lowest_recall_of_its_kinds_of_queries() -> None:
 def test_a_report_shows_the_recall() -> None:
     figures = [{"queries": kind, "k": 10, "mean": 0.9876, "worst": 0.9} for kind in ("images", "texts")]
     text = render(report_table({**REPORT, "recall": figures}))
-    assert "@10 of images 0.988 (worst twentieth 0.900); @10 of texts 0.988 (worst twentieth 0.900)" in text
+    assert "@10 of images 0.9876 (worst twentieth 0.9000); @10 of texts 0.9876 (worst twentieth 0.9000)" in text
     assert "warning" not in text
     warned = render(report_table({**REPORT, "recall": figures, "recall_warning": "recall@10 is too low"}))
     assert "recall@10 is too low" in warned
