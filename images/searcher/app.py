@@ -50,6 +50,7 @@ from searcher.search.admission import Admission
 from searcher.search.catalog import Catalog
 from searcher.search.engine import SearchEngine
 from searcher.search.errors import RETRY_SECONDS, Problem, problem_of_validation
+from searcher.search.live_recall import LiveRecall
 from searcher.search.metrics import Metrics
 from searcher.search.model import Model, VectorCache
 from searcher.search.requests import LogIn
@@ -108,7 +109,16 @@ def create_app(
         threads=threads,
         metrics=metrics,
     )
-    engine = SearchEngine(catalog, store, threads=threads, limits=limits, metrics=metrics, fetch=fetcher.get)
+    live_recall = LiveRecall(share=limits.checked_share, threads=threads, metrics=metrics)
+    engine = SearchEngine(
+        catalog,
+        store,
+        threads=threads,
+        limits=limits,
+        metrics=metrics,
+        live_recall=live_recall,
+        fetch=fetcher.get,
+    )
     images = Images(catalog, store, storage, open_source=open_source, threads=threads)
     run_files = RunFiles(catalog, storage, threads=threads)
 
@@ -119,6 +129,7 @@ def create_app(
         refreshing.cancel()
         with suppress(asyncio.CancelledError):
             await refreshing
+        live_recall.close()
         threads.close()
 
     app = FastAPI(

@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from imgsearch.settings.fields import NonNegativeFloat, NonNegativeInt, Port, PositiveFloat, PositiveInt, setting
+from imgsearch.settings.fields import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    NonNegativeShare,
+    Port,
+    PositiveFloat,
+    PositiveInt,
+    setting,
+)
 
 
 def _normalized(schemes: Any) -> Any:
@@ -48,6 +56,12 @@ class SearchSettings:
         "The most queries that wait for the model or are in it, in each process. More get 429 with Retry-After. The "
         "texts or images of one `/v1/embed` are admitted together or refused together; an empty queue admits any "
         "number.",
+    )
+    checked_share: NonNegativeShare = setting(
+        0.01,
+        "Share of the searches that are answered exactly as well, in the background, to measure the recall of real "
+        "queries (docs/search-quality.md). 0: none. Each process checks one search at a time, in at most 2 % of the "
+        "time; in a large index, it checks fewer searches than this share.",
     )
     workers: PositiveInt | None = setting(
         None,

@@ -114,6 +114,12 @@ def recall(k: str = "10", **values_by_queries: str) -> dict[str, str]:
     return {figure(queries=queries): values for queries, values in values_by_queries.items()}
 
 
+def live_recall(found: int, checked: int) -> dict[str, str]:
+    """So many neighbours a minute, of so many."""
+    series = {"imgsearch_found_neighbours_total": found, "imgsearch_checked_neighbours_total": checked}
+    return {searcher_series(name, index=INDEX, k="10"): f"0+{number}x60" for name, number in series.items()}
+
+
 ENDED = "1x3 stale"
 """Said by a controller that ended after it."""
 EVENT = f'run="{RUN}", index="{INDEX}"'
@@ -221,6 +227,15 @@ CASES = [
     ),
     Case("all find enough", HEALTHY | recall(images="0.96x30", texts="0.95x30"), "10m"),
     Case("of a hundred, too few are found", HEALTHY | recall("100", images="0.9x30", texts="0.9x30"), "10m"),
+    Case(
+        "searches of users find too little",
+        HEALTHY | live_recall(found=89, checked=100),
+        "12m",
+        f'alertname="ImgsearchLiveRecallLow", severity="warning", index="{INDEX}"',
+        "7m",
+    ),
+    Case("they find a little less than ingest's", HEALTHY | live_recall(found=91, checked=100), "50m"),
+    Case("few were checked", HEALTHY | live_recall(found=0, checked=5), "50m"),
     Case(
         "a run has failed, hours ago",
         HEALTHY | stage("plan", "complete", ENDED) | stage("embed", "failed", ENDED),

@@ -23,6 +23,7 @@ def test_the_searcher_has_the_settings_of_the_values(default: Objects, everythin
         host="0.0.0.0",
         max_k=500,
         max_body_bytes=50_000_000,
+        checked_share=0.1,
         refresh_seconds=0.5,
         linger_seconds=5,
         drain_seconds=30,

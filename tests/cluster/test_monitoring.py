@@ -69,7 +69,8 @@ def searched(client: httpx.Client, watching: Prometheus) -> bool:
     image = client.get(response["results"][0]["image"]).raise_for_status().content
     client.post("/v1/search/image", files={"file": image}, data={"index": RUN}).raise_for_status()
     assert client.get("/v1/images/none", params={"index": RUN}).status_code == 404
-    return bool(watching.ever('rate(imgsearch_encode_seconds_count{kind="image"}[30s]) > 0'))
+    queries = ('imgsearch_encode_seconds_count{kind="image"}', 'imgsearch_checked_neighbours_total{k="10"}')
+    return all(watching.ever(f"rate({query}[30s]) > 0") for query in queries)
 
 
 def has_ended(world: World, run: str) -> bool:

@@ -18,6 +18,7 @@ from searcher.search.clients import Client
 from searcher.search.cursors import Cursor
 from searcher.search.errors import Problem, problem_of_error
 from searcher.search.limits import check_cursor, check_embed, check_search, check_texts, check_urls
+from searcher.search.live_recall import LiveRecall
 from searcher.search.metrics import Metrics
 from searcher.search.neighbours import Neighbours, being_filled
 from searcher.search.ranking import Group
@@ -40,6 +41,7 @@ class SearchEngine:
         threads: Threads,
         limits: SearchSettings,
         metrics: Metrics,
+        live_recall: LiveRecall,
         fetch: Callable[[str, str], AbstractAsyncContextManager[bytes]],
     ) -> None:
         """`fetch` downloads a URL for the client of this name and holds its bytes, or raises Problem. It also checks
@@ -49,6 +51,7 @@ class SearchEngine:
         self._threads = threads
         self._limits = limits
         self._metrics = metrics
+        self._live_recall = live_recall
         self._fetch = fetch
         self._neighbours = Neighbours(store, threads=threads, metrics=metrics)
 
@@ -183,6 +186,8 @@ class SearchEngine:
                 earlier=ranked,
                 table=index.table,
             )
+            if not ranked:
+                self._live_recall.offer(index.pointer.index, index.table, vector, search.filter, level.ranked)
             ranked = level.ranked
             shown = ranking.reaching(ranked, search.min_score)
             if search.dedupe is None:

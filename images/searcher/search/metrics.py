@@ -121,6 +121,18 @@ class Metrics:
         self.cache_misses = Counter(
             "imgsearch_cache_misses", "Text queries that the model had to encode.", registry=registry
         )
+        self.checked_neighbours = Counter(
+            "imgsearch_checked_neighbours",
+            "The k nearest images of the searches that were answered exactly as well.",
+            ["index", "k"],
+            registry=registry,
+        )
+        self.found_neighbours = Counter(
+            "imgsearch_found_neighbours",
+            "Those of imgsearch_checked_neighbours that the search had found.",
+            ["index", "k"],
+            registry=registry,
+        )
         # Of the process that answered /readyz last.
         self._ready = Gauge(
             "imgsearch_ready",

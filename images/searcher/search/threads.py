@@ -41,6 +41,8 @@ class Threads:
         self.load = Pool("load", 1)
         # Of its own: a table may be downloaded for minutes.
         self.tables = Pool("tables", 1)
+        # Of its own: a check may take seconds.
+        self.checks = Pool("checks", 1)
         self.store = Pool("store", 8)
         # Few, so that searches share calls; a Chroma server has more than one core for them.
         self.search = Pool("search", 2)
@@ -49,7 +51,7 @@ class Threads:
         self.files = Pool("files", 8)
 
     def close(self) -> None:
-        for pool in (self.model, self.load, self.tables, self.store, self.search, self.decode, self.files):
+        for pool in (self.model, self.load, self.tables, self.checks, self.store, self.search, self.decode, self.files):
             pool.close()
 
 

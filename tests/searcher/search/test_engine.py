@@ -15,6 +15,7 @@ from searcher.search.catalog import Catalog
 from searcher.search.clients import Client
 from searcher.search.engine import SearchEngine
 from searcher.search.errors import Problem, invalid
+from searcher.search.live_recall import LiveRecall
 from searcher.search.metrics import Metrics
 from searcher.search.model import Model
 from searcher.search.requests import Search
@@ -43,7 +44,15 @@ async def running_engine(
         metrics=metrics,
     )
     await catalog.refresh()
-    yield SearchEngine(catalog, library.store, threads=threads, limits=limits, metrics=metrics, fetch=fetch)
+    yield SearchEngine(
+        catalog,
+        library.store,
+        threads=threads,
+        limits=limits,
+        metrics=metrics,
+        live_recall=LiveRecall(share=0, threads=threads, metrics=metrics),
+        fetch=fetch,
+    )
     threads.close()
 
 
