@@ -7,19 +7,21 @@ import sys
 import time
 
 from bench.benchmark import benchmark
-from bench.results import FOLDER, ORDER, PAGE, Result, page
+from bench.results import FOLDER, LONG, ORDER, PAGE, Result, page
 from bench.worker import Worker
+
+NAMES = ", ".join((*ORDER, *LONG))
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ORDER)}. Default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {NAMES}. Default: all but {', '.join(LONG)}")
     parser.add_argument(
         "--quick", action="store_true", help="few images and rounds; the numbers are too rough to rely on"
     )
     args = parser.parse_args(argv)
-    if unknown := sorted(set(args.names) - set(ORDER)):
-        parser.error(f"unknown benchmark {', '.join(unknown)}; use {', '.join(ORDER)}")
+    if unknown := sorted(set(args.names) - {*ORDER, *LONG}):
+        parser.error(f"unknown benchmark {', '.join(unknown)}; use {NAMES}")
     for name in args.names or ORDER:
         start = time.perf_counter()
         with Worker(benchmark, name) as run:

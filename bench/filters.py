@@ -22,7 +22,6 @@ from imgsearch.storage import Storage
 from imgsearch.stores import Filter, Neighbour
 from imgsearch.stores.chroma import ChromaStore
 from imgsearch.vectors import Vectors
-from searcher.recall import tuning
 from searcher.search.filtered import filtered
 from searcher.search.ranking import FIRST_LEVEL, candidates
 from searcher.table.files import TableFiles
@@ -31,11 +30,11 @@ from searcher.table.reader import RunTable
 TITLE = "Filters"
 METHOD = """\
 Searches with a filter for the first 10 images, one after the other, on an embedded Chroma and the table of the run.
-The vectors and the queries for texts are those of *Graphs*. A case is the share of the images that pass the filter.
+The vectors and the queries for texts are those of *Graphs*; ingest chooses the candidates of a search by 60 other texts
+of them. A case is the share of the images that pass the filter.
 **By the table** is what the search server does for the first page, with the records of its images. **Chroma's
 `where`** is one search for 11 images with the filter. Recall is that of the first 10 images against exact search among
-the images that pass. The number of candidates of a search is the smallest for which the searches without a filter
-reach a recall@10 of 0.99, as ingest chooses it for the texts of a source.
+the images that pass.
 
 A **correlated** filter keeps the images of the kind that is the nearest to the query, an **anti-correlated** one those
 of the kind that is the farthest from it. There are ten kinds: each image is of the kind of the nearest of ten images.
@@ -65,7 +64,11 @@ class Data:
 
     vectors: Vectors
     metadata: Sequence[Mapping[str, Any]]
+    kinds_of_queries: Mapping[str, Vectors]
     queries: Vectors
+    """Texts. Ingest does not know them."""
+    run_texts: Vectors
+    """Other texts, those of the run."""
     cases: Sequence[Case]
     masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
@@ -88,26 +91,19 @@ def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
 
 def searches(size: int, scratch: str) -> Callable[[], dict[str, list[Figure]]]:
     """Returns a function that measures all cases for this number of images."""
-    data = _data(size)
+    data = make(size, graphs.DIM)
     storage, url = Storage(f"{Path(scratch).as_uri()}/runs"), f"chroma+{Path(scratch).as_uri()}/store"
-    rows = [
-        Row(_key(number), "", dict(metadata), vector, 500, 375, b"\0")
-        for number, (metadata, vector) in enumerate(zip(data.metadata, data.vectors, strict=True))
-    ]
-    vectors.write(storage, RUN, size, vectors.Origin(dim=graphs.DIM), rows)
+    write(data, storage, RUN, vectors.Origin(dim=graphs.DIM))
     ingest.ingest(storage.uri, url, RUN)
 
     def run() -> dict[str, list[Figure]]:
         start = time.perf_counter()
-        files = TableFiles(storage, Path(scratch))
-        document = files.document(RUN)
-        assert document is not None
-        table = files.open(document)
+        table = open_table(storage, RUN, Path(scratch))
         opened = time.perf_counter() - start
         bytes = sum(entry.size for entry in storage.entries(f"runs/{RUN}/table"))
         case = f"{size:,} images"
         return {
-            "": _cases(data, table, ChromaStore(url)),
+            "": measured_cases(data, table, ChromaStore(url), RUN),
             "The table": [
                 Figure(case, "opened, s", round(opened, 2)),
                 Figure(case, "MB on disk for a million images", round(bytes / size)),
@@ -118,13 +114,32 @@ def searches(size: int, scratch: str) -> Callable[[], dict[str, list[Figure]]]:
     return run
 
 
-def _cases(data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
-    collection = store.pointers()[RUN].collection
+def write(data: Data, storage: Storage, run: str, origin: vectors.Origin) -> None:
+    """Writes the embedded run of these images."""
+    rows = (
+        Row(key(number), "", dict(metadata), vector, 500, 375, b"\0")
+        for number, (metadata, vector) in enumerate(zip(data.metadata, data.vectors, strict=True))
+    )
+    vectors.write(storage, run, len(data.vectors), origin, rows, text_vectors=data.run_texts)
+
+
+def open_table(storage: Storage, run: str, cache: Path) -> RunTable:
+    """The table that ingest has written of the run."""
+    files = TableFiles(storage, cache)
+    document = files.document(run)
+    assert document is not None
+    return files.open(document)
+
+
+def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) -> list[Figure]:
+    """Time and recall of all cases, with the candidates of the published run."""
+    pointer = store.pointers()[run]
+    collection, first = pointer.collection, pointer.candidates
 
     def nearest(queries: Vectors, k: int) -> list[list[Neighbour]]:
         return store.nearest(collection, queries, k=k)
 
-    def unfiltered(first: int, query: Vectors, _: Filter) -> list[Neighbour]:
+    def unfiltered(query: Vectors, _: Filter) -> list[Neighbour]:
         (found,) = nearest(query, candidates(FIRST_LEVEL, first))
         table.get([neighbour.id for neighbour in found[:K]])
         return found[:K]
@@ -142,10 +157,7 @@ def _cases(data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
 
     size = f"{len(data.vectors):,} images"
     everything = Case("", [{}] * len(data.queries))
-    for first in tuning.steps(len(data.vectors)):
-        without, recall = _timed(partial(unfiltered, first), data, everything, QUERIES)
-        if recall >= RECALL:
-            break
+    without, recall = timed(unfiltered, data, everything, QUERIES)
     figures = [
         Figure(f"{size}, no filter", "by the table, p50 ms", without),
         Figure(f"{size}, no filter", "recall@10", recall),
@@ -153,16 +165,16 @@ def _cases(data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
     ]
     for case in data.cases:
         name = f"{size}, {case.name}"
-        ms, recall = _timed(by_table, data, case, QUERIES)
+        ms, recall = timed(by_table, data, case, QUERIES)
         figures.append(Figure(name, "by the table, p50 ms", ms, at_most=max(60.0, round(5 * without, 1))))
         figures.append(Figure(name, "recall@10", recall, at_least=RECALL))
-        ms, recall = _timed(by_where, data, case, WHERE_QUERIES)
+        ms, recall = timed(by_where, data, case, WHERE_QUERIES)
         figures.append(Figure(name, "Chroma's `where`, p50 ms", ms))
         figures.append(Figure(name, "its recall@10", recall))
     return figures
 
 
-def _timed(
+def timed(
     search: Callable[[Vectors, Filter], list[Neighbour]], data: Data, case: Case, queries: int
 ) -> tuple[float, float]:
     """The median of the milliseconds of one search, and the recall@10."""
@@ -181,7 +193,7 @@ def _timed(
 def _recall(ids: Sequence[str], data: Data, query: NDArray[np.float32], passing: NDArray[np.bool_]) -> float:
     """Against the exact search among the images that pass; 1 where none does and none is found."""
     scores = np.where(passing, data.vectors @ query, -np.inf)
-    best = {image_id(_key(row)) for row in np.argsort(-scores)[: min(K, int(passing.sum()))]}
+    best = {image_id(key(row)) for row in np.argsort(-scores)[: min(K, int(passing.sum()))]}
     return len(best & set(ids)) / len(best) if best else float(not ids)
 
 
@@ -223,8 +235,9 @@ def _costs(case: str, data: Data, table: RunTable, store: ChromaStore) -> list[F
     ]
 
 
-def _data(size: int) -> Data:
-    images, queries = graphs.data(size)
+def make(size: int, dim: int) -> Data:
+    """Images, always the same ones."""
+    images, queries = graphs.data(size, dim)
     images = images.astype(np.float16).astype(np.float32)  # as the parts of a run have them
     random = np.random.default_rng(1)
     draws = random.integers(DRAWS, size=(3, size))
@@ -257,8 +270,9 @@ def _data(size: int) -> Data:
         Case("correlated, about 10 %", [{"kind": f"kind {kinds[-1]}"} for kinds in order]),
         Case("anti-correlated, about 10 %", [{"kind": f"kind {kinds[0]}"} for kinds in order]),
     ]
-    return Data(images, metadata, texts, cases)
+    return Data(images, metadata, queries, texts, queries["texts"][QUERIES:], cases)
 
 
-def _key(number: int) -> str:
+def key(number: int) -> str:
+    """Of an image, by its row."""
     return f"{number:08d}.jpg"

@@ -113,13 +113,13 @@ def graph_of(size: int) -> Callable[[tuple[int, int], str], tuple[float, Mapping
     return run
 
 
-def data(size: int) -> tuple[Vectors, dict[str, Vectors]]:
-    """Vectors (size, DIM) and the queries of each kind (QUERIES, DIM), all of length 1. Always the same."""
+def data(size: int, dim: int = DIM) -> tuple[Vectors, dict[str, Vectors]]:
+    """Vectors (size, dim) and the queries of each kind (QUERIES, dim), all of length 1. Always the same."""
     random = np.random.default_rng(0)
 
     def directions(*shape: int) -> Vectors:
-        """(…, DIM), each of length about 1."""
-        return np.asarray(random.standard_normal((*shape, DIM), np.float32) / np.float32(np.sqrt(DIM)), np.float32)
+        """(…, dim), each of length about 1."""
+        return np.asarray(random.standard_normal((*shape, dim), np.float32) / np.float32(np.sqrt(dim)), np.float32)
 
     latent_centres = random.standard_normal((CLUSTERS, CENTRES_RANK), np.float32) / np.float32(np.sqrt(CENTRES_RANK))
     centres = directions(1) + 0.8 * latent_centres @ directions(CENTRES_RANK)
@@ -127,7 +127,7 @@ def data(size: int) -> tuple[Vectors, dict[str, Vectors]]:
 
     def near(count: int) -> Vectors:
         clusters = random.integers(CLUSTERS, size=count)
-        points = np.empty((count, DIM), np.float32)
+        points = np.empty((count, dim), np.float32)
         for cluster in range(CLUSTERS):
             (rows,) = np.nonzero(clusters == cluster)
             latent = random.standard_normal((len(rows), RANK), np.float32)

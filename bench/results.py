@@ -13,7 +13,9 @@ FOLDER = Path(__file__).with_name("results")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 ORDER = ("embed", "architectures", "memory", "ingest", "graphs", "search", "filters", "concurrency", "gpu")
 """The benchmarks of `python -m bench`."""
-SECTIONS = (*ORDER, "cluster")
+LONG = ("million",)
+"""The benchmarks that run only where they are named."""
+SECTIONS = (*ORDER, *LONG, "cluster")
 """The sections of the page. The cluster tests measure the times of the last one."""
 
 HEAD = """\

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
+from embedder.overlap import batched
 from embedder.parts import Draft, Finished, Parts, Progress, Row
 from imgsearch.encoder import Encoder
-from imgsearch.runs import parts
+from imgsearch.runs import parts, texts
+from imgsearch.runs.digests import digest, file_name
 from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
 from imgsearch.stores.records import record
+from imgsearch.vectors import Vectors
 
 CLUSTERS = 200
 SPREAD = 0.04
@@ -33,19 +36,31 @@ class Origin:
     dim: int = 512
 
 
-def write(storage: Storage, run: str, count: int, origin: Origin, rows: Sequence[Row] | None = None) -> None:
+def write(
+    storage: Storage,
+    run: str,
+    count: int,
+    origin: Origin,
+    rows: Iterable[Row] | None = None,
+    *,
+    text_vectors: Vectors | None = None,
+) -> None:
     """Writes an embedded run of one shard. The name of the run is also that of its index. `rows`: its `count` images;
-    by default vectors in clusters."""
+    by default vectors in clusters. `text_vectors`: those of its texts, if it has any. The plan comes last: a run with a
+    plan is complete."""
     folder = RunFolder(run)
     writer = Parts(storage, folder, 0, encoder=cast(Encoder, origin))
-    rows = list(_rows(count, origin.dim)) if rows is None else rows
-    starts = range(0, count, PART_IMAGES)
     progress = Progress()
-    for part, start in enumerate(starts):
+    for part, part_rows in enumerate(batched(_rows(count, origin.dim) if rows is None else rows, lambda: PART_IMAGES)):
         draft = Draft()
-        for row in rows[start : start + PART_IMAGES]:
+        for row in part_rows:
             draft.add(Finished(row, changed=False))
         progress = progress.with_part(*writer.write(part, draft))
+    digests = dict(progress.digests)
+    if text_vectors is not None:
+        data = texts.to_bytes([texts.Text(f"text {row}", "caption") for row in range(len(text_vectors))], text_vectors)
+        storage.put(folder.texts(0), data)
+        digests[file_name(folder.texts(0))] = digest(data)
     shard: dict[str, Any] = {"images": count, "bytes": 0, "model": origin.model}
     done = ShardDone(
         shard=0,
@@ -54,7 +69,7 @@ def write(storage: Storage, run: str, count: int, origin: Origin, rows: Sequence
         fingerprint=origin.fingerprint,
         dim=origin.dim,
         seconds=0,
-        digests=dict(progress.digests),
+        digests=digests,
         **shard,
     )
     storage.put(folder.done(0), done.to_json())
