@@ -126,8 +126,7 @@ bench-cluster: install install-sky ## Run the cluster tests, and save the measur
 images: $(IMAGES:%=image-%) ## Build the container images with docker, podman or buildah (docs/images.md)
 
 $(IMAGES:%=image-%): BUILD_ARGS += VERSION=$(VERSION) REVISION=$(REVISION)
-image-embedder image-searcher: BUILD_ARGS += TORCH=$(TORCH) $(EXTRA:%=EXTRA=%)
-image-sky: BUILD_ARGS += EMBEDDER=$(REGISTRY:%=%/)imgsearch-embedder:$(TAG)
+image-embedder image-searcher image-sky: BUILD_ARGS += TORCH=$(TORCH) $(EXTRA:%=EXTRA=%)
 $(IMAGES:%=image-%) image-chroma image-sky: image-%:
 	@test -n '$(BUILDER)' || { echo "docker, podman and buildah are not installed: install one of them, or name one with BUILDER=" >&2; exit 2; }
 	$(BUILDER) build $(BUILD_FLAGS) $(addprefix --build-arg ,$(BUILD_ARGS)) \
