@@ -213,17 +213,16 @@ def test_sky_launch_indexes_what_the_jobs_index(jobs: World, sky: SkyPilot, buck
     (tmp_path / "run.env").write_text("".join(f"{name}={value}\n" for name, value in run.items()))
     (tmp_path / "bucket.env").write_text("".join(f"{name}={value}\n" for name, value in secret.items()))
 
-    def launch(name: str, cluster: str, *arguments: str) -> str:
-        files = ("--env-file", tmp_path / "run.env", "--secret-file", tmp_path / "bucket.env")
+    files = ("--env-file", tmp_path / "run.env", "--secret-file", tmp_path / "bucket.env")
+
+    def launch(name: str, cluster: str, *arguments: str) -> None:
         resources = [option for name, value in SMALL.items() for option in (f"--{name}", value)]
         options = ("--cluster", cluster, "--infra", "k8s", "--image-id", IMAGE, *resources)
-        return sky.run(
-            "launch", "--yes", *options, "--workdir", MODEL, *files, *arguments, ROOT / "sky" / f"{name}.yaml"
-        )
+        sky.run("launch", "--yes", *options, "--workdir", MODEL, *files, *arguments, ROOT / "sky" / f"{name}.yaml")
 
     launch("plan", "cpu")
     launch("embed", "gpu", "--gpus", "L4:1", "--no-use-spot", "--env", "JOB_COMPLETION_INDEX=0")
-    launch("ingest", "cpu")
+    sky.run("exec", "cpu", *files, ROOT / "sky" / "ingest.yaml")
 
     assert stored_ids(jobs, "launched", "launched") == stored_ids(jobs, "photos", "jobs")
     assert len(stored_ids(jobs, "launched", "launched")) == jobs.ask("report", "launched")["images"]
