@@ -213,16 +213,17 @@ def test_sky_launch_indexes_what_the_jobs_index(jobs: World, sky: SkyPilot, buck
     (tmp_path / "run.env").write_text("".join(f"{name}={value}\n" for name, value in run.items()))
     (tmp_path / "bucket.env").write_text("".join(f"{name}={value}\n" for name, value in secret.items()))
 
-    files = ("--env-file", tmp_path / "run.env", "--secret-file", tmp_path / "bucket.env")
-
-    def launch(name: str, cluster: str, *arguments: str) -> None:
+    def launch(name: str, cluster: str, *arguments: str) -> str:
+        files = ("--env-file", tmp_path / "run.env", "--secret-file", tmp_path / "bucket.env")
         resources = [option for name, value in SMALL.items() for option in (f"--{name}", value)]
         options = ("--cluster", cluster, "--infra", "k8s", "--image-id", IMAGE, *resources)
-        sky.run("launch", "--yes", *options, "--workdir", MODEL, *files, *arguments, ROOT / "sky" / f"{name}.yaml")
+        return sky.run(
+            "launch", "--yes", *options, "--workdir", MODEL, *files, *arguments, ROOT / "sky" / f"{name}.yaml"
+        )
 
     launch("plan", "cpu")
     launch("embed", "gpu", "--gpus", "L4:1", "--no-use-spot", "--env", "JOB_COMPLETION_INDEX=0")
-    sky.run("exec", "cpu", *files, ROOT / "sky" / "ingest.yaml")
+    launch("ingest", "cpu")
 
     assert stored_ids(jobs, "launched", "launched") == stored_ids(jobs, "photos", "jobs")
     assert len(stored_ids(jobs, "launched", "launched")) == jobs.ask("report", "launched")["images"]
