@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -36,6 +36,8 @@ from imgsearch.stores.chroma_files import ChromaFiles, is_damage
 from imgsearch.vectors import Vector, Vectors
 
 POINTER = "pointer."
+PAGE = 100
+"""Collections in one response of the store."""
 
 
 class ChromaStore:
@@ -127,7 +129,7 @@ class ChromaStore:
             pass
 
     def collections(self) -> list[str]:
-        return [name for name in self._names() if not name.startswith(POINTER)]
+        return [name for name, _ in self._listed() if not name.startswith(POINTER)]
 
     def publish(self, pointer: Pointer) -> None:
         metadata = {"pointer": json.dumps(dataclasses.asdict(pointer))}
@@ -140,12 +142,10 @@ class ChromaStore:
 
     def pointers(self) -> dict[str, Pointer]:
         pointers = {}
-        for name in self._names():
+        for name, metadata in self._listed():
             if name.startswith(POINTER):
-                with self._translated(name):
-                    metadata = self._connected().get_collection(name, embedding_function=None).metadata
                 try:
-                    pointer = typed_json.validated(Pointer, str((metadata or {}).get("pointer", "")))
+                    pointer = typed_json.validated(Pointer, str(metadata.get("pointer", "")))
                 except ValueError as error:
                     raise DamagedStore(self._url, f"pointer of index {name.removeprefix(POINTER)}: {error}") from error
                 pointers[pointer.index] = pointer
@@ -174,12 +174,16 @@ class ChromaStore:
                 include=include,
             )
 
-    def _names(self) -> list[str]:
-        names: list[str] = []
+    def _listed(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """The names of all collections, with their metadata. One request for up to PAGE collections: each searcher asks
+        every few seconds."""
+        listed: list[tuple[str, Mapping[str, Any]]] = []
         with self._translated("the list of collections"):
-            while page := self._connected().list_collections(limit=100, offset=len(names)):
-                names += [collection.name for collection in page]
-        return names
+            while True:
+                page = self._connected().list_collections(limit=PAGE, offset=len(listed))
+                listed += [(collection.name, collection.metadata or {}) for collection in page]
+                if len(page) < PAGE:
+                    return listed
 
     def _connected(self) -> Any:
         with self._opening:

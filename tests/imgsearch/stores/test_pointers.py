@@ -13,7 +13,7 @@ import pytest
 
 from imgsearch.runs.documents import RecallFigure
 from imgsearch.stores import DamagedStore, Pointer
-from imgsearch.stores.chroma import ChromaStore
+from imgsearch.stores.chroma import PAGE, ChromaStore
 
 OLDER = Pointer("photos", "r1", "photos-r1", "m", "f", 8, 20, "/photos", "2026-01-01T00:00:00+00:00")
 RECALL: list[RecallFigure] = [{"queries": "texts", "k": 10, "mean": 0.9876, "worst": 0.9}]
@@ -44,6 +44,19 @@ def test_a_pointer_of_an_earlier_version_has_no_recall(folder: Path, tmp_path: P
     client.close()
     store = ChromaStore(f"chroma+file://{tmp_path}/chroma")
     assert store.pointers() == {"photos": OLDER}
+    store.close()
+
+
+def test_the_pointers_of_all_indexes_are_read(tmp_path: Path) -> None:
+    """More than fit into one response of Chroma, and exactly as many."""
+    store = ChromaStore(f"chroma+file://{tmp_path}")
+    published: dict[str, Pointer] = {}
+    for number in range(PAGE + 1):
+        pointer = replace(OLDER, index=f"index-{number}", images=number)
+        store.publish(pointer)
+        published[pointer.index] = pointer
+        if number >= PAGE - 2:
+            assert store.pointers() == published
     store.close()
 
 
