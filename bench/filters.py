@@ -64,11 +64,10 @@ class Data:
 
     vectors: Vectors
     metadata: Sequence[Mapping[str, Any]]
-    kinds_of_queries: Mapping[str, Vectors]
-    queries: Vectors
-    """Texts. Ingest does not know them."""
+    queries: Mapping[str, Vectors]
+    """By kind. Ingest knows none of them."""
     run_texts: Vectors
-    """Other texts, those of the run."""
+    """Other texts, which the run has."""
     cases: Sequence[Case]
     masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
@@ -117,7 +116,7 @@ def searches(size: int, scratch: str) -> Callable[[], dict[str, list[Figure]]]:
 def write(data: Data, storage: Storage, run: str, origin: vectors.Origin) -> None:
     """Writes the embedded run of these images."""
     rows = (
-        Row(key(number), "", dict(metadata), vector, 500, 375, b"\0")
+        Row(_key(number), "", dict(metadata), vector, 500, 375, b"\0")
         for number, (metadata, vector) in enumerate(zip(data.metadata, data.vectors, strict=True))
     )
     vectors.write(storage, run, len(data.vectors), origin, rows, text_vectors=data.run_texts)
@@ -156,7 +155,7 @@ def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) ->
         return [Neighbour(hit.id, hit.score) for hit in hits[:K]]
 
     size = f"{len(data.vectors):,} images"
-    everything = Case("", [{}] * len(data.queries))
+    everything = Case("", [{}] * QUERIES)
     without, recall = timed(unfiltered, data, everything, QUERIES)
     figures = [
         Figure(f"{size}, no filter", "by the table, p50 ms", without),
@@ -179,13 +178,13 @@ def timed(
 ) -> tuple[float, float]:
     """The median of the milliseconds of one search, and the recall@10."""
     times, found = [], []
-    for query, where in zip(data.queries[:queries, None], case.filters, strict=False):
+    for query, where in zip(data.queries["texts"][:queries, None], case.filters, strict=False):
         start = time.perf_counter()
         found.append([neighbour.id for neighbour in search(query, where)])
         times.append((time.perf_counter() - start) * 1_000)
     recalls = [
         _recall(ids, data, query, data.passing(where))
-        for ids, query, where in zip(found, data.queries[:queries], case.filters, strict=False)
+        for ids, query, where in zip(found, data.queries["texts"][:queries], case.filters, strict=False)
     ]
     return round(float(np.median(times)), 2), round(float(np.mean(recalls)), 4)
 
@@ -193,7 +192,7 @@ def timed(
 def _recall(ids: Sequence[str], data: Data, query: NDArray[np.float32], passing: NDArray[np.bool_]) -> float:
     """Against the exact search among the images that pass; 1 where none does and none is found."""
     scores = np.where(passing, data.vectors @ query, -np.inf)
-    best = {image_id(key(row)) for row in np.argsort(-scores)[: min(K, int(passing.sum()))]}
+    best = {image_id(_key(row)) for row in np.argsort(-scores)[: min(K, int(passing.sum()))]}
     return len(best & set(ids)) / len(best) if best else float(not ids)
 
 
@@ -215,7 +214,7 @@ def _costs(case: str, data: Data, table: RunTable, store: ChromaStore) -> list[F
 
     def median(call: Callable[[Vectors], object]) -> float:
         times = []
-        for query in data.queries[:QUERIES, None]:
+        for query in data.queries["texts"][:QUERIES, None]:
             start = time.perf_counter()
             call(query)
             times.append(time.perf_counter() - start)
@@ -270,9 +269,8 @@ def make(size: int, dim: int) -> Data:
         Case("correlated, about 10 %", [{"kind": f"kind {kinds[-1]}"} for kinds in order]),
         Case("anti-correlated, about 10 %", [{"kind": f"kind {kinds[0]}"} for kinds in order]),
     ]
-    return Data(images, metadata, queries, texts, queries["texts"][QUERIES:], cases)
+    return Data(images, metadata, {**queries, "texts": texts}, queries["texts"][QUERIES:], cases)
 
 
-def key(number: int) -> str:
-    """Of an image, by its row."""
+def _key(number: int) -> str:
     return f"{number:08d}.jpg"

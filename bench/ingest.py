@@ -96,7 +96,7 @@ def ours(runs: str) -> Callable[[str], tuple[float, float]]:
     return run
 
 
-def ingest(runs: str, url: str, run: str = RUN) -> float:
+def ingest(runs: str, url: str, run: str = RUN, metrics: IngestMetrics | None = None) -> float:
     """The seconds of one ingest, with the opening of the store."""
     start = time.perf_counter()
     Ingest(
@@ -104,7 +104,7 @@ def ingest(runs: str, url: str, run: str = RUN) -> float:
         storage=Storage(runs),
         store=ChromaStore(url),
         settings=IndexSettings(),
-        metrics=IngestMetrics(),
+        metrics=metrics or IngestMetrics(),
         stopping=threading.Event(),
     ).run()
     return time.perf_counter() - start

@@ -21,17 +21,17 @@ from typing import Any
 import httpx
 import numpy as np
 
-from bench import clients, filters, models, search, vectors
+from bench import clients, filters, ingest, models, search, vectors
 from bench.filters import Case, Data
 from bench.results import Figure
 from bench.worker import Function, Worker
+from imgsearch.runs.documents import Report
 from imgsearch.runs.layout import RunFolder
-from imgsearch.settings import IndexSettings, LogSettings, SearchSettings, Settings, StorageSettings, StoreSettings
+from imgsearch.settings import LogSettings, SearchSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import Filter, Neighbour
 from imgsearch.stores.chroma import ChromaStore
 from imgsearch.vectors import Vector, Vectors
-from searcher.ingest.job import Ingest
 from searcher.ingest.metrics import IngestMetrics
 from searcher.recall.exact_search import recall
 
@@ -40,7 +40,7 @@ METHOD = """\
 The images, the queries and the filters of *Filters*, in a Chroma server and a search server on the same cores. Ingest
 chooses the candidates by 60 texts, 256 images and 256 changed images of its own; the figures are of other queries.
 
-- **Recall** is that of the HTTP API against exact search, for 100 queries of each kind of *Graphs* (@1,000: 10).
+- **Recall** is that of the HTTP API against exact search, for the queries of each kind (@1,000: 10 of them).
 - **Chroma's default search** asks the same collection for 10 neighbours. **Ours** asks for the candidates of the index.
 - **Pages**: a page of 200 results at offset 4 000, alone and after the pages before it. **Joined** pages are 20 pages
   of 50 results, which have to be the one search for 1 000.
@@ -141,7 +141,7 @@ def chroma(folder: Path) -> Iterator[Server]:
     command = [program, "run", "--path", str(data), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while not _answers(f"http://127.0.0.1:{port}/api/v2/heartbeat"):
+        while not search.answers(f"http://127.0.0.1:{port}/api/v2/heartbeat"):
             assert process.poll() is None, "the Chroma server exited"
             time.sleep(0.1)
         yield Server(port, process.pid, data)
@@ -199,23 +199,15 @@ def _ingested(settings: Settings, file: Path) -> dict[str, Any]:
 
     watching = threading.Thread(target=watch)
     watching.start()
-    start = time.perf_counter()
     try:
-        report, _ = Ingest(
-            RUN,
-            storage=Storage(settings.storage.uri),
-            store=ChromaStore(settings.store.url),
-            settings=IndexSettings(),
-            metrics=metrics,
-            stopping=threading.Event(),
-        ).run()
+        seconds = ingest.ingest(settings.storage.uri, settings.store.url, RUN, metrics)
     finally:
         ended.set()
         watching.join()
-    added = metrics.registry.get_sample_value(ADDED) or 0.0
+    report = Report.from_json(Storage(settings.storage.uri).get(RunFolder(RUN).report), RUN)
     document = {
-        "seconds": time.perf_counter() - start,
-        "added": added,
+        "seconds": seconds,
+        "added": metrics.registry.get_sample_value(ADDED) or 0.0,
         "points": points,
         "recall": report.recall,
         "candidates": report.candidates,
@@ -280,7 +272,7 @@ def recalls(data: Data, settings: Settings) -> list[Figure]:
     with _client(settings) as client:
         return [
             Figure(kind, f"recall@{k:,}", _recall(data, client, queries[:count], k), at_least=0.99)
-            for kind, queries in data.kinds_of_queries.items()
+            for kind, queries in data.queries.items()
             for k, count in ((10, len(queries)), (100, len(queries)), (MAX_K, FEW))
         ]
 
@@ -299,7 +291,7 @@ def pages(data: Data, settings: Settings) -> list[Figure]:
     times: dict[str, list[float]] = {"first": [], "alone": [], "after the pages before it": []}
     same = []
     with _client(settings) as client:
-        for number, query in enumerate(data.kinds_of_queries["texts"][:FEW]):
+        for number, query in enumerate(data.queries["texts"][:FEW]):
             other = query + np.float32(1e-6) * (1 + number)  # so that no level is kept of it
             times["first"].append(_milliseconds(partial(_search, client, query, k=PAGE)))
             times["alone"].append(_milliseconds(partial(_search, client, other, k=PAGE, offset=DEEP)))
@@ -372,10 +364,3 @@ def _megabytes(pid: int | str, field: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (value,) = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
     return round(int(value) * 1024 / 1e6)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False

@@ -139,7 +139,7 @@ def serving(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     )
     try:
         deadline = time.monotonic() + READY_SECONDS
-        while not _ready(settings.search.port):
+        while not answers(f"http://127.0.0.1:{settings.search.port}/readyz"):
             assert process.poll() is None, "the searcher exited"
             assert time.monotonic() < deadline, "the searcher is not ready in time"
             time.sleep(0.2)
@@ -149,9 +149,10 @@ def serving(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def _ready(port: int) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server answers with 200."""
     try:
-        with urlopen(f"http://127.0.0.1:{port}/readyz") as response:
+        with urlopen(url) as response:
             return bool(response.status == 200)
     except (URLError, ConnectionError):
         return False

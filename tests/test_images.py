@@ -54,6 +54,16 @@ def test_embedder_and_searcher_are_the_same_down_to_the_layer_with_torch() -> No
     assert heads[0] == heads[1]
 
 
+def test_the_image_of_the_skypilot_tests_has_the_same_layer_with_torch() -> None:
+    stages = []
+    for file in (ROOT / "images" / "embedder" / "Dockerfile", ROOT / "tests" / "cluster" / "sky" / "Dockerfile"):
+        lines = instructions(file)
+        torch = next(number for number, line in enumerate(lines) if line.startswith("RUN ") and " torch " in line)
+        start = max(number for number, line in enumerate(lines[:torch]) if line.startswith("FROM "))
+        stages.append(lines[start : torch + 1])
+    assert stages[0] == stages[1]
+
+
 @pytest.mark.parametrize("name", ["embedder", "searcher"])
 def test_the_layer_with_torch_has_nothing_that_one_of_the_two_does_not_need(name: str) -> None:
     (shared,) = (line for line in installs(ROOT / "images" / name / "Dockerfile") if "torch" in packages_named(line))

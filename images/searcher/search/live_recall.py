@@ -58,9 +58,9 @@ class LiveRecall:
     ) -> None:
         """Checks this search, if it is its turn. Returns at once. `ranked`: its first results, more than
         max(RECALL_KS) unless there are no more. Searches that have no table with their fields are never checked."""
-        if table is None or (where is not None and not table.has_fields(where)):
-            return
         if self.is_checking or self._clock() < self._next or self._chance() >= self._share:
+            return
+        if table is None or (where is not None and not table.has_fields(where)):
             return
         self._task = asyncio.create_task(self._check(index, table, vector, where, ranked))
 
