@@ -107,8 +107,8 @@ def tables(setup: Setup, *, seconds: float = 5.0, rounds: int = 3) -> dict[str, 
             rates, small_rates = _rates(load, setup, seconds=seconds, rounds=rounds)
             figures["The search server"] = [
                 Figure("search server", "start to ready, s", round(ready, 1), at_most=30),
-                Figure("search server", "own memory, MB", _megabytes(process.pid, "RssAnon"), at_most=1_500),
-                Figure("search server", "mapped files in memory, MB", _megabytes(process.pid, "RssFile")),
+                Figure("search server", "own memory, MB", megabytes(process.pid, "RssAnon"), at_most=1_500),
+                Figure("search server", "mapped files in memory, MB", megabytes(process.pid, "RssFile")),
                 Figure.median("search server", "searches/s of 32 clients", rates),
                 Figure.median(
                     "search server",
@@ -212,7 +212,7 @@ def _ingested(settings: Settings, file: Path) -> dict[str, Any]:
         "recall": report.recall,
         "candidates": report.candidates,
         "stages": report.ingest_stages,
-        "peak_mb": _megabytes("self", "VmHWM"),
+        "peak_mb": megabytes("self", "VmHWM"),
     }
     file.write_text(json.dumps(document))
     return document
@@ -229,7 +229,7 @@ def _ingest_figures(setup: Setup, ingested: Mapping[str, Any], server: Server) -
         Figure(case, "minutes for the recall", round(ingested["stages"].get("recall", 0) / 60, 2)),
         Figure(case, "candidates", ingested["candidates"]),
         Figure(case, "memory of ingest, MB", ingested["peak_mb"]),
-        Figure(case, "memory of Chroma, MB", _megabytes(server.pid, "VmRSS")),
+        Figure(case, "memory of Chroma, MB", megabytes(server.pid, "VmRSS")),
         Figure(case, "files of Chroma, MB", server.disk_megabytes),
         *(
             Figure(f"{case}, {figure['queries']}", f"recall@{figure['k']} by ingest", round(figure["mean"], 4))
@@ -359,7 +359,7 @@ def _milliseconds(call: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1_000
 
 
-def _megabytes(pid: int | str, field: str) -> float:
+def megabytes(pid: int | str, field: str) -> float:
     """A field of /proc/PID/status that is in kB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (value,) = [line.split()[1] for line in lines if line.startswith(f"{field}:")]

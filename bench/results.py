@@ -13,7 +13,7 @@ FOLDER = Path(__file__).with_name("results")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 ORDER = ("embed", "architectures", "memory", "ingest", "graphs", "search", "filters", "concurrency", "gpu")
 """The benchmarks of `python -m bench`."""
-LONG = ("million",)
+LONG = ("sizes", "million")
 """The benchmarks that run only where they are named."""
 SECTIONS = (*ORDER, *LONG, "cluster")
 """The sections of the page. The cluster tests measure the times of the last one."""

@@ -20,6 +20,18 @@ def cpus(root: Path = CGROUP) -> int:
     return max(1, int(min(_quota(root), len(os.sched_getaffinity(0)))))
 
 
+def memory(root: Path = CGROUP) -> int:
+    """The bytes of memory that this process may use: the cgroup's limit (v2, then v1) or the machine's memory."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = (root / file).read_text().strip()
+        except OSError:
+            continue
+        return machine if limit == "max" else min(machine, int(limit))
+    return machine
+
+
 def limited(root: Path = CGROUP) -> bool:
     """Whether the cgroup has a CPU limit."""
     return _quota(root) != float("inf")

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         capacity=capacity,
         placement=placement,
         show=show,
+        warn=terminal.warn,
         scaler=target.scaler,
         events=target.events,
     )

@@ -10,18 +10,20 @@ from pathlib import Path
 
 from controller.cli.options import DEFAULT_MODEL, ServeOptions
 from controller.run.steps import run_id
+from imgsearch import machine
 from imgsearch.errors import UsageError
 from imgsearch.runs.layout import RunFolder
-from imgsearch.settings import PREFIX, Settings, StorageSettings, StoreSettings
+from imgsearch.settings import PREFIX, JobSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.sources.uri import parse_source
 
 INDEX_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?")
 
 
 def local_settings(home: Path) -> Settings:
-    """Storage and store below `home`."""
+    """Storage and store below `home`, in the memory of this machine."""
     root = home.expanduser().resolve()
     return Settings(
+        jobs=JobSettings(store_memory=machine.memory()),
         storage=StorageSettings(uri=(root / "storage").as_uri()),
         store=StoreSettings(url="chroma+" + (root / "chroma").as_uri()),
     )

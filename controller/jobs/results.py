@@ -31,6 +31,8 @@ class PlanResult:
     """Images that an update keeps from the run before."""
     removed: int = 0
     """Images of the run before that an update no longer finds in the source."""
+    dim: int | None = None
+    """Of the model's vectors, where its configuration has it. A plan of an earlier version does not tell it."""
 
     @classmethod
     def from_json(cls, result: Mapping[str, Any], name: str) -> PlanResult:

@@ -8,7 +8,8 @@ from typing import Any
 from controller.backends import EventRecorder, JobBackend, Scaler
 from controller.jobs import manifests
 from controller.jobs.manifests import Placement
-from controller.jobs.state import JobState, Phase, Stage, ingested
+from controller.jobs.state import JobState, Phase, Stage, ingested, planned
+from controller.run import store_memory
 from controller.run.capacity import Capacity
 from controller.run.steps import Create, Failed, Finished, Replace, Wait, next_step
 from imgsearch import labels
@@ -31,6 +32,7 @@ class Pipeline:
         capacity: Capacity,
         placement: Placement | None = None,
         show: Callable[[Mapping[Stage, JobState]], None],
+        warn: Callable[[str], None] = lambda _: None,
         scaler: Scaler | None = None,
         events: EventRecorder | None = None,
     ) -> None:
@@ -41,6 +43,7 @@ class Pipeline:
         self._capacity = capacity
         self._placement = placement
         self._show = show
+        self._warn = warn
         self._scaler = scaler
         self._events = events
 
@@ -67,6 +70,8 @@ class Pipeline:
             step = next_step(jobs, retry=retry)
             match step:
                 case Create(stage, completions):
+                    if stage is Stage.EMBED:
+                        self._check_memory(jobs)
                     self._backend.create(self.manifest(stage, completions))
                     retry, created = False, True
                 case Replace(stage, completions):
@@ -94,6 +99,12 @@ class Pipeline:
                     if created:
                         self._record(jobs[Stage.INGEST], "RunPublished", _published(jobs), warning=False)
                     return step, jobs
+
+    def _check_memory(self, jobs: Mapping[Stage, JobState]) -> None:
+        plan = planned(jobs)
+        if plan and (reason := store_memory.shortage(plan, self._settings.jobs.store_memory)):
+            self._warn(reason)
+            self._record(jobs[Stage.PLAN], "StoreTooSmall", reason, warning=True)
 
     def _record(self, job: JobState, reason: str, message: str, *, warning: bool) -> None:
         if self._events:

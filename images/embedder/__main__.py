@@ -32,9 +32,16 @@ def model(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 def plan(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
     """Lists the source and writes the plan."""
     from embedder.plan import plan
+    from imgsearch.encoder.model_config import dim
 
     planned = plan(settings, Storage(settings.storage.uri), open_source(settings.run.source))
-    return {"shards": planned.shards, "images": planned.images, "kept": planned.kept, "removed": planned.removed}
+    return {
+        "shards": planned.shards,
+        "images": planned.images,
+        "kept": planned.kept,
+        "removed": planned.removed,
+        "dim": dim(settings.run.model),
+    }
 
 
 def embed(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:

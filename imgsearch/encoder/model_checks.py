@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from typing import Any
 from imgsearch import distribution
 from imgsearch.encoder import LOCAL
 from imgsearch.encoder.libraries import open_clip
+from imgsearch.encoder.model_config import FOLDER_CONFIG, configuration
 from imgsearch.errors import FULL_DISK, ImgsearchError, PermanentError, TemporaryError, UsageError, first_line
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
@@ -41,8 +41,8 @@ def has_hf_tokenizer(model: str) -> bool:
 
 def _check_folder(folder: Path) -> None:
     """OpenCLIP makes random weights for a folder without any."""
-    if not (folder / "open_clip_config.json").is_file():
-        raise UsageError(f"invalid model folder {folder}: it has no open_clip_config.json")
+    if not (folder / FOLDER_CONFIG).is_file():
+        raise UsageError(f"invalid model folder {folder}: it has no {FOLDER_CONFIG}")
     if not any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
         raise PermanentError(f"invalid model folder {folder}: it has no weights ({', '.join(WEIGHTS)})")
 
@@ -59,14 +59,7 @@ def _check_packages(model: str) -> None:
 
 def _text_config(model: str) -> Mapping[str, Any]:
     """The `text_cfg` of the model's configuration; empty if it has none."""
-    if model.startswith(LOCAL):
-        file = Path(model.removeprefix(LOCAL)) / "open_clip_config.json"
-        try:
-            text = json.loads(file.read_bytes())["model_cfg"]["text_cfg"]
-        except (ValueError, KeyError, TypeError):
-            return {}  # OpenCLIP's own error names the problem
-    else:
-        text = (open_clip.get_model_config(model.partition("/")[0]) or {}).get("text_cfg")
+    text = configuration(model).get("text_cfg")
     return text if isinstance(text, dict) else {}
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from imgsearch.settings.fields import NonNegativeFloat, NonNegativeInt, PositiveInt, setting
+from imgsearch.settings.fields import Bytes, NonNegativeFloat, NonNegativeInt, PositiveInt, setting
 
 Autoscaler = Literal["gke", "karpenter", "coreweave", "nebius", "generic"]
 
@@ -36,4 +36,9 @@ class JobSettings:
     queue: str | None = setting(None, "The Kueue LocalQueue that admits the embed Job. None: it starts at once.")
     gpu_hour_price: NonNegativeFloat | None = setting(
         None, "Price of one GPU for one hour. `status` then shows the cost of a run."
+    )
+    store_memory: Bytes | None = setting(
+        None,
+        "Memory that the vector store has, such as `16Gi`. A run whose vectors take more is told so before it embeds "
+        "(docs/scale.md). None: unknown.",
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 PREFIX = "IMGSEARCH"
 
@@ -19,6 +22,28 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 NonNegativeShare = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+_UNITS = {"m": Decimal("0.001")} | {
+    unit + suffix: Decimal(base) ** power
+    for suffix, base, units in (("", 1000, "kMGTPE"), ("i", 1024, "KMGTPE"))
+    for power, unit in enumerate(units, start=1)
+}
+_QUANTITY = re.compile(rf"(\d+(?:\.\d+)?(?:[eE]\d{{1,2}})?)({'|'.join(_UNITS)})?")
+
+
+def _whole(value: Any) -> Any:
+    """The whole number of a Kubernetes quantity, such as `16Gi`.
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
+    if not isinstance(value, str):
+        return value
+    if not (match := _QUANTITY.fullmatch(value)):
+        raise PydanticCustomError("quantity", "use a number of bytes, such as 16Gi")
+    number, unit = match.groups()
+    return int(Decimal(number) * _UNITS.get(unit, 1))
+
+
+Bytes = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 
 
 def setting(default: Any, doc: str, *, secret: bool = False) -> Any:

@@ -41,6 +41,7 @@ def test_the_defaults_are_those_of_the_programs(default: Objects) -> None:
         run=RunSettings(model="ViT-B-32/laion2b_s34b_b79k"),
         storage=StorageSettings(uri="file:///storage"),
         store=StoreSettings(url=f"chroma+http://{RELEASE}-chroma:8000"),
+        jobs=JobSettings(store_memory=4 * 2**30),
     )
 
 
@@ -60,14 +61,25 @@ def test_each_value_reaches_its_setting(everything: Objects) -> None:
             capacity_seconds=7_200,
             queue="gpus",
             gpu_hour_price=0.7,
+            store_memory=16 * 2**30,
         ),
         log=LogSettings(level="DEBUG"),
     )
 
 
+@pytest.mark.parametrize(
+    ("resources", "memory"), [({"limits": None}, None), ({"limits": {"memory": 2e10}}, 2 * 10**10)]
+)
+def test_the_memory_of_the_charts_own_store_is_its_limit(
+    helm: Helm, resources: dict[str, Any], memory: int | None
+) -> None:
+    assert settings(helm.template({"chroma": {"resources": resources}})).jobs.store_memory == memory
+
+
 def test_a_store_elsewhere_takes_the_place_of_the_charts_own(external_store: Objects) -> None:
     url = "chroma+https://chroma.vectors.example.com"
     assert settings(external_store).store.url == url
+    assert settings(external_store).jobs.store_memory == 64 * 2**30
     assert external_store.env("searcher")["IMGSEARCH_STORE_URL"] == url
     assert not [manifest for manifest in external_store.manifests if "chroma" in manifest["metadata"]["name"]]
 

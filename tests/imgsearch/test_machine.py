@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsearch.machine import cpus
+from imgsearch.machine import cpus, memory
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +32,16 @@ def test_cgroup_v1(tmp_path: Path, quota: str, expected: int) -> None:
 
 def test_without_a_cgroup_the_allowed_cores_count(tmp_path: Path) -> None:
     assert cpus(tmp_path) == 16
+
+
+@pytest.mark.parametrize(("file", "unlimited"), [("memory.max", "max"), ("memory/memory.limit_in_bytes", str(2**63))])
+def test_the_memory_is_that_of_the_machine_or_the_limit_of_the_cgroup(
+    tmp_path: Path, file: str, unlimited: str
+) -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert memory(tmp_path) == machine
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("1000000\n")
+    assert memory(tmp_path) == 1_000_000
+    (tmp_path / file).write_text(f"{unlimited}\n")
+    assert memory(tmp_path) == machine

@@ -97,6 +97,32 @@ def test_the_bounds_themselves_are_valid(name: str, value: str, expected: object
     assert getattr(getattr(settings, group), field) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("17179869184", 17_179_869_184),
+        ("16Gi", 17_179_869_184),
+        ("1.5Gi", 1_610_612_736),
+        ("512Ki", 524_288),
+        ("16G", 16_000_000_000),
+        ("5k", 5_000),
+        ("4e9", 4_000_000_000),
+        ("1.5E6", 1_500_000),
+        ("2E", 2_000_000_000_000_000_000),
+        ("128974848000m", 128_974_848),
+        ("", None),
+    ],
+)
+def test_bytes_are_a_quantity_of_kubernetes(text: str, expected: int | None) -> None:
+    assert Settings.from_env({"IMGSEARCH_JOBS_STORE_MEMORY": text}).jobs.store_memory == expected
+
+
+@pytest.mark.parametrize("text", ["16GiB", "16 Gi", "-1", "Gi", "1e400", "0", "1m"])
+def test_bytes_that_are_no_quantity_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=rf"'?{text}.* for jobs\.store_memory|input should be greater"):
+        Settings.from_env({"IMGSEARCH_JOBS_STORE_MEMORY": text})
+
+
 def test_an_unknown_variable_and_an_unknown_path_are_refused() -> None:
     with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_PROT"):
         Settings.from_env({"IMGSEARCH_SEARCH_PROT": "80"})

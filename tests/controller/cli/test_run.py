@@ -52,6 +52,23 @@ def test_what_the_ingest_said_is_taken_from_the_report_where_its_pod_went(
     assert "still serves run r0" in output
 
 
+def test_vectors_that_do_not_fit_into_the_store_are_told_before_they_are_embedded(cli: Cli, server: ApiServer) -> None:
+    def plan(command: list[str], index: int) -> Ended | Unfinished:
+        if command[-1] != "plan":
+            return answer_queries(command, index)
+        return Ended({"shards": 3, "images": 30, "kept": 2, "removed": 0, "dim": 512})
+
+    with Workers(server, plan):
+        completed = cli("run-pipeline", SOURCE, "--run", "r1", "--set", "jobs.store_memory=10k")
+    assert completed.returncode == 0, completed.stderr
+    sentence = "32 vectors of 512 dimensions take about 0.0 GB of memory in the vector store"
+    assert completed.stderr.count(f"warning: {sentence}") == 1
+    assert completed.stderr.index("warning: ") < completed.stderr.index("embed ")
+    (event,) = [event for event in server.objects("events") if event["reason"] == "StoreTooSmall"]
+    assert event["message"].startswith(sentence)
+    assert event["involvedObject"]["name"] == "team-r1-plan"
+
+
 def test_a_failed_run_says_what_to_do_next(cli: Cli, server: ApiServer) -> None:
     def fail_embedding(command: list[str], index: int) -> Ended | Unfinished:
         return (
