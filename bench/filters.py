@@ -19,8 +19,9 @@ from bench.worker import Worker
 from embedder.parts import Row
 from imgsearch.runs.layout import image_id
 from imgsearch.storage import Storage
-from imgsearch.stores import Filter, Neighbour
+from imgsearch.stores import Neighbour
 from imgsearch.stores.chroma import ChromaStore
+from imgsearch.stores.filters import Filter, Joined, parse
 from imgsearch.vectors import Vectors
 from searcher.search.filtered import filtered
 from searcher.search.ranking import FIRST_LEVEL, candidates
@@ -48,6 +49,8 @@ RECALL = 0.99
 QUERIES = 40
 WHERE_QUERIES = 8
 """Of Chroma's `where`, which takes up to seconds."""
+Search = Callable[[Vectors, Filter | None], list[Neighbour]]
+"""The neighbours of one query (1, dim) that pass the filter."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Case:
     """A filter for each query."""
 
     name: str
-    filters: Sequence[Filter]
+    filters: Sequence[Filter | None]
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,14 @@ class Data:
     run_texts: Vectors
     """Other texts, which the run has."""
     cases: Sequence[Case]
-    masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    masks: dict[Filter | None, NDArray[np.bool_]] = field(default_factory=dict)
 
-    def passing(self, where: Filter) -> NDArray[np.bool_]:
+    def passing(self, where: Filter | None) -> NDArray[np.bool_]:
         """Whether each image passes a filter."""
-        key = str(where)
-        if key not in self.masks:
-            self.masks[key] = np.array([_passes(metadata, where) for metadata in self.metadata])
-        return self.masks[key]
+        if where not in self.masks:
+            passing = [where is None or _passes(metadata, where) for metadata in self.metadata]
+            self.masks[where] = np.array(passing)
+        return self.masks[where]
 
 
 def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
@@ -138,24 +141,25 @@ def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) ->
     def nearest(queries: Vectors, k: int) -> list[list[Neighbour]]:
         return store.nearest(collection, queries, k=k)
 
-    def unfiltered(query: Vectors, _: Filter) -> list[Neighbour]:
+    def unfiltered(query: Vectors, _: Filter | None) -> list[Neighbour]:
         (found,) = nearest(query, candidates(FIRST_LEVEL, first))
         table.get([neighbour.id for neighbour in found[:K]])
         return found[:K]
 
-    def by_table(query: Vectors, where: Filter) -> list[Neighbour]:
+    def by_table(query: Vectors, where: Filter | None) -> list[Neighbour]:
+        assert where is not None
         (found,) = filtered(
             table, query, where, k=FIRST_LEVEL, nearest=nearest, effort=partial(candidates, first=first)
         )
         table.get([neighbour.id for neighbour in found[:K]])
         return found[:K]
 
-    def by_where(query: Vectors, where: Filter) -> list[Neighbour]:
+    def by_where(query: Vectors, where: Filter | None) -> list[Neighbour]:
         (hits,) = store.search(collection, query, k=K + 1, where=where)
         return [Neighbour(hit.id, hit.score) for hit in hits[:K]]
 
     size = f"{len(data.vectors):,} images"
-    everything = Case("", [{}] * QUERIES)
+    everything = Case("", [None] * QUERIES)
     without, recall = timed(unfiltered, data, everything, QUERIES)
     figures = [
         Figure(f"{size}, no filter", "by the table, p50 ms", without),
@@ -173,9 +177,7 @@ def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) ->
     return figures
 
 
-def timed(
-    search: Callable[[Vectors, Filter], list[Neighbour]], data: Data, case: Case, queries: int
-) -> tuple[float, float]:
+def timed(search: Search, data: Data, case: Case, queries: int) -> tuple[float, float]:
     """The median of the milliseconds of one search, and the recall@10."""
     times, found = [], []
     for query, where in zip(data.queries["texts"][:queries, None], case.filters, strict=False):
@@ -198,12 +200,10 @@ def _recall(ids: Sequence[str], data: Data, query: NDArray[np.float32], passing:
 
 def _passes(metadata: Mapping[str, Any], where: Filter) -> bool:
     """For the filters of the cases."""
-    if not where:
-        return True
-    ((field, condition),) = where.items()
-    if field == "$and":
-        return all(_passes(metadata, part) for part in condition)
-    return bool(metadata[field] < condition["$lt"]) if isinstance(condition, dict) else metadata[field] == condition
+    if isinstance(where, Joined):
+        return all(_passes(metadata, part) for part in where.parts)
+    value = metadata[where.field]
+    return bool(value < where.value) if where.operator == "lt" else bool(value == where.value)
 
 
 def _costs(case: str, data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
@@ -255,8 +255,8 @@ def make(size: int, dim: int) -> Data:
     # By the nearest image: the texts themselves lie off all images.
     order = np.argsort(images[np.argmax(texts @ images.T, axis=1)] @ kinds.T, axis=1)
 
-    def same(name: str, where: Filter) -> Case:
-        return Case(name, [where] * QUERIES)
+    def same(name: str, where: Mapping[str, Any]) -> Case:
+        return Case(name, [parse(where)] * QUERIES)
 
     cases = [
         same("50 %", {"draw": {"$lt": DRAWS // 2}}),
@@ -266,8 +266,8 @@ def make(size: int, dim: int) -> Data:
         same("0.01 %", {"draw": 7}),
         same("an AND of 4 %", {"$and": [{"draw": {"$lt": DRAWS // 5}}, {"other": {"$lt": DRAWS // 5}}]}),
         same("an AND of 1 %", {"$and": [{"draw": {"$lt": DRAWS // 10}}, {"other": {"$lt": DRAWS // 10}}]}),
-        Case("correlated, about 10 %", [{"kind": f"kind {kinds[-1]}"} for kinds in order]),
-        Case("anti-correlated, about 10 %", [{"kind": f"kind {kinds[0]}"} for kinds in order]),
+        Case("correlated, about 10 %", [parse({"kind": f"kind {kinds[-1]}"}) for kinds in order]),
+        Case("anti-correlated, about 10 %", [parse({"kind": f"kind {kinds[0]}"}) for kinds in order]),
     ]
     return Data(images, metadata, {**queries, "texts": texts}, queries["texts"][QUERIES:], cases)
 

@@ -29,8 +29,9 @@ from imgsearch.runs.documents import Report
 from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import LogSettings, SearchSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.storage import Storage
-from imgsearch.stores import Filter, Neighbour
+from imgsearch.stores import Neighbour
 from imgsearch.stores.chroma import ChromaStore
+from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
 from searcher.ingest.metrics import IngestMetrics
 from searcher.recall.exact_search import recall
@@ -250,12 +251,12 @@ def compared(data: Data, settings: Settings) -> list[Figure]:
     store = ChromaStore(settings.store.url)
     pointer = store.pointers()[RUN]
 
-    def nearest(k: int, query: Vectors, _: Filter) -> list[Neighbour]:
+    def nearest(k: int, query: Vectors, _: Filter | None) -> list[Neighbour]:
         return store.nearest(pointer.collection, query, k=k)[0][: filters.K]
 
     figures, times = [], {}
     for name, k in (("Chroma's default search", filters.K), ("ours", pointer.candidates)):
-        ms, share = filters.timed(partial(nearest, k), data, Case("", [{}] * filters.QUERIES), filters.QUERIES)
+        ms, share = filters.timed(partial(nearest, k), data, Case("", [None] * filters.QUERIES), filters.QUERIES)
         times[name] = ms
         figures += [Figure(name, "p50 ms", ms), Figure(name, "recall@10 of texts", share)]
     ratio = times["ours"] / times["Chroma's default search"]

@@ -7,6 +7,7 @@ import operator
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,8 @@ from imgsearch.encoder import Pixels
 from imgsearch.errors import NotFound, UsageError
 from imgsearch.sources import Content, Item, SourceImage
 from imgsearch.sources.values import Metadata
-from imgsearch.stores import Filter, Hit, Neighbour, Pointer, Record, VectorStore
+from imgsearch.stores import Hit, Neighbour, Pointer, Record, VectorStore
+from imgsearch.stores.filters import Filter, Joined, Operator
 from imgsearch.vectors import Vectors
 
 COLOURS = {
@@ -232,33 +234,27 @@ class InMemorySource:
 
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "$eq": operator.eq,
-    "$gt": operator.gt,
-    "$gte": operator.ge,
-    "$lt": operator.lt,
-    "$lte": operator.le,
+    "eq": operator.eq,
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
 }
-_NEGATED = {"$ne": "$eq", "$nin": "$in", "$not_contains": "$contains"}
+_NEGATED: dict[str, Operator] = {"ne": "eq", "nin": "in", "not_contains": "contains"}
 
 
-def matches(filter_: Filter, metadata: Mapping[str, Any]) -> bool:
-    """Whether `metadata` passes the filter. As in Chroma, a field that is absent passes every negation."""
-    ((field, condition),) = filter_.items()
-    if field in ("$and", "$or") and isinstance(condition, list):
-        return (all if field == "$and" else any)([matches(inner, metadata) for inner in condition])
-    if not isinstance(condition, Mapping):
-        condition = {"$eq": condition}
-    ((name, operand),) = condition.items()
-    if name in _NEGATED:
-        return not matches({field: {_NEGATED[name]: operand}}, metadata)
-    value = metadata.get(field)
-    if name == "$in":
-        return any(_comparable(value, item) and value == item for item in operand)
-    if name == "$contains":
-        return isinstance(value, list) and any(_comparable(item, operand) and item == operand for item in value)
-    if name not in _COMPARE:
-        raise UsageError(f"no filter operator is called {name}")
-    return _comparable(value, operand) and _COMPARE[name](value, operand)
+def matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
+    """Whether `metadata` passes the filter. A field that is absent passes every negation."""
+    if isinstance(where, Joined):
+        return (all if where.join == "and" else any)([matches(part, metadata) for part in where.parts])
+    if where.operator in _NEGATED:
+        return not matches(replace(where, operator=_NEGATED[where.operator]), metadata)
+    value = metadata.get(where.field)
+    if where.operator == "in":
+        return any(_comparable(value, item) and value == item for item in where.values)
+    if where.operator == "contains":
+        return isinstance(value, list) and any(_comparable(item, where.value) and item == where.value for item in value)
+    return _comparable(value, where.value) and _COMPARE[where.operator](value, where.value)
 
 
 def _comparable(a: Any, b: Any) -> bool:

@@ -13,10 +13,8 @@ from urllib.parse import quote, unquote
 
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.runs.documents import RecallFigure
+from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
-
-Filter = Mapping[str, Any]
-"""A condition on the metadata; filters.py has the grammar."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class VectorStore(Protocol):
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None
     ) -> list[list[Neighbour]]:
         """For each row of `queries` (n, dim) its k nearest, best first. A larger k costs little, and with it an
-        approximate search misses fewer of the nearest. Raises UsageError for an invalid filter."""
+        approximate search misses fewer of the nearest."""
 
     def search(
         self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None, vectors: bool = False

@@ -20,19 +20,10 @@ from chromadb.errors import ChromaError, InvalidArgumentError, NotFoundError
 
 from imgsearch import typed_json
 from imgsearch.errors import NotFound, PermanentError, TemporaryError, UsageError, first_line
-from imgsearch.stores import (
-    DamagedStore,
-    Filter,
-    Hit,
-    Neighbour,
-    Pointer,
-    Record,
-    VectorStore,
-    chroma_dialect,
-    chroma_graphs,
-)
+from imgsearch.stores import DamagedStore, Hit, Neighbour, Pointer, Record, VectorStore, chroma_dialect, chroma_graphs
 from imgsearch.stores.chroma_clients import connector, folder
 from imgsearch.stores.chroma_files import ChromaFiles, is_damage
+from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
 
 POINTER = "pointer."

@@ -14,10 +14,10 @@ it finds a whole number only as the type that it was stored as: `$contains 4` do
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
-from imgsearch.stores import Filter, filters
+from imgsearch.stores.filters import Filter, Joined, Scalar
 
 INTERNAL = "_"
 ESCAPE = "\\"
@@ -46,22 +46,22 @@ def from_chroma(stored: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[
 
 
 def where(condition: Filter) -> dict[str, Any]:
-    """A filter as Chroma reads it. Raises ValueError for more than one condition without $and or $or."""
-    ((field, operation),) = condition.items()
-    if filters.is_join(field, operation):
-        return _joined(field, [where(part) for part in operation])
-    if not isinstance(operation, Mapping):
-        operation = {"$eq": operation}
-    ((operator, operand),) = operation.items()
-    if operator in ("$in", "$nin"):
-        return _membership(_escaped(field), operator, operand)
-    if operator in ("$contains", "$not_contains"):
-        parts = [{_escaped(field): {operator: value}} for value in _as_both_types(operand)]
-        return _joined("$or" if operator == "$contains" else "$and", parts)
-    return _comparison(_escaped(field), operator, operand) if _is_fraction(operand) else {_escaped(field): operation}
+    """A filter as Chroma reads it."""
+    if isinstance(condition, Joined):
+        return _joined(f"${condition.join}", [where(part) for part in condition.parts])
+    name, operator = _escaped(condition.field), f"${condition.operator}"
+    match condition.operator:
+        case "in" | "nin":
+            return _membership(name, operator, condition.values)
+        case "contains" | "not_contains":
+            parts = [{name: {operator: value}} for value in _as_both_types(condition.value)]
+            return _joined("$or" if operator == "$contains" else "$and", parts)
+    if _is_fraction(condition.value):
+        return _comparison(name, operator, condition.value)
+    return {name: {operator: condition.value}}
 
 
-def _membership(name: str, operator: str, values: list[Any]) -> dict[str, Any]:
+def _membership(name: str, operator: str, values: Sequence[Scalar]) -> dict[str, Any]:
     single, joint = ("$eq", "$or") if operator == "$in" else ("$ne", "$and")
     parts = [_comparison(name, single, value) for value in values if _is_fraction(value)]
     if others := [value for value in values if not _is_fraction(value)]:
@@ -106,7 +106,7 @@ def _as_both_types(value: Any) -> list[Any]:
     return [value]
 
 
-def _is_fraction(value: Any) -> bool:
+def _is_fraction(value: Any) -> TypeGuard[float]:
     return isinstance(value, float) and not value.is_integer()
 
 

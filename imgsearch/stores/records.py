@@ -10,8 +10,7 @@ from typing import Any
 from imgsearch.runs.layout import RunFolder
 from imgsearch.runs.parts import PartRow
 from imgsearch.stores import Record
-
-Scalar = str | int | float | bool
+from imgsearch.stores.filters import Scalar
 
 
 def record(row: PartRow, *, run: str, shard: int, part: int) -> Record:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from imgsearch.runs.documents import Facet, FacetValue
-from imgsearch.stores.records import Scalar
+from imgsearch.stores.filters import Scalar
 
 FIELDS = 200
 """Further fields are ignored: field names that differ in every image would fill the memory."""

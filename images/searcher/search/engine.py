@@ -172,7 +172,7 @@ class SearchEngine:
     ) -> tuple[list[Group], bool]:
         """The groups of the page, and whether there are more behind it."""
         page = slice(cursor.offset, cursor.offset + search.k)
-        collection, vectors = index.pointer.collection, dict[str, Vector]()
+        collection, vectors, where = index.pointer.collection, dict[str, Vector](), search.where
         ranked: Sequence[Neighbour] = []
         groups: list[Group] = []
         has_more = False
@@ -182,12 +182,12 @@ class SearchEngine:
                 vector,
                 end=end,
                 first=index.pointer.candidates,
-                where=search.filter,
+                where=where,
                 earlier=ranked,
                 table=index.table,
             )
             if not ranked:
-                self._live_recall.offer(index.pointer.index, index.table, vector, search.filter, level.ranked)
+                self._live_recall.offer(index.pointer.index, index.table, vector, where, level.ranked)
             ranked = level.ranked
             shown = ranking.reaching(ranked, search.min_score)
             if search.dedupe is None:

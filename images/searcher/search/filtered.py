@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from imgsearch.stores import Filter, Neighbour
+from imgsearch.stores import Neighbour
+from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vectors
 from searcher.search.filter_plan import MEASURED, Costs, candidates
 from searcher.table.matching import Mask

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from imgsearch.stores import Filter, Neighbour
+from imgsearch.stores import Neighbour
+from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector
 from searcher.recall.exact_search import recall
 from searcher.search.metrics import Metrics

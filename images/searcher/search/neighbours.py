@@ -4,7 +4,6 @@ store, and so do the records of several pages. The table of the run answers inst
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,7 +13,8 @@ from functools import partial
 import numpy as np
 
 from imgsearch.errors import TemporaryError
-from imgsearch.stores import Filter, Neighbour, Record, VectorStore
+from imgsearch.stores import Neighbour, Record, VectorStore
+from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
 from searcher.search import ranking
 from searcher.search.batcher import BatchQueue
@@ -84,7 +84,7 @@ class Neighbours:
         `table` the table of the run. Raises what VectorStore.nearest raises."""
         if where is None or (table is not None and not table.has_fields(where)):
             table = None
-        call = (collection, first, end, _digest(json.dumps(where, sort_keys=True).encode()), table is not None)
+        call = (collection, first, end, _digest(repr(where).encode()), table is not None)
         search = (call, _digest(vector.tobytes()))
         self._forget()
         if search in self._levels:

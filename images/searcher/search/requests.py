@@ -42,6 +42,11 @@ def from_base64(value: Any) -> Any:
         raise ValueError("invalid base64") from None
 
 
+def _valid(filter: dict[str, Any]) -> dict[str, Any]:
+    filters.parse(filter)
+    return filter
+
+
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Url = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2048)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -52,7 +57,7 @@ Picture = Annotated[
     WithJsonSchema({"type": "string", "contentEncoding": "base64", "minLength": 1, "examples": [PIXEL]}),
 ]
 Embedding = Annotated[list[FiniteFloat], Field(min_length=1, max_length=16_384)]
-Filter = Annotated[dict[str, Any], AfterValidator(filters.check)]
+Filter = Annotated[dict[str, Any], AfterValidator(_valid)]
 Include = Literal["metadata", "embedding"]
 
 
@@ -131,6 +136,11 @@ class Options(Strict):
     include: list[Include] = Field(
         default=["metadata"], description="Fields of a result in addition to its id and score."
     )
+
+    @property
+    def where(self) -> filters.Filter | None:
+        """The filter as a tree."""
+        return filters.parse(self.filter) if self.filter is not None else None
 
     @model_validator(mode="after")
     def one_position(self) -> Self:

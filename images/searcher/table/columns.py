@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from imgsearch.stores import Record
-from imgsearch.stores.records import Scalar
+from imgsearch.stores.filters import Scalar
 
 TYPES: Mapping[type, tuple[str, pa.DataType]] = {
     str: ("text", pa.string()),

@@ -1,70 +1,58 @@
-"""The rows of a batch that a filter keeps, with the meaning of imgsearch/stores/filters.py. No I/O.
-
-A condition compares values of one kind: texts, numbers, or booleans. A whole number equals the fraction with its value,
-and both are compared exactly. `$contains` is about the items of lists, the other operators are about single values. A
-value of another kind and a missing field fail every condition, and so pass its negation.
-"""
+"""The rows of a batch that a filter keeps, with the meaning of imgsearch/stores/filters.py. No I/O."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from imgsearch.stores import Filter
-from imgsearch.stores.filters import COMPARISONS, is_join
-from imgsearch.stores.records import Scalar
+from imgsearch.stores.filters import Comparison, Condition, Filter, Joined, Operator, Scalar, conditions
 from searcher.table.columns import column_name
 from searcher.table.values import BatchValues, Column
 
 Mask = NDArray[np.bool_]
 """One boolean for each row."""
 
-NEGATED = {"$ne": "$eq", "$nin": "$in", "$not_contains": "$contains"}
-COMPARE: Mapping[str, Callable[..., Mask]] = {
-    "$gt": np.greater,
-    "$gte": np.greater_equal,
-    "$lt": np.less,
-    "$lte": np.less_equal,
+NEGATED: Mapping[Operator, Operator] = {"ne": "eq", "nin": "in", "not_contains": "contains"}
+COMPARE: Mapping[Comparison, Callable[..., Mask]] = {
+    "gt": np.greater,
+    "gte": np.greater_equal,
+    "lt": np.less,
+    "lte": np.less_equal,
 }
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 
 def fields(where: Filter) -> set[str]:
-    """The metadata fields that a valid filter reads."""
-    ((field, condition),) = where.items()
-    if is_join(field, condition):
-        return set[str]().union(*map(fields, condition))
-    return {field}
+    """The metadata fields that a filter reads."""
+    return {condition.field for condition in conditions(where)}
 
 
 def mask(batch: BatchValues, where: Filter) -> Mask:
-    """The rows of a batch that pass a valid filter."""
-    ((field, condition),) = where.items()
-    if is_join(field, condition):
-        join = np.logical_and if field == "$and" else np.logical_or
-        return reduce(join, (mask(batch, part) for part in condition))
-    if not isinstance(condition, Mapping):
-        condition = {"$eq": condition}
-    ((operator, operand),) = condition.items()
-    if operator in NEGATED:
-        return ~_mask(batch, field, NEGATED[operator], operand)
-    return _mask(batch, field, operator, operand)
+    """The rows of a batch that pass a filter."""
+    if isinstance(where, Joined):
+        join = np.logical_and if where.join == "and" else np.logical_or
+        return reduce(join, (mask(batch, part) for part in where.parts))
+    if where.operator in NEGATED:
+        return ~_mask(batch, replace(where, operator=NEGATED[where.operator]))
+    return _mask(batch, where)
 
 
-def _mask(batch: BatchValues, field: str, operator: str, operand: Any) -> Mask:
-    if operator in COMPARISONS:
-        return _compared(batch, field, operator, operand)
-    return _equal(batch, field, operand if operator == "$in" else [operand], is_list=operator == "$contains")
+def _mask(batch: BatchValues, condition: Condition) -> Mask:
+    match condition.operator:
+        case "gt" | "gte" | "lt" | "lte":
+            return _compared(batch, condition.field, condition.operator, condition.value)
+    return _equal(batch, condition.field, condition.values, is_list=condition.operator == "contains")
 
 
-def _compared(batch: BatchValues, field: str, operator: str, number: float) -> Mask:
+def _compared(batch: BatchValues, field: str, operator: Comparison, number: float) -> Mask:
     passing = np.zeros(len(batch), np.bool_)
     for type, bound in ((int, whole_bound), (float, double_bound)):
         column = batch.get(column_name(field, type))
@@ -73,31 +61,31 @@ def _compared(batch: BatchValues, field: str, operator: str, number: float) -> M
     return passing
 
 
-def _compared_to(column: Column, operator: str, bound: float) -> Mask:
+def _compared_to(column: Column, operator: Comparison, bound: float) -> Mask:
     # An infinite bound is one beyond the numbers of the column.
     values = column.values if math.isfinite(bound) else np.zeros(len(column.values))
     return _of_valid(column, COMPARE[operator](values, bound))
 
 
-def whole_bound(operator: str, number: float) -> tuple[str, float]:
+def whole_bound(operator: Comparison, number: float) -> tuple[Comparison, float]:
     """The comparison of whole numbers that means the same as that with `number`; an infinite bound where `number` is
     beyond 64 bits."""
     if isinstance(number, float) and not number.is_integer():
         # 4 is not greater than 4.5 and greater than 3.5, as it is greater or equal to 5 and to 4.
-        operator, number = ("$gte", math.ceil(number)) if operator in ("$gt", "$gte") else ("$lte", math.floor(number))
+        operator, number = ("gte", math.ceil(number)) if operator in ("gt", "gte") else ("lte", math.floor(number))
     if INT_MIN <= number <= INT_MAX:
         return operator, int(number)
     return operator, math.copysign(math.inf, number)
 
 
-def double_bound(operator: str, number: float) -> tuple[str, float]:
+def double_bound(operator: Comparison, number: float) -> tuple[Comparison, float]:
     """The comparison of doubles that means the same as that with `number`, which may be a whole number between two
     doubles."""
     double = float(number)
     if double > number:
-        return ("$gte" if operator in ("$gt", "$gte") else "$lt"), double
+        return ("gte" if operator in ("gt", "gte") else "lt"), double
     if double < number:
-        return ("$gt" if operator in ("$gt", "$gte") else "$lte"), double
+        return ("gt" if operator in ("gt", "gte") else "lte"), double
     return operator, double
 
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from imgsearch.runs.documents import Table
-from imgsearch.stores import Filter, Neighbour, Record
+from imgsearch.stores import Neighbour, Record
+from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
 from searcher.table import columns, half_floats, matching
 from searcher.table.columns import id_hash

@@ -13,7 +13,7 @@ from imgsearch.stores.records import filterable
 @pytest.mark.parametrize("name", ["_key", "$price", "#id", "_", "$_#", "chroma:x", "ü", ""])
 def test_every_name_stays_and_can_be_used_in_a_filter(name: str) -> None:
     assert filterable({name: 1}) == {name: 1}
-    assert filters.check({name: 1}) == {name: 1}
+    assert filters.parse({name: 1}) == filters.Condition(name, "eq", (1,))
 
 
 def test_names_that_were_once_stripped_do_not_collide() -> None:

@@ -22,7 +22,8 @@ from imgsearch.runs.parts import BadRow, Header, PartRow
 from imgsearch.runs.texts import Text
 from imgsearch.settings import IndexSettings
 from imgsearch.storage import Storage
-from imgsearch.stores import Filter, Hit, Record, VectorStore
+from imgsearch.stores import Hit, Record, VectorStore
+from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vectors
 from searcher.ingest.job import Ingest
 from searcher.ingest.metrics import IngestMetrics

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from imgsearch.stage import Interrupted
-from imgsearch.stores import Filter, Hit, Neighbour, Record, VectorStore
+from imgsearch.stores import Hit, Neighbour, Record, VectorStore
 from imgsearch.stores.chroma import ChromaStore
+from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vectors
 from searcher.recall import measure
 from searcher.recall.measure import Measured

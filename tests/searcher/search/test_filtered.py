@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from imgsearch.stores import Neighbour, Record
+from imgsearch.stores.filters import parse
 from imgsearch.vectors import Vectors
 from searcher.search.filter_plan import Costs
 from searcher.search.filtered import filtered
@@ -70,7 +71,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 @pytest.mark.parametrize("k", [1, K, 300])
 def test_a_filtered_search_gives_the_nearest_that_pass(index: Index, field: str, k: int) -> None:
     queries = np.concatenate([index.query, images.vectors(2, seed=3)])
-    results = filtered(index.table, queries, {field: True}, k=k, nearest=index.nearest, effort=int, costs=COSTS)
+    results = filtered(index.table, queries, parse({field: True}), k=k, nearest=index.nearest, effort=int, costs=COSTS)
     for query, result in zip(queries, results, strict=True):
         assert [neighbour.id for neighbour in result] == index.exact(query, field, k)
 
@@ -80,22 +81,24 @@ def test_a_filtered_search_gives_the_nearest_that_pass(index: Index, field: str,
 )
 def test_the_store_is_searched_only_for_broad_filters(index: Index, field: str, uses_store: bool) -> None:
     index.requested.clear()
-    filtered(index.table, index.query, {field: True}, k=K, nearest=index.nearest, effort=int, costs=COSTS)
+    filtered(index.table, index.query, parse({field: True}), k=K, nearest=index.nearest, effort=int, costs=COSTS)
     assert bool(index.requested) == uses_store
 
 
 def test_a_filter_that_nothing_passes_has_no_results(index: Index) -> None:
-    assert filtered(index.table, index.query, {"all": False}, k=K, nearest=index.nearest, effort=int, costs=COSTS) == [
-        []
-    ]
+    assert filtered(
+        index.table, index.query, parse({"all": False}), k=K, nearest=index.nearest, effort=int, costs=COSTS
+    ) == [[]]
 
 
 def test_a_result_does_not_depend_on_the_other_queries(index: Index) -> None:
     """One of them needs the exact search after all, the others do not."""
     queries = np.concatenate([index.query, -index.query, images.vectors(2, seed=3)])
-    together = filtered(index.table, queries, {"far": True}, k=K, nearest=index.nearest, effort=int, costs=COSTS)
+    together = filtered(index.table, queries, parse({"far": True}), k=K, nearest=index.nearest, effort=int, costs=COSTS)
     for query, result in zip(queries, together, strict=True):
-        alone = filtered(index.table, query[None], {"far": True}, k=K, nearest=index.nearest, effort=int, costs=COSTS)
+        alone = filtered(
+            index.table, query[None], parse({"far": True}), k=K, nearest=index.nearest, effort=int, costs=COSTS
+        )
         assert [neighbour.id for neighbour in alone[0]] == [neighbour.id for neighbour in result]
 
 
@@ -103,5 +106,7 @@ def test_images_that_the_store_has_and_the_table_does_not_are_left_out(index: In
     def with_stranger(queries: Vectors, k: int) -> list[list[Neighbour]]:
         return [[Neighbour("stranger", 1.0), *row] for row in index.nearest(queries, k)]
 
-    (result,) = filtered(index.table, index.query, {"all": True}, k=K, nearest=with_stranger, effort=int, costs=COSTS)
+    (result,) = filtered(
+        index.table, index.query, parse({"all": True}), k=K, nearest=with_stranger, effort=int, costs=COSTS
+    )
     assert [neighbour.id for neighbour in result] == index.exact(index.query[0], "all", K)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from imgsearch.runs.layout import image_id
-from imgsearch.stores import Filter, Neighbour
+from imgsearch.stores import Neighbour
+from imgsearch.stores.filters import Filter, parse
 from imgsearch.vectors import Vectors
 from searcher.search.live_recall import TIME_SHARE, LiveRecall, found_of
 from searcher.search.metrics import Metrics
@@ -78,9 +79,9 @@ def test_an_image_that_the_table_does_not_have_is_not_one_of_the_nearest(shelf: 
 
 def test_a_filtered_search_is_compared_with_the_images_that_pass(shelf: Shelf) -> None:
     passing = [row for row in shelf.order if row < 5]
-    assert found_of(shelf.table, QUERY, {"few": True}, shelf.ranked(passing)) == {10: (5, 5), 100: (5, 5)}
-    assert found_of(shelf.table, QUERY, {"few": True}, shelf.ranked(passing[1:])) == {10: (4, 5), 100: (4, 5)}
-    assert found_of(shelf.table, QUERY, {"a": {"$lt": 0}}, []) == {}
+    assert found_of(shelf.table, QUERY, parse({"few": True}), shelf.ranked(passing)) == {10: (5, 5), 100: (5, 5)}
+    assert found_of(shelf.table, QUERY, parse({"few": True}), shelf.ranked(passing[1:])) == {10: (4, 5), 100: (4, 5)}
+    assert found_of(shelf.table, QUERY, parse({"a": {"$lt": 0}}), []) == {}
 
 
 class Bench:

@@ -11,7 +11,8 @@ import pytest
 
 from imgsearch.errors import TemporaryError
 from imgsearch.runs.layout import image_id
-from imgsearch.stores import Filter, Neighbour, Record
+from imgsearch.stores import Neighbour, Record
+from imgsearch.stores.filters import Filter, parse
 from imgsearch.vectors import Vectors
 from searcher.search.metrics import Metrics
 from searcher.search.neighbours import LEVEL_COST, Neighbours
@@ -68,7 +69,7 @@ async def test_searches_with_different_filters_share_none(library: Library, stor
             search_colours(client, embedding=embedding(library, "red"), filter=condition) for condition in filters
         ]
         assert await asyncio.gather(*searches) == [["red"], ["blue"]]
-        assert sorted(store.searches, key=str) == [(1, condition) for condition in reversed(filters)]
+        assert sorted(store.searches, key=str) == [(1, parse(condition)) for condition in reversed(filters)]
 
 
 async def test_a_page_reads_only_its_own_records_and_the_next_one_does_not_search(

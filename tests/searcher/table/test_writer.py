@@ -10,6 +10,7 @@ from imgsearch.runs.digests import digest
 from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
+from imgsearch.stores.filters import parse
 from searcher.table.writer import FIELDS, TableWriter
 from tests.searcher.table import images
 
@@ -93,7 +94,7 @@ def test_only_the_first_fields_get_columns(tmp_path: Path) -> None:
     document = images.write(tmp_path, images.records(metadata), file_rows=FIELDS)
     assert (len(document.fields), document.all_fields) == (FIELDS, False)
     table = images.table(tmp_path, images.records(metadata), file_rows=FIELDS)
-    assert table.has_fields({"field 7": 7})
-    assert not table.has_fields({"$or": [{"field 7": 7}, {f"field {FIELDS}": 1}]})
-    assert [int(row) for row in table.matching({"field 7": 7}).nonzero()[0]] == [7]
+    assert table.has_fields(parse({"field 7": 7}))
+    assert not table.has_fields(parse({"$or": [{"field 7": 7}, {f"field {FIELDS}": 1}]}))
+    assert [int(row) for row in table.matching(parse({"field 7": 7})).nonzero()[0]] == [7]
     assert table.get([images.records(metadata)[-1].id])[0].metadata == metadata[-1]
