@@ -109,6 +109,9 @@ class InMemoryStore:
         with self._lock:
             self._collections.setdefault(collection, {})
 
+    def finish(self, collection: str) -> None:
+        self._records(collection)
+
     def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
         return set(ids) - self._records(collection).keys()
 

@@ -10,25 +10,32 @@ from types import TracebackType
 from rich.console import Console, Group
 from rich.live import Live
 
-from controller.cli.tables import of_total, reasons, summary, table, waits
-from controller.jobs.state import JobState, Phase, Stage
+from controller.cli.tables import of_total, reasons, summary, table, waits, working
+from controller.jobs.state import JobState, Stage
 
-RATE_SECONDS = 20.0
-"""The rate is that of the last 20 s, so that it follows changes."""
+RATE_SECONDS = {Stage.EMBED: 20.0, Stage.INGEST: 60.0}
+"""The rate is that of this time, so that it follows changes. Ingest logs its progress after whole parts."""
 
 
 class Rate:
-    """Images a second, over a sliding window."""
+    """Images a second of the stage that works on images, over a sliding window."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._stage: Stage | None = None
         self._samples: deque[tuple[float, int]] = deque()
 
-    def update(self, done: int) -> float | None:
-        """The rate after `done` images; None until the count has changed."""
-        now = self._clock()
+    def update(self, jobs: Mapping[Stage, JobState]) -> float | None:
+        """The rate now; None until the count of images has changed, and where no stage works on images."""
+        job = working(jobs)
+        if job is None:
+            return None
+        if job.stage is not self._stage:
+            self._stage = job.stage
+            self._samples.clear()
+        now, done = self._clock(), job.images_done
         self._samples.append((now, done))
-        while len(self._samples) > 2 and now - self._samples[0][0] > RATE_SECONDS:
+        while len(self._samples) > 2 and now - self._samples[0][0] > RATE_SECONDS[job.stage]:
             self._samples.popleft()
         (then, before), seconds = self._samples[0], now - self._samples[0][0]
         return (done - before) / seconds if done > before and seconds > 0 and then < now else None
@@ -64,8 +71,7 @@ class RunView:
             self._live.stop()
 
     def show(self, jobs: Mapping[Stage, JobState]) -> None:
-        embed = jobs.get(Stage.EMBED)
-        rate = self._rate.update(embed.images_done) if embed and embed.phase is Phase.ACTIVE else None
+        rate = self._rate.update(jobs)
         if self._live:
             rows = table(self._run, jobs, rate, gpu_hour_price=self._price)
             self._live.update(Group(rows, *reasons(jobs)), refresh=True)

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from controller.cli.console import Terminal, add_output
 from controller.cli.options import add_target, read_target
 from controller.cli.progress import Rate
-from controller.cli.tables import average, reasons, summary, table
+from controller.cli.tables import average, reasons, summary, table, working
 from controller.cli.targets import open_target
-from controller.jobs.state import Stage
 from controller.run.steps import over
 from imgsearch.errors import ExitCode, UsageError
 
@@ -40,9 +39,9 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         jobs = target.backend.jobs(run)
         if not jobs:
             raise UsageError(f"run {run!r} does not exist: `controller runs{target.flags}` lists the runs")
-        rate = None
-        if embed := jobs.get(Stage.EMBED):
-            rate = window.update(embed.images_done) or average(embed, datetime.now(UTC))
+        rate = window.update(jobs)
+        if rate is None and (job := working(jobs)):
+            rate = average(job, datetime.now(UTC))
         if args.output == "json":
             terminal.json(
                 {"run": run, "stages": [summary(job, jobs, rate, gpu_hour_price=price) for job in jobs.values()]}

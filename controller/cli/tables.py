@@ -17,12 +17,23 @@ Evaluation = Mapping[str, Any]
 WEAKEST_LABELS = 5
 
 
+SLOWING = 0.85
+"""The rate of the rest of an ingest, compared with that of the last minute: a graph takes more time for a vector the
+larger it is."""
+
+
 def average(job: JobState, until: datetime) -> float | None:
     """Images a second since a Job began; None before the first image."""
     if not job.started or not job.images_done:
         return None
     seconds = (until - datetime.fromisoformat(job.started)).total_seconds()
     return job.images_done / seconds if seconds > 0 else None
+
+
+def working(jobs: Mapping[Stage, JobState]) -> JobState | None:
+    """The active job that works on images, if there is one: it embeds or ingests them."""
+    active = (job for job in jobs.values() if job.phase is Phase.ACTIVE and job.stage is not Stage.PLAN)
+    return next(active, None)
 
 
 def table(
@@ -147,12 +158,12 @@ def summary(
     *,
     gpu_hour_price: float | None = None,
 ) -> dict[str, Any]:
-    """One Job in figures, for the table and for `-o json`. `rate` is that of a running embedding."""
+    """One Job in figures, for the table and for `-o json`. `rate` is that of the job that works."""
     plan = planned(jobs) or PlanResult(shards=0, images=0)
     images_of = plan.images + (plan.kept if job.stage is Stage.INGEST else 0)
     done = plan.images if job.stage is Stage.PLAN else job.images_done
-    embedding = job.stage is Stage.EMBED and job.phase is Phase.ACTIVE
-    if not embedding:
+    works = job is working(jobs)
+    if not works:
         ended = job.stage is Stage.EMBED and job.phase is Phase.COMPLETE
         rate = average(job, datetime.fromisoformat(job.finished)) if ended and job.finished else None
     return {
@@ -166,7 +177,7 @@ def summary(
         "images_of": images_of,
         "bad": job.images_bad,
         "rate": rate,
-        "left_seconds": (images_of - done) / rate if embedding and rate else None,
+        "left_seconds": _left_seconds(job.stage, done, images_of, rate) if works and rate else None,
         "started": job.started,
         "finished": job.finished,
         "reason": job.reason,
@@ -176,6 +187,15 @@ def summary(
         "cost": None if gpu_hour_price is None else round(job.usage.total * gpu_hour_price, 4),
         "errors": {str(index): error for index, error in job.errors().items()},
     }
+
+
+def _left_seconds(stage: Stage, done: int, images: int, rate: float) -> float | None:
+    """None where the images are done, and other work is left."""
+    if done >= images:
+        return None
+    if stage is Stage.INGEST:
+        rate *= SLOWING
+    return (images - done) / rate
 
 
 def plural(count: int, noun: str) -> str:

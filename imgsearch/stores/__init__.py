@@ -100,6 +100,10 @@ class VectorStore(Protocol):
     def create(self, collection: str, *, dim: int, vectors: int) -> None:
         """Creates an empty collection for about this number of vectors; an existing one stays as it is."""
 
+    def finish(self, collection: str) -> None:
+        """Ends the filling of a collection: the store may then do what it does once for all vectors. It can be called
+        again, and vectors can still be added."""
+
     def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
         """The `ids` that are not stored yet."""
 

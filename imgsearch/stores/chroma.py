@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -53,6 +54,14 @@ class ChromaStore:
                 collection, configuration={"hnsw": graph}, embedding_function=None
             )
 
+    def finish(self, collection: str) -> None:
+        # Chroma reads it when it loads the graph again: then it adds the vectors that it has not written, and writes.
+        graph = {"sync_threshold": chroma_graphs.SYNC_THRESHOLD}
+        with self._translated(collection), warnings.catch_warnings():
+            # Of its own note that the collection has no embedding function.
+            warnings.filterwarnings("ignore", "legacy embedding function", DeprecationWarning)
+            self._call(collection, "modify", configuration={"hnsw": graph})
+
     def missing(self, collection: str, ids: Sequence[str]) -> set[str]:
         stored: set[str] = set()
         with self._translated(collection):
@@ -82,7 +91,7 @@ class ChromaStore:
                 response = self._call(collection, "get", ids=list(chunk), include=_include(vectors))
                 embeddings = response["embeddings"] if vectors else [None] * len(response["ids"])
                 for id, stored, vector in zip(response["ids"], response["metadatas"], embeddings, strict=True):
-                    metadata, internal = chroma_dialect.from_chroma(stored)
+                    metadata, internal = self._fields(stored)
                     records[id] = Record(id, metadata, _vector(vector), internal)
         return [records[id] for id in ids if id in records]
 
@@ -106,7 +115,7 @@ class ChromaStore:
             [
                 Hit(id, 1.0 - distance, metadata, _vector(vector), internal)
                 for id, distance, stored, vector in zip(*row, strict=True)
-                for metadata, internal in [chroma_dialect.from_chroma(stored)]
+                for metadata, internal in [self._fields(stored)]
             ]
             for row in zip(response["ids"], response["distances"], response["metadatas"], embeddings, strict=True)
         ]
@@ -164,6 +173,13 @@ class ChromaStore:
                 where=chroma_dialect.where(where) if where else None,
                 include=include,
             )
+
+    def _fields(self, stored: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The metadata and the internal fields of a stored record."""
+        try:
+            return chroma_dialect.from_chroma(stored)
+        except (ValueError, TypeError) as error:
+            raise DamagedStore(self._url, f"the metadata of a record: {error}") from error
 
     def _listed(self) -> list[tuple[str, Mapping[str, Any]]]:
         """The names of all collections, with their metadata. One request for up to PAGE collections: each searcher asks

@@ -3,9 +3,9 @@
 It differs from ours in three ways.
 
 Chroma has one set of names for each record, and it refuses a name that is empty or begins with `$`, `#` or `chroma:`.
-So our internal fields are stored with a `_` before their names. A name of the source that Chroma refuses, or that
-begins with `_` or with the escape itself, is stored with a backslash before it. Each name has one stored form, and no
-two names share one.
+So our internal fields are stored as one JSON text under the name `_`: each value of its own would be a row in several
+indexes of SQLite, and no filter reads them. A name of the source that Chroma refuses, or that begins with `_` or with
+the escape itself, is stored with a backslash before it. Each name has one stored form, and no two names share one.
 
 Chroma compares a whole number with a fraction as if the fraction were truncated, so that 4 passes `$gte 4.5`. In lists,
 it finds a whole number only as the type that it was stored as: `$contains 4` does not find 4.0.
@@ -13,6 +13,7 @@ it finds a whole number only as the type that it was stored as: `$contains 4` do
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
@@ -29,16 +30,17 @@ MAX_OPERANDS = 100
 
 def to_chroma(metadata: Mapping[str, Any], internal: Mapping[str, Any]) -> dict[str, Any]:
     """The source's metadata and the internal fields of a record as Chroma stores them."""
-    return {_escaped(name): value for name, value in metadata.items()} | {
-        INTERNAL + name: value for name, value in internal.items()
-    }
+    stored = {_escaped(name): value for name, value in metadata.items()}
+    return {**stored, INTERNAL: json.dumps(internal, separators=(",", ":"))} if internal else stored
 
 
 def from_chroma(stored: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The reverse of `to_chroma`."""
+    """The reverse of `to_chroma`. An earlier version stored each internal field, with a `_` before its name."""
     metadata, internal = {}, {}
     for name, value in (stored or {}).items():
-        if name.startswith(INTERNAL):
+        if name == INTERNAL:
+            internal |= json.loads(value)
+        elif name.startswith(INTERNAL):
             internal[name.removeprefix(INTERNAL)] = value
         else:
             metadata[name.removeprefix(ESCAPE)] = value

@@ -2,7 +2,7 @@
 ends its process.
 
     chroma.sqlite3   metadata, the vectors that no index has yet, and the names of the collections
-    <segment>/       the HNSW index of a collection (hnsw_files.py); it exists after the first 1 000 vectors
+    <segment>/       the HNSW index of a collection (hnsw_files.py), once it has `sync_threshold` vectors
 """
 
 from __future__ import annotations

@@ -10,8 +10,19 @@ GRAPHS = (
 them (docs/benchmarks.md); the border is an estimate (docs/adr/0016-candidates-are-the-effort.md)."""
 
 
+WRITES = 200
+"""Times that a collection writes its graph to disk while it is filled, at most. By default, Chroma writes it after each
+1 000 vectors, with all ids, so that the work grows with the square of the vectors
+(docs/adr/0018-a-large-collection-is-written-less-often.md)."""
+SYNC_THRESHOLD = 1_000
+"""Chroma's default: the vectors after which a graph is written. What was not written yet is added to the graph again
+when a Chroma has started."""
+
+
 def parameters(vectors: int) -> dict[str, int]:
-    """`max_neighbors` (M) and `ef_construction` for a collection of this size. They cannot be changed later.
+    """The parameters of a collection that will have so many vectors. `max_neighbors` (M) and `ef_construction` cannot
+    be changed later.
 
     Chroma's `ef_search` stays as it is: `VectorStore.nearest` chooses the effort of each search."""
-    return next(graph for largest, graph in GRAPHS if largest is None or vectors <= largest)
+    graph = next(graph for largest, graph in GRAPHS if largest is None or vectors <= largest)
+    return {**graph, "sync_threshold": max(SYNC_THRESHOLD, vectors // WRITES)}

@@ -233,6 +233,7 @@ def test_creating_twice_keeps_what_is_there(filled_store: VectorStore) -> None:
         lambda s: s.count("no-such"),
         lambda s: s.get("no-such", ["a"]),
         lambda s: s.missing("no-such", ["a"]),
+        lambda s: s.finish("no-such"),
         lambda s: s.search("no-such", _vector(1, 0, 0, 0)[None], k=1),
         lambda s: s.nearest("no-such", _vector(1, 0, 0, 0)[None], k=1),
         lambda s: s.add("no-such", RECORDS),
@@ -241,6 +242,17 @@ def test_creating_twice_keeps_what_is_there(filled_store: VectorStore) -> None:
 def test_a_collection_that_is_not_there_is_named(store: VectorStore, call: Callable[[VectorStore], object]) -> None:
     with pytest.raises(NotFound, match="no-such"):
         call(store)
+
+
+def test_a_finished_collection_is_as_it_was_and_takes_more(filled_store: VectorStore) -> None:
+    before = filled_store.get("photos-r1", ["a", "b", "c"], vectors=True)
+    for _ in range(2):
+        filled_store.finish("photos-r1")
+    assert [record.id for record in filled_store.get("photos-r1", ["a", "b", "c"])] == [record.id for record in before]
+    filled_store.add("photos-r1", [Record("d", {"n": 4}, _vector(0, 0, 0, 1))])
+    filled_store.finish("photos-r1")
+    assert filled_store.search("photos-r1", _vector(0, 0, 0, 1)[None], k=1)[0][0].id == "d"
+    assert filled_store.count("photos-r1") == 4
 
 
 def test_a_dropped_collection_is_gone_and_can_be_made_again(filled_store: VectorStore) -> None:

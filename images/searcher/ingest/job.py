@@ -115,6 +115,7 @@ class Ingest:
                 f"none of the {len(bad)} images of run {plan.run} can be used, so nothing was published; "
                 f"{self._folder.bad_list} has the reason for each"
             )
+        self._store.finish(collection)
         with self._metrics.timed("table"):
             table.finish()
         with self._metrics.timed("verify"):

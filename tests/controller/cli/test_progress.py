@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from controller.cli.progress import RunView
-from controller.jobs.state import JobState, Stage
+from controller.cli.progress import Rate, RunView
+from controller.jobs.results import IndexReport
+from controller.jobs.state import JobState, Phase, Stage
 from tests.controller.cli.run_states import PLAN, RUN, SCHEDULER
 from tests.controller.conftest import Clock
+from tests.controller.states import job
 
 
 def show_moments(console: Console, *moments: Mapping[Stage, JobState]) -> str:
@@ -37,3 +39,23 @@ def test_on_a_terminal_it_is_a_table_with_what_pods_wait_for() -> None:
     text = show_moments(console, RUN)
     assert "2/8 (2 active, 1 failed)" in text
     assert f"embed: 3 pods wait: {SCHEDULER}" in text
+
+
+def ingesting(done: int) -> dict[Stage, JobState]:
+    embed = job(Stage.EMBED, Phase.COMPLETE, indexes={0: IndexReport({"images": 80, "bad": 0})})
+    ingest = job(Stage.INGEST, Phase.ACTIVE, indexes={0: IndexReport(None, done, 80)})
+    return {Stage.PLAN: PLAN, Stage.EMBED: embed, Stage.INGEST: ingest}
+
+
+def test_the_rate_of_ingest_is_that_of_the_last_minute() -> None:
+    clock = Clock()
+    rate = Rate(clock)
+    assert rate.update({Stage.PLAN: PLAN}) is None
+    assert rate.update(RUN) is None
+    clock.now += 10
+    assert rate.update(ingesting(0)) is None, "the images of the embedding do not count"
+    rates = []
+    for done in (20, 40, 44, 48, 52, 56):
+        clock.now += 20
+        rates.append(rate.update(ingesting(done)))
+    assert rates == [1.0, 1.0, 44 / 60, 28 / 60, 12 / 60, 12 / 60]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.cli.tables import average, index_row, reasons, report_table, summary, table
+from controller.cli.tables import SLOWING, average, index_row, reasons, report_table, summary, table
 from controller.jobs.cost import Price, cost
+from controller.jobs.results import IndexReport
 from controller.jobs.state import Phase, Stage
 from controller.jobs.usage import Gpu, Usage
 from tests.controller.cli.run_states import EMBED, PLAN, RUN, SCHEDULER
@@ -46,6 +47,14 @@ def test_the_table_has_a_row_a_stage() -> None:
     ]
     assert row(text, "ingest") == ["ingest", "waiting"]
     assert "cost" not in text
+
+
+@pytest.mark.parametrize(("done", "left"), [(20, 60 / (2 * SLOWING)), (79, 1 / (2 * SLOWING)), (80, None)])
+def test_an_ingest_has_a_rate_and_a_time_that_it_takes_which_grows(done: int, left: float | None) -> None:
+    jobs = {Stage.PLAN: PLAN, Stage.INGEST: job(Stage.INGEST, Phase.ACTIVE, indexes={0: IndexReport(None, done, 80)})}
+    figures = summary(jobs[Stage.INGEST], jobs, rate=2.0)
+    assert figures["rate"] == 2.0
+    assert figures["left_seconds"] == left
 
 
 def test_what_gpus_have_cost_is_shown_where_a_price_is_known() -> None:

@@ -14,6 +14,7 @@ from imgsearch.stores.chroma_dialect import from_chroma, to_chroma
         ("#likes", "\\#likes"),
         ("$price", "\\$price"),
         ("_key", "\\_key"),
+        ("_", "\\_"),
         ("", "\\"),
         ("\\", "\\\\"),
         ("chroma:document", "\\chroma:document"),
@@ -21,8 +22,8 @@ from imgsearch.stores.chroma_dialect import from_chroma, to_chroma
     ],
 )
 def test_only_a_name_that_chroma_refuses_or_that_is_ours_is_escaped(name: str, stored: str) -> None:
-    assert to_chroma({name: 1}, {"key": "a.jpg"}) == {stored: 1, "_key": "a.jpg"}
-    assert from_chroma({stored: 1, "_key": "a.jpg"}) == ({name: 1}, {"key": "a.jpg"})
+    assert to_chroma({name: 1}, {"key": "a.jpg", "width": 3}) == {stored: 1, "_": '{"key":"a.jpg","width":3}'}
+    assert from_chroma({stored: 1, "_": '{"key":"a.jpg","width":3}'}) == ({name: 1}, {"key": "a.jpg", "width": 3})
 
 
 def test_records_of_earlier_versions_are_read() -> None:
