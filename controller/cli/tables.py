@@ -17,9 +17,11 @@ Evaluation = Mapping[str, Any]
 WEAKEST_LABELS = 5
 
 
-SLOWING = 0.85
-"""The rate of the rest of an ingest, compared with that of the last minute: a graph takes more time for a vector the
-larger it is."""
+STEADY = 50_000
+"""Up to this number of vectors, ingest keeps its rate."""
+SLOWING = 0.31
+"""Beyond it, the time of a vector grows with this power of the vectors that the store has: fitted to an ingest of a
+million (`python -m bench million`)."""
 
 
 def average(job: JobState, until: datetime) -> float | None:
@@ -193,9 +195,12 @@ def _left_seconds(stage: Stage, done: int, images: int, rate: float) -> float | 
     """None where the images are done, and other work is left."""
     if done >= images:
         return None
-    if stage is Stage.INGEST:
-        rate *= SLOWING
-    return (images - done) / rate
+    if stage is not Stage.INGEST:
+        return (images - done) / rate
+    steady = max(0, min(images, STEADY) - done)
+    start = max(done, STEADY)
+    slowing = start / (1 + SLOWING) * ((images / start) ** (1 + SLOWING) - 1) if images > start else 0  # the integral
+    return (steady + slowing) / rate
 
 
 def plural(count: int, noun: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.cli.tables import SLOWING, average, index_row, reasons, report_table, summary, table
+from controller.cli.tables import average, index_row, reasons, report_table, summary, table
 from controller.jobs.cost import Price, cost
 from controller.jobs.results import IndexReport
 from controller.jobs.state import Phase, Stage
@@ -49,12 +49,25 @@ def test_the_table_has_a_row_a_stage() -> None:
     assert "cost" not in text
 
 
-@pytest.mark.parametrize(("done", "left"), [(20, 60 / (2 * SLOWING)), (79, 1 / (2 * SLOWING)), (80, None)])
-def test_an_ingest_has_a_rate_and_a_time_that_it_takes_which_grows(done: int, left: float | None) -> None:
-    jobs = {Stage.PLAN: PLAN, Stage.INGEST: job(Stage.INGEST, Phase.ACTIVE, indexes={0: IndexReport(None, done, 80)})}
-    figures = summary(jobs[Stage.INGEST], jobs, rate=2.0)
+@pytest.mark.parametrize(("done", "left"), [(20, 30.0), (79, 0.5), (80, None)])
+def test_an_ingest_has_a_rate_and_a_time_that_is_left(done: int, left: float | None) -> None:
+    figures = ingest_figures(done, images=80, rate=2.0)
     assert figures["rate"] == 2.0
     assert figures["left_seconds"] == left
+
+
+@pytest.mark.parametrize(("done", "rate", "seconds"), [(87_000, 967, 1_687), (555_334, 589, 961), (952_500, 478, 109)])
+def test_the_time_that_is_left_of_a_large_ingest_counts_with_its_slowing(
+    done: int, rate: float, seconds: float
+) -> None:
+    """The rates of the last minute and the seconds to the end, of one ingest of a million."""
+    assert ingest_figures(done, images=1_000_000, rate=rate)["left_seconds"] == pytest.approx(seconds, rel=0.15)
+
+
+def ingest_figures(done: int, *, images: int, rate: float) -> dict[str, Any]:
+    plan = job(Stage.PLAN, indexes={0: IndexReport({"shards": 8, "images": images})})
+    ingest = job(Stage.INGEST, Phase.ACTIVE, indexes={0: IndexReport(None, done, images)})
+    return summary(ingest, {Stage.PLAN: plan, Stage.INGEST: ingest}, rate=rate)
 
 
 def test_what_gpus_have_cost_is_shown_where_a_price_is_known() -> None:
