@@ -108,7 +108,12 @@ def tables(setup: Setup, *, seconds: float = 5.0, rounds: int = 3) -> dict[str, 
             rates, small_rates = _rates(load, setup, seconds=seconds, rounds=rounds)
             figures["The search server"] = [
                 Figure("search server", "start to ready, s", round(ready, 1), at_most=30),
-                Figure("search server", "own memory, MB", megabytes(process.pid, "RssAnon"), at_most=1_500),
+                Figure(
+                    "search server",
+                    "own memory, with the model, MB",
+                    megabytes(process.pid, "RssAnon"),
+                    at_most=1_500 + round(models.megabytes(setup.model)),
+                ),
                 Figure("search server", "mapped files in memory, MB", megabytes(process.pid, "RssFile")),
                 Figure.median("search server", "searches/s of 32 clients", rates),
                 Figure.median(

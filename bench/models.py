@@ -27,3 +27,9 @@ def random_weights(architecture: str, cache: Path) -> str:
         config_document = {"model_cfg": open_clip.get_model_config(architecture), "preprocess_cfg": {}}
         config.write_text(json.dumps(config_document))  # last: a folder with it is complete
     return f"local-dir:{folder}"
+
+
+def megabytes(model: str) -> float:
+    """The size of the weights in its folder."""
+    files = Path(model.removeprefix("local-dir:")).glob("*.safetensors")
+    return sum(file.stat().st_size for file in files) / 1e6

@@ -5,7 +5,7 @@ import pytest
 from controller.jobs.results import PlanResult
 from controller.run.store_memory import needed, shortage
 
-NEEDED = 3_248_000_000
+NEEDED = 3_048_000_000
 """Bytes of a million vectors of 512 dimensions."""
 
 
