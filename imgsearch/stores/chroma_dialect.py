@@ -36,7 +36,8 @@ def to_chroma(metadata: Mapping[str, Any], internal: Mapping[str, Any]) -> dict[
 
 def from_chroma(stored: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The reverse of `to_chroma`. An earlier version stored each internal field, with a `_` before its name."""
-    metadata, internal = {}, {}
+    metadata: dict[str, Any] = {}
+    internal: dict[str, Any] = {}
     for name, value in (stored or {}).items():
         if name == INTERNAL:
             internal |= json.loads(value)
