@@ -7,8 +7,8 @@ from controller.jobs.results import PlanResult
 VALUE_BYTES = 4
 """Of one dimension of a vector."""
 VECTOR_BYTES = 1_000
-"""Of a vector beside its dimensions: its neighbours in the graph, its id, and its part of the database's cache. Measured
-by `python -m bench million` (docs/scale.md)."""
+"""Of a vector beside its dimensions: its neighbours in the graph, its id, and its part of the database's cache.
+Measured by `python -m bench million` (docs/scale.md)."""
 
 
 def needed(images: int, dim: int) -> int:
