@@ -108,7 +108,8 @@ class Settings:
             first = error.errors()[0]
             setting = _SETTINGS[f"{name}.{first['loc'][0]}"]
             value = "" if setting.secret else f" {first['input']!r}"
-            message = first["msg"][:1].lower() + first["msg"][1:]
+            message = str(first.get("ctx", {}).get("error", first["msg"]))  # our own, or Pydantic's
+            message = message[:1].lower() + message[1:]
             raise UsageError(f"invalid value{value} for {setting.name}: {message}") from None
 
 

@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
 PREFIX = "IMGSEARCH"
 
@@ -38,7 +37,7 @@ def _whole(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not (match := _QUANTITY.fullmatch(value)):
-        raise PydanticCustomError("quantity", "use a number of bytes, such as 16Gi")
+        raise ValueError("use a number of bytes, such as 16Gi")
     number, unit = match.groups()
     return int(Decimal(number) * _UNITS.get(unit, 1))
 

@@ -123,6 +123,11 @@ def test_bytes_that_are_no_quantity_are_refused(text: str) -> None:
         Settings.from_env({"IMGSEARCH_JOBS_STORE_MEMORY": text})
 
 
+def test_a_sentence_of_our_own_has_no_words_of_pydantic() -> None:
+    with pytest.raises(UsageError, match=r"\(IMGSEARCH_JOBS_STORE_MEMORY\): use a number of bytes, such as 16Gi$"):
+        Settings.from_env({"IMGSEARCH_JOBS_STORE_MEMORY": "much"})
+
+
 def test_an_unknown_variable_and_an_unknown_path_are_refused() -> None:
     with pytest.raises(UsageError, match="IMGSEARCH_SEARCH_PROT"):
         Settings.from_env({"IMGSEARCH_SEARCH_PROT": "80"})
