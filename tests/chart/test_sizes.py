@@ -28,8 +28,9 @@ def chroma_bytes() -> float:
     return float(megabytes)
 
 
-def request(chart: Objects, name: str, kind: str = "requests") -> float:
-    (container,) = chart.named("StatefulSet", name)["spec"]["template"]["spec"]["containers"]
+def chroma_memory(chart: Objects, kind: str) -> float:
+    """Bytes. `kind`: requests or limits."""
+    (container,) = chart.named("StatefulSet", "chroma")["spec"]["template"]["spec"]["containers"]
     return float(parse_quantity(container["resources"][kind]["memory"]))
 
 
@@ -58,9 +59,9 @@ def test_it_passes_the_strict_lint(helm: Helm, file: Path) -> None:
 
 def test_chroma_holds_the_run_that_is_served_and_the_one_that_is_filled(chart: Objects, file: Path) -> None:
     images = SIZES[file.stem]
-    assert request(chart, "chroma") >= 2 * needed(images, DIM)
+    assert chroma_memory(chart, "requests") >= 2 * needed(images, DIM)
     settings = Settings.from_env(chart.named("ConfigMap", "pipeline")["data"])
-    assert settings.jobs.store_memory == request(chart, "chroma", "limits")
+    assert settings.jobs.store_memory == chroma_memory(chart, "limits")
     assert shortage(PlanResult(shards=1, images=images, dim=DIM), settings.jobs.store_memory) is None
 
 
