@@ -32,7 +32,8 @@ class Measured:
     candidates: int
     """Pointer.candidates: the fewest with which the recall reaches its target, or else is best."""
     figures: list[RecallFigure]
-    """With these candidates. Empty where every search returns all images."""
+    """With these candidates, or with the fewer ones after which more changed nothing. Empty where every search returns
+    all images."""
 
 
 def measure(
@@ -61,21 +62,26 @@ def measure(
     if len(texts):
         kinds["texts"] = slice(2 * count, len(queries))
     results: dict[int, list[list[Neighbour]]] = {}
-    before: list[list[Neighbour]] | None = None
+    found: list[list[Neighbour]] = [[] for _ in queries]
+    open_kinds = list(kinds.values())
     for candidates in tuning.steps(images):
-        found = search(
+        rows = [row for kind in open_kinds for row in range(kind.start, kind.stop)]
+        new = search(
             store,
             collection,
-            queries,
-            query_images=query_images,
+            queries[rows],
+            query_images=[query_images[row] for row in rows],
             k=max(cutoffs),
             candidates=candidates,
             stopping=stopping,
         )
+        by_row = dict(zip(rows, new, strict=True))
+        before, found = found, [by_row.get(row, neighbours) for row, neighbours in enumerate(found)]
+        if results:
+            open_kinds = [kind for kind in open_kinds if not tuning.agree(before[kind], found[kind], target)]
         results[candidates] = found
-        if before is not None and all(tuning.agree(before[rows], found[rows], target) for rows in kinds.values()):
+        if not open_kinds:
             break
-        before = found
     exact = ExactSearch(
         queries,
         query_images=query_images,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -178,6 +179,35 @@ def test_a_search_gets_the_candidates_that_reach_the_target(target: float, candi
     assert min(means) >= target
     if target == 0.99:
         assert means == [1.0] * 4
+
+
+class CountingStore(WideningStore):
+    """A widening store for queries that no image is like; for others, it sees all images. It counts the queries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries: Counter[int] = Counter()
+        """By the candidates."""
+
+    def nearest(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None
+    ) -> list[list[Neighbour]]:
+        self.queries[k] += len(queries)
+        exact = InMemoryStore.nearest(self, collection, queries, k=k, where=where)
+        return [
+            row if row[0].score > 0.8 else widened
+            for row, widened in zip(exact, super().nearest(collection, queries, k=k, where=where), strict=True)
+        ]
+
+
+def test_only_queries_that_more_candidates_change_are_searched_again() -> None:
+    images, store = Images(1_100), CountingStore()
+    images.fill(store)
+    texts = np.random.default_rng(1).normal(size=(2, DIM)).astype(np.float32)
+    measured = images.measured(store, texts=texts)
+    assert measured.candidates == 1_024
+    assert {mean for mean, _ in figures(measured).values()} == {1.0}
+    assert store.queries == {128: 82, 256: 82, 512: 2, 1_024: 2, 2_048: 2}
 
 
 def test_a_bad_graph_is_measured_as_bad_and_gets_more_candidates(tmp_path: Path) -> None:
