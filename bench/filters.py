@@ -23,7 +23,7 @@ from imgsearch.stores import Neighbour
 from imgsearch.stores.chroma import ChromaStore
 from imgsearch.stores.filters import Filter, Joined, parse
 from imgsearch.vectors import Vectors
-from searcher.search.filtered import filtered
+from searcher.search.filtered import clustered, filtered
 from searcher.search.ranking import FIRST_LEVEL, candidates
 from searcher.table.files import TableFiles
 from searcher.table.reader import RunTable
@@ -141,18 +141,19 @@ def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) ->
     def nearest(queries: Vectors, k: int) -> list[list[Neighbour]]:
         return store.nearest(collection, queries, k=k)
 
-    def unfiltered(query: Vectors, _: Filter | None) -> list[Neighbour]:
-        (found,) = nearest(query, candidates(FIRST_LEVEL, first))
+    def by_table(query: Vectors, where: Filter | None) -> list[Neighbour]:
+        (found,) = searched(query, where)
         table.get([neighbour.id for neighbour in found[:K]])
         return found[:K]
 
-    def by_table(query: Vectors, where: Filter | None) -> list[Neighbour]:
-        assert where is not None
-        (found,) = filtered(
-            table, query, where, k=FIRST_LEVEL, nearest=nearest, effort=partial(candidates, first=first)
-        )
-        table.get([neighbour.id for neighbour in found[:K]])
-        return found[:K]
+    def searched(query: Vectors, where: Filter | None) -> list[list[Neighbour]]:
+        if table.compared:
+            effort = partial(candidates, first=table.compared)
+            return clustered(table, query, where, k=FIRST_LEVEL + 1, effort=effort)
+        effort = partial(candidates, first=first)
+        if where is None:
+            return nearest(query, effort(FIRST_LEVEL))
+        return filtered(table, query, where, k=FIRST_LEVEL, nearest=nearest, effort=effort)
 
     def by_where(query: Vectors, where: Filter | None) -> list[Neighbour]:
         (hits,) = store.search(collection, query, k=K + 1, where=where)
@@ -160,11 +161,12 @@ def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) ->
 
     size = f"{len(data.vectors):,} images"
     everything = Case("", [None] * QUERIES)
-    without, recall = timed(unfiltered, data, everything, QUERIES)
+    without, recall = timed(by_table, data, everything, QUERIES)
     figures = [
         Figure(f"{size}, no filter", "by the table, p50 ms", without),
         Figure(f"{size}, no filter", "recall@10", recall),
         Figure(f"{size}, no filter", "candidates", first),
+        Figure(f"{size}, no filter", "rows compared", table.compared),
     ]
     for case in data.cases:
         name = f"{size}, {case.name}"
@@ -207,7 +209,7 @@ def _passes(metadata: Mapping[str, Any], where: Filter) -> bool:
 
 
 def _costs(case: str, data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
-    """The costs of filter_plan.Costs, in the time of the exact search of one row."""
+    """The costs of table.costs.Costs, in the time of the exact search of one row."""
     collection = store.pointers()[RUN].collection
     few, many = 101, 2_000
     rows = np.arange(0, table.rows, 2)

@@ -87,6 +87,7 @@ def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
     from imgsearch.encoder.openclip import load_encoder
     from searcher.evaluation.figures import document
     from searcher.evaluation.job import Evaluation
+    from searcher.table.files import TableFiles, cache_folder
 
     store, storage = _store(settings, stopping), Storage(settings.storage.uri)
     names = [name for name in (settings.run.index, settings.evaluate.against) if name is not None]
@@ -95,6 +96,7 @@ def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
         settings.evaluate,
         storage=storage,
         store=store,
+        tables=TableFiles(storage, cache_folder(os.environ)),
         load_encoder=load_encoder,
         stopping=stopping,
     )

@@ -116,6 +116,9 @@ class Table(Document):
     """Whether no image has another field."""
     digests: dict[str, str]
     """The SHA-256 of each file, in hex, by file name."""
+    compared: Count = 0
+    """The rows that a search compares for its first 100 results, in the clusters nearest to it: ingest measured the
+    recall with them. 0: the table has no clusters, and the store is searched."""
 
 
 QueryKind = Literal["images", "changed images", "texts"]
@@ -163,7 +166,7 @@ class Report(Document):
     ingest_seconds: float
     ingest_stages: dict[str, float]
     """Seconds of work of the last ingest by stage (read, store, table, verify, recall, publish, facets, map). The first
-    three overlap; facets are counted between them."""
+    three overlap while the store is filled; facets are counted between them."""
     vectors_added: int
     """The vectors that the last ingest added; fewer than `images` if an earlier ingest was interrupted."""
     verified: dict[str, int]
@@ -171,6 +174,8 @@ class Report(Document):
     """Empty in a report of an earlier version, and where every search returns all images."""
     candidates: int = 100
     """Pointer.candidates. The default is that of an earlier version."""
+    compared: Count = 0
+    """Table.compared."""
     recall_warning: str = ""
     """A sentence about a recall below its target, with the difference and the solutions; empty if it reaches it."""
 

@@ -10,6 +10,7 @@
     runs/<run>/shards/00042/done.json          documents.ShardDone: written last, read first
     runs/<run>/damaged/<run>/00042.txt         a shard that ingest found to be damaged; deleted when it is repaired
     runs/<run>/table/00042.arrow               rows of the table of the run: the images of its collection, by ingest
+    runs/<run>/table/clusters.arrow            the clusters of these rows, where a search uses them
     runs/<run>/table.json                      documents.Table: written after the files of the table
     runs/<run>/bad.csv                         every image that could not be used: key, stage, reason
     runs/<run>/facets.json                     documents.Facets: the values of the metadata, with their counts
@@ -78,6 +79,10 @@ class RunFolder:
     def table_files(self) -> str:
         """The folder of the table's files."""
         return f"{self.root}/table"
+
+    @property
+    def table_clusters(self) -> str:
+        return f"{self.table_files}/clusters.arrow"
 
     def table_file(self, number: int) -> str:
         return f"{self.table_files}/{number:05d}.arrow"

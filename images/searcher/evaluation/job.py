@@ -1,14 +1,17 @@
-"""Evaluates an index: the recall of its store against exact search, and, where the source has labels or captions, the
-share of relevant results.
+"""Evaluates an index: the recall of its searches against exact search, and, where the source has labels or captions,
+the share of relevant results.
 
-The queries are a sample of the index's own images, and texts made of their labels and captions. They are sent to the
-store like those of a search. Exact scores come from the vectors in the run folder, so they reveal errors of the store.
+The queries are a sample of the index's own images, and texts made of their labels and captions. They are answered
+like those of the search server. Exact scores come from the vectors in the run folder, so they reveal errors of the
+store.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -27,7 +30,10 @@ from searcher.evaluation.queries import Survey, image_queries, text_queries
 from searcher.evaluation.relevance import Relevance
 from searcher.ingest.run_reader import RunReader
 from searcher.recall.exact_search import ExactSearch
-from searcher.recall.results import search
+from searcher.recall.results import Nearest, search
+from searcher.table.files import TableFiles
+
+log = logging.getLogger(__name__)
 
 RECALL_CUTOFFS = (1, 10, 100)
 """The numbers of results for which recall@k is measured."""
@@ -42,12 +48,14 @@ class Evaluation:
         *,
         storage: Storage,
         store: VectorStore,
+        tables: TableFiles,
         load_encoder: Callable[[str], Encoder],
         stopping: threading.Event,
     ) -> None:
         self._settings = settings
         self._runs = RunReader(storage)
         self._store = store
+        self._tables = tables
         self._load_encoder = load_encoder
         self._stopping = stopping
 
@@ -69,12 +77,10 @@ class Evaluation:
         recall_cutoffs = [k for k in RECALL_CUTOFFS if k < survey.images - 1]
         query_images = [query.source_image for query in queries]
         results = search(
-            self._store,
-            pointer.collection,
+            self._nearest(pointer),
             vectors,
             query_images=query_images,
             k=max(*CUTOFFS, *recall_cutoffs),
-            candidates=pointer.candidates,
             stopping=self._stopping,
         )
         judged_ids = [[neighbour.id for neighbour in found[: max(CUTOFFS)]] for found in results]
@@ -101,6 +107,16 @@ class Evaluation:
             ],
             by_label=figures.by_label(queries, relevant, relevance),
         )
+
+    def _nearest(self, pointer: Pointer) -> Nearest:
+        """The searches of the search server: of the clusters of the table, if it has some, or of the store."""
+        try:
+            document = self._tables.document(pointer.run)
+            if document is not None and document.compared:
+                return partial(self._tables.open(document).nearest, compared=document.compared)
+        except PermanentError as error:
+            log.warning("the table of run %s cannot be read, so the store is searched: %s", pointer.run, error)
+        return lambda queries, k: self._store.nearest(pointer.collection, queries, k=max(pointer.candidates, k))
 
     def _survey(self, pointer: Pointer) -> Survey:
         survey = Survey()

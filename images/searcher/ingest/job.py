@@ -35,6 +35,7 @@ from searcher.ingest.samples import PartEnds, Samples
 from searcher.ingest.verify import SAMPLES, Mismatch, verify
 from searcher.recall import tuning
 from searcher.recall.measure import Measured, measure
+from searcher.table import clusters
 from searcher.table.writer import TableWriter
 
 log = logging.getLogger(__name__)
@@ -105,9 +106,11 @@ class Ingest:
         self._store.create(collection, dim=model.dim, vectors=planned)
         sample, map_sample, facets = Samples(plan.run, SAMPLES), Samples(plan.run, projection.IMAGES), FacetCounts()
         ends = PartEnds()
+        cluster_count = clusters.count(planned)
+        cluster_sample = Samples(plan.run, clusters.SAMPLES * cluster_count)
         filler = Filler(self._runs, self._store, metrics=self._metrics, stopping=self._stopping, clock=self._clock)
         table = TableWriter(self._storage, plan.run, dim=model.dim)
-        rows, added = filler.fill(collection, shards, [sample, map_sample, ends], facets, table)
+        rows, added = filler.fill(collection, shards, [sample, map_sample, cluster_sample, ends], facets, table)
         _check_counts(plan, rows=rows, bad=len(bad))
         self._storage.put(self._folder.bad_list, bad_csv(bad))
         if rows == 0:
@@ -116,18 +119,23 @@ class Ingest:
                 f"{self._folder.bad_list} has the reason for each"
             )
         self._store.finish(collection)
-        with self._metrics.timed("table"):
-            table.finish()
         with self._metrics.timed("verify"):
             found_itself = verify(self._store, collection, run=plan.run, rows=rows, samples=sample, ends=ends)
             # Again with a new client, which sees the collection as a restarted searcher would.
             self._store = self._store.reopen()
             verify(self._store, collection, run=plan.run, rows=rows, samples=sample, ends=ends)
+        with self._metrics.timed("table"):
+            centroids = clusters.centroids(cluster_sample.vectors(), cluster_count) if cluster_count else None
         with self._metrics.timed("recall"):
-            measured = self._measured(collection, shards, sample, texts, rows=rows)
-            recall_warning = tuning.warning(measured.figures, self._settings.recall, measured.candidates)
+            measured = self._measured(collection, shards, sample, texts, centroids, rows=rows)
+            recall_warning = tuning.warning(measured.figures, self._settings.recall, _effort(measured))
             if recall_warning:
                 log.warning("index %s, run %s: %s", plan.index, plan.run, recall_warning)
+        with self._metrics.timed("table"):
+            if centroids is not None and measured.clusters is not None:
+                table.finish(clusters.to_batch(centroids, measured.clusters), compared=measured.compared)
+            else:
+                table.finish()
         with self._metrics.timed("publish"):
             pointer = publish(self._store, self._storage, self._pointer(plan, model, collection, rows, measured))
         with self._metrics.timed("facets"):
@@ -153,7 +161,14 @@ class Ingest:
         return written, pointer
 
     def _measured(
-        self, collection: str, shards: Sequence[Shard], sample: Samples, texts: Vectors, *, rows: int
+        self,
+        collection: str,
+        shards: Sequence[Shard],
+        sample: Samples,
+        texts: Vectors,
+        centroids: Vectors | None,
+        *,
+        rows: int,
     ) -> Measured:
         measured = measure(
             self._store,
@@ -162,18 +177,19 @@ class Ingest:
             [record.id for record in sample.records],
             texts,
             ((table["id"].to_pylist(), parts.vectors(table)) for table in self._runs.tables(shards)),
+            centroids=centroids,
             images=rows,
             target=self._settings.recall,
             stopping=self._stopping,
         )
         for figure in measured.figures:
             log.info(
-                "recall@%d of %s: %.4f, of the worst twentieth %.4f, with %d candidates",
+                "recall@%d of %s: %.4f, of the worst twentieth %.4f, with %s",
                 figure["k"],
                 figure["queries"],
                 figure["mean"],
                 figure["worst"],
-                measured.candidates,
+                _effort(measured),
             )
         return measured
 
@@ -208,6 +224,12 @@ class Ingest:
             recall=measured.figures,
             candidates=measured.candidates,
         )
+
+
+def _effort(measured: Measured) -> str:
+    if measured.compared:
+        return f"{measured.compared:,} rows of the table compared"
+    return f"{measured.candidates:,} candidates"
 
 
 def _repair(plan: Plan, damaged: DamagedShard) -> str:

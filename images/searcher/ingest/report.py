@@ -68,6 +68,7 @@ def report(plan: Plan, shards: Sequence[Shard], result: Result) -> Report:
         verified={"counted": result.rows, "sampled": result.sampled, "found_itself": result.found_itself},
         recall=result.measured.figures,
         candidates=result.measured.candidates,
+        compared=result.measured.compared,
         recall_warning=result.recall_warning,
     )
 

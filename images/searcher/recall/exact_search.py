@@ -39,6 +39,9 @@ class ExactSearch:
         self._scores: list[dict[str, float]] = [{} for _ in results]
         self.best = np.full((len(queries), k), -np.inf, np.float32)
         """(n, k) exact scores, best first; -inf if there are fewer vectors."""
+        self.best_rows = np.full((len(queries), k), -1, np.int64)
+        """(n, k) the numbers of these vectors, in the order in which they were added; -1 if there are fewer."""
+        self._rows = 0
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
         """Adds the next block: `vectors` (rows, dim) of these ids."""
@@ -49,8 +52,14 @@ class ExactSearch:
             for row in self._wanted.get(id, ()):
                 self._scores[row][id] = float(scores[row, column])
         k = self.best.shape[1]
+        numbers = np.broadcast_to(np.arange(self._rows, self._rows + len(ids)), scores.shape)
+        self._rows += len(ids)
         candidates = np.concatenate([self.best, scores], axis=1)
-        self.best = -np.sort(np.partition(-candidates, k - 1, axis=1)[:, :k], axis=1)
+        rows = np.concatenate([self.best_rows, numbers], axis=1)
+        best = np.argpartition(-candidates, k - 1, axis=1)[:, :k]
+        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(candidates, best, axis=1), axis=1), axis=1)
+        self.best = np.take_along_axis(candidates, best, axis=1)
+        self.best_rows = np.take_along_axis(rows, best, axis=1)
 
     def score(self, query: int, id: str) -> float:
         """The exact score of one of the results of a query; -inf for an id without a vector."""

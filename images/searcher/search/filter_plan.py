@@ -9,24 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
-DIM = 512
+from searcher.table.costs import MEASURED, Costs
 
-
-@dataclass(frozen=True)
-class Costs:
-    """The costs of a search of the store, as the number of rows with 512 dimensions that an exact search compares in
-    the same time. The cost of a row is proportional to its dimensions."""
-
-    search: float
-    """A search for a few images."""
-    candidate: float
-    """Each image that the search returns."""
-
-
-MEASURED = Costs(search=4_000, candidate=17)
-"""By `python -m bench filters`."""
 SLACK = 3.0
 """Standard deviations above the expected number of matches: 999 of 1 000 uncorrelated searches find enough."""
 SPARE = 5
@@ -40,8 +25,24 @@ def candidates(
 
     `rows`: of the table. `matches`: the rows that pass the filter, at least 1. `wanted`: the number of results.
     `effort`: the number of images that the store is asked for, in order to find so many of the nearest."""
+    number = _enough(rows, matches, wanted)
+    exact = costs.of_rows(matches, dim)
+    return None if exact <= costs.of_store(min(rows, effort(number))) else number
+
+
+def compared(
+    *, rows: int, matches: int, wanted: int, dim: int, effort: Callable[[int], int], costs: Costs = MEASURED
+) -> int | None:
+    """The number of rows in the nearest clusters, of which those that pass the filter are compared; None: all rows that
+    pass are compared, because they are few, or because the clusters would be all.
+
+    `effort`: the number of rows to compare, in order to find so many of the nearest. The others: see `candidates`."""
+    number = effort(_enough(rows, matches, wanted))
+    return None if number >= rows or costs.of_rows(matches, dim) <= costs.search else number
+
+
+def _enough(rows: int, matches: int, wanted: int) -> int:
+    """The number of the nearest images of which `wanted` pass the filter, if it is not correlated with the query."""
     found = min(wanted, matches)
     expected = found + SLACK * math.sqrt(found) + SPARE
-    number = min(rows, math.ceil(expected * rows / matches))
-    exact = matches * dim / DIM
-    return None if exact <= costs.search + costs.candidate * min(rows, effort(number)) else number
+    return min(rows, math.ceil(expected * rows / matches))

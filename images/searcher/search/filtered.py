@@ -1,4 +1,4 @@
-"""Filtered searches by the table of a run: exactly, or from the nearest images without the filter."""
+"""Searches by the table of a run, also with a filter: exactly, or from the nearest images without the filter."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import numpy as np
 from imgsearch.stores import Neighbour
 from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vectors
-from searcher.search.filter_plan import MEASURED, Costs, candidates
+from searcher.search.filter_plan import candidates, compared
+from searcher.table.costs import MEASURED, Costs
 from searcher.table.matching import Mask
 from searcher.table.reader import RunTable
 
+FEWEST_MATCHES = 0.5
+"""Of the share of all rows that pass, in the nearest clusters. With a smaller share there, the filter keeps images that
+are far from the query: then the nearest that pass may be in other clusters."""
 Nearest = Callable[[Vectors, int], list[list[Neighbour]]]
 """The nearest images without a filter: for each row of the queries, so many, best first."""
 
@@ -43,6 +47,34 @@ def filtered(
         exact = table.exact(queries[few], np.flatnonzero(passing), k=k)
         for row, found in zip(few, exact, strict=True):
             results[row] = found
+    return results
+
+
+def clustered(
+    table: RunTable,
+    queries: Vectors,
+    where: Filter | None,
+    *,
+    k: int,
+    effort: Callable[[int], int],
+    costs: Costs = MEASURED,
+) -> list[list[Neighbour]]:
+    """As `filtered`, by a table with clusters, and also without a filter. `effort`: see filter_plan.compared."""
+    if where is None:
+        return table.nearest(queries, k, compared=effort(k))
+    passing = table.matching(where)
+    matches = int(np.count_nonzero(passing))
+    if not matches:
+        return [[] for _ in queries]
+    number = compared(rows=table.rows, matches=matches, wanted=k, dim=queries.shape[1], effort=effort, costs=costs)
+    if number is None:
+        return table.exact(queries, np.flatnonzero(passing), k=k)
+    results = []
+    for query in queries:
+        rows, near = table.near(query, number, passing)
+        if len(rows) < max(min(k, matches), FEWEST_MATCHES * matches * near / table.rows):
+            rows = np.flatnonzero(passing)
+        results += table.exact(query[None], rows, k=k)
     return results
 
 

@@ -18,7 +18,7 @@ from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
 from searcher.search import ranking
 from searcher.search.batcher import BatchQueue
-from searcher.search.filtered import filtered
+from searcher.search.filtered import clustered, filtered
 from searcher.search.metrics import Metrics
 from searcher.search.ranking import Level
 from searcher.search.threads import Threads
@@ -28,6 +28,9 @@ MAX_BATCH = 32
 """Searches in one call of the store. Shared calls gave between the same and 1.33 times as many searches a second."""
 MAX_BATCH_NEIGHBOURS = 131_072
 """Neighbours of all searches in one call, about 20 MB."""
+CLUSTERED_BATCH = 4
+"""Searches of the clusters in one call. They share only the filter, and a larger batch would keep one thread busy while
+another one waits."""
 MAX_CACHED = 200_000
 """Neighbours in the levels of recent searches that are kept, about 35 MB: the next pages need them again."""
 LEVEL_COST = 10
@@ -35,9 +38,9 @@ LEVEL_COST = 10
 CACHE_SECONDS = 60.0
 """The longest time that a level is kept: `controller restore` may fill a collection while an index serves it."""
 
-Call = tuple[str, int, int, str, bool]
+Call = tuple[str, int, int, str, int | None]
 """Of searches that share calls: the collection, Pointer.candidates, the end of the level, the digest of the filter, and
-whether the table answers."""
+Table.compared, if the table answers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +85,10 @@ class Neighbours:
     ) -> Level:
         """The level up to the rank `end`. `first` is Pointer.candidates, `earlier` the ranks of the level before, and
         `table` the table of the run. Raises what VectorStore.nearest raises."""
-        if where is None or (table is not None and not table.has_fields(where)):
+        if table is not None and not (table.compared if where is None else table.has_fields(where)):
             table = None
-        call = (collection, first, end, _digest(repr(where).encode()), table is not None)
+        answering = None if table is None else table.compared
+        call = (collection, first, end, _digest(repr(where).encode()), answering)
         search = (call, _digest(vector.tobytes()))
         self._forget()
         if search in self._levels:
@@ -135,6 +139,10 @@ class Neighbours:
 
         def nearest(batch: list[_QueryVector]) -> list[list[Neighbour]]:
             queries = np.stack([query.vector for query in batch])
+            if table is not None and table.compared:
+                rows = partial(ranking.candidates, first=table.compared)
+                # One more, whose score Level.lowest needs.
+                return clustered(table, queries, where, k=end + 1, effort=rows)
             if table is not None and where is not None:
                 return filtered(table, queries, where, k=end, nearest=of_store, effort=effort)
             return of_store(queries, effort(end), where)
@@ -142,6 +150,8 @@ class Neighbours:
         queue = self._queues.get(key)
         if queue is None:
             max_batch = max(1, min(MAX_BATCH, MAX_BATCH_NEIGHBOURS // effort(end)))
+            if table is not None and table.compared:
+                max_batch = CLUSTERED_BATCH
             queue = self._queues[key] = BatchQueue(self._threads.search, nearest, max_batch=max_batch)
         try:
             return await queue.submit(_QueryVector(vector))

@@ -76,8 +76,9 @@ class TableFiles:
 
         with ThreadPoolExecutor(THREADS, "table") as pool:
             files = list(pool.map(path, map(folder.table_file, range(document.files))))
+            clusters = path(folder.table_clusters) if document.compared else None
         try:
-            return RunTable(document, files)
+            return RunTable(document, files, clusters)
         except (OSError, KeyError, pa.ArrowException) as error:
             raise Damaged(folder.table, f"has files that cannot be read ({first_line(error)})") from error
 

@@ -16,6 +16,7 @@ from imgsearch.stores import Neighbour, Record
 from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
 from searcher.table import columns, half_floats, matching
+from searcher.table.clusters import Clusters
 from searcher.table.columns import id_hash
 from searcher.table.matching import Mask
 from searcher.table.values import BatchValues
@@ -34,12 +35,21 @@ class RunTable:
     For a million rows, it has 12 MB of its own: the hashes of the ids in order, and their rows. The rest is pages of
     the files, which the system reads as they are needed, and may drop."""
 
-    def __init__(self, document: Table, files: Sequence[Path], *, scores_in_memory: int = SCORES_IN_MEMORY) -> None:
-        """`scores_in_memory`: the most that one exact search holds, unless one query has more.
+    def __init__(
+        self,
+        document: Table,
+        files: Sequence[Path],
+        clusters: Path | None = None,
+        *,
+        scores_in_memory: int = SCORES_IN_MEMORY,
+    ) -> None:
+        """`clusters`: the file with them, for a table that has some. `scores_in_memory`: the most that one exact search
+        holds, unless one query has more.
 
         Raises OSError, pyarrow.ArrowException or KeyError for a file that cannot be mapped or has other columns."""
         self._document = document
         self._scores_in_memory = scores_in_memory
+        self._clusters = None if clusters is None else Clusters(_mapped(clusters))
         self._batches = [_mapped(file) for file in files]
         self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
         self._values = [BatchValues(batch) for batch in self._batches]
@@ -58,6 +68,11 @@ class RunTable:
     def rows(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def compared(self) -> int:
+        """See Table.compared."""
+        return self._document.compared
+
     def has_fields(self, where: Filter) -> bool:
         """Whether the table has all values that the filter reads."""
         return self._document.all_fields or matching.fields(where) <= set(self._document.fields)
@@ -65,6 +80,14 @@ class RunTable:
     def matching(self, where: Filter) -> Mask:
         """For each row, whether it passes a valid filter. The filter reads only fields that the table has."""
         return np.concatenate([matching.mask(batch, where) for batch in self._values])
+
+    def near(self, query: Vector, rows: int, passing: Mask | None = None) -> tuple[Rows, int]:
+        """The rows of the clusters that are nearest to the query (dim), at least so many if there are: those that pass,
+        and the number of all of them. Only for a table with clusters."""
+        assert self._clusters is not None
+        near = self._clusters.near(query, rows)
+        chosen = near if passing is None else near[passing[near]]
+        return np.sort(chosen).astype(np.int64), len(near)
 
     def rows_of(self, ids: Sequence[str]) -> list[int | None]:
         """The rows of the ids; None for an id without a row."""
@@ -86,6 +109,10 @@ class RunTable:
             for start in range(0, len(queries), count)
             for scores in self._scores(queries[start : start + count], rows)
         ]
+
+    def nearest(self, queries: Vectors, k: int, *, compared: int) -> list[list[Neighbour]]:
+        """As `exact`, among the rows of the clusters nearest to each query, at least `compared` of them."""
+        return [self.exact(query[None], self.near(query, compared)[0], k=k)[0] for query in queries]
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """The records of the ids that have rows, in their order, as VectorStore.get returns them."""

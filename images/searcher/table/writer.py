@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from imgsearch.errors import NotFound
 from imgsearch.runs.digests import digest, file_name
 from imgsearch.runs.documents import Table
@@ -38,6 +40,7 @@ class TableWriter:
         self._pending = Rows()
         self._pending_bytes = 0
         self._rows = 0
+        self._files = 0
         self._fields: set[str] = set()
         self._all_fields = True
         self._digests: dict[str, str] = {}
@@ -67,31 +70,37 @@ class TableWriter:
                 self._fields.add(field)
         self._all_fields = self._all_fields and metadata.keys() <= self._fields
 
-    def finish(self) -> None:
-        """Writes the last file, and then `table.json`."""
+    def finish(self, clusters: pa.RecordBatch | None = None, *, compared: int = 0) -> None:
+        """Writes the last file, the `clusters` (clusters.to_batch), and then `table.json`. `compared`: Table.compared;
+        0 without clusters."""
         self._write_file()
+        if clusters is not None:
+            self._write(self._folder.table_clusters, to_bytes(clusters))
         document = Table(
             run=self._folder.run,
             rows=self._rows,
             dim=self._dim,
-            files=len(self._digests),
+            files=self._files,
             fields=sorted(self._fields),
             all_fields=self._all_fields,
             digests=self._digests,
+            compared=compared,
         )
         self._storage.put(self._folder.table, document.to_json())
 
     def _write_file(self) -> None:
         if not len(self._pending):
             return
-        data = to_bytes(self._pending.batch(self._fields))
-        name = self._folder.table_file(len(self._digests))
+        self._write(self._folder.table_file(self._files), to_bytes(self._pending.batch(self._fields)))
+        self._files += 1
+        self._rows += len(self._pending)
+        self._pending, self._pending_bytes = Rows(), 0
+
+    def _write(self, name: str, data: bytes) -> None:
         written = digest(data)
         if not self._is_there(name, written):
             self._storage.put(name, data)
         self._digests[file_name(name)] = written
-        self._rows += len(self._pending)
-        self._pending, self._pending_bytes = Rows(), 0
 
     def _is_there(self, name: str, expected: str) -> bool:
         try:

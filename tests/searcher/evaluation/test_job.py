@@ -23,6 +23,7 @@ from imgsearch.stores.records import record
 from imgsearch.vectors import Vectors
 from searcher.evaluation.figures import Evaluated, Figure, document
 from searcher.evaluation.job import Evaluation
+from searcher.table.files import TableFiles
 from tests.fakes import FakeEncoder, InMemoryStore
 
 ANGLES = {"a": 0, "b": 10, "c": 25, "d": 50, "e": 90}
@@ -49,6 +50,7 @@ class EvaluationBench:
     """A run and its update in a storage, and a store with collections of all their images."""
 
     def __init__(self, folder: Path, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+        self.folder = folder
         self.storage = Storage(folder.as_uri())
         self.store = InMemoryStore()
         self.encoder = PlaneEncoder("m")
@@ -79,6 +81,7 @@ class EvaluationBench:
             EvaluateSettings(**settings),
             storage=self.storage,
             store=self.store,
+            tables=TableFiles(self.storage, self.folder / "cache"),
             load_encoder=lambda _: self.encoder,
             stopping=self.stopping,
         ).evaluate(pointer)

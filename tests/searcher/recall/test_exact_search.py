@@ -36,6 +36,7 @@ def test_exact_search_finds_the_best_over_all_blocks_but_not_the_image_itself() 
         search.add(ids[start : start + 2], 3 * vectors[start : start + 2])  # length does not matter
     expected = np.cos(np.radians([[10, 20], [0, 20]]))
     np.testing.assert_allclose(search.best, expected, atol=1e-6)
+    assert search.best_rows.tolist() == [[1, 2], [3, 2]]
     assert search.score(0, "e") == pytest.approx(np.cos(np.radians(80)), abs=1e-6)
     assert search.score(0, "a") == search.score(0, "unknown") == -np.inf
 
@@ -44,3 +45,4 @@ def test_where_there_are_fewer_vectors_than_asked_for_the_rest_is_empty() -> Non
     search = ExactSearch(np.eye(2, dtype=np.float32)[:1], query_images=[None], k=3, results=[[]])
     search.add(["a"], np.eye(2, dtype=np.float32)[:1])
     assert search.best.tolist() == [[1.0, -np.inf, -np.inf]]
+    assert search.best_rows.tolist() == [[0, -1, -1]]

@@ -16,9 +16,10 @@ from imgsearch.stage import Interrupted
 from imgsearch.stores import Hit, Neighbour, Record, VectorStore
 from imgsearch.stores.chroma import ChromaStore
 from imgsearch.stores.filters import Filter
-from imgsearch.vectors import Vectors
+from imgsearch.vectors import Vectors, unit
 from searcher.recall import measure
 from searcher.recall.measure import Measured
+from searcher.table import clusters
 from tests.fakes import InMemoryStore
 
 DIM = 32
@@ -57,7 +58,12 @@ class Images:
             yield self.ids[start : start + 300], self.vectors[start : start + 300]
 
     def measured(
-        self, store: VectorStore, sample: int = 40, texts: Vectors = NO_TEXTS, target: float = 0.99
+        self,
+        store: VectorStore,
+        sample: int = 40,
+        texts: Vectors = NO_TEXTS,
+        target: float = 0.99,
+        centroids: Vectors | None = None,
     ) -> Measured:
         return measure.measure(
             store,
@@ -66,6 +72,7 @@ class Images:
             self.ids[:sample],
             texts,
             self.blocks(),
+            centroids=centroids,
             images=len(self.ids),
             target=target,
             stopping=threading.Event(),
@@ -124,7 +131,7 @@ def test_texts_are_queries_of_their_own_with_their_own_recall() -> None:
 def test_a_small_collection_needs_no_figures() -> None:
     images, store = Images(11), InMemoryStore()
     images.fill(store)
-    assert images.measured(store, sample=11) == Measured(128, [])
+    assert images.measured(store, sample=11) == Measured(128, 0, None, [])
 
 
 def test_a_stop_ends_the_pass_over_the_vectors() -> None:
@@ -145,6 +152,7 @@ def test_a_stop_ends_the_pass_over_the_vectors() -> None:
             images.ids[:4],
             NO_TEXTS,
             blocks(),
+            centroids=None,
             images=1000,
             target=0.99,
             stopping=stopping,
@@ -208,6 +216,51 @@ def test_only_queries_that_more_candidates_change_are_searched_again() -> None:
     assert measured.candidates == 1_024
     assert {mean for mean, _ in figures(measured).values()} == {1.0}
     assert store.queries == {128: 82, 256: 82, 512: 2, 1_024: 2, 2_048: 2}
+
+
+class Clustered:
+    """The clusters of some images, and the recall of searches that compare some of the rows."""
+
+    def __init__(self, images: Images) -> None:
+        self.vectors = images.vectors
+        self.centroids = clusters.centroids(images.vectors, 100)
+        self.numbers = clusters.nearest(images.vectors, self.centroids)
+        self.file = clusters.Clusters(clusters.to_batch(self.centroids, self.numbers))
+
+    def recall(self, queries: Vectors, k: int, compared: int) -> float:
+        shares = []
+        for query in queries:
+            best = np.argsort(-(self.vectors @ query))[:k]
+            shares.append(len(set(best.tolist()) & set(self.file.near(query, compared).tolist())) / k)
+        return round(float(np.mean(shares)), 4)
+
+
+def test_a_search_compares_rows_of_the_table_where_the_store_misses_the_target() -> None:
+    images, store = Images(12_000), IncompleteStore()
+    images.fill(store)
+    store.unfound_ids = frozenset(images.ids[::10])
+    clustered = Clustered(images)
+    texts = unit(np.random.default_rng(1).normal(size=(30, DIM)).astype(np.float32))
+    measured = images.measured(store, texts=texts, centroids=clustered.centroids)
+    assert measured.clusters is not None
+    assert measured.clusters.tolist() == clustered.numbers.tolist()
+    assert 1_000 < measured.compared < 6_000
+    for k in (10, 100):
+        mean, _ = figures(measured)["texts", k]
+        assert mean == clustered.recall(texts, k, measured.compared) >= 0.99
+    fewer = min(clustered.recall(texts, k, round(measured.compared / np.sqrt(2))) for k in (10, 100))
+    assert fewer < 0.99, "fewer rows reach the target as well"
+
+
+def test_the_store_is_searched_where_it_finds_more() -> None:
+    images, store = Images(12_000), InMemoryStore()
+    images.fill(store)
+    texts = unit(np.random.default_rng(1).normal(size=(30, DIM)).astype(np.float32))
+    # Centroids in random directions: nearly all rows are needed for any query.
+    bad = unit(np.random.default_rng(2).normal(size=(100, DIM)).astype(np.float32))
+    measured = images.measured(store, texts=texts, centroids=bad, target=1.0)
+    assert (measured.compared, measured.clusters) == (0, None)
+    assert {mean for mean, _ in figures(measured).values()} == {1.0}
 
 
 def test_a_bad_graph_is_measured_as_bad_and_gets_more_candidates(tmp_path: Path) -> None:

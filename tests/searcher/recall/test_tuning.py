@@ -34,7 +34,32 @@ def test_candidates_double_until_they_are_all_images_or_too_many(images: int, st
 def test_the_fewest_candidates_that_reach_the_target_are_chosen(
     means: dict[int, list[float]], target: float, candidates: int
 ) -> None:
-    assert tuning.fewest(means, target) == candidates
+    assert tuning.cheapest(means, target, float) == candidates
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "steps"),
+    [
+        (1_999, 512, []),
+        (2_000, 512, [1_000]),
+        (10_000, 512, [1_000, 1_414, 2_000, 2_828, 4_000]),
+    ],
+)
+def test_the_rows_to_compare_grow_to_half_of_the_table(rows: int, dim: int, steps: list[int]) -> None:
+    assert list(tuning.row_steps(rows, dim)) == steps
+
+
+@pytest.mark.parametrize(("dim", "most"), [(512, 64_000), (1_024, 32_000)])
+def test_the_most_rows_to_compare_take_the_time_of_the_most_candidates(dim: int, most: int) -> None:
+    """4 000 + 17 × 4 096 rows of 512 dimensions are 73 632."""
+    assert max(tuning.row_steps(10**6, dim)) == pytest.approx(most, abs=1)
+
+
+def test_the_cheapest_that_reaches_the_target_is_chosen() -> None:
+    means = {"a": [1.0, 0.98], "b": [0.99, 1.0], "c": [1.0, 1.0]}
+    cost = {"a": 1.0, "b": 3.0, "c": 2.0}.__getitem__
+    assert tuning.cheapest(means, 0.99, cost) == "c"
+    assert tuning.cheapest(means, 0.98, cost) == "a"
 
 
 def found(*rows: str) -> list[list[Neighbour]]:
@@ -62,7 +87,7 @@ def figure(k: int, mean: float) -> RecallFigure:
 
 
 def test_a_recall_below_the_target_is_a_warning_with_the_difference_and_what_to_do() -> None:
-    text = tuning.warning([figure(10, 0.995), figure(100, 0.9)], 0.99, 4_096)
+    text = tuning.warning([figure(10, 0.995), figure(100, 0.9)], 0.99, "4,096 candidates")
     assert text.startswith("recall@100 of images is 0.9000, 0.0900 below the target 0.99 (index.recall)")
     assert "4,096 candidates" in text
     assert "controller restore" in text
@@ -70,4 +95,4 @@ def test_a_recall_below_the_target_is_a_warning_with_the_difference_and_what_to_
 
 @pytest.mark.parametrize("figures", [[], [figure(10, 0.99), figure(100, 1.0)]])
 def test_a_recall_that_reaches_the_target_is_none(figures: list[RecallFigure]) -> None:
-    assert tuning.warning(figures, 0.99, 128) == ""
+    assert tuning.warning(figures, 0.99, "128 candidates") == ""

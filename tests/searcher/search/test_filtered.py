@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from imgsearch.stores import Neighbour, Record
 from imgsearch.stores.filters import parse
-from imgsearch.vectors import Vectors
-from searcher.search.filter_plan import Costs
-from searcher.search.filtered import filtered
+from imgsearch.vectors import Vectors, unit
+from searcher.search.filtered import clustered, filtered
+from searcher.table import clusters
+from searcher.table.costs import Costs
 from searcher.table.reader import RunTable
 from tests.searcher.table import images
 
@@ -110,3 +112,68 @@ def test_images_that_the_store_has_and_the_table_does_not_are_left_out(index: In
         index.table, index.query, parse({"all": True}), k=K, nearest=with_stranger, effort=int, costs=COSTS
     )
     assert [neighbour.id for neighbour in result] == index.exact(index.query[0], "all", K)
+
+
+class ClusteredIndex:
+    """Vectors in tight clusters, of which the table has the centroids."""
+
+    clusters = 40
+
+    def __init__(self, folder: Path) -> None:
+        random = np.random.default_rng(3)
+        centres = images.vectors(self.clusters, seed=4)
+        self.labels = random.integers(self.clusters, size=2 * ROWS)
+        self.vectors = unit(centres[self.labels] + 0.02 * random.normal(size=(2 * ROWS, images.DIM)))
+        self.vectors = np.asarray(self.vectors.astype(np.float16), np.float32)
+        self.query = unit(centres[:1] + 0.3 * images.vectors(1, seed=9))
+        nearest = np.argsort(-(centres @ self.query[0]))
+        metadata = [
+            {
+                "all": True,
+                "half": number % 2 == 0,
+                "few": number % 100 == 0,
+                "near": bool(label in nearest[:10]),
+                "far": bool(label in nearest[20:]),
+                "other": bool(label in nearest[1:3] or label in nearest[25:]),
+            }
+            for number, label in enumerate(self.labels)
+        ]
+        self.records = images.records(metadata, self.vectors)
+        numbers = clusters.nearest(self.vectors, centres)
+        self.table = images.table(folder, self.records, file_rows=300, clusters=clusters.to_batch(centres, numbers))
+
+    def exact(self, field: str | None, k: int) -> list[str]:
+        scores = unit(self.vectors) @ self.query[0]
+        rows = [row for row, record in enumerate(self.records) if field is None or record.metadata[field]]
+        return [self.records[row].id for row in sorted(rows, key=lambda row: -scores[row])[:k]]
+
+    def search(
+        self, field: str | None, k: int, *, effort: Callable[[int], int] = lambda number: 2 * number
+    ) -> list[str]:
+        where = None if field is None else parse({field: True})
+        (found,) = clustered(self.table, self.query, where, k=k, effort=effort, costs=COSTS)
+        return [neighbour.id for neighbour in found]
+
+
+@pytest.fixture(scope="module")
+def clustered_index(tmp_path_factory: pytest.TempPathFactory) -> ClusteredIndex:
+    return ClusteredIndex(tmp_path_factory.mktemp("clusters"))
+
+
+@pytest.mark.parametrize("field", [None, "all", "half", "few", "near", "far", "other"])
+@pytest.mark.parametrize("k", [1, K, 300])
+def test_a_search_of_the_clusters_gives_the_nearest_that_pass(
+    clustered_index: ClusteredIndex, field: str | None, k: int
+) -> None:
+    assert clustered_index.search(field, k) == clustered_index.exact(field, k)
+
+
+def test_only_rows_of_the_nearest_clusters_are_compared(clustered_index: ClusteredIndex) -> None:
+    """With the rows of one cluster, as many as it has are found, and no other."""
+    one = clustered_index.search(None, 2 * ROWS, effort=lambda _: 1)
+    assert 20 < len(one) < 100
+    assert one == clustered_index.exact(None, len(one))
+
+
+def test_a_search_of_the_clusters_finds_nothing_where_nothing_passes(clustered_index: ClusteredIndex) -> None:
+    assert clustered(clustered_index.table, clustered_index.query, parse({"all": False}), k=K, effort=int) == [[]]

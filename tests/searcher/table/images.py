@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import strategies as st
 
 from imgsearch.runs.documents import Table
@@ -75,17 +76,21 @@ def record(number: int, image: Mapping[str, Any], vector: np.ndarray[Any, Any]) 
     return Record(image_id(f"{number}.jpg"), image, vector, internal)
 
 
-def write(folder: Path, images: Sequence[Record], *, file_rows: int = 7) -> Table:
+def write(
+    folder: Path, images: Sequence[Record], *, file_rows: int = 7, clusters: pa.RecordBatch | None = None
+) -> Table:
     """Writes the table of run r1, in several files."""
     storage = Storage(folder.as_uri())
     writer = TableWriter(storage, "r1", dim=DIM, file_rows=file_rows)
     writer.add(images[:5])
     writer.add(images[5:])
-    writer.finish()
+    writer.finish(clusters, compared=0 if clusters is None else 1)
     name = RunFolder("r1").table
     return Table.from_json(storage.get(name), name)
 
 
-def table(folder: Path, images: Sequence[Record], *, file_rows: int = 7) -> RunTable:
-    document = write(folder, images, file_rows=file_rows)
+def table(
+    folder: Path, images: Sequence[Record], *, file_rows: int = 7, clusters: pa.RecordBatch | None = None
+) -> RunTable:
+    document = write(folder, images, file_rows=file_rows, clusters=clusters)
     return TableFiles(Storage(folder.as_uri()), folder / "cache").open(document)
