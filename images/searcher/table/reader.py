@@ -17,7 +17,7 @@ from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
 from searcher.table import columns, half_floats, matching
 from searcher.table.clusters import Clusters
-from searcher.table.columns import id_hash
+from searcher.table.columns import Texts, id_hash
 from searcher.table.matching import Mask
 from searcher.table.values import BatchValues
 
@@ -54,6 +54,7 @@ class RunTable:
         self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
         self._values = [BatchValues(batch) for batch in self._batches]
         self._vectors = [columns.vectors(batch) for batch in self._batches]
+        self._texts = [Texts(batch.column("id")) for batch in self._batches]
         self._norms = [np.asarray(batch.column("norm").to_numpy()) for batch in self._batches]
         hashes = np.concatenate([batch.column("hash").to_numpy() for batch in self._batches])
         order = np.argsort(hashes, kind="stable")
@@ -160,14 +161,9 @@ class RunTable:
 
     def _ids(self, rows: NDArray[np.int64]) -> list[str]:
         """The ids of rows, which may be in any order."""
-        order = np.argsort(rows, kind="stable")
-        ids = np.empty(len(rows), object)
-        ids[order] = [
-            id
-            for file, local in self._by_file(rows[order])
-            for id in self._batches[file].column("id").take(pa.array(local)).to_pylist()
-        ]
-        return ids.tolist()
+        files = np.searchsorted(self._starts, rows, side="right") - 1
+        locals = rows - self._starts[files]
+        return [self._texts[file][row] for file, row in zip(files.tolist(), locals.tolist(), strict=True)]
 
     def _record(self, row: int, *, vectors: bool) -> Record:
         file, local = self._place(row)

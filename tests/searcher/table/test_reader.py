@@ -113,11 +113,22 @@ def test_a_batch_of_queries_has_a_bounded_number_of_scores_in_memory(tmp_path: P
     assert found == RunTable(document, [file] * (rows // 500)).exact(queries, everything, k=3)
 
 
-def test_every_finite_float16_is_multiplied_exactly() -> None:
+@pytest.mark.parametrize(("dim", "column"), [(1, 0), (2, 0), (2, 1), (3, 1), (3, 2), (4, 3)])
+def test_every_finite_float16_is_multiplied_exactly(dim: int, column: int) -> None:
     bits = np.arange(2**16, dtype=np.uint16)
     numbers = bits.view(np.float16)[np.isfinite(bits.view(np.float16))]
-    products = half_floats.products(numbers[:, None], np.arange(len(numbers)), np.ones((1, 1), np.float32))
+    vectors = np.repeat(numbers[:, None], dim, axis=1)
+    query = np.zeros((1, dim), np.float32)
+    query[0, column] = 1
+    products = half_floats.products(vectors, np.arange(len(numbers)), query)
     np.testing.assert_array_equal(products[0], numbers.astype(np.float32))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 17, 512])
+def test_products_are_those_of_numpy_in_each_dimension(dim: int) -> None:
+    vectors, queries = images.vectors(600, dim=dim), images.vectors(2, seed=1, dim=dim)
+    products = half_floats.products(vectors.astype(np.float16), np.arange(600), queries)
+    np.testing.assert_allclose(products, queries @ vectors.T, atol=1e-6)
 
 
 def test_products_are_those_of_numpy_for_several_blocks() -> None:
