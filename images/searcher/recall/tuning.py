@@ -3,8 +3,8 @@ No I/O."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import TypeVar
 
 from imgsearch.runs.documents import RecallFigure
@@ -36,10 +36,10 @@ def row_steps(rows: int, dim: int) -> Iterator[int]:
     """The numbers of rows to compare that are tried for a table of this size: each is √2 times the one before. The last
     one takes about the time of a search of the store for MOST candidates, or is half of the table."""
     most = min(rows / 2, MEASURED.of_store(MOST) * DIM / dim)
-    compared = float(FEWEST_COMPARED)
-    while compared <= most:
-        yield round(compared)
-        compared *= math.sqrt(2)
+    for step in count():
+        if (compared := round(FEWEST_COMPARED * 2 ** (step / 2))) > most:
+            return
+        yield compared
 
 
 def agree(fewer: Sequence[Sequence[Neighbour]], more: Sequence[Sequence[Neighbour]], target: float) -> bool:

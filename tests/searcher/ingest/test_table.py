@@ -11,10 +11,12 @@ from imgsearch.runs import tables
 from imgsearch.runs.documents import Table
 from imgsearch.runs.layout import image_id
 from imgsearch.stage import Interrupted
-from imgsearch.stores import Pointer, Record
+from imgsearch.stores import Neighbour, Pointer, Record
+from imgsearch.stores.filters import Filter
+from imgsearch.vectors import Vectors
 from searcher.table.files import TableFiles
 from searcher.table.reader import RunTable
-from tests.searcher.ingest.bench import A_KEYS, CountingStore, IngestBench
+from tests.searcher.ingest.bench import A_KEYS, CountingStore, IngestBench, vector
 
 
 def opened(bench: IngestBench, run: str) -> RunTable:
@@ -91,6 +93,35 @@ def test_an_ingest_into_a_new_store_makes_a_lost_or_damaged_table_again(bench: I
         bench.ingest("r1")
         assert bench.storage.get(folder.table_file(0)) == before[folder.table_file(0)]
         assert bench.storage.get(folder.table) == before[folder.table]
+
+
+class BlindStore(CountingStore):
+    """A store whose approximate searches find nothing."""
+
+    def nearest(
+        self, collection: str, queries: Vectors, *, k: int, where: Filter | None = None
+    ) -> list[list[Neighbour]]:
+        return [[] for _ in queries]
+
+
+def test_the_table_of_a_run_whose_graph_misses_images_has_clusters(bench: IngestBench) -> None:
+    keys = [f"k{number}" for number in range(10_000)]
+    bench.write_run("r1", keys, shards=1, part_images=2_000)
+    bench.store = BlindStore()
+    report = bench.ingest("r1")
+    table = opened(bench, "r1")
+    assert 1_000 <= table.compared == report.compared <= 5_000
+    assert min(figure["mean"] for figure in report.recall) >= 0.99
+    assert report.recall_warning == ""
+
+    queries = [vector(f"query {number}") for number in range(20)]
+    vectors = np.stack([vector(key) for key in keys])
+    shares = []
+    for query in queries:
+        best = {image_id(keys[row]) for row in np.argsort(-(vectors @ query))[:100]}
+        (found,) = table.nearest(query[None], 100, compared=table.compared)
+        shares.append(len(best & {neighbour.id for neighbour in found}) / 100)
+    assert np.mean(shares) >= 0.98
 
 
 def test_the_table_is_complete_before_its_run_is_published(bench: IngestBench) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.stores import Neighbour, Pointer
 from imgsearch.stores.filters import Filter, parse
 from imgsearch.vectors import Vectors
+from searcher.ingest.samples import vector_of
+from searcher.table import clusters
 from searcher.table.writer import FIELDS, TableWriter
 from tests.fakes import InMemoryStore
 from tests.searcher.library import Library, wait_until
@@ -67,11 +70,18 @@ class Shelf(Library):
             }
         )
 
-    def write_table(self, *, images: int = IMAGES) -> None:
+    def write_table(self, *, images: int = IMAGES, clustered: bool = False) -> None:
         ids = [image_id(f"{number}.png") for number in range(images)]
         writer = TableWriter(self.storage, self.pointer.run, dim=self.pointer.dim, file_rows=8)
-        writer.add(self.store.get(self.pointer.collection, ids, vectors=True))
-        writer.finish()
+        records = self.store.get(self.pointer.collection, ids, vectors=True)
+        writer.add(records)
+        if clustered:
+            vectors = np.stack([vector_of(record) for record in records])
+            centroids = clusters.centroids(vectors, 4)
+            numbers = clusters.nearest(vectors, centroids)
+            writer.finish(clusters.to_batch(centroids, numbers), compared=images)
+        else:
+            writer.finish()
 
     async def use_table(self, client: httpx.AsyncClient, *, field: str = "year") -> None:
         """Until searches with a filter are answered by the table, which is opened in the background."""
@@ -109,17 +119,21 @@ SEARCHES: Sequence[dict[str, Any]] = [
 ]
 
 
-async def test_a_search_has_the_same_results_with_and_without_a_table(shelf: Shelf) -> None:
+@pytest.mark.parametrize("clustered", [False, True])
+async def test_a_search_has_the_same_results_with_and_without_a_table(shelf: Shelf, clustered: bool) -> None:
     async with shelf.serving() as client:
         by_store = [await results(client, **search) for search in SEARCHES]
     assert [len(found) for found in by_store[:-5]] == [19, 3, 24, 15, 15, 6, 6, 0]
     assert parse(FILTERS[0]) in shelf.recorder.filters
-    shelf.write_table()
+    shelf.write_table(clustered=clustered)
     async with shelf.serving() as client:
         await shelf.use_table(client)
         shelf.recorder.filters.clear()
         by_table = [await results(client, **search) for search in SEARCHES]
-    assert set(map(str, shelf.recorder.filters)) == {"None"}, "the store was searched with a filter"
+    if clustered:
+        assert shelf.recorder.filters == [], "the store was searched"
+    else:
+        assert set(map(str, shelf.recorder.filters)) == {"None"}, "the store was searched with a filter"
     for search, expected, found in zip(SEARCHES, by_store, by_table, strict=True):
         for result in expected:  # the table has float16 numbers
             result["score"] = pytest.approx(result["score"], abs=1e-3)

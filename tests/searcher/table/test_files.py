@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typing_extensions import Buffer
 
@@ -13,6 +14,8 @@ from imgsearch.runs.digests import Damaged
 from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
+from searcher.ingest.samples import vector_of
+from searcher.table import clusters
 from searcher.table.files import TableFiles, cache_folder
 from searcher.table.reader import RunTable
 from tests.searcher.table import images
@@ -143,6 +146,31 @@ def test_a_damaged_file_is_refused(
     else:
         storage.put(name, change(storage.get(name)))
     with pytest.raises(Damaged, match=sentence):
+        opened(TableFiles(storage, tmp_path / "cache"))
+
+
+def write_with_clusters(folder: Path) -> None:
+    vectors = np.stack([vector_of(record) for record in RECORDS])
+    centroids = clusters.centroids(vectors, 4)
+    batch = clusters.to_batch(centroids, clusters.nearest(vectors, centroids))
+    images.write(folder, RECORDS, clusters=batch)
+
+
+def test_clusters_are_downloaded_with_their_table(tmp_path: Path) -> None:
+    write_with_clusters(tmp_path)
+    table = opened(TableFiles(Bucket(tmp_path.as_uri()), tmp_path / "cache"))
+    assert downloads(tmp_path / "cache") == ["00000.arrow", "00001.arrow", "00002.arrow", "clusters.arrow"]
+    (query,) = images.vectors(1, seed=5)
+    best = np.argsort(-np.array([vector_of(record) @ query for record in RECORDS]))[:3]
+    assert [n.id for n in table.nearest(query[None], 3, compared=20)[0]] == [RECORDS[row].id for row in best]
+
+
+@pytest.mark.parametrize("kind", [Storage, Bucket])
+def test_damaged_clusters_are_refused(tmp_path: Path, kind: type[Storage]) -> None:
+    write_with_clusters(tmp_path)
+    storage = kind(tmp_path.as_uri())
+    storage.put(FOLDER.table_clusters, storage.get(FOLDER.table_clusters)[:-1])
+    with pytest.raises(Damaged, match=r"clusters\.arrow is damaged"):
         opened(TableFiles(storage, tmp_path / "cache"))
 
 
