@@ -90,7 +90,8 @@ class Clusters:
 
     def near(self, query: Vector, rows: int) -> NDArray[np.uint32]:
         """All rows of the clusters that are nearest to the query (dim), at least so many if there are. In any order."""
-        order = np.argsort(-(self._centroids @ query), kind="stable")
+        # Not by `@`: the threads of its BLAS wait for more work on a core that the comparison of the rows needs.
+        order = np.argsort(-np.vecdot(self._centroids, query), kind="stable")
         sizes = np.diff(self._offsets)[order]
         chosen = order[: int(np.searchsorted(np.cumsum(sizes), rows)) + 1]
         return np.concatenate([self._rows[self._offsets[cluster] : self._offsets[cluster + 1]] for cluster in chosen])

@@ -23,7 +23,9 @@ from imgsearch.stores.records import record
 from imgsearch.vectors import Vectors
 from searcher.evaluation.figures import Evaluated, Figure, document
 from searcher.evaluation.job import Evaluation
+from searcher.table import clusters
 from searcher.table.files import TableFiles
+from searcher.table.writer import TableWriter
 from tests.fakes import FakeEncoder, InMemoryStore
 
 ANGLES = {"a": 0, "b": 10, "c": 25, "d": 50, "e": 90}
@@ -75,6 +77,15 @@ class EvaluationBench:
         self.store.add(index, records)
         model = (self.encoder.model, self.encoder.fingerprint)
         return Pointer(index, "r1", index, *model, dim=2, images=5, source="/x", published="2026-01-01")
+
+    def write_table(self) -> None:
+        """The table of r1, with clusters, and with the true vectors."""
+        rows = [record(row, run="r1", shard=0, part=0) for key, row in self.rows.items() if key != REMOVED_KEY]
+        writer = TableWriter(self.storage, "r1", dim=2)
+        writer.add(rows)
+        vectors = np.stack([direction(ANGLES[key]) for key in ANGLES])
+        centroids = clusters.centroids(vectors, 2)
+        writer.finish(clusters.to_batch(centroids, clusters.nearest(vectors, centroids)), compared=len(rows))
 
     def evaluate(self, pointer: Pointer, **settings: Any) -> Evaluated:
         return Evaluation(
@@ -136,6 +147,19 @@ def test_and_one_with_a_wrong_vector_has_less(bench: EvaluationBench) -> None:
     evaluated = bench.evaluate(bench.publish("photos", b=180))
     assert mean_figures(evaluated, "images") == {"recall@1": 3 / 5}
     assert mean_figures(evaluated, "texts") == {"recall@1": 0.0}
+
+
+def test_an_index_with_clusters_is_searched_by_its_table(
+    bench: EvaluationBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    pointer = bench.publish("photos", b=180)
+    bench.write_table()
+    evaluated = bench.evaluate(pointer)
+    assert mean_figures(evaluated, "images") == mean_figures(evaluated, "texts") == {"recall@1": 1.0}
+
+    bench.storage.put(RunFolder("r1").table_clusters, b"damaged")
+    assert mean_figures(bench.evaluate(pointer), "images") == {"recall@1": 3 / 5}
+    assert "the table of run r1 cannot be read, so the store is searched" in caplog.text
 
 
 def test_the_name_of_a_label_finds_its_images(bench: EvaluationBench) -> None:
