@@ -147,12 +147,13 @@ def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) ->
         return found[:K]
 
     def searched(query: Vectors, where: Filter | None) -> list[list[Neighbour]]:
-        if table.compared:
-            effort = partial(candidates, first=table.compared)
-            return clustered(table, query, where, k=FIRST_LEVEL + 1, effort=effort)
-        effort = partial(candidates, first=first)
+        effort = partial(candidates, first=table.compared or first)
+        if where is None and table.compared:
+            return table.nearest(query, FIRST_LEVEL, compared=table.compared)
         if where is None:
             return nearest(query, effort(FIRST_LEVEL))
+        if table.compared:
+            return clustered(table, query, where, k=FIRST_LEVEL, effort=effort)
         return filtered(table, query, where, k=FIRST_LEVEL, nearest=nearest, effort=effort)
 
     def by_where(query: Vectors, where: Filter | None) -> list[Neighbour]:

@@ -270,7 +270,7 @@ def compared(data: Data, settings: Settings, cache: Path) -> list[Figure]:
         return table.nearest(query, FIRST_LEVEL, compared=table.compared)[0][: filters.K]
 
     figures, times = [], {}
-    searches = {
+    searches: dict[str, filters.Search] = {
         "Chroma's default search": partial(of_store, filters.K),
         "Chroma with the candidates of the index": partial(of_store, pointer.candidates),
         "ours": ours,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
@@ -176,11 +177,13 @@ class SearchEngine:
         ranked: Sequence[Neighbour] = []
         groups: list[Group] = []
         has_more = False
-        for end in ranking.levels(self._limits):
+        ends = [*ranking.levels(self._limits)]
+        enough = bisect_right(ends, page.stop) + 1
+        for number in range(len(ends)):
             level = await self._neighbours.level(
                 collection,
                 vector,
-                end=end,
+                ends=ends[number : max(enough, number + 1)],
                 first=index.pointer.candidates,
                 where=where,
                 earlier=ranked,

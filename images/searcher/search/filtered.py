@@ -1,4 +1,4 @@
-"""Searches by the table of a run, also with a filter: exactly, or from the nearest images without the filter."""
+"""Filtered searches by the table of a run: exactly, or from the nearest images without the filter."""
 
 from __future__ import annotations
 
@@ -53,15 +53,13 @@ def filtered(
 def clustered(
     table: RunTable,
     queries: Vectors,
-    where: Filter | None,
+    where: Filter,
     *,
     k: int,
     effort: Callable[[int], int],
     costs: Costs = MEASURED,
 ) -> list[list[Neighbour]]:
-    """As `filtered`, by a table with clusters, and also without a filter. `effort`: see filter_plan.compared."""
-    if where is None:
-        return table.nearest(queries, k, compared=effort(k))
+    """As `filtered`, by a table with clusters. `effort`: see filter_plan.compared."""
     passing = table.matching(where)
     matches = int(np.count_nonzero(passing))
     if not matches:

@@ -38,9 +38,11 @@ LEVEL_COST = 10
 CACHE_SECONDS = 60.0
 """The longest time that a level is kept: `controller restore` may fill a collection while an index serves it."""
 
-Call = tuple[str, int, int, str, int | None]
-"""Of searches that share calls: the collection, Pointer.candidates, the end of the level, the digest of the filter, and
-Table.compared, if the table answers."""
+Call = tuple[str, int, tuple[int, ...], str, int | None]
+"""Of searches that share calls: the collection, Pointer.candidates, the ends of the levels, the digest of the filter,
+and Table.compared, if the table answers."""
+Kept = tuple[str, int, int, str, int | None, str]
+"""Of a level that is kept: as Call, with its end, and the digest of the vector."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +67,9 @@ class Neighbours:
         self._metrics = metrics
         self._max_cached = max_cached
         self._clock = clock
-        self._queues: dict[Call, BatchQueue[_QueryVector, list[Neighbour]]] = {}
+        self._queues: dict[Call, BatchQueue[_QueryVector, list[list[Neighbour]]]] = {}
         self._record_queues: dict[tuple[str, bool, bool], BatchQueue[tuple[str, ...], list[Record]]] = {}
-        self._levels: OrderedDict[tuple[Call, str], tuple[Level, float]] = OrderedDict()
+        self._levels: OrderedDict[Kept, tuple[Level, float]] = OrderedDict()
         """Levels, by search and the digest of its vector, and when they end, in seconds of the clock. In the order in
         which they end."""
         self._cached = 0
@@ -77,25 +79,30 @@ class Neighbours:
         collection: str,
         vector: Vector,
         *,
-        end: int,
+        ends: Sequence[int],
         first: int,
         where: Filter | None,
         earlier: Sequence[Neighbour],
         table: RunTable | None = None,
     ) -> Level:
-        """The level up to the rank `end`. `first` is Pointer.candidates, `earlier` the ranks of the level before, and
-        `table` the table of the run. Raises what VectorStore.nearest raises."""
+        """The level up to the first of the ranks `ends`. The others are those of the next levels that the page needs: a
+        search of the clusters finds them at the same time, and they are kept. `first` is Pointer.candidates, `earlier`
+        the ranks of the level before, and `table` the table of the run. Raises what VectorStore.nearest raises."""
         if table is not None and not (table.compared if where is None else table.has_fields(where)):
             table = None
+        if where is not None or table is None:
+            ends = ends[:1]
         answering = None if table is None else table.compared
-        call = (collection, first, end, _digest(repr(where).encode()), answering)
-        search = (call, _digest(vector.tobytes()))
+        call = (collection, first, tuple(ends), _digest(repr(where).encode()), answering)
+        keys = [(*call[:2], end, *call[3:], _digest(vector.tobytes())) for end in ends]
         self._forget()
-        if search in self._levels:
-            return self._levels[search][0]
-        level = ranking.level(earlier, await self._nearest(call, vector, where, table), end)
-        self._keep(search, level)
-        return level
+        if keys[0] in self._levels:
+            return self._levels[keys[0]][0]
+        levels: list[Level] = []
+        for key, end, found in zip(keys, ends, await self._nearest(call, vector, where, table), strict=True):
+            levels.append(ranking.level(levels[-1].ranked if levels else earlier, found, end))
+            self._keep(key, levels[-1])
+        return levels[0]
 
     async def records(
         self, collection: str, ids: Sequence[str], *, vectors: bool, table: RunTable | None = None
@@ -129,23 +136,31 @@ class Neighbours:
 
     async def _nearest(
         self, key: Call, vector: Vector, where: Filter | None, table: RunTable | None
-    ) -> Sequence[Neighbour]:
-        collection, first, end, *_ = key
+    ) -> Sequence[Sequence[Neighbour]]:
+        """The neighbours for each end."""
+        collection, first, ends, *_ = key
+        end = ends[0]
         effort = partial(ranking.candidates, first=first)
 
         def of_store(queries: Vectors, k: int, where: Filter | None = None) -> list[list[Neighbour]]:
             with self._metrics.store_seconds.time():
                 return self._store.nearest(collection, queries, k=k, where=where)
 
-        def nearest(batch: list[_QueryVector]) -> list[list[Neighbour]]:
+        def nearest(batch: list[_QueryVector]) -> list[list[list[Neighbour]]]:
             queries = np.stack([query.vector for query in batch])
-            if table is not None and table.compared:
+            if table is not None and where is None:
+                # One neighbour more, whose score Level.lowest needs.
+                compared = {end + 1: ranking.candidates(end, table.compared) for end in ends}
+                return [table.levels(query, compared) for query in queries]
+            return [[found] for found in first_level(queries)]
+
+        def first_level(queries: Vectors) -> list[list[Neighbour]]:
+            if table is None or where is None:
+                return of_store(queries, effort(end), where)
+            if table.compared:
                 rows = partial(ranking.candidates, first=table.compared)
-                # One more, whose score Level.lowest needs.
                 return clustered(table, queries, where, k=end + 1, effort=rows)
-            if table is not None and where is not None:
-                return filtered(table, queries, where, k=end, nearest=of_store, effort=effort)
-            return of_store(queries, effort(end), where)
+            return filtered(table, queries, where, k=end, nearest=of_store, effort=effort)
 
         queue = self._queues.get(key)
         if queue is None:
@@ -159,9 +174,9 @@ class Neighbours:
             if queue.idle:
                 self._queues.pop(key, None)
 
-    def _keep(self, search: tuple[Call, str], level: Level) -> None:
-        if search not in self._levels:
-            self._levels[search] = level, self._clock() + CACHE_SECONDS
+    def _keep(self, key: Kept, level: Level) -> None:
+        if key not in self._levels:
+            self._levels[key] = level, self._clock() + CACHE_SECONDS
             self._cached += LEVEL_COST + len(level.ranked)
         self._forget()
 

@@ -89,7 +89,8 @@ class Clusters:
         self._rows = np.asarray(rows.values.to_numpy())
 
     def near(self, query: Vector, rows: int) -> NDArray[np.uint32]:
-        """All rows of the clusters that are nearest to the query (dim), at least so many if there are. In any order."""
+        """All rows of the clusters that are nearest to the query (dim), at least so many if there are. Those for fewer
+        rows are the first of them."""
         # Not by `@`: the threads of its BLAS wait for more work on a core that the comparison of the rows needs.
         order = np.argsort(-np.vecdot(self._centroids, query), kind="stable")
         sizes = np.diff(self._offsets)[order]

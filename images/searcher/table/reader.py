@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -119,7 +119,17 @@ class RunTable:
 
     def nearest(self, queries: Vectors, k: int, *, compared: int) -> list[list[Neighbour]]:
         """As `exact`, among the rows of the clusters nearest to each query, at least `compared` of them."""
-        return [self.exact(query[None], self.near(query, compared)[0], k=k)[0] for query in queries]
+        return [self.levels(query, {k: compared})[0] for query in queries]
+
+    def levels(self, query: Vector, compared: Mapping[int, int]) -> list[list[Neighbour]]:
+        """`nearest` for one query and several k. `compared`: the rows for each k, ascending. Each row is read once."""
+        assert self._clusters is not None
+        near = self._clusters.near(query, max(compared.values()))
+        order = np.argsort(near)
+        scores = np.empty(len(near), np.float32)
+        (scores[order],) = self._scores(query[None], near[order].astype(np.int64))
+        ends = [len(self._clusters.near(query, rows)) for rows in compared.values()]
+        return [self._best(near[:end].astype(np.int64), scores[:end], k) for k, end in zip(compared, ends, strict=True)]
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """The records of the ids that have rows, in their order, as VectorStore.get returns them."""

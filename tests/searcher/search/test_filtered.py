@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -142,16 +141,15 @@ class ClusteredIndex:
         numbers = clusters.nearest(self.vectors, centres)
         self.table = images.table(folder, self.records, file_rows=300, clusters=clusters.to_batch(centres, numbers))
 
-    def exact(self, field: str | None, k: int) -> list[str]:
+    def exact(self, field: str, k: int) -> list[str]:
         scores = unit(self.vectors) @ self.query[0]
-        rows = [row for row, record in enumerate(self.records) if field is None or record.metadata[field]]
+        rows = [row for row, record in enumerate(self.records) if record.metadata[field]]
         return [self.records[row].id for row in sorted(rows, key=lambda row: -scores[row])[:k]]
 
-    def search(
-        self, field: str | None, k: int, *, effort: Callable[[int], int] = lambda number: 2 * number
-    ) -> list[str]:
-        where = None if field is None else parse({field: True})
-        (found,) = clustered(self.table, self.query, where, k=k, effort=effort, costs=COSTS)
+    def search(self, field: str, k: int) -> list[str]:
+        (found,) = clustered(
+            self.table, self.query, parse({field: True}), k=k, effort=lambda found: 2 * found, costs=COSTS
+        )
         return [neighbour.id for neighbour in found]
 
 
@@ -160,19 +158,27 @@ def clustered_index(tmp_path_factory: pytest.TempPathFactory) -> ClusteredIndex:
     return ClusteredIndex(tmp_path_factory.mktemp("clusters"))
 
 
-@pytest.mark.parametrize("field", [None, "all", "half", "few", "near", "far", "other"])
+@pytest.mark.parametrize("field", ["all", "half", "few", "near", "far", "other"])
 @pytest.mark.parametrize("k", [1, K, 300])
 def test_a_search_of_the_clusters_gives_the_nearest_that_pass(
-    clustered_index: ClusteredIndex, field: str | None, k: int
+    clustered_index: ClusteredIndex, field: str, k: int
 ) -> None:
     assert clustered_index.search(field, k) == clustered_index.exact(field, k)
 
 
 def test_only_rows_of_the_nearest_clusters_are_compared(clustered_index: ClusteredIndex) -> None:
     """With the rows of one cluster, as many as it has are found, and no other."""
-    one = clustered_index.search(None, 2 * ROWS, effort=lambda _: 1)
-    assert 20 < len(one) < 100
-    assert one == clustered_index.exact(None, len(one))
+    (found,) = clustered_index.table.nearest(clustered_index.query, 2 * ROWS, compared=1)
+    assert 20 < len(found) < 100
+    assert [neighbour.id for neighbour in found] == clustered_index.exact("all", len(found))
+
+
+def test_several_levels_of_a_search_are_the_same_as_one_by_one(clustered_index: ClusteredIndex) -> None:
+    table, query = clustered_index.table, clustered_index.query
+    compared = {5: 1, 50: 120, 100: 121, 700: 900, 3 * ROWS: 3 * ROWS}
+    one_by_one = [table.nearest(query, k, compared=rows)[0] for k, rows in compared.items()]
+    assert table.levels(query[0], compared) == one_by_one
+    assert [len(level) for level in one_by_one] == [5, 50, 100, 700, 2 * ROWS]
 
 
 def test_a_search_of_the_clusters_finds_nothing_where_nothing_passes(clustered_index: ClusteredIndex) -> None:

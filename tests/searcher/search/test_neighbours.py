@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,12 +14,16 @@ from imgsearch.errors import TemporaryError
 from imgsearch.runs.layout import image_id
 from imgsearch.stores import Neighbour, Record
 from imgsearch.stores.filters import Filter, parse
-from imgsearch.vectors import Vectors
+from imgsearch.vectors import Vector, Vectors
+from searcher.ingest.samples import vector_of
 from searcher.search.metrics import Metrics
 from searcher.search.neighbours import LEVEL_COST, Neighbours
 from searcher.search.threads import Threads
+from searcher.table import clusters
+from searcher.table.reader import RunTable
 from tests.fakes import COLOURS, InMemoryStore
 from tests.searcher.library import Library, search_colours
+from tests.searcher.table import images
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +112,57 @@ async def test_images_that_a_restore_has_dropped_ask_for_patience(store: Countin
         await neighbours.records("photos-r1", [image_id("red.png"), "dropped"], vectors=False)
 
 
+class CountedTable:
+    """A table with clusters that notes the levels of each search."""
+
+    def __init__(self, folder: Path) -> None:
+        records = images.records([{}] * 600)
+        vectors = np.stack([vector_of(record) for record in records])
+        centroids = clusters.centroids(vectors, 20)
+        batch = clusters.to_batch(centroids, clusters.nearest(vectors, centroids))
+        self._table = images.table(folder, records, clusters=batch)
+        self.compared = 40
+        self.searches: list[list[int]] = []
+
+    def levels(self, query: Vector, compared: Mapping[int, int]) -> list[list[Neighbour]]:
+        self.searches.append(list(compared))
+        return self._table.levels(query, compared)
+
+
+async def test_the_levels_of_a_deep_page_are_one_search_of_the_clusters(
+    store: CountingStore, threads: Threads, tmp_path: Path
+) -> None:
+    counted, ends = CountedTable(tmp_path), [20, 80, 320]
+    (query,) = images.vectors(1, seed=5)
+
+    async def searched(neighbours: Neighbours, *, together: bool) -> list[list[str]]:
+        levels, earlier = [], list[Neighbour]()
+        for number in range(len(ends)):
+            level = await neighbours.level(
+                "photos-r1",
+                query,
+                ends=ends[number:] if together else ends[number : number + 1],
+                first=9,
+                where=None,
+                earlier=earlier,
+                table=cast(RunTable, counted),
+            )
+            earlier = [*level.ranked]
+            levels.append([neighbour.id for neighbour in earlier])
+        return levels
+
+    def new() -> Neighbours:
+        return Neighbours(store, threads=threads, metrics=Metrics())
+
+    one_by_one = await searched(new(), together=False)
+    assert [len(set(level)) for level in one_by_one] == ends
+    assert counted.searches == [[21], [81], [321]]
+    counted.searches.clear()
+    assert await searched(new(), together=True) == one_by_one
+    assert counted.searches == [[21, 81, 321]]
+    assert store.searches == []
+
+
 async def test_the_last_searches_are_kept_for_a_minute(store: CountingStore, threads: Threads) -> None:
     now = [0.0]
     neighbours = Neighbours(
@@ -116,7 +172,7 @@ async def test_the_last_searches_are_kept_for_a_minute(store: CountingStore, thr
 
     async def search(row: int) -> int:
         """Returns the number of all calls of the store."""
-        level = await neighbours.level("photos-r1", vectors[row], end=9, first=9, where=None, earlier=[])
+        level = await neighbours.level("photos-r1", vectors[row], ends=[9], first=9, where=None, earlier=[])
         assert len(level.ranked) == 4
         return len(store.searches)
 
