@@ -23,7 +23,7 @@ from imgsearch.stores import Neighbour
 from imgsearch.stores.chroma import ChromaStore
 from imgsearch.stores.filters import Filter, Joined, parse
 from imgsearch.vectors import Vectors
-from searcher.search.filtered import clustered, filtered
+from searcher.search.filtered import by_clusters, by_store, filtered
 from searcher.search.ranking import FIRST_LEVEL, candidates
 from searcher.table.files import TableFiles
 from searcher.table.reader import RunTable
@@ -152,9 +152,9 @@ def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) ->
             return table.nearest(query, FIRST_LEVEL, compared=table.compared)
         if where is None:
             return nearest(query, effort(FIRST_LEVEL))
-        if table.compared:
-            return clustered(table, query, where, k=FIRST_LEVEL, effort=effort)
-        return filtered(table, query, where, k=FIRST_LEVEL, nearest=nearest, effort=effort)
+        by_table = by_clusters(table, effort, dim=query.shape[1])
+        unfiltered = by_table if table.compared else by_store(nearest, effort, rows=table.rows)
+        return filtered(table, query, where, unfiltered, k=FIRST_LEVEL)
 
     def by_where(query: Vectors, where: Filter | None) -> list[Neighbour]:
         (hits,) = store.search(collection, query, k=K + 1, where=where)
@@ -210,7 +210,7 @@ def _passes(metadata: Mapping[str, Any], where: Filter) -> bool:
 
 
 def _costs(case: str, data: Data, table: RunTable, store: ChromaStore) -> list[Figure]:
-    """The costs of table.costs.Costs, in the time of the exact search of one row."""
+    """SEARCH and CANDIDATE of table/costs.py, in the time of the exact search of one row."""
     collection = store.pointers()[RUN].collection
     few, many = 101, 2_000
     rows = np.arange(0, table.rows, 2)

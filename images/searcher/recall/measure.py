@@ -21,7 +21,7 @@ from searcher.recall.results import search
 from searcher.recall.tuning import Effort
 from searcher.table import clusters
 from searcher.table.clusters import Numbers
-from searcher.table.costs import MEASURED
+from searcher.table.costs import of_rows, of_store
 
 CUTOFFS = (10, 100)
 """The numbers of results for which recall@k is measured."""
@@ -151,7 +151,7 @@ def _nearest(store: VectorStore, collection: str, candidates: int, queries: Vect
 
 
 def _cost(compared: int, candidates: int, *, clusters: int, dim: int) -> float:
-    return MEASURED.of_rows(compared + clusters, dim) if compared else MEASURED.of_store(candidates)
+    return of_rows(compared + clusters, dim) if compared else of_store(candidates)
 
 
 Recall = Callable[[int, int], float]

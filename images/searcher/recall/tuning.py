@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from imgsearch.runs.documents import RecallFigure
 from imgsearch.stores import Neighbour
-from searcher.table.costs import DIM, MEASURED
+from searcher.table.costs import DIM, of_store
 
 Effort = TypeVar("Effort")
 
@@ -35,7 +35,7 @@ def steps(images: int) -> Iterator[int]:
 def row_steps(rows: int, dim: int) -> Iterator[int]:
     """The numbers of rows to compare that are tried for a table of this size: each is √2 times the one before. The last
     one takes about the time of a search of the store for MOST candidates, or is half of the table."""
-    most = min(rows / 2, MEASURED.of_store(MOST) * DIM / dim)
+    most = min(rows / 2, of_store(MOST) * DIM / dim)
     for step in count():
         if (compared := round(FEWEST_COMPARED * 2 ** (step / 2))) > most:
             return

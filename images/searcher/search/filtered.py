@@ -3,76 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from imgsearch.stores import Neighbour
 from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vectors
-from searcher.search.filter_plan import candidates, compared
-from searcher.table.costs import MEASURED, Costs
+from searcher.search.filter_plan import candidates
+from searcher.table.costs import of_rows, of_store
 from searcher.table.matching import Mask
 from searcher.table.reader import RunTable
 
-FEWEST_MATCHES = 0.5
-"""Of the share of all rows that pass, in the nearest clusters. With a smaller share there, the filter keeps images that
-are far from the query: then the nearest that pass may be in other clusters."""
 Nearest = Callable[[Vectors, int], list[list[Neighbour]]]
-"""The nearest images without a filter: for each row of the queries, so many, best first."""
+"""The nearest images without a filter: for each row of the queries at least so many, best first."""
+
+
+@dataclass(frozen=True)
+class Unfiltered:
+    """A way to search without a filter."""
+
+    nearest: Nearest
+    cost: Callable[[int], float]
+    """Of one search for so many images, in rows (see costs.py)."""
+
+
+def by_store(search: Nearest, effort: Callable[[int], int], *, rows: int) -> Unfiltered:
+    """By the store, which is asked for `effort` images to find so many of the nearest. `rows`: of the table."""
+    return Unfiltered(
+        lambda queries, number: search(queries, effort(number)), lambda number: of_store(min(rows, effort(number)))
+    )
+
+
+def by_clusters(table: RunTable, effort: Callable[[int], int], *, dim: int) -> Unfiltered:
+    """By the clusters of the table, of which `effort` rows are compared to find so many of the nearest."""
+    return Unfiltered(
+        lambda queries, number: table.nearest(queries, number, compared=effort(number)),
+        lambda number: of_rows(effort(number), dim),
+    )
 
 
 def filtered(
     table: RunTable,
     queries: Vectors,
     where: Filter,
+    unfiltered: Unfiltered,
     *,
     k: int,
-    nearest: Nearest,
-    effort: Callable[[int], int],
-    costs: Costs = MEASURED,
 ) -> list[list[Neighbour]]:
     """For each row of `queries` (n, dim; of length 1) its k nearest images that pass the filter, best first: fewer only
-    if fewer pass it. `where` is a valid filter, and the table has its fields. `effort`: see filter_plan.candidates.
+    if fewer pass it. `where` is a valid filter, and the table has its fields.
 
     The kind of search depends on the table, the filter and k only, not on the other queries."""
     passing = table.matching(where)
     matches = int(np.count_nonzero(passing))
     if not matches:
         return [[] for _ in queries]
-    number = candidates(rows=table.rows, matches=matches, wanted=k, dim=queries.shape[1], effort=effort, costs=costs)
+    exact = of_rows(matches, queries.shape[1])
+    number = candidates(rows=table.rows, matches=matches, wanted=k, exact=exact, cost=unfiltered.cost)
     if number is None:
         return table.exact(queries, np.flatnonzero(passing), k=k)
-    results = [_passing(table, passing, row)[:k] for row in nearest(queries, effort(number))]
+    results = [_passing(table, passing, row)[:k] for row in unfiltered.nearest(queries, number)]
     if few := [row for row, found in enumerate(results) if len(found) < min(k, matches)]:
-        exact = table.exact(queries[few], np.flatnonzero(passing), k=k)
-        for row, found in zip(few, exact, strict=True):
+        for row, found in zip(few, table.exact(queries[few], np.flatnonzero(passing), k=k), strict=True):
             results[row] = found
-    return results
-
-
-def clustered(
-    table: RunTable,
-    queries: Vectors,
-    where: Filter,
-    *,
-    k: int,
-    effort: Callable[[int], int],
-    costs: Costs = MEASURED,
-) -> list[list[Neighbour]]:
-    """As `filtered`, by a table with clusters. `effort`: see filter_plan.compared."""
-    passing = table.matching(where)
-    matches = int(np.count_nonzero(passing))
-    if not matches:
-        return [[] for _ in queries]
-    number = compared(rows=table.rows, matches=matches, wanted=k, dim=queries.shape[1], effort=effort, costs=costs)
-    if number is None:
-        return table.exact(queries, np.flatnonzero(passing), k=k)
-    results = []
-    for query in queries:
-        rows, near = table.near(query, number, passing)
-        if len(rows) < max(min(k, matches), FEWEST_MATCHES * matches * near / table.rows):
-            rows = np.flatnonzero(passing)
-        results += table.exact(query[None], rows, k=k)
     return results
 
 

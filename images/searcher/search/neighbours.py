@@ -18,7 +18,7 @@ from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
 from searcher.search import ranking
 from searcher.search.batcher import BatchQueue
-from searcher.search.filtered import clustered, filtered
+from searcher.search.filtered import by_clusters, by_store, filtered
 from searcher.search.metrics import Metrics
 from searcher.search.ranking import Level
 from searcher.search.threads import Threads
@@ -159,8 +159,10 @@ class Neighbours:
                 return of_store(queries, effort(end), where)
             if table.compared:
                 rows = partial(ranking.candidates, first=table.compared)
-                return clustered(table, queries, where, k=end + 1, effort=rows)
-            return filtered(table, queries, where, k=end, nearest=of_store, effort=effort)
+                unfiltered = by_clusters(table, rows, dim=queries.shape[1])
+            else:
+                unfiltered = by_store(of_store, effort, rows=table.rows)
+            return filtered(table, queries, where, unfiltered, k=end)
 
         queue = self._queues.get(key)
         if queue is None:

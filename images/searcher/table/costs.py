@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 DIM = 512
+SEARCH = 4_000
+"""A search of the store for a few images, by `python -m bench filters`."""
+CANDIDATE = 17
+"""Each image that it returns."""
 
 
-@dataclass(frozen=True)
-class Costs:
-    """The costs of a search of the store."""
-
-    search: float
-    """A search for a few images."""
-    candidate: float
-    """Each image that the search returns."""
-
-    def of_store(self, candidates: int) -> float:
-        """A search of the store for so many images."""
-        return self.search + self.candidate * candidates
-
-    @staticmethod
-    def of_rows(rows: int, dim: int) -> float:
-        """A comparison with so many rows of the table."""
-        return rows * dim / DIM
+def of_store(candidates: int) -> float:
+    """A search of the store for so many images."""
+    return SEARCH + CANDIDATE * candidates
 
 
-MEASURED = Costs(search=4_000, candidate=17)
-"""By `python -m bench filters`."""
+def of_rows(rows: int, dim: int) -> float:
+    """A comparison with so many rows of the table. It is proportional to their dimensions."""
+    return rows * dim / DIM

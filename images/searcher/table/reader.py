@@ -88,14 +88,6 @@ class RunTable:
         """For each row, whether it passes a valid filter. The filter reads only fields that the table has."""
         return np.concatenate([matching.mask(batch, where) for batch in self._values])
 
-    def near(self, query: Vector, rows: int, passing: Mask | None = None) -> tuple[Rows, int]:
-        """The rows of the clusters that are nearest to the query (dim), at least so many if there are: those that pass,
-        and the number of all of them. Only for a table with clusters."""
-        assert self._clusters is not None
-        near = self._clusters.near(query, rows)
-        chosen = near if passing is None else near[passing[near]]
-        return np.sort(chosen).astype(np.int64), len(near)
-
     def rows_of(self, ids: Sequence[str]) -> list[int | None]:
         """The rows of the ids; None for an id without a row."""
         hashes = np.array([id_hash(id) for id in ids], np.uint64)
@@ -118,7 +110,8 @@ class RunTable:
         ]
 
     def nearest(self, queries: Vectors, k: int, *, compared: int) -> list[list[Neighbour]]:
-        """As `exact`, among the rows of the clusters nearest to each query, at least `compared` of them."""
+        """As `exact`, among the rows of the clusters nearest to each query, at least `compared` of them. Only for a
+        table with clusters."""
         return [self.levels(query, {k: compared})[0] for query in queries]
 
     def levels(self, query: Vector, compared: Mapping[int, int]) -> list[list[Neighbour]]:

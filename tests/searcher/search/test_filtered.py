@@ -10,16 +10,18 @@ import pytest
 from imgsearch.stores import Neighbour, Record
 from imgsearch.stores.filters import parse
 from imgsearch.vectors import Vectors, unit
-from searcher.search.filtered import clustered, filtered
+from searcher.search.filtered import Nearest, Unfiltered, by_clusters, by_store, filtered
 from searcher.table import clusters
-from searcher.table.costs import Costs
 from searcher.table.reader import RunTable
 from tests.searcher.table import images
 
 ROWS = 1_000
 K = 20
-COSTS = Costs(search=1, candidate=0.001)
-"""So low that the store is searched for broad filters, as in a large index."""
+
+
+def cheap(nearest: Nearest) -> Unfiltered:
+    """At so little cost that the nearest are searched for broad filters, as in a large index."""
+    return Unfiltered(nearest, lambda number: 1 + 0.001 * number)
 
 
 class Index:
@@ -72,7 +74,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 @pytest.mark.parametrize("k", [1, K, 300])
 def test_a_filtered_search_gives_the_nearest_that_pass(index: Index, field: str, k: int) -> None:
     queries = np.concatenate([index.query, images.vectors(2, seed=3)])
-    results = filtered(index.table, queries, parse({field: True}), k=k, nearest=index.nearest, effort=int, costs=COSTS)
+    results = filtered(index.table, queries, parse({field: True}), cheap(index.nearest), k=k)
     for query, result in zip(queries, results, strict=True):
         assert [neighbour.id for neighbour in result] == index.exact(query, field, k)
 
@@ -82,24 +84,20 @@ def test_a_filtered_search_gives_the_nearest_that_pass(index: Index, field: str,
 )
 def test_the_store_is_searched_only_for_broad_filters(index: Index, field: str, uses_store: bool) -> None:
     index.requested.clear()
-    filtered(index.table, index.query, parse({field: True}), k=K, nearest=index.nearest, effort=int, costs=COSTS)
+    filtered(index.table, index.query, parse({field: True}), cheap(index.nearest), k=K)
     assert bool(index.requested) == uses_store
 
 
 def test_a_filter_that_nothing_passes_has_no_results(index: Index) -> None:
-    assert filtered(
-        index.table, index.query, parse({"all": False}), k=K, nearest=index.nearest, effort=int, costs=COSTS
-    ) == [[]]
+    assert filtered(index.table, index.query, parse({"all": False}), cheap(index.nearest), k=K) == [[]]
 
 
 def test_a_result_does_not_depend_on_the_other_queries(index: Index) -> None:
     """One of them needs the exact search after all, the others do not."""
     queries = np.concatenate([index.query, -index.query, images.vectors(2, seed=3)])
-    together = filtered(index.table, queries, parse({"far": True}), k=K, nearest=index.nearest, effort=int, costs=COSTS)
+    together = filtered(index.table, queries, parse({"far": True}), cheap(index.nearest), k=K)
     for query, result in zip(queries, together, strict=True):
-        alone = filtered(
-            index.table, query[None], parse({"far": True}), k=K, nearest=index.nearest, effort=int, costs=COSTS
-        )
+        alone = filtered(index.table, query[None], parse({"far": True}), cheap(index.nearest), k=K)
         assert [neighbour.id for neighbour in alone[0]] == [neighbour.id for neighbour in result]
 
 
@@ -107,9 +105,7 @@ def test_images_that_the_store_has_and_the_table_does_not_are_left_out(index: In
     def with_stranger(queries: Vectors, k: int) -> list[list[Neighbour]]:
         return [[Neighbour("stranger", 1.0), *row] for row in index.nearest(queries, k)]
 
-    (result,) = filtered(
-        index.table, index.query, parse({"all": True}), k=K, nearest=with_stranger, effort=int, costs=COSTS
-    )
+    (result,) = filtered(index.table, index.query, parse({"all": True}), cheap(with_stranger), k=K)
     assert [neighbour.id for neighbour in result] == index.exact(index.query[0], "all", K)
 
 
@@ -140,16 +136,19 @@ class ClusteredIndex:
         self.records = images.records(metadata, self.vectors)
         numbers = clusters.nearest(self.vectors, centres)
         self.table = images.table(folder, self.records, file_rows=300, clusters=clusters.to_batch(centres, numbers))
+        self.requested: list[int] = []
 
     def exact(self, field: str, k: int) -> list[str]:
         scores = unit(self.vectors) @ self.query[0]
         rows = [row for row, record in enumerate(self.records) if record.metadata[field]]
         return [self.records[row].id for row in sorted(rows, key=lambda row: -scores[row])[:k]]
 
+    def nearest(self, queries: Vectors, number: int) -> list[list[Neighbour]]:
+        self.requested.append(number)
+        return self.table.nearest(queries, number, compared=2 * number)
+
     def search(self, field: str, k: int) -> list[str]:
-        (found,) = clustered(
-            self.table, self.query, parse({field: True}), k=k, effort=lambda found: 2 * found, costs=COSTS
-        )
+        (found,) = filtered(self.table, self.query, parse({field: True}), cheap(self.nearest), k=k)
         return [neighbour.id for neighbour in found]
 
 
@@ -166,6 +165,41 @@ def test_a_search_of_the_clusters_gives_the_nearest_that_pass(
     assert clustered_index.search(field, k) == clustered_index.exact(field, k)
 
 
+@pytest.mark.parametrize(
+    ("field", "uses_clusters"), [("all", True), ("half", True), ("near", True), ("far", True), ("few", False)]
+)
+def test_the_clusters_are_searched_first(clustered_index: ClusteredIndex, field: str, uses_clusters: bool) -> None:
+    clustered_index.requested.clear()
+    clustered_index.search(field, 1)
+    assert bool(clustered_index.requested) == uses_clusters
+
+
+@pytest.mark.parametrize("k", [1, K, 100])
+def test_a_filter_that_keeps_far_images_is_answered_exactly(index: Index, tmp_path: Path, k: int) -> None:
+    """The nearest clusters have enough images that pass it. Most of the nearest that pass are in other clusters."""
+    centroids = clusters.centroids(index.vectors, 30)
+    batch = clusters.to_batch(centroids, clusters.nearest(index.vectors, centroids))
+    table = images.table(tmp_path, index.records, clusters=batch)
+    passing = table.matching(parse({"far": True}))
+    compared = table.nearest(index.query, ROWS, compared=12 * k)[0]
+    assert sum(bool(passing[row]) for row in table.rows_of([n.id for n in compared]) if row is not None) >= k
+
+    def nearest(queries: Vectors, number: int) -> list[list[Neighbour]]:
+        return table.nearest(queries, number, compared=4 * number)
+
+    (found,) = filtered(table, index.query, parse({"far": True}), cheap(nearest), k=k)
+    assert [neighbour.id for neighbour in found] == index.exact(index.query[0], "far", k)
+
+
+def test_the_costs_are_those_of_the_effort(clustered_index: ClusteredIndex) -> None:
+    table = clustered_index.table
+    store = by_store(clustered_index.nearest, lambda number: 3 * number, rows=1_000)
+    assert [store.cost(number) for number in (100, 500)] == [4_000 + 17 * 300, 4_000 + 17 * 1_000]
+    by_rows = by_clusters(table, lambda number: 3 * number, dim=256)
+    assert by_rows.cost(100) == 150
+    assert by_rows.nearest(clustered_index.query, 7) == table.nearest(clustered_index.query, 7, compared=21)
+
+
 def test_only_rows_of_the_nearest_clusters_are_compared(clustered_index: ClusteredIndex) -> None:
     """With the rows of one cluster, as many as it has are found, and no other."""
     (found,) = clustered_index.table.nearest(clustered_index.query, 2 * ROWS, compared=1)
@@ -179,7 +213,3 @@ def test_several_levels_of_a_search_are_the_same_as_one_by_one(clustered_index: 
     one_by_one = [table.nearest(query, k, compared=rows)[0] for k, rows in compared.items()]
     assert table.levels(query[0], compared) == one_by_one
     assert [len(level) for level in one_by_one] == [5, 50, 100, 700, 2 * ROWS]
-
-
-def test_a_search_of_the_clusters_finds_nothing_where_nothing_passes(clustered_index: ClusteredIndex) -> None:
-    assert clustered(clustered_index.table, clustered_index.query, parse({"all": False}), k=K, effort=int) == [[]]
