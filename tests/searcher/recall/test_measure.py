@@ -265,7 +265,7 @@ def test_the_store_is_searched_where_it_finds_more() -> None:
 
 def test_a_bad_graph_is_measured_as_bad_and_gets_more_candidates(tmp_path: Path) -> None:
     images, found = Images(4_000), dict[str, list[Measured]]()
-    for name, graph in {"bad": {"max_neighbors": 4, "ef_construction": 10, "ef_search": 10}, "default": {}}.items():
+    for name, graph in {"bad": {"max_neighbors": 3, "ef_construction": 4, "ef_search": 10}, "default": {}}.items():
         folder = tmp_path / name
         client = chromadb.PersistentClient(str(folder))
         client.create_collection("photos", configuration={"hnsw": {"space": "cosine", **graph}})
