@@ -42,8 +42,8 @@ class Measured:
     clusters: Numbers | None
     """The cluster of each image, in the order of the blocks. None where `compared` is 0."""
     figures: list[RecallFigure]
-    """With these rows, or else with these candidates, or with the fewer ones after which more changed nothing. Empty
-    where every search returns all images."""
+    """With these rows, if `compared` is not 0, or else with these candidates. A kind of queries for which fewer
+    candidates found the same has the figures of those. Empty where every search returns all images."""
 
 
 def measure(
@@ -96,19 +96,21 @@ def measure(
         exact.add(block_ids, vectors)
         if centroids is not None:
             numbers.append(clusters.nearest(vectors, centroids))
-    of_store = {candidates: _figures(_found(found, exact), kinds, cutoffs) for candidates, found in results.items()}
-    chosen = tuning.cheapest(_means(of_store), target, float)
+    by_candidates = {
+        candidates: _figures(_found(found, exact), kinds, cutoffs) for candidates, found in results.items()
+    }
+    chosen = tuning.cheapest(_means(by_candidates), target, float)
     if centroids is None:
-        return Measured(chosen, 0, None, of_store[chosen])
+        return Measured(chosen, 0, None, by_candidates[chosen])
     row_clusters = np.concatenate(numbers)
     rows_before = clusters.rows_before(queries, centroids, row_clusters, exact.best_rows)
     dim = queries.shape[1]
-    of_rows = {
+    by_rows = {
         compared: _figures(partial(_covered, rows_before, compared), kinds, cutoffs)
         for compared in tuning.row_steps(images, dim)
     }
-    efforts = {(0, candidates): figures for candidates, figures in of_store.items()}
-    efforts |= {(compared, chosen): figures for compared, figures in of_rows.items()}
+    efforts = {(0, candidates): figures for candidates, figures in by_candidates.items()}
+    efforts |= {(compared, chosen): figures for compared, figures in by_rows.items()}
     compared, _ = best = tuning.cheapest(
         _means(efforts), target, lambda effort: _cost(*effort, clusters=len(centroids), dim=dim)
     )

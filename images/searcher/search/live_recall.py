@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 RECALL_KS = (10, 100)
 TIME_SHARE = 0.02
-"""The most of the time in which one process checks searches. In a large index, a check takes seconds of one core."""
+"""The most of the time in which one process checks searches. In a large index, a check takes all cores for a second."""
 
 
 class LiveRecall:

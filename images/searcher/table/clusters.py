@@ -1,7 +1,7 @@
 """The clusters of the vectors of a run: a search compares the query with the rows of the nearest clusters. No I/O.
 
 This is an inverted file of whole vectors (IVF-Flat; Sivic and Zisserman, "Video Google", 2003), with the centroids of
-k-means. A graph finds the neighbours of an image well, but loses those of a text, which is far from all images
+k-means. A graph finds the neighbours of an image well, but misses those of a text, which is far from all images
 (docs/adr/0019-clusters-where-the-graph-misses-texts.md).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -88,11 +89,13 @@ class Clusters:
         self._offsets = np.asarray(rows.offsets.to_numpy())
         self._rows = np.asarray(rows.values.to_numpy())
 
-    def near(self, query: Vector, rows: int) -> NDArray[np.uint32]:
-        """All rows of the clusters that are nearest to the query (dim), at least so many if there are. Those for fewer
-        rows are the first of them."""
+    def near(self, query: Vector, counts: Sequence[int]) -> tuple[NDArray[np.uint32], list[int]]:
+        """All rows of the clusters that are nearest to the query (dim), and for each of the ascending `counts` how many
+        of them, from the first on, are those of the nearest clusters with at least so many rows, if there are."""
         # Not by `@`: the threads of its BLAS wait for more work on a core that the comparison of the rows needs.
         order = np.argsort(-np.vecdot(self._centroids, query), kind="stable")
-        sizes = np.diff(self._offsets)[order]
-        chosen = order[: int(np.searchsorted(np.cumsum(sizes), rows)) + 1]
-        return np.concatenate([self._rows[self._offsets[cluster] : self._offsets[cluster + 1]] for cluster in chosen])
+        totals = np.cumsum(np.diff(self._offsets)[order])
+        lasts = np.minimum(np.searchsorted(totals, counts), len(order) - 1)
+        chosen = order[: lasts[-1] + 1]
+        rows = [self._rows[self._offsets[cluster] : self._offsets[cluster + 1]] for cluster in chosen]
+        return np.concatenate(rows), totals[lasts].tolist()

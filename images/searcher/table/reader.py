@@ -117,11 +117,10 @@ class RunTable:
     def levels(self, query: Vector, compared: Mapping[int, int]) -> list[list[Neighbour]]:
         """`nearest` for one query and several k. `compared`: the rows for each k, ascending. Each row is read once."""
         assert self._clusters is not None
-        near = self._clusters.near(query, max(compared.values()))
+        near, ends = self._clusters.near(query, list(compared.values()))
         order = np.argsort(near)
         scores = np.empty(len(near), np.float32)
         (scores[order],) = self._scores(query[None], near[order].astype(np.int64))
-        ends = [len(self._clusters.near(query, rows)) for rows in compared.values()]
         return [self._best(near[:end].astype(np.int64), scores[:end], k) for k, end in zip(compared, ends, strict=True)]
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:

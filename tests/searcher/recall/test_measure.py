@@ -231,7 +231,7 @@ class Clustered:
         shares = []
         for query in queries:
             best = np.argsort(-(self.vectors @ query))[:k]
-            shares.append(len(set(best.tolist()) & set(self.file.near(query, compared).tolist())) / k)
+            shares.append(len(set(best.tolist()) & set(self.file.near(query, [compared])[0].tolist())) / k)
         return round(float(np.mean(shares)), 4)
 
 

@@ -64,7 +64,7 @@ def test_vectors_without_clusters_have_centroids_all_the_same(sample: str) -> No
     found = clusters.centroids(rows, 10)
     assert found.shape == (10, images.DIM)
     assert np.isfinite(found).all()
-    assert len(read(found, clusters.nearest(rows, found)).near(one[0], len(rows))) == len(rows)
+    assert len(read(found, clusters.nearest(rows, found)).near(one[0], [len(rows)])[0]) == len(rows)
 
 
 @pytest.mark.parametrize("least", [1, 50, 300, ROWS, 2 * ROWS])
@@ -77,9 +77,19 @@ def test_near_rows_are_those_of_the_nearest_clusters(
             if len(expected) >= least:
                 break
             expected |= set(np.flatnonzero(numbers == cluster).tolist())
-        found = read(centroids, numbers).near(query, least).tolist()
+        rows, ends = read(centroids, numbers).near(query, [least])
+        found = rows.tolist()
         assert len(found) == len(set(found))
         assert set(found) == expected
+        assert ends == [len(found)]
+
+
+def test_the_rows_for_a_smaller_count_are_the_first_of_those_for_a_larger_one(
+    vectors: Vectors, centroids: Vectors, numbers: Numbers
+) -> None:
+    found, counts = read(centroids, numbers), [1, 50, 51, 300, 2 * ROWS]
+    rows, ends = found.near(vectors[7], counts)
+    assert [rows[:end].tolist() for end in ends] == [found.near(vectors[7], [count])[0].tolist() for count in counts]
 
 
 def test_a_row_is_compared_if_more_rows_are_than_before_its_cluster(
@@ -91,5 +101,5 @@ def test_a_row_is_compared_if_more_rows_are_than_before_its_cluster(
     found = read(centroids, numbers)
     for query, query_rows, counts in zip(queries, rows, before, strict=True):
         for row, count in zip(query_rows.tolist(), counts.tolist(), strict=True):
-            assert row in found.near(query, count + 1).tolist()
-            assert count == 0 or row not in found.near(query, count).tolist()
+            assert row in found.near(query, [count + 1])[0].tolist()
+            assert count == 0 or row not in found.near(query, [count])[0].tolist()
