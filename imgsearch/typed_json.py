@@ -12,6 +12,16 @@ from imgsearch.errors import PermanentError
 
 T = TypeVar("T")
 
+
+class DamagedDocument(PermanentError):
+    """A document is not as a program wrote it."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}: {advice}")
+        self.problem = problem
+        """The document and what is wrong with it."""
+
+
 MAX_CHARS = 200
 """Of a problem in a message. A damaged document may contain anything."""
 
@@ -31,12 +41,12 @@ def validated(type: type[T], data: bytes | str) -> T:
 
 
 def parse(type: type[T], data: bytes | str, name: str, *, advice: str) -> T:
-    """`validated`. Raises PermanentError, with the name of the document, the field and the problem, followed by
+    """`validated`. Raises DamagedDocument, with the name of the document, the field and the problem, followed by
     `advice`: how to get a valid document."""
     try:
         return validated(type, data)
     except ValueError as error:
-        raise PermanentError(f"{name} is damaged or was changed ({error}): {advice}") from error
+        raise DamagedDocument(f"{name} is damaged or was changed ({error})", advice) from error
 
 
 @cache

@@ -116,7 +116,7 @@ def _is_done(jobs: Mapping[Stage, JobState]) -> bool:
 def _show_failure(end: Failed, target: Target, settings: Settings, terminal: Terminal) -> int:
     run, flags = settings.run.id, target.flags
     shard = "SHARD" if end.stage is Stage.EMBED else f"0 --stage {end.stage}"
-    terminal.error(f"{end.stage}: {end.reason}")
+    terminal.error(f"{end.stage}: {target.with_flags(end.reason)}")
     terminal.note(
         f"For details: `controller status {run}{flags}` and `controller logs {run} {shard}{flags}`. The same command "
         "tries the missing parts again"

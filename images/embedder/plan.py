@@ -15,11 +15,12 @@ from embedder.items import CHANGED, Items, Row, to_item
 from imgsearch.errors import NotFound, PermanentError, UsageError
 from imgsearch.runs import digests, tables
 from imgsearch.runs.digests import digest, file_name
-from imgsearch.runs.documents import ADVICE, Plan, ShardDone
+from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import RunSettings, Settings
 from imgsearch.sources import Item, Source
 from imgsearch.storage import Storage
+from imgsearch.typed_json import DamagedDocument
 
 IMAGE_COST = 2**14
 """The cost of an image beside its size, in bytes: a million icons are as much work as larger images."""
@@ -147,9 +148,9 @@ def _changed(storage: Storage, planned: Plan, shard: int) -> frozenset[str]:
         return frozenset(ShardDone.from_json(storage.get(key), key).changed)
     except NotFound:  # ingest will refuse the update, until the run's own command has made the shard again
         return frozenset()
-    except PermanentError as error:
+    except DamagedDocument as error:
         raise PermanentError(
-            f"{str(error).removesuffix(f': {ADVICE}')}: run `controller cleanup {planned.run}`, then give the command "
+            f"{error.problem}: run `controller cleanup {planned.run}`, then give the command "
             f"of run {planned.run} until it succeeds. It makes shard {shard} again"
         ) from error
 

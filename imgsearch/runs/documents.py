@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from imgsearch import typed_json
-from imgsearch.errors import PermanentError
+from imgsearch.typed_json import DamagedDocument
 
 CHECKSUM = "checksum"
 """The last field of a document: the SHA-256 of the other fields, in hex. Documents of earlier versions have none."""
@@ -33,14 +33,14 @@ class Document:
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> Self:
-        """Raises PermanentError, with the name of the object and the field, if `data` is not such a document, or if its
-        values were changed after it was written."""
+        """Raises DamagedDocument, with the name of the object and the field, if `data` is not such a document, or if
+        its values were changed after it was written."""
         fields = typed_json.parse(dict[str, Any], data, name, advice=ADVICE)
         checksum = fields.pop(CHECKSUM, None)
         document = typed_json.parse(cls, json.dumps(fields), name, advice=ADVICE)
         if checksum not in (None, _checksum(fields)):
-            raise PermanentError(
-                f"{name} is damaged or was changed (field {CHECKSUM}: it is not that of the other fields): {ADVICE}"
+            raise DamagedDocument(
+                f"{name} is damaged or was changed (field {CHECKSUM}: it is not that of the other fields)", ADVICE
             )
         return document
 

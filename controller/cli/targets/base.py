@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,11 @@ from controller.cli.options import RunOptions, ServeOptions, TargetOptions, to_a
 from controller.jobs.manifests import Placement
 from controller.jobs.results import Output
 from controller.run.capacity import Capacity
-from imgsearch.errors import PermanentError, UsageError
+from imgsearch.errors import ImgsearchError, PermanentError, UsageError
 from imgsearch.settings import EvaluateSettings, RunSettings, Settings
+
+COMMANDS = re.compile("`(controller (?:cleanup|evaluate|indexes|restore|rollback|runs|status)[^`]*)`")
+"""In a message: the commands that a program names, and that select a target."""
 
 
 class Target(ABC):
@@ -83,7 +87,10 @@ class Target(ABC):
             store=self.settings.store,
             evaluate=evaluate or EvaluateSettings(),
         )
-        return self.backend.call("searcher", verb, settings)
+        try:
+            return self.backend.call("searcher", verb, settings)
+        except ImgsearchError as error:
+            raise type(error)(self.with_flags(str(error))) from error
 
     def query(self, verb: str, run: RunSettings | None = None) -> Mapping[str, Any]:
         """The result of such a call."""
@@ -113,6 +120,10 @@ class Target(ABC):
                 base: str | None = planned["base"]
                 return base
         return self.published(index)
+
+    def with_flags(self, message: str) -> str:
+        """A message of a program, which does not have the options of this target: its commands get them."""
+        return COMMANDS.sub(lambda command: f"`{command[1]}{self.flags}`", message)
 
     def _no_cluster(self) -> UsageError:
         return UsageError(f"--detach runs the controller in a cluster: remove{self.flags}")

@@ -15,10 +15,11 @@ from imgsearch.errors import NotFound, PermanentError
 from imgsearch.part_files import PartFiles
 from imgsearch.runs import digests, tables
 from imgsearch.runs.digests import Damaged, digest
-from imgsearch.runs.documents import ADVICE, Plan, ShardDone
+from imgsearch.runs.documents import Plan, ShardDone
 from imgsearch.runs.layout import RunFolder
 from imgsearch.runs.parts import BadRow
 from imgsearch.storage import Storage
+from imgsearch.typed_json import DamagedDocument
 from imgsearch.vectors import Vector, Vectors
 
 
@@ -86,8 +87,8 @@ class RunReader:
             except NotFound:
                 missing.append(number)
                 continue
-            except PermanentError as error:
-                raise DamagedShard(plan.run, number, str(error).removesuffix(f": {ADVICE}")) from error
+            except DamagedDocument as error:
+                raise DamagedShard(plan.run, number, error.problem) from error
             if done.shard != number:
                 raise DamagedShard(plan.run, number, f"{name} is that of shard {done.shard}")
             yield Shard(folder, done, dropped)

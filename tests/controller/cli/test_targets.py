@@ -13,6 +13,7 @@ from controller.cli.targets.local import LocalTarget
 from controller.cli.targets.release import ReleaseTarget
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.runs.layout import RunFolder
+from imgsearch.settings import RunSettings
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, open_store
 from tests.controller.apiserver import NAMESPACE, ApiServer
@@ -78,3 +79,16 @@ def test_an_index_whose_entry_is_too_long_for_a_response_is_refused(tmp_path: Pa
         store.publish(Pointer("photos", "r1", "photos", "a/b", "f", 2, 1, "/" + "x" * 4096, "2026-01-01"))
     with pytest.raises(PermanentError, match="the entry of index photos is too long"):
         local.published("photos")
+
+
+def test_a_command_in_the_error_of_a_program_selects_this_target(tmp_path: Path) -> None:
+    """The program does not have the options with which the user reaches it."""
+    local = open_target(TargetOptions(home=tmp_path), {**os.environ})
+    with pytest.raises(UsageError, match=rf"^run r9 has no report: .*`controller status r9 --home {tmp_path}` shows"):
+        local.query("report", RunSettings(id="r9"))
+
+
+def test_only_commands_that_select_a_target_get_its_options(tmp_path: Path) -> None:
+    local = open_target(TargetOptions(home=tmp_path / "o'r \\1"), {})
+    message = "`controller search` finds nothing: `controller rollback photos` or `kubectl get pods`, controller runs"
+    assert local.with_flags(message) == message.replace("rollback photos", f"rollback photos{local.flags}")
