@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imgsearch.errors import NotFound, UsageError
-from imgsearch.runs.documents import Plan
+from imgsearch.errors import NotFound, PermanentError, UsageError
+from imgsearch.runs.documents import Plan, Report
 from imgsearch.runs.layout import RunFolder, collection_name
 from imgsearch.storage import Storage
 from imgsearch.stores import VectorStore
+from imgsearch.typed_json import DamagedDocument
 from searcher.admin.indexes import lost_indexes
 
 
@@ -31,13 +32,23 @@ def delete_run(store: VectorStore, storage: Storage, run: str) -> int:
                     f"run {run} is needed by index {pointer.index}, which serves or can be rolled back to run "
                     f"{needed.run}; publish newer runs first"
                 )
+    store.drop(collection_name(_index(storage, run), run))
+    return storage.delete(RunFolder(run).root)
+
+
+def _index(storage: Storage, run: str) -> str:
+    """The index of a run, also with a damaged plan: a run that cannot be repaired can be deleted."""
     folder = RunFolder(run)
     try:
-        plan = Plan.from_json(storage.get(folder.plan), folder.plan)
+        return Plan.from_json(storage.get(folder.plan), folder.plan).index
     except NotFound as error:
         raise UsageError(f"run {run!r} does not exist; `controller runs` lists the runs") from error
-    store.drop(collection_name(plan.index, run))
-    return storage.delete(folder.root)
+    except DamagedDocument as error:
+        if not storage.exists(folder.report):
+            raise PermanentError(
+                f"{error.problem}, so the index of run {run} is unknown: delete the folder {folder.root} of the storage"
+            ) from error
+        return Report.from_json(storage.get(folder.report), folder.report).index
 
 
 def _lineage(storage: Storage, run: str) -> Iterator[str]:

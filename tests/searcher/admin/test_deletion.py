@@ -17,6 +17,7 @@ from imgsearch.settings import RunSettings, Settings, StorageSettings, StoreSett
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, Record, open_store
 from tests.programs import program_env
+from tests.searcher.admin.test_reports import REPORT
 
 
 @pytest.fixture
@@ -89,3 +90,31 @@ def test_a_run_that_an_index_needs_is_kept(settings: Settings) -> None:
         assert code == 2
         assert re.search(f"run {run} .*index photos", result["error"])
     assert remaining(settings) == files
+
+
+def damage_plan(settings: Settings, run: str) -> None:
+    storage = Storage(settings.storage.uri)
+    storage.put(RunFolder(run).plan, storage.get(RunFolder(run).plan).replace(b'"images": 1', b'"images": 7'))
+
+
+def test_a_run_with_a_damaged_plan_is_deleted_by_the_index_of_its_report(settings: Settings) -> None:
+    ingested(settings, "r1", index="holiday-photos")
+    publish(settings, ingested(settings, "r2", index="holiday-photos"))
+    report = replace(REPORT, run="r1", index="holiday-photos")
+    Storage(settings.storage.uri).put(RunFolder("r1").report, report.to_json())
+    damage_plan(settings, "r1")
+    assert delete_run(settings, "r1") == (0, {"run": "r1", "objects": 2})
+    assert remaining(settings) == (["holiday-photos-r2"], ["r2"])
+
+
+def test_a_run_with_a_damaged_plan_and_no_report_is_kept(settings: Settings) -> None:
+    """Its index is unknown, and with it the collection: the name of another run may end with that of this one."""
+    ingested(settings, "r1", index="holiday-photos")
+    damage_plan(settings, "r1")
+    code, result = delete_run(settings, "r1")
+    assert code == 4
+    assert result["error"] == (
+        "runs/r1/plan.json is damaged or was changed (field checksum: it is not that of the other fields), so the "
+        "index of run r1 is unknown: delete the folder runs/r1 of the storage"
+    )
+    assert remaining(settings) == (["holiday-photos-r1"], ["r1"])
