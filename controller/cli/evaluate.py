@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,11 +61,10 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
 
 
 def _evaluation(target: Target, run: RunSettings, settings: EvaluateSettings) -> dict[str, Any]:
-    output = target.call("evaluate", run, settings)
-    document = output.text.rstrip("\n").rpartition("\n")[2]  # a library may print warnings before it
-    if not output.is_complete(document):
-        raise TemporaryError("the output of the evaluation is incomplete: try again")
-    evaluation: dict[str, Any] = json.loads(document)
+    try:
+        evaluation: dict[str, Any] = target.call("evaluate", run, settings).document()
+    except ValueError as error:
+        raise TemporaryError("the output of the evaluation is incomplete: try again") from error
     return evaluation
 
 

@@ -53,12 +53,13 @@ def _latest(target: Target) -> str:
 def _bad_images(target: Target, run: str) -> str:
     """The CSV file. Raises PermanentError where it is too large for the log of a pod."""
     output = target.call("bad", RunSettings(id=run))
-    if not output.is_complete(output.text):
+    try:
+        return str(output.document())
+    except ValueError as error:
         raise PermanentError(
             f"the list has {output.result['bytes']:,} bytes, which is too large for the log of a pod: read "
             f"{RunFolder(run).bad_list} in {target.settings.storage.uri}"
-        )
-    return output.text
+        ) from error
 
 
 def _cost(target: Target, run: str) -> dict[str, Any] | None:

@@ -118,9 +118,15 @@ class Output:
     text: str
     """The lines before that."""
 
-    def is_complete(self, document: str) -> bool:
-        """Whether this part of the text has the size in bytes that the result gives: the log of a pod may be cut."""
-        return len(document.encode()) == int(self.result["bytes"])
+    def document(self) -> Any:
+        """The JSON value on the line before the result. A library may print warnings before it.
+
+        Raises ValueError where this line has not the size in bytes that the result tells: the log of a pod may be
+        cut."""
+        line = self.text.rstrip("\n").rpartition("\n")[2]
+        if len(line.encode()) != self.result["bytes"]:
+            raise ValueError(f"a document of {self.result['bytes']:,} bytes is incomplete")
+        return json.loads(line)
 
 
 def parse_output(output: str) -> Output:

@@ -76,10 +76,9 @@ def planned(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
 
 
 def bad(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
-    """Writes the list of the run's bad images to stdout, as CSV."""
+    """Writes the list of the run's bad images to stdout: a CSV file as one string of JSON."""
     csv = reports.bad_images(Storage(settings.storage.uri), settings.run.id)
-    sys.stdout.buffer.write(csv)
-    return {"run": settings.run.id, "bytes": len(csv)}
+    return {"run": settings.run.id, "bytes": _write_document(csv.decode())}
 
 
 def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
@@ -100,9 +99,8 @@ def evaluate(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]
         load_encoder=load_encoder,
         stopping=stopping,
     )
-    line = to_json(document([evaluation.evaluate(pointer) for pointer in pointers])).encode()
-    sys.stdout.buffer.write(line + b"\n")
-    return {"indexes": names, "bytes": len(line)}
+    evaluated = [evaluation.evaluate(pointer) for pointer in pointers]
+    return {"indexes": names, "bytes": _write_document(document(evaluated))}
 
 
 def rollback(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
@@ -149,6 +147,14 @@ def _ingest(
         metrics=metrics,
         stopping=stopping,
     ).run()
+
+
+def _write_document(document: Any) -> int:
+    """Writes a document that is too large for a result to stdout, and returns its size in bytes. It is one line of
+    JSON: the log of a container drops a carriage return before a line feed."""
+    line = to_json(document).encode()
+    sys.stdout.buffer.write(line + b"\n")
+    return len(line)
 
 
 def _store(settings: Settings, stopping: threading.Event) -> VectorStore:

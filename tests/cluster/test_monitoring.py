@@ -3,6 +3,8 @@ each alert can be evaluated, and the one that matters most comes although its po
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import time
@@ -142,6 +144,14 @@ def test_the_figures_are_those_of_the_run(world: World, watching: Prometheus) ->
     assert last(watching, 'imgsearch_run_images{state="bad"}') == report["bad"] == 1
     assert last(watching, 'imgsearch_run_state{stage="ingest",state="complete"}') == 1
     assert last(watching, f'imgsearch_index_images{{index="{RUN}"}}') == report["images"]
+
+
+def test_the_bad_images_of_the_run_are_listed_with_the_reason(world: World, watching: Prometheus) -> None:
+    completed = world.controller("report", RUN, "--bad")
+    assert completed.returncode == 0, completed.stderr
+    (row,) = csv.DictReader(io.StringIO(completed.stdout))
+    assert (row["key"], row["stage"]) == ("0-broken.jpg", "decode")
+    assert row["reason"]
 
 
 def last(watching: Prometheus, series: str) -> float:

@@ -53,10 +53,15 @@ def test_an_exit_code_says_of_what_kind_an_error_is(code: int | None, error_type
     assert str(error) == "it broke"
 
 
-def test_a_document_is_complete_where_it_has_the_size_of_the_result() -> None:
-    response = parse_output('Käse\n{"bytes": 6}\n')
-    assert response.is_complete("Käse\n")
-    assert not response.is_complete("äse\n")
+def test_a_document_is_the_line_before_the_result() -> None:
+    assert parse_output('a warning\n"Käse\\r\\n"\n{"bytes": 11}\n').document() == "Käse\r\n"
+    assert parse_output('[1, {"a": 2}]\n{"bytes": 13}\n').document() == [1, {"a": 2}]
+
+
+@pytest.mark.parametrize("text", ["", "\n", '"äse"\n', '"Käse"\na line of a log\n'])
+def test_a_document_that_was_cut_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="a document of 7 bytes is incomplete"):
+        parse_output(text + '{"bytes": 7}').document()
 
 
 def test_results_of_stages_are_documents() -> None:

@@ -138,16 +138,16 @@ class TestAsProcesses:
             timeout=100,
         )
 
-    def test_bad_writes_the_list_to_stdout_and_its_result_in_the_last_line(self, storage: Storage) -> None:
-        bad_list = 'key,stage,reason\r\n"a\nb.jpg",read,it is empty\r\n"ü, 1.jpg",decode,truncated\r\n'.encode()
-        storage.put(RunFolder("r1").bad_list, bad_list)
+    def test_bad_writes_the_list_as_a_line_that_survives_the_log_of_a_container(self, storage: Storage) -> None:
+        bad_list = 'key,stage,reason\r\n"a\nb\r\n.jpg",read,it is empty\r\n"ü, 1.jpg",decode,truncated\r\n'
+        storage.put(RunFolder("r1").bad_list, bad_list.encode())
         completed = self.call("bad", storage)
         assert completed.returncode == 0, completed.stderr
-        text, _, last = completed.stdout.removesuffix(b"\n").rpartition(b"\n")
-        assert text + b"\n" == bad_list
-        assert json.loads(last) == {"run": "r1", "bytes": len(bad_list)}
-        rows = list(csv.DictReader(io.StringIO(text.decode(), newline="")))
-        assert [row["key"] for row in rows] == ["a\nb.jpg", "ü, 1.jpg"]
+        line, last = (line.removesuffix(b"\r") for line in completed.stdout.removesuffix(b"\n").split(b"\n"))
+        assert json.loads(line) == bad_list
+        assert json.loads(last) == {"run": "r1", "bytes": len(line)}
+        rows = list(csv.DictReader(io.StringIO(json.loads(line), newline="")))
+        assert [row["key"] for row in rows] == ["a\nb\r\n.jpg", "ü, 1.jpg"]
 
     def test_a_report_and_the_list_of_runs_are_results(self, storage: Storage) -> None:
         storage.put(RunFolder("r1").report, REPORT.to_json())
