@@ -23,7 +23,7 @@ from imgsearch.stores import Neighbour
 from imgsearch.stores.chroma import ChromaStore
 from imgsearch.stores.filters import Filter, Joined, parse
 from imgsearch.vectors import Vectors
-from searcher.search.filtered import by_clusters, by_store, filtered
+from searcher.search.filtered import filtered, nearest_of
 from searcher.search.ranking import FIRST_LEVEL, candidates
 from searcher.table.files import TableFiles
 from searcher.table.reader import RunTable
@@ -147,14 +147,11 @@ def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) ->
         return found[:K]
 
     def searched(query: Vectors, where: Filter | None) -> list[list[Neighbour]]:
-        effort = partial(candidates, first=table.compared or first)
-        if where is None and table.compared:
+        if where is not None:
+            return filtered(table, query, where, nearest_of(table, nearest, candidates=first), k=FIRST_LEVEL)
+        if table.compared:
             return table.nearest(query, FIRST_LEVEL, compared=table.compared)
-        if where is None:
-            return nearest(query, effort(FIRST_LEVEL))
-        by_table = by_clusters(table, effort, dim=query.shape[1])
-        unfiltered = by_table if table.compared else by_store(nearest, effort, rows=table.rows)
-        return filtered(table, query, where, unfiltered, k=FIRST_LEVEL)
+        return nearest(query, candidates(FIRST_LEVEL, first))
 
     def by_where(query: Vectors, where: Filter | None) -> list[Neighbour]:
         (hits,) = store.search(collection, query, k=K + 1, where=where)

@@ -3,54 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from imgsearch.stores import Neighbour
 from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vectors
-from searcher.search.filter_plan import candidates
+from searcher.search import filter_plan, ranking
 from searcher.table.costs import of_rows, of_store
 from searcher.table.matching import Mask
-from searcher.table.reader import RunTable
+from searcher.table.reader import RunTable, sample_step
 
-Nearest = Callable[[Vectors, int], list[list[Neighbour]]]
+Search = Callable[[Vectors, int], list[list[Neighbour]]]
 """The nearest images without a filter: for each row of the queries at least so many, best first."""
 
 
-@dataclass(frozen=True)
-class Unfiltered:
-    """A way to search without a filter."""
+class Nearest(Protocol):
+    """A search for the nearest images, of which those that pass a filter are the results."""
 
-    nearest: Nearest
-    cost: Callable[[int], float]
-    """Of one search for so many images, in rows (see costs.py)."""
+    def passing(self, queries: Vectors, number: int, passing: Mask, *, k: int) -> list[list[Neighbour] | None]:
+        """For each of the queries (n, dim) its k nearest images that pass; None: fewer of the `number` nearest pass."""
+        ...
 
-
-def by_store(search: Nearest, effort: Callable[[int], int], *, rows: int) -> Unfiltered:
-    """By the store, which is asked for `effort` images to find so many of the nearest. `rows`: of the table."""
-    return Unfiltered(
-        lambda queries, number: search(queries, effort(number)), lambda number: of_store(min(rows, effort(number)))
-    )
+    def cost(self, number: int, share: float) -> float:
+        """Of a search for so many images, of which this share passes, in rows (see costs.py)."""
+        ...
 
 
-def by_clusters(table: RunTable, effort: Callable[[int], int], *, dim: int) -> Unfiltered:
+class NearestOfStore:
+    """By the store, which is asked for `effort` images to find so many of the nearest."""
+
+    def __init__(self, table: RunTable, search: Search, effort: Callable[[int], int]) -> None:
+        self._table = table
+        self._search = search
+        self._effort = effort
+
+    def passing(self, queries: Vectors, number: int, passing: Mask, *, k: int) -> list[list[Neighbour] | None]:
+        found = [self._passing(neighbours, passing)[:k] for neighbours in self._search(queries, self._effort(number))]
+        return [neighbours if len(neighbours) == k else None for neighbours in found]
+
+    def cost(self, number: int, share: float) -> float:
+        return of_store(min(self._table.rows, self._effort(number)))
+
+    def _passing(self, neighbours: list[Neighbour], passing: Mask) -> list[Neighbour]:
+        rows = self._table.rows_of([neighbour.id for neighbour in neighbours])
+        return [neighbour for neighbour, row in zip(neighbours, rows, strict=True) if row is not None and passing[row]]
+
+
+class NearestOfClusters:
     """By the clusters of the table, of which `effort` rows are compared to find so many of the nearest."""
-    return Unfiltered(
-        lambda queries, number: table.nearest(queries, number, compared=effort(number)),
-        lambda number: of_rows(effort(number), dim),
-    )
+
+    def __init__(self, table: RunTable, effort: Callable[[int], int]) -> None:
+        self._table = table
+        self._effort = effort
+
+    def passing(self, queries: Vectors, number: int, passing: Mask, *, k: int) -> list[list[Neighbour] | None]:
+        compared = self._effort(number)
+        return [self._table.nearest_passing(query, k, passing, compared=compared, number=number) for query in queries]
+
+    def cost(self, number: int, share: float) -> float:
+        return of_rows(round(self._effort(number) * (share + 1 / sample_step(number))), self._table.dim)
 
 
-def filtered(
-    table: RunTable,
-    queries: Vectors,
-    where: Filter,
-    unfiltered: Unfiltered,
-    *,
-    k: int,
-) -> list[list[Neighbour]]:
+def nearest_of(table: RunTable, search: Search, *, candidates: int) -> Nearest:
+    """By the clusters of the table, if it has some, or by the store. `candidates`: Pointer.candidates."""
+    if table.compared:
+        return NearestOfClusters(table, partial(ranking.candidates, first=table.compared))
+    return NearestOfStore(table, search, partial(ranking.candidates, first=candidates))
+
+
+def filtered(table: RunTable, queries: Vectors, where: Filter, nearest: Nearest, *, k: int) -> list[list[Neighbour]]:
     """For each row of `queries` (n, dim; of length 1) its k nearest images that pass the filter, best first: fewer only
     if fewer pass it. `where` is a valid filter, and the table has its fields.
 
@@ -59,17 +83,15 @@ def filtered(
     matches = int(np.count_nonzero(passing))
     if not matches:
         return [[] for _ in queries]
-    exact = of_rows(matches, queries.shape[1])
-    number = candidates(rows=table.rows, matches=matches, wanted=k, exact=exact, cost=unfiltered.cost)
-    if number is None:
-        return table.exact(queries, np.flatnonzero(passing), k=k)
-    results = [_passing(table, passing, row)[:k] for row in unfiltered.nearest(queries, number)]
-    if few := [row for row, found in enumerate(results) if len(found) < min(k, matches)]:
-        for row, found in zip(few, table.exact(queries[few], np.flatnonzero(passing), k=k), strict=True):
-            results[row] = found
-    return results
-
-
-def _passing(table: RunTable, passing: Mask, neighbours: list[Neighbour]) -> list[Neighbour]:
-    rows = table.rows_of([neighbour.id for neighbour in neighbours])
-    return [neighbour for neighbour, row in zip(neighbours, rows, strict=True) if row is not None and passing[row]]
+    exact = of_rows(matches, table.dim)
+    cost = partial(nearest.cost, share=matches / table.rows)
+    number = filter_plan.candidates(rows=table.rows, matches=matches, wanted=k, exact=exact, cost=cost)
+    found: list[list[Neighbour] | None] = [None] * len(queries)
+    if number is not None:
+        found = nearest.passing(queries, number, passing, k=min(k, matches))
+    exact_rows = [row for row, neighbours in enumerate(found) if neighbours is None]
+    if exact_rows:
+        results = table.exact(queries[exact_rows], np.flatnonzero(passing), k=k)
+        for row, neighbours in zip(exact_rows, results, strict=True):
+            found[row] = neighbours
+    return [neighbours or [] for neighbours in found]

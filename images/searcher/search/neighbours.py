@@ -18,7 +18,7 @@ from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
 from searcher.search import ranking
 from searcher.search.batcher import BatchQueue
-from searcher.search.filtered import by_clusters, by_store, filtered
+from searcher.search.filtered import filtered, nearest_of
 from searcher.search.metrics import Metrics
 from searcher.search.ranking import Level
 from searcher.search.threads import Threads
@@ -157,12 +157,7 @@ class Neighbours:
         def first_level(queries: Vectors) -> list[list[Neighbour]]:
             if table is None or where is None:
                 return of_store(queries, effort(end), where)
-            if table.compared:
-                rows = partial(ranking.candidates, first=table.compared)
-                unfiltered = by_clusters(table, rows, dim=queries.shape[1])
-            else:
-                unfiltered = by_store(of_store, effort, rows=table.rows)
-            return filtered(table, queries, where, unfiltered, k=end)
+            return filtered(table, queries, where, nearest_of(table, of_store, candidates=first), k=end)
 
         queue = self._queues.get(key)
         if queue is None:

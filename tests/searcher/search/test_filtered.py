@@ -10,8 +10,9 @@ import pytest
 from imgsearch.stores import Neighbour, Record
 from imgsearch.stores.filters import parse
 from imgsearch.vectors import Vectors, unit
-from searcher.search.filtered import Nearest, Unfiltered, by_clusters, by_store, filtered
+from searcher.search.filtered import Nearest, NearestOfClusters, NearestOfStore, filtered
 from searcher.table import clusters
+from searcher.table.matching import Mask
 from searcher.table.reader import RunTable
 from tests.searcher.table import images
 
@@ -19,9 +20,19 @@ ROWS = 1_000
 K = 20
 
 
-def cheap(nearest: Nearest) -> Unfiltered:
+class Cheap:
     """At so little cost that the nearest are searched for broad filters, as in a large index."""
-    return Unfiltered(nearest, lambda number: 1 + 0.001 * number)
+
+    def __init__(self, nearest: Nearest) -> None:
+        self._nearest = nearest
+        self.requested: list[int] = []
+
+    def passing(self, queries: Vectors, number: int, passing: Mask, *, k: int) -> list[list[Neighbour] | None]:
+        self.requested.append(number)
+        return self._nearest.passing(queries, number, passing, k=k)
+
+    def cost(self, number: int, share: float) -> float:
+        return 1 + 0.001 * number
 
 
 class Index:
@@ -46,13 +57,12 @@ class Index:
         ]
         self.records: list[Record] = images.records(metadata, self.vectors)
         self.table: RunTable = images.table(folder, self.records, file_rows=300)
-        self.requested: list[int] = []
+        self.store = Cheap(NearestOfStore(self.table, self.nearest, int))
 
     def unit(self) -> Vectors:
         return np.asarray(self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True), np.float32)
 
     def nearest(self, queries: Vectors, k: int) -> list[list[Neighbour]]:
-        self.requested.append(k)
         scores = queries @ self.unit().T
         return [
             [Neighbour(self.records[row].id, float(query[row])) for row in np.argsort(-query, kind="stable")[:k]]
@@ -74,7 +84,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
 @pytest.mark.parametrize("k", [1, K, 300])
 def test_a_filtered_search_gives_the_nearest_that_pass(index: Index, field: str, k: int) -> None:
     queries = np.concatenate([index.query, images.vectors(2, seed=3)])
-    results = filtered(index.table, queries, parse({field: True}), cheap(index.nearest), k=k)
+    results = filtered(index.table, queries, parse({field: True}), index.store, k=k)
     for query, result in zip(queries, results, strict=True):
         assert [neighbour.id for neighbour in result] == index.exact(query, field, k)
 
@@ -83,21 +93,21 @@ def test_a_filtered_search_gives_the_nearest_that_pass(index: Index, field: str,
     ("field", "uses_store"), [("all", True), ("most", True), ("far", True), ("few", False), ("three", False)]
 )
 def test_the_store_is_searched_only_for_broad_filters(index: Index, field: str, uses_store: bool) -> None:
-    index.requested.clear()
-    filtered(index.table, index.query, parse({field: True}), cheap(index.nearest), k=K)
-    assert bool(index.requested) == uses_store
+    index.store.requested.clear()
+    filtered(index.table, index.query, parse({field: True}), index.store, k=K)
+    assert bool(index.store.requested) == uses_store
 
 
 def test_a_filter_that_nothing_passes_has_no_results(index: Index) -> None:
-    assert filtered(index.table, index.query, parse({"all": False}), cheap(index.nearest), k=K) == [[]]
+    assert filtered(index.table, index.query, parse({"all": False}), index.store, k=K) == [[]]
 
 
 def test_a_result_does_not_depend_on_the_other_queries(index: Index) -> None:
     """One of them needs the exact search after all, the others do not."""
     queries = np.concatenate([index.query, -index.query, images.vectors(2, seed=3)])
-    together = filtered(index.table, queries, parse({"far": True}), cheap(index.nearest), k=K)
+    together = filtered(index.table, queries, parse({"far": True}), index.store, k=K)
     for query, result in zip(queries, together, strict=True):
-        alone = filtered(index.table, query[None], parse({"far": True}), cheap(index.nearest), k=K)
+        alone = filtered(index.table, query[None], parse({"far": True}), index.store, k=K)
         assert [neighbour.id for neighbour in alone[0]] == [neighbour.id for neighbour in result]
 
 
@@ -105,7 +115,8 @@ def test_images_that_the_store_has_and_the_table_does_not_are_left_out(index: In
     def with_stranger(queries: Vectors, k: int) -> list[list[Neighbour]]:
         return [[Neighbour("stranger", 1.0), *row] for row in index.nearest(queries, k)]
 
-    (result,) = filtered(index.table, index.query, parse({"all": True}), cheap(with_stranger), k=K)
+    store = Cheap(NearestOfStore(index.table, with_stranger, int))
+    (result,) = filtered(index.table, index.query, parse({"all": True}), store, k=K)
     assert [neighbour.id for neighbour in result] == index.exact(index.query[0], "all", K)
 
 
@@ -136,19 +147,15 @@ class ClusteredIndex:
         self.records = images.records(metadata, self.vectors)
         numbers = clusters.nearest(self.vectors, centres)
         self.table = images.table(folder, self.records, file_rows=300, clusters=clusters.to_batch(centres, numbers))
-        self.requested: list[int] = []
+        self.by_clusters = Cheap(NearestOfClusters(self.table, lambda number: 2 * number))
 
     def exact(self, field: str, k: int) -> list[str]:
         scores = unit(self.vectors) @ self.query[0]
         rows = [row for row, record in enumerate(self.records) if record.metadata[field]]
         return [self.records[row].id for row in sorted(rows, key=lambda row: -scores[row])[:k]]
 
-    def nearest(self, queries: Vectors, number: int) -> list[list[Neighbour]]:
-        self.requested.append(number)
-        return self.table.nearest(queries, number, compared=2 * number)
-
     def search(self, field: str, k: int) -> list[str]:
-        (found,) = filtered(self.table, self.query, parse({field: True}), cheap(self.nearest), k=k)
+        (found,) = filtered(self.table, self.query, parse({field: True}), self.by_clusters, k=k)
         return [neighbour.id for neighbour in found]
 
 
@@ -169,9 +176,9 @@ def test_a_search_of_the_clusters_gives_the_nearest_that_pass(
     ("field", "uses_clusters"), [("all", True), ("half", True), ("near", True), ("far", True), ("few", False)]
 )
 def test_the_clusters_are_searched_first(clustered_index: ClusteredIndex, field: str, uses_clusters: bool) -> None:
-    clustered_index.requested.clear()
+    clustered_index.by_clusters.requested.clear()
     clustered_index.search(field, 1)
-    assert bool(clustered_index.requested) == uses_clusters
+    assert bool(clustered_index.by_clusters.requested) == uses_clusters
 
 
 @pytest.mark.parametrize("k", [1, K, 100])
@@ -184,20 +191,17 @@ def test_a_filter_that_keeps_far_images_is_answered_exactly(index: Index, tmp_pa
     compared = table.nearest(index.query, ROWS, compared=12 * k)[0]
     assert sum(bool(passing[row]) for row in table.rows_of([n.id for n in compared]) if row is not None) >= k
 
-    def nearest(queries: Vectors, number: int) -> list[list[Neighbour]]:
-        return table.nearest(queries, number, compared=4 * number)
-
-    (found,) = filtered(table, index.query, parse({"far": True}), cheap(nearest), k=k)
+    nearest = Cheap(NearestOfClusters(table, lambda number: 4 * number))
+    (found,) = filtered(table, index.query, parse({"far": True}), nearest, k=k)
     assert [neighbour.id for neighbour in found] == index.exact(index.query[0], "far", k)
 
 
 def test_the_costs_are_those_of_the_effort(clustered_index: ClusteredIndex) -> None:
-    table = clustered_index.table
-    store = by_store(clustered_index.nearest, lambda number: 3 * number, rows=1_000)
-    assert [store.cost(number) for number in (100, 500)] == [4_000 + 17 * 300, 4_000 + 17 * 1_000]
-    by_rows = by_clusters(table, lambda number: 3 * number, dim=256)
-    assert by_rows.cost(100) == 150
-    assert by_rows.nearest(clustered_index.query, 7) == table.nearest(clustered_index.query, 7, compared=21)
+    store = NearestOfStore(clustered_index.table, lambda queries, k: [], lambda number: 3 * number)
+    assert [store.cost(number, 0.5) for number in (100, 900)] == [4_000 + 17 * 300, 4_000 + 17 * 2 * ROWS]
+    by_clusters = NearestOfClusters(clustered_index.table, lambda number: 3 * number)
+    # Half of the rows pass, and one of two is in the sample; one of four. A row has 16 dimensions, and not 512.
+    assert [by_clusters.cost(number, 0.5) for number in (128, 256)] == [12, 18]
 
 
 def test_only_rows_of_the_nearest_clusters_are_compared(clustered_index: ClusteredIndex) -> None:
