@@ -97,9 +97,11 @@ def tables(setup: Setup, *, seconds: float = 5.0, rounds: int = 3) -> dict[str, 
             with_data(written, settings, setup.model, *fill("origin"))
             ingested = fill("ingest")
             fill("small")
+        searches = with_data(compared, settings, setup.folder)
         figures = {
+            # After a search: a Chroma that was started again has loaded the graph only then.
             "Ingest": _ingest_figures(setup, ingested, server),
-            "Searches": with_data(compared, settings, setup.folder),
+            "Searches": searches,
             "Filters": with_data(filtered, settings, setup.folder),
         }
         start = time.perf_counter()
@@ -312,8 +314,9 @@ def pages(data: Data, settings: Settings) -> list[Figure]:
     times: dict[str, list[float]] = {"first": [], "alone": [], "after the pages before it": []}
     same = []
     with _client(settings) as client:
-        for number, query in enumerate(data.queries["texts"][:FEW]):
-            other = query + np.float32(1e-6) * (1 + number)  # so that no level is kept of it
+        for text in data.queries["texts"][:FEW]:
+            # Vectors of which the server keeps no level.
+            query, other = text + np.float32(1e-6), text + np.float32(2e-6)
             times["first"].append(_milliseconds(partial(_search, client, query, k=PAGE)))
             times["alone"].append(_milliseconds(partial(_search, client, other, k=PAGE, offset=DEEP)))
             for offset in range(PAGE, DEEP, PAGE):

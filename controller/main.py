@@ -28,6 +28,7 @@ from controller.cli import (
     search,
     serve,
     status,
+    stop,
 )
 from controller.cli import run as run_pipeline
 from controller.cli.console import Terminal
@@ -55,6 +56,7 @@ class Subcommand(Protocol):
 SUBCOMMANDS: Mapping[str, Subcommand] = {
     "run-pipeline": run_pipeline,
     "status": status,
+    "stop": stop,
     "runs": runs,
     "indexes": indexes,
     "rollback": rollback,

@@ -39,7 +39,9 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
         jobs = target.backend.jobs(run)
         active = [job.stage for job in jobs.values() if job.phase in (Phase.ACTIVE, Phase.SUSPENDED)]
         if args.run and active:
-            raise UsageError(f"run {run} is active (stage {active[0]}): stop it before you delete it")
+            raise UsageError(
+                f"run {run} is active (stage {active[0]}): stop it first with `controller stop {run}{target.flags}`"
+            )
         if not args.run and not over(jobs):
             continue
         if args.data:

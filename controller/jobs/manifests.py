@@ -74,7 +74,10 @@ def job(
                 labels.MANAGED_BY: "imgsearch-controller",
                 **({labels.QUEUE: str(options.queue)} if queued else {}),
             },
-            "annotations": {labels.SPEC_HASH: spec_hash(completions, settings)},
+            "annotations": {
+                labels.SPEC_HASH: spec_hash(completions, settings),
+                labels.TEMPLATE_HASH: _hash(spec["template"]),
+            },
         },
         "spec": spec,
     }
@@ -122,7 +125,7 @@ def detached(
         "metadata": {
             "name": job_name(release, settings.run.id, CONTROLLER),
             "labels": {**names, labels.MANAGED_BY: "imgsearch-controller"},
-            "annotations": {labels.SPEC_HASH: spec_hash(1, settings)},
+            "annotations": {labels.SPEC_HASH: spec_hash(1, settings), labels.TEMPLATE_HASH: _hash(pod)},
         },
         "spec": {
             "backoffLimit": settings.jobs.retries,
@@ -139,7 +142,7 @@ def spec_hash(completions: int, settings: Settings) -> str:
     work = replace(
         settings, jobs=JobSettings(), log=LogSettings(), metrics=MetricsSettings(), index=IndexSettings()
     ).to_env()
-    return hashlib.sha256(json.dumps([completions, work], sort_keys=True).encode()).hexdigest()[:16]
+    return _hash([completions, work])
 
 
 def must_be_same(existing: Mapping[str, Any], job: Mapping[str, Any]) -> None:
@@ -156,6 +159,10 @@ def final_codes(spec: Mapping[str, Any]) -> set[int]:
     """The exit codes after which a Job does not retry, from its spec."""
     rules = spec["podFailurePolicy"]["rules"]
     return {code for rule in rules if rule["action"] == "FailIndex" for code in rule["onExitCodes"]["values"]}
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _names(release: str, component: str) -> dict[str, str]:

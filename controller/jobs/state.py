@@ -75,6 +75,10 @@ class JobState:
     """Differs between Jobs of one name; empty outside Kubernetes."""
     base: str | None = None
     """The run that its run updates; None: its run indexes everything."""
+    template_hash: str = ""
+    """Of its pod template as the controller made it; empty in a Job of an earlier version."""
+    begun: bool = True
+    """Whether one of its pods has started, or may have."""
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -151,8 +155,10 @@ def job_state(
     waiting_since: str = "",
     waits: Mapping[int, str] | None = None,
     gpu_hours: GpuHours | None = None,
+    begun: bool = True,
 ) -> JobState:
-    """The state of a batch/v1 Job with its status. `gpu_hours` are those of the pods that still exist."""
+    """The state of a batch/v1 Job with its status. `gpu_hours` are those of the pods that still exist, and `begun`
+    whether one of these has started."""
     annotations = job["metadata"]["annotations"]
     pod_annotations = job["spec"].get("template", {}).get("metadata", {}).get("annotations") or {}
     status = job.get("status", {})
@@ -198,6 +204,8 @@ def job_state(
         overflow=overflow,
         uid=job["metadata"].get("uid", ""),
         base=_base(job["spec"]),
+        template_hash=annotations.get(labels.TEMPLATE_HASH, ""),
+        begun=begun or bool(status.get("failed") or succeeded or failed),
     )
 
 

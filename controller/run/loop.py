@@ -63,11 +63,11 @@ class Pipeline:
         """Runs the remaining stages. Returns the last step and the Jobs."""
         retry = True
         created = False
-        self._check(self._backend.jobs(self._settings.run.id))
+        outdated = self._checked(self._backend.jobs(self._settings.run.id))
         while True:
             jobs = self._backend.jobs(self._settings.run.id)
             self._show(jobs)
-            step = next_step(jobs, retry=retry)
+            step = next_step(jobs, retry=retry, outdated=outdated)
             match step:
                 case Create(stage, completions):
                     if stage is Stage.EMBED:
@@ -78,7 +78,7 @@ class Pipeline:
                     for later in list(Stage)[list(Stage).index(stage) :]:
                         self._backend.delete(manifests.job_name(self._release, self._settings.run.id, later))
                     self._backend.create(self.manifest(stage, completions))
-                    retry, created = False, True
+                    retry, created, outdated = False, True, frozenset()
                 case Wait(stage):
                     if reason := self._capacity.given_up(jobs[stage]):
                         # Pods that still wait would make an autoscaler add nodes that nobody needs.
@@ -110,15 +110,24 @@ class Pipeline:
         if self._events:
             self._events.record(job, reason, message, warning=warning)
 
-    def _check(self, jobs: Mapping[Stage, JobState]) -> None:
-        """Raises PermanentError where a Job of this run has other options. The options of a failed Job may change."""
+    def _checked(self, jobs: Mapping[Stage, JobState]) -> frozenset[Stage]:
+        """The stages whose Jobs have not begun, and would have other pods now: with the image of an upgraded release,
+        or with other GPUs. The pods that they have may never start.
+
+        Raises PermanentError where a Job of this run has other options. The options of a failed Job may change."""
+        outdated = set()
         for stage, job in jobs.items():
-            spec_hash = self.manifest(stage, job.completions)["metadata"]["annotations"][labels.SPEC_HASH]
+            annotations = self.manifest(stage, job.completions)["metadata"]["annotations"]
+            spec_hash = annotations[labels.SPEC_HASH]
             if job.phase is not Phase.FAILED and job.spec_hash != spec_hash:
                 raise PermanentError(
                     f"run {self._settings.run.id} exists with other options (Job {job.name} has spec {job.spec_hash}, "
                     f"this command has {spec_hash}). Use the same options as before, or another --run"
                 )
+            if not job.begun and job.template_hash not in ("", annotations[labels.TEMPLATE_HASH]):
+                outdated.add(stage)
+                self._warn(f"no pod of Job {job.name} has started, and its pods would be others now: it is made anew")
+        return frozenset(outdated)
 
 
 def _published(jobs: Mapping[Stage, JobState]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from controller.jobs.state import JobState, Phase, Stage, planned
@@ -54,8 +54,9 @@ class Failed:
 Step = Create | Replace | Wait | Finished | Failed
 
 
-def next_step(jobs: Mapping[Stage, JobState], *, retry: bool) -> Step:
-    """The next step of a run. With `retry`, failed Jobs come from an earlier command and are tried again."""
+def next_step(jobs: Mapping[Stage, JobState], *, retry: bool, outdated: Collection[Stage] = ()) -> Step:
+    """The next step of a run. With `retry`, failed Jobs come from an earlier command and are tried again. `outdated`:
+    stages whose Jobs have not begun, and which have other pods than this command would create."""
     stages = _stages(jobs)
     for position, stage in enumerate(stages):
         job = jobs.get(stage)
@@ -72,7 +73,7 @@ def next_step(jobs: Mapping[Stage, JobState], *, retry: bool) -> Step:
         if job.phase is Phase.FAILED:
             return Failed(stage, _reason(job))
         if job.phase is not Phase.COMPLETE:
-            return Wait(stage)
+            return Replace(stage, job.completions) if stage in outdated else Wait(stage)
     return Finished(changed=Stage.INGEST in stages)
 
 

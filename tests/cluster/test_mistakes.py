@@ -42,17 +42,35 @@ def test_a_wrong_storage_class_is_told(second: Callable[[Mapping[str, Any]], Wor
     wait_until(lambda: status_has(world, "unbound immediate PersistentVolumeClaims"), "status tells of the claim")
 
 
-def test_a_gpu_that_no_node_has_is_told(world: World, values: dict[str, Any]) -> None:
+def test_a_gpu_that_no_node_has_is_told_and_the_run_mended_and_stopped(world: World, values: dict[str, Any]) -> None:
+    # Enough photos that the embedding is not over before it is stopped.
+    command = ("run-pipeline", "/sources/photos/many", "--run", "no-gpu")
     world.install({**values, "embed": {**values["embed"], "gpu": {"count": 1, "accelerators": ["nvidia-h900"]}}})
     try:
-        with world.controlling("run-pipeline", SOURCE, "--run", "no-gpu"):
+        with world.controlling(*command):
             wait_until(lambda: status_has(world, "node affinity", "no-gpu"), "status says why the pods wait")
         completed = world.controller("cleanup", "no-gpu")
         assert completed.returncode == 2
-        assert "is active" in completed.stderr
+        assert "is active (stage embed): stop it first with `controller stop no-gpu " in completed.stderr
     finally:
-        world.kubectl("delete", "jobs", "--selector", "imgsearch.dev/run=no-gpu")
         world.install(values)
+    # The same command, now that the release is right: the Job that no pod has started is made anew.
+    with world.controlling(*command) as process:
+        wait_until(lambda: has_started(world, "no-gpu"), "a pod starts", seconds=300)
+        process.kill()
+        assert "no pod of Job imgsearch-no-gpu-embed has started" in process.communicate()[0]
+    stopped = world.controller("stop", "no-gpu")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "stopped embed of run no-gpu" in stopped.stdout
+    assert world.job("no-gpu", "embed") is None
+    assert world.job("no-gpu", "plan") is not None
+    assert world.controller("cleanup", "no-gpu").returncode == 0
+
+
+def has_started(world: World, run: str) -> bool:
+    """Whether a pod of the embedding has."""
+    job = world.job(run, "embed") or {"status": {}}
+    return bool(job["status"].get("ready", 0) or job["status"].get("succeeded", 0))
 
 
 def test_a_run_may_begin_before_chroma_is_ready(world: World) -> None:

@@ -85,6 +85,11 @@ class ApiServer:
         with self.changed:
             return [change[3]["metadata"]["name"] for change in self._history if change[1:3] == (kind, "ADDED")]
 
+    def removed_names(self, kind: str) -> list[str]:
+        """The names of all that was deleted, in order."""
+        with self.changed:
+            return [change[3]["metadata"]["name"] for change in self._history if change[1:3] == (kind, "DELETED")]
+
     def wait_until(self, predicate: Callable[[], bool]) -> None:
         """Waits for what clients or tests do here."""
         with self.changed:

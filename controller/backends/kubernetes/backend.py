@@ -150,9 +150,10 @@ class KubernetesBackend:
         return max(1, min(room, default=1))
 
     def start_controller(self, job: Mapping[str, Any]) -> None:
-        """Creates the Job that runs the controller itself, after it has deleted one that has ended."""
+        """Creates the Job that runs the controller itself, after it has deleted one that has ended, or one that has not
+        begun and has other pods."""
         name = job["metadata"]["name"]
-        if any(existing.get("status", {}).get("conditions") for existing in self._named(name)):
+        if any(self._is_outdated(existing, job) for existing in self._named(name)):
             self.delete(name)
         self.create(job)
 
@@ -183,6 +184,16 @@ class KubernetesBackend:
         """Shows a change in `jobs` before the watch has it."""
         if progress := self._runs.get(job["metadata"]["labels"][labels.RUN]):
             progress.put(job)
+
+    def _is_outdated(self, existing: Object, job: Mapping[str, Any]) -> bool:
+        status = existing.get("status", {})
+        if status.get("conditions"):
+            return True
+        old, new = (manifest["metadata"]["annotations"].get(labels.TEMPLATE_HASH) for manifest in (existing, job))
+        if old in (None, new) or status.get("failed"):
+            return False
+        selector = f"{pods.JOB_UID}={existing['metadata']['uid']}"
+        return all(pods.pod_state(pod).phase == "Pending" for pod in self._api.select(*PODS, labels=selector)[0])
 
     def _await_deletion(self, name: str) -> None:
         # A Job of this name that is not being deleted is a new one, of a second controller.

@@ -75,6 +75,9 @@ class Target(ABC):
     def serve(self, options: ServeOptions) -> int:
         """Serves until it is stopped and returns the exit code. Raises UsageError where another program serves."""
 
+    def check_stop(self, run: str) -> None:  # noqa: B027 -- Jobs elsewhere can be deleted from here
+        """Raises UsageError where only the command that started the Jobs of a run can end them."""
+
     @abstractmethod
     def interrupted(self, run: str) -> str:
         """One sentence about a run whose controller was interrupted."""

@@ -49,5 +49,8 @@ class LocalTarget(Target):
         self.require_programs()
         return self._local.program("searcher", "serve", run_settings.serving(self.settings, options))
 
+    def check_stop(self, run: str) -> None:
+        raise UsageError(f"a command on this machine runs the Jobs of run {run}: press Ctrl-C where it runs")
+
     def interrupted(self, run: str) -> str:
         return "Stopping after the current parts are written. The same command resumes the run"

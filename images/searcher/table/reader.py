@@ -181,8 +181,11 @@ class RunTable:
             # Not the first k only: which of the rows with the score of the last one are in depends on their ids.
             chosen = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
             rows, scores = rows[chosen], scores[chosen]
-        found = [Neighbour(id, float(score)) for id, score in zip(self._ids(rows), scores, strict=True)]
-        return sorted(found, key=lambda neighbour: (-neighbour.score, neighbour.id))[:k]
+        order = np.argsort(-scores, kind="stable")
+        found = list(map(Neighbour, self._ids(rows[order]), scores[order].tolist()))
+        if np.unique(scores).size < len(scores):  # rarely, and this sort takes longer than all else
+            found.sort(key=lambda neighbour: (-neighbour.score, neighbour.id))
+        return found[:k]
 
     def _by_file(self, rows: Rows) -> Iterator[tuple[int, slice, Rows]]:
         """The rows of each file: their places in `rows`, and their numbers in that file."""

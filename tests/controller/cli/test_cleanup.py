@@ -5,7 +5,7 @@ from __future__ import annotations
 from controller.jobs.state import Stage
 from imgsearch import labels
 from tests.controller.apiserver import ApiServer
-from tests.controller.cli.commands import DONE, Cli, job
+from tests.controller.cli.commands import DONE, FLAGS, Cli, job
 from tests.controller.objects import pod
 
 
@@ -22,5 +22,5 @@ def test_cleanup_removes_the_jobs_of_runs_that_are_over(cli: Cli, server: ApiSer
     assert runs == {"between", "working"}
     busy = cli("cleanup", "working")
     assert busy.returncode == 2
-    assert "working is active (stage embed)" in busy.stderr
+    assert f"working is active (stage embed): stop it first with `controller stop working {FLAGS}`" in busy.stderr
     assert cli("cleanup", "between").returncode == 0

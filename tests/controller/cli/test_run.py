@@ -15,7 +15,7 @@ from tests.controller.apifaults import refusal
 from tests.controller.apiserver import ApiServer
 from tests.controller.cli.commands import DONE, FLAGS, SOURCE, Cli, answer_queries, gpu_node, start_controller
 from tests.controller.objects import RELEASE
-from tests.controller.workers import Ended, PodBehaviour, Unfinished, Workers
+from tests.controller.workers import Ended, PodBehaviour, Unfinished, Workers, succeed
 from tests.programs import controller
 
 
@@ -205,6 +205,70 @@ def test_interrupted_it_says_how_to_come_back_and_the_jobs_go_on(env: dict[str, 
     assert "--detach" in messages
     assert f"`controller status r1 --watch {FLAGS}`" in messages
     assert len(server.objects("jobs")) == 2
+
+
+def with_image(server: ApiServer, image: str) -> None:
+    """As `helm upgrade` leaves the PodTemplate of the embedder."""
+    (template,) = (t for t in server.objects("podtemplates") if t["metadata"]["name"] == "team-embed")
+    template["template"]["spec"]["containers"][0]["image"] = image
+    server.put("podtemplates", template)
+
+
+def image_of(server: ApiServer) -> str:
+    return str(server.get("jobs", "team-r1-embed")["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Running"])
+def test_a_job_of_which_no_pod_has_started_gets_the_image_of_the_upgraded_release(
+    env: dict[str, str], cli: Cli, server: ApiServer, phase: str
+) -> None:
+    """A wrong tag would otherwise wait for ever."""
+
+    def wait(command: list[str], index: int) -> Ended | Unfinished:
+        return Unfinished(phase) if command[-1] == "embed" and image_of(server) == "wrong" else succeed(command, index)
+
+    with_image(server, "wrong")
+    with Workers(server, wait):
+        first = start_controller(env, "run-pipeline", SOURCE, "--run", "r1")
+        server.wait_until(lambda: "team-r1-embed-2-x" in server.added_names("pods"))
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=60)
+        uid = server.get("jobs", "team-r1-embed")["metadata"]["uid"]
+        with_image(server, "right")
+        second = start_controller(env, "run-pipeline", SOURCE, "--run", "r1")
+        if phase == "Pending":
+            output, messages = second.communicate(timeout=60)
+            assert second.returncode == 0, messages
+            assert output.startswith("index photos: 30 images searchable")
+            assert messages.count("warning: no pod of Job team-r1-embed has started") == 1
+            assert image_of(server) == "right"
+        else:
+            assert second.stderr is not None
+            shown = next(line for line in second.stderr if "embed" in line)
+            second.send_signal(signal.SIGINT)
+            _, messages = second.communicate(timeout=60)
+            assert "made anew" not in shown + messages
+            assert server.get("jobs", "team-r1-embed")["metadata"]["uid"] == uid
+
+
+@pytest.mark.parametrize(("phase", "image"), [("Pending", "right"), ("Running", "wrong")])
+def test_a_controller_in_the_cluster_that_has_not_started_is_replaced(
+    cli: Cli, server: ApiServer, phase: str, image: str
+) -> None:
+    def set_image(name: str) -> None:
+        (template,) = (t for t in server.objects("podtemplates") if t["metadata"]["name"] == "team-controller")
+        template["template"]["spec"]["containers"][0]["image"] = name
+        server.put("podtemplates", template)
+
+    set_image("wrong")
+    with Workers(server, lambda command, index: Unfinished(phase)):
+        assert cli("run-pipeline", SOURCE, "--run", "r1", "--detach").returncode == 0
+        server.wait_until(lambda: "team-r1-controller-0-x" in server.added_names("pods"))
+        set_image("right")
+        completed = cli("run-pipeline", SOURCE, "--run", "r1", "--detach")
+    assert completed.returncode == 0, completed.stderr
+    (job,) = server.objects("jobs")
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == image
 
 
 class TestUpdate:

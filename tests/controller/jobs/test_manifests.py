@@ -32,6 +32,8 @@ TEMPLATE: dict[str, Any] = {
     }
 }
 
+L4 = NodePlacement((NodeMatch(Kind("L4", 2), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER)
+
 
 def job(**changes: Any) -> dict[str, Any]:
     arguments = {"release": "team", "completions": 8, "parallelism": 2, **changes}
@@ -48,15 +50,15 @@ def test_the_whole_job() -> None:
         "imgsearch.dev/index": "photos",
     }
     manifest = job()
-    spec_hash = manifest["metadata"]["annotations"].pop("imgsearch.dev/spec-hash")
-    assert len(spec_hash) == 16
+    hashes = manifest["metadata"].pop("annotations")
+    assert list(hashes) == ["imgsearch.dev/spec-hash", "imgsearch.dev/template-hash"]
+    assert all(len(value) == 16 for value in hashes.values())
     assert manifest == {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": "team-r1-embed",
             "labels": {**names, "app.kubernetes.io/managed-by": "imgsearch-controller"},
-            "annotations": {},
         },
         "spec": {
             "completions": 8,
@@ -137,6 +139,15 @@ def test_the_hash_is_not_of_who_does_the_work_and_how_many() -> None:
     assert {spec_hash(manifest) for manifest in equal_jobs} == {spec_hash(job())}
 
 
+def test_the_hash_of_the_template_is_of_the_pods() -> None:
+    def template_hash(**changes: Any) -> str:
+        return str(job(**changes)["metadata"]["annotations"][labels.TEMPLATE_HASH])
+
+    image = {"spec": {"containers": [{"name": "embed", "image": "imgsearch-embedder:0.2.0", "command": ["python"]}]}}
+    assert template_hash(parallelism=5) == template_hash(settings=replace(SETTINGS, jobs=JobSettings(retries=9)))
+    assert len({template_hash(), template_hash(template=image), template_hash(placement=L4)}) == 3
+
+
 def test_how_jobs_are_made_comes_from_the_settings() -> None:
     options = JobSettings(retries=1, deadline_seconds=600, ttl_seconds=None)
     spec = job(settings=replace(SETTINGS, jobs=options))["spec"]
@@ -163,15 +174,12 @@ def test_a_queue_admits_the_embed_job_and_no_other() -> None:
 
 
 def test_pods_of_the_embedding_go_where_they_are_placed() -> None:
-    placement = NodePlacement((NodeMatch(Kind("L4", 2), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER)
     template = job()["spec"]["template"]
-    assert job(placement=placement)["spec"]["template"] == {
-        "metadata": {**placement.applied(template)["metadata"], "labels": template["metadata"]["labels"]},
-        "spec": placement.applied(template)["spec"],
+    assert job(placement=L4)["spec"]["template"] == {
+        "metadata": {**L4.applied(template)["metadata"], "labels": template["metadata"]["labels"]},
+        "spec": L4.applied(template)["spec"],
     }
-    plan = manifests.job(
-        Stage.PLAN, SETTINGS, TEMPLATE, release="team", completions=1, parallelism=1, placement=placement
-    )
+    plan = manifests.job(Stage.PLAN, SETTINGS, TEMPLATE, release="team", completions=1, parallelism=1, placement=L4)
     assert plan == manifests.job(Stage.PLAN, SETTINGS, TEMPLATE, release="team", completions=1, parallelism=1)
 
 

@@ -57,6 +57,12 @@ def test_a_run_goes_through_its_stages(jobs: list[JobState], step: Step, retry: 
     assert next_step({state.stage: state for state in jobs}, retry=retry) == step
 
 
+def test_a_job_that_has_not_begun_is_replaced_where_its_pods_would_be_others() -> None:
+    jobs = {state.stage: state for state in (PLAN, active(EMBED))}
+    assert next_step(jobs, retry=True, outdated={Stage.EMBED}) == Replace(Stage.EMBED, completions=3)
+    assert next_step(jobs, retry=True, outdated={Stage.PLAN}) == Wait(Stage.EMBED)
+
+
 def test_a_plan_whose_result_names_no_shards_is_no_finished_run() -> None:
     with pytest.raises(PermanentError, match=r"the result of Job team-r1-plan is damaged .*field shards: "):
         next_step({Stage.PLAN: job(Stage.PLAN, result={"log": "killed"})}, retry=False)

@@ -23,10 +23,10 @@ from imgsearch.stores.records import record
 from imgsearch.vectors import Vectors
 from searcher.evaluation.figures import Evaluated, Figure, document
 from searcher.evaluation.job import Evaluation
-from searcher.table import clusters
 from searcher.table.files import TableFiles
 from searcher.table.writer import TableWriter
 from tests.fakes import FakeEncoder, InMemoryStore
+from tests.searcher.table import images
 
 ANGLES = {"a": 0, "b": 10, "c": 25, "d": 50, "e": 90}
 LABELS = {"a": "cat", "b": "cat", "c": "dog", "d": "dog", "e": "cat"}
@@ -84,8 +84,7 @@ class EvaluationBench:
         writer = TableWriter(self.storage, "r1", dim=2)
         writer.add(rows)
         vectors = np.stack([direction(ANGLES[key]) for key in ANGLES])
-        centroids = clusters.centroids(vectors, 2)
-        writer.finish(clusters.to_batch(centroids, clusters.nearest(vectors, centroids)), compared=len(rows))
+        writer.finish(images.clustered(vectors, 2), compared=len(rows))
 
     def evaluate(self, pointer: Pointer, **settings: Any) -> Evaluated:
         return Evaluation(

@@ -184,9 +184,7 @@ def test_the_clusters_are_searched_first(clustered_index: ClusteredIndex, field:
 @pytest.mark.parametrize("k", [1, K, 100])
 def test_a_filter_that_keeps_far_images_is_answered_exactly(index: Index, tmp_path: Path, k: int) -> None:
     """The nearest clusters have enough images that pass it. Most of the nearest that pass are in other clusters."""
-    centroids = clusters.centroids(index.vectors, 30)
-    batch = clusters.to_batch(centroids, clusters.nearest(index.vectors, centroids))
-    table = images.table(tmp_path, index.records, clusters=batch)
+    table = images.table(tmp_path, index.records, clusters=images.clustered(index.vectors, 30))
     passing = table.matching(parse({"far": True}))
     compared = table.nearest(index.query, ROWS, compared=12 * k)[0]
     assert sum(bool(passing[row]) for row in table.rows_of([n.id for n in compared]) if row is not None) >= k

@@ -16,10 +16,10 @@ from imgsearch.stores import Neighbour, Pointer
 from imgsearch.stores.filters import Filter, parse
 from imgsearch.vectors import Vectors
 from searcher.ingest.samples import vector_of
-from searcher.table import clusters
 from searcher.table.writer import FIELDS, TableWriter
 from tests.fakes import InMemoryStore
 from tests.searcher.library import Library, wait_until
+from tests.searcher.table import images as table_images
 
 pytestmark = pytest.mark.anyio
 
@@ -77,9 +77,7 @@ class Shelf(Library):
         writer.add(records)
         if clustered:
             vectors = np.stack([vector_of(record) for record in records])
-            centroids = clusters.centroids(vectors, 4)
-            numbers = clusters.nearest(vectors, centroids)
-            writer.finish(clusters.to_batch(centroids, numbers), compared=images)
+            writer.finish(table_images.clustered(vectors, 4), compared=images)
         else:
             writer.finish()
 

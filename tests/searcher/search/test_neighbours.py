@@ -19,7 +19,6 @@ from searcher.ingest.samples import vector_of
 from searcher.search.metrics import Metrics
 from searcher.search.neighbours import LEVEL_COST, Neighbours
 from searcher.search.threads import Threads
-from searcher.table import clusters
 from searcher.table.reader import RunTable
 from tests.fakes import COLOURS, InMemoryStore
 from tests.searcher.library import Library, search_colours
@@ -118,9 +117,7 @@ class CountedTable:
     def __init__(self, folder: Path) -> None:
         records = images.records([{}] * 600)
         vectors = np.stack([vector_of(record) for record in records])
-        centroids = clusters.centroids(vectors, 20)
-        batch = clusters.to_batch(centroids, clusters.nearest(vectors, centroids))
-        self._table = images.table(folder, records, clusters=batch)
+        self._table = images.table(folder, records, clusters=images.clustered(vectors, 20))
         self.compared = 40
         self.searches: list[list[int]] = []
 

@@ -15,6 +15,7 @@ from imgsearch.runs.layout import RunFolder, image_id
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
 from imgsearch.vectors import Vectors
+from searcher.table import clusters
 from searcher.table.files import TableFiles
 from searcher.table.reader import RunTable
 from searcher.table.writer import TableWriter
@@ -56,6 +57,12 @@ def vectors(count: int, *, seed: int = 0, dim: int = DIM) -> Vectors:
     """Of length 1, as a part has them: float16 numbers."""
     values = np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
     return np.asarray((values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16), np.float32)
+
+
+def clustered(vectors: Vectors, count: int) -> pa.RecordBatch:
+    """So many clusters of the vectors (n, dim), for a table."""
+    centroids = clusters.centroids(vectors, count)
+    return clusters.to_batch(centroids, clusters.nearest(vectors, centroids))
 
 
 def records(images: Sequence[Mapping[str, Any]], rows: Vectors | None = None) -> list[Record]:

@@ -15,7 +15,6 @@ from imgsearch.runs.layout import RunFolder
 from imgsearch.storage import Storage
 from imgsearch.stores import Record
 from searcher.ingest.samples import vector_of
-from searcher.table import clusters
 from searcher.table.files import TableFiles, cache_folder
 from searcher.table.reader import RunTable
 from tests.searcher.table import images
@@ -151,9 +150,7 @@ def test_a_damaged_file_is_refused(
 
 def write_with_clusters(folder: Path) -> None:
     vectors = np.stack([vector_of(record) for record in RECORDS])
-    centroids = clusters.centroids(vectors, 4)
-    batch = clusters.to_batch(centroids, clusters.nearest(vectors, centroids))
-    images.write(folder, RECORDS, clusters=batch)
+    images.write(folder, RECORDS, clusters=images.clustered(vectors, 4))
 
 
 def test_clusters_are_downloaded_with_their_table(tmp_path: Path) -> None:
