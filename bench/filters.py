@@ -30,9 +30,13 @@ from searcher.table.reader import RunTable
 
 TITLE = "Filters"
 METHOD = """\
-Searches with a filter for the first 10 images, one after the other, on an embedded Chroma and the table of the run.
+Searches for the first 10 images, one after the other, on an embedded Chroma and the table of the run.
 The vectors and the queries for texts are those of *Graphs*; ingest chooses the candidates of a search by 60 other texts
 of them. A case is the share of the images that pass the filter.
+
+**Without a filter**: Chroma's default search requests 10 neighbours. **Ours** is that of the search server: of the
+clusters of the table, if ingest has chosen them, or of the store with the candidates of the index.
+
 **By the table** is what the search server does for the first page, with the records of its images. **Chroma's
 `where`** is one search for 11 images with the filter. Recall is that of the first 10 images against exact search among
 the images that pass.
@@ -105,7 +109,8 @@ def searches(size: int, scratch: str) -> Callable[[], dict[str, list[Figure]]]:
         bytes = sum(entry.size for entry in storage.entries(f"runs/{RUN}/table"))
         case = f"{size:,} images"
         return {
-            "": measured_cases(data, table, ChromaStore(url), RUN),
+            "Without a filter": compared_searches(data, table, ChromaStore(url), RUN),
+            "With filters": measured_cases(data, table, ChromaStore(url), RUN),
             "The table": [
                 Figure(case, "opened, s", round(opened, 2)),
                 Figure(case, "MB on disk for a million images", round(bytes / size)),
@@ -131,6 +136,38 @@ def open_table(storage: Storage, run: str, cache: Path) -> RunTable:
     document = files.document(run)
     assert document is not None
     return files.open(document)
+
+
+def compared_searches(data: Data, table: RunTable, store: ChromaStore, run: str) -> list[Figure]:
+    """Searches for texts without a filter: of the store by Chroma's default, and with the candidates of the index; and
+    ours."""
+    pointer = store.pointers()[run]
+
+    def of_store(k: int, query: Vectors, _: Filter | None) -> list[Neighbour]:
+        return store.nearest(pointer.collection, query, k=k)[0][:K]
+
+    def ours(query: Vectors, where: Filter | None) -> list[Neighbour]:
+        if not table.compared:
+            return of_store(candidates(FIRST_LEVEL, pointer.candidates), query, where)
+        return table.nearest(query, FIRST_LEVEL, compared=table.compared)[0][:K]
+
+    figures, times = [], {}
+    searches: dict[str, Search] = {
+        "Chroma's default search": partial(of_store, K),
+        "Chroma with the candidates of the index": partial(of_store, pointer.candidates),
+        "ours": ours,
+    }
+    size = f"{len(data.vectors):,} images"
+    for name, search_one in searches.items():
+        ms, share = timed(search_one, data, Case("", [None] * QUERIES), QUERIES)
+        times[name] = ms
+        least = RECALL if name == "ours" else None
+        figures += [
+            Figure(f"{size}, {name}", "p50 ms", ms),
+            Figure(f"{size}, {name}", "recall@10 of texts", share, at_least=least),
+        ]
+    ratio = times["ours"] / times["Chroma's default search"]
+    return [*figures, Figure(f"{size}, ours", "÷ the time of the default", round(ratio, 2), at_most=4)]
 
 
 def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) -> list[Figure]:

@@ -22,20 +22,17 @@ import httpx
 import numpy as np
 
 from bench import clients, filters, ingest, models, search, vectors
-from bench.filters import Case, Data
+from bench.filters import Data
 from bench.results import Figure
 from bench.worker import Function, Worker
 from imgsearch.runs.documents import Report
 from imgsearch.runs.layout import RunFolder
 from imgsearch.settings import LogSettings, SearchSettings, Settings, StorageSettings, StoreSettings
 from imgsearch.storage import Storage
-from imgsearch.stores import Neighbour
 from imgsearch.stores.chroma import ChromaStore
-from imgsearch.stores.filters import Filter
 from imgsearch.vectors import Vector, Vectors
 from searcher.ingest.metrics import IngestMetrics
 from searcher.recall.exact_search import recall
-from searcher.search.ranking import FIRST_LEVEL
 
 TITLE = "A million images"
 METHOD = """\
@@ -258,31 +255,8 @@ def _tenths(points: list[tuple[float, float]], added: float) -> list[float]:
 
 
 def compared(data: Data, settings: Settings, cache: Path) -> list[Figure]:
-    """Searches for texts: of the store by Chroma's default, and with the candidates of the index; and ours."""
-    store = ChromaStore(settings.store.url)
-    pointer = store.pointers()[RUN]
     table = filters.open_table(Storage(settings.storage.uri), RUN, cache / "tables")
-
-    def of_store(k: int, query: Vectors, _: Filter | None) -> list[Neighbour]:
-        return store.nearest(pointer.collection, query, k=k)[0][: filters.K]
-
-    def ours(query: Vectors, _: Filter | None) -> list[Neighbour]:
-        if not table.compared:
-            return of_store(pointer.candidates, query, None)
-        return table.nearest(query, FIRST_LEVEL, compared=table.compared)[0][: filters.K]
-
-    figures, times = [], {}
-    searches: dict[str, filters.Search] = {
-        "Chroma's default search": partial(of_store, filters.K),
-        "Chroma with the candidates of the index": partial(of_store, pointer.candidates),
-        "ours": ours,
-    }
-    for name, search_one in searches.items():
-        ms, share = filters.timed(search_one, data, Case("", [None] * filters.QUERIES), filters.QUERIES)
-        times[name] = ms
-        figures += [Figure(name, "p50 ms", ms), Figure(name, "recall@10 of texts", share)]
-    ratio = times["ours"] / times["Chroma's default search"]
-    return [*figures, Figure("ours", "÷ the time of the default", round(ratio, 2), at_most=4)]
+    return filters.compared_searches(data, table, ChromaStore(settings.store.url), RUN)
 
 
 def filtered(data: Data, settings: Settings, cache: Path) -> list[Figure]:
