@@ -44,15 +44,15 @@ def check(settings: Settings) -> None:
             )
 
 
-def overdue(job: JobState, taken: Collection[int], *, after: float, now: datetime, room: int) -> list[int]:
+def overdue(job: JobState, taken: Collection[int], *, after: float, now: datetime, limit: int) -> list[int]:
     """Indexes to rent machines for: those that have waited `after` seconds for a node and are not `taken`, at most
-    `room` of them. The highest first, since a cluster starts with the lowest."""
+    `limit` of them. The highest first, since a cluster starts with the lowest."""
     late = [
         index
         for index, since in job.waits.items()
         if index not in taken and (now - datetime.fromisoformat(since)).total_seconds() >= after
     ]
-    return sorted(late, reverse=True)[: max(0, room)]
+    return sorted(late, reverse=True)[: max(0, limit)]
 
 
 def collected(job: JobState, taken: Taken) -> Overflow:
@@ -202,10 +202,10 @@ class OverflowBackend:
             self._sky.wait(0)
 
     def _take(self, job: JobState, indexes: Mapping[int, IndexState]) -> None:
-        room = self._sky.parallelism() - sum(index.step is not IndexStep.DONE for index in indexes.values())
+        limit = self._sky.parallelism() - sum(index.step is not IndexStep.DONE for index in indexes.values())
         # A machine that was refused to an earlier controller may be available now.
         taken = {number for number, index in indexes.items() if not attempts.was_refused(index)}
-        late = overdue(job, taken, after=self._after, now=self._now(), room=room)
+        late = overdue(job, taken, after=self._after, now=self._now(), limit=limit)
         if late:
             self._requested |= {*late}
             self._sky.take(self._manifest(job), late)

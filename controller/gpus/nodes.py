@@ -175,7 +175,7 @@ def find(finder: GpuFinder, kinds: Sequence[Kind]) -> list[NodeMatch]:
     return matches
 
 
-def room(matches: Sequence[NodeMatch]) -> int:
+def free_pods(matches: Sequence[NodeMatch]) -> int:
     """The number of pods for which GPUs are free. Where the free GPUs are not known, all GPUs count."""
     return sum((match.total if match.free is None else match.free) // match.kind.count for match in matches)
 

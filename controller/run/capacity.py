@@ -14,24 +14,24 @@ COUNT_SECONDS = 30.0
 
 class Capacity:
     """Capacity of one run. It begins with `parallelism` shards at a time. With `most`, it grows up to that many while
-    GPUs are free; `room` counts the pods for which GPUs are free now. Running pods are never removed.
+    GPUs are free; `free_pods` counts the pods for which GPUs are free now. Running pods are never removed.
 
-    `patience` is the time in seconds that an embedding waits without any node; None: no limit."""
+    `wait_seconds` is the time in seconds that an embedding waits without any node; None: no limit."""
 
     def __init__(
         self,
         parallelism: int,
         *,
         most: int | None = None,
-        room: Callable[[], int] = lambda: 0,
-        patience: float | None = None,
+        free_pods: Callable[[], int] = lambda: 0,
+        wait_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.parallelism = parallelism
         self._most = most
-        self._room = room
-        self._patience = patience
+        self._free_pods = free_pods
+        self._wait_seconds = wait_seconds
         self._clock = clock
         self._now = now
         self._counted: float | None = None
@@ -47,15 +47,15 @@ class Capacity:
         if self._clock() - self._counted < COUNT_SECONDS:
             return None
         self._counted = self._clock()
-        room = self._room()
-        return min(most, job.parallelism + room) if room > 0 else None
+        free = self._free_pods()
+        return min(most, job.parallelism + free) if free > 0 else None
 
     def given_up(self, job: JobState) -> str | None:
         """The reason to stop waiting for a node; None: wait on."""
-        if self._patience is None or not job.waiting_since:
+        if self._wait_seconds is None or not job.waiting_since:
             return None
         waited = (self._now() - datetime.fromisoformat(job.waiting_since)).total_seconds()
-        if waited < self._patience:
+        if waited < self._wait_seconds:
             return None
         reason = next(iter(job.waiting), "its pods wait")
         return f"no node had room within {waited:.0f} s ({reason})"

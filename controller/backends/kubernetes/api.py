@@ -33,7 +33,7 @@ Object = dict[str, Any]
 
 PAGE = 500
 """Objects in one page of a list, as in kubectl."""
-PATIENCE_SECONDS = 600.0
+RETRY_SECONDS = 600.0
 """Time for which requests are retried while a control plane is away, for an upgrade or a fail-over."""
 FIRST_CONTACT_SECONDS = 15.0
 """The same before the first answer: the address may be wrong, or the cluster may no longer exist."""
@@ -56,7 +56,7 @@ class Api:
         *,
         address: str,
         authorization: Callable[[], str | None] = lambda: None,
-        patience: float = PATIENCE_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,7 +66,7 @@ class Api:
         self._http = http
         self._address = address
         self._authorization = authorization
-        self._patience = patience
+        self._retry_seconds = retry_seconds
         self._sleep = sleep
         self._clock = clock
         self._has_answered = False
@@ -117,7 +117,7 @@ class Api:
         """The last lines of a log. No retry and a short timeout: it is for display, and the pod's node may be gone."""
         params = {"tailLines": str(lines)}
         path = self._path("v1", "pods", pod) + "/log"
-        return self._request("GET", path, params=params, timeout=TAIL_SECONDS, patience=0.0).text
+        return self._request("GET", path, params=params, timeout=TAIL_SECONDS, retry_seconds=0.0).text
 
     def watch(self, group: str, kind: str, *, labels: str, version: str) -> Iterator[Object]:
         """Events after `version`, for at most WATCH_SECONDS.
@@ -181,17 +181,17 @@ class Api:
                 "the address in the kubeconfig"
             ) from error
 
-    def _request(self, method: str, path: str, *, patience: float | None = None, **kwargs: Any) -> httpx.Response:
-        """Sends a request, again after a lost connection, 429 or 5xx, for at most `patience` seconds.
+    def _request(self, method: str, path: str, *, retry_seconds: float | None = None, **kwargs: Any) -> httpx.Response:
+        """Sends a request, again after a lost connection, 429 or 5xx, for at most `retry_seconds` seconds.
 
         Every request of ours may be repeated: names are computed, so a second POST is answered with 409."""
         begun = self._clock()
 
         def is_last(attempt: RetryCallState) -> bool:
-            nonlocal patience
-            if patience is None:  # decided at the first failure
-                patience = self._patience if self._has_answered else FIRST_CONTACT_SECONDS
-            return self._clock() + attempt.upcoming_sleep > begun + patience
+            nonlocal retry_seconds
+            if retry_seconds is None:  # decided at the first failure
+                retry_seconds = self._retry_seconds if self._has_answered else FIRST_CONTACT_SECONDS
+            return self._clock() + attempt.upcoming_sleep > begun + retry_seconds
 
         retrying = Retrying(
             retry=retry_if_exception_type(Unavailable),

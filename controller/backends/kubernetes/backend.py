@@ -143,11 +143,11 @@ class KubernetesBackend:
             nodes = self._api.nodes() if requested else []
         except PermanentError:  # this account is not allowed to list nodes
             nodes = []
-        room = [
+        fitting = [
             sum(int(node["status"]["allocatable"].get(name, 0)) for node in nodes) // count
             for name, count in requested.items()
         ]
-        return max(1, min(room, default=1))
+        return max(1, min(fitting, default=1))
 
     def start_controller(self, job: Mapping[str, Any]) -> None:
         """Creates the Job that runs the controller itself, after it has deleted one that has ended, or one that has not

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from controller.backends.kubernetes.api import FIRST_PAUSE, LONGEST_PAUSE, PATIENCE_SECONDS, Api, Object
+from controller.backends.kubernetes.api import FIRST_PAUSE, LONGEST_PAUSE, RETRY_SECONDS, Api, Object
 from controller.backends.kubernetes.errors import Expired
 from imgsearch.errors import ImgsearchError, TemporaryError
 
@@ -85,7 +85,7 @@ class Informer(Generic[T]):
             except Expired:
                 self._relist()
             except TemporaryError as error:
-                if lost > PATIENCE_SECONDS:
+                if lost > RETRY_SECONDS:
                     self._fail(error)
                 log.info("%s; a new watch continues from the last event", error)
             except ImgsearchError as error:

@@ -156,13 +156,13 @@ def was_refused(index: IndexState) -> bool:
 
 def next_attempts(indexes: Mapping[int, IndexState], parallelism: int, now: datetime) -> list[int]:
     """Indexes that start now: the lowest first, `parallelism` at a time, stopping ones included."""
-    room = parallelism - sum(index.has_task for index in indexes.values())
+    limit = parallelism - sum(index.has_task for index in indexes.values())
     ready = [
         number
         for number, index in sorted(indexes.items())
         if index.step is IndexStep.QUEUED and not (index.retry_at and now < datetime.fromisoformat(index.retry_at))
     ]
-    return ready[: max(0, room)]
+    return ready[: max(0, limit)]
 
 
 def status(job: Mapping[str, Any], indexes: Mapping[int, IndexState]) -> dict[str, Any]:

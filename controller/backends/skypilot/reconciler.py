@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 LOGS = 3
 """Number of running tasks whose logs are read for progress at each check, in turn: each is an SSH connection."""
-PATIENCE_SECONDS = 600.0
+SILENT_SECONDS = 600.0
 """Time for which SkyPilot may not answer before that is an error."""
 
 
@@ -52,7 +52,7 @@ class Reconciler:
         self._silent_since: datetime | None = None
 
     def reconcile(self, folder: JobFolder) -> None:
-        """Checks a Job once. Raises TemporaryError where SkyPilot has not answered for PATIENCE_SECONDS."""
+        """Checks a Job once. Raises TemporaryError where SkyPilot has not answered for SILENT_SECONDS."""
         stored = folder.read()
         assert stored is not None
         try:
@@ -60,7 +60,7 @@ class Reconciler:
             self._silent_since = None
         except TemporaryError as error:
             self._silent_since = self._silent_since or self._now()
-            if self._now() - self._silent_since >= timedelta(seconds=PATIENCE_SECONDS):
+            if self._now() - self._silent_since >= timedelta(seconds=SILENT_SECONDS):
                 raise
             log.warning("%s", error)
         finally:

@@ -144,4 +144,6 @@ def lost_sentence(indexes: Sequence[str], flags: str, *, others: int = 0) -> str
 def fixed_capacity(options: RunOptions, settings: Settings, backend: Backend) -> Capacity:
     """The number of shards at a time where it does not grow."""
     jobs = settings.jobs
-    return Capacity(options.parallelism or jobs.parallelism or backend.parallelism(), patience=jobs.capacity_seconds)
+    return Capacity(
+        options.parallelism or jobs.parallelism or backend.parallelism(), wait_seconds=jobs.capacity_seconds
+    )

@@ -15,7 +15,7 @@ from controller.cli.targets.base import Target, fixed_capacity
 from controller.cli.targets.cluster import gpu_finder, open_cluster
 from controller.cli.targets.sky import rented_machines
 from controller.gpus.affinity import NodePlacement
-from controller.gpus.nodes import find, room
+from controller.gpus.nodes import find, free_pods
 from controller.jobs.manifests import Placement
 from controller.run.capacity import Capacity
 from imgsearch.errors import UsageError
@@ -49,12 +49,12 @@ class ReleaseTarget(Target):
         if parallelism is None and limit and jobs.autoscaler:
             parallelism = limit  # an autoscaler adds nodes for pods that wait
         if parallelism is None:
-            parallelism = room(matches) if matches else self._kubernetes.parallelism()
+            parallelism = free_pods(matches) if matches else self._kubernetes.parallelism()
         capacity = Capacity(
             max(1, min(parallelism, limit or parallelism)),
             most=limit,
-            room=lambda: room(find(nodes, options.accelerators)),
-            patience=jobs.capacity_seconds,
+            free_pods=lambda: free_pods(find(nodes, options.accelerators)),
+            wait_seconds=jobs.capacity_seconds,
         )
         return capacity, NodePlacement(tuple(matches), options.spot)
 
@@ -65,11 +65,11 @@ class ReleaseTarget(Target):
         if not options.overflow:
             return self._kubernetes
         overflow.check(settings)
-        patience = settings.jobs.capacity_seconds
-        if patience is not None and patience <= options.overflow_after:
+        wait_seconds = settings.jobs.capacity_seconds
+        if wait_seconds is not None and wait_seconds <= options.overflow_after:
             raise UsageError(
                 f"invalid --overflow-after {options.overflow_after:g} s: use less than jobs.capacity_seconds "
-                f"({patience} s) of the release, or increase that setting"
+                f"({wait_seconds} s) of the release, or increase that setting"
             )
         return overflow.OverflowBackend(
             self._kubernetes,

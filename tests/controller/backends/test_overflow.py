@@ -13,10 +13,9 @@ import yaml
 from controller.backends.kubernetes.api import Api
 from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.overflow import OverflowBackend, check, overdue
-from controller.backends.skypilot import backend
-from controller.backends.skypilot.backend import PARALLELISM, PYTHON, SkyBackend
+from controller.backends.skypilot.backend import PARALLELISM, PYTHON, SKY_RELEASE, SkyBackend
 from controller.backends.skypilot.placement import TASK
-from controller.backends.skypilot.reconciler import PATIENCE_SECONDS
+from controller.backends.skypilot.reconciler import SILENT_SECONDS
 from controller.jobs.state import JobState, Phase, Stage
 from controller.jobs.usage import Gpu
 from controller.run.capacity import Capacity
@@ -97,10 +96,10 @@ def overflowing(connect: Connect, wall_clock: Clock) -> Connect:
     """Makes a backend whose embed Job has waited long enough for rented machines."""
 
     def make(completions: int = 3, settings: Settings = SETTINGS) -> OverflowBackend:
-        cluster = connect(settings)
-        create_embed_job(cluster, completions, settings)
+        backend = connect(settings)
+        create_embed_job(backend, completions, settings)
         pass_wait(wall_clock)
-        return cluster
+        return backend
 
     return make
 
@@ -127,28 +126,28 @@ class JobController:
         self.server.put("jobs", {**self.job, "status": {"startTime": "2026-01-01T00:00:00Z", **status}})
 
 
-def pipeline(cluster: OverflowBackend, settings: Settings = SETTINGS) -> Pipeline:
-    return Pipeline(cluster, settings, release=RELEASE, capacity=Capacity(9), show=lambda _: None)
+def pipeline(backend: OverflowBackend, settings: Settings = SETTINGS) -> Pipeline:
+    return Pipeline(backend, settings, release=RELEASE, capacity=Capacity(9), show=lambda _: None)
 
 
-def create_embed_job(cluster: OverflowBackend, completions: int = 3, settings: Settings = SETTINGS) -> None:
+def create_embed_job(backend: OverflowBackend, completions: int = 3, settings: Settings = SETTINGS) -> None:
     """Creates the embed Job of the run."""
-    cluster.create(pipeline(cluster, settings).manifest(Stage.EMBED, completions))
+    backend.create(pipeline(backend, settings).manifest(Stage.EMBED, completions))
 
 
 def pass_wait(wall_clock: Clock) -> None:
     wall_clock.time += timedelta(seconds=AFTER)
 
 
-def wait_until(cluster: OverflowBackend, predicate: Callable[[JobState], bool]) -> JobState:
-    while not predicate(state := cluster.jobs("r1")[Stage.EMBED]):
-        cluster.wait(0.02)
+def wait_until(backend: OverflowBackend, predicate: Callable[[JobState], bool]) -> JobState:
+    while not predicate(state := backend.jobs("r1")[Stage.EMBED]):
+        backend.wait(0.02)
     return state
 
 
-def poll(cluster: OverflowBackend, times: int = 5) -> JobState:
+def poll(backend: OverflowBackend, times: int = 5) -> JobState:
     polls = iter(range(times))
-    return wait_until(cluster, lambda _: next(polls, None) is None)
+    return wait_until(backend, lambda _: next(polls, None) is None)
 
 
 def has_ended(state: JobState) -> bool:
@@ -162,7 +161,7 @@ def without_node(command: list[str], index: int) -> Ended | Unfinished:
 
 def rented_indexes(machines: Machines) -> list[int]:
     """Of the indexes that got a machine, in order."""
-    assert all(name.startswith(f"{backend.SKY_RELEASE}-r1-embed-") for name in machines.names)
+    assert all(name.startswith(f"{SKY_RELEASE}-r1-embed-") for name in machines.names)
     return [int(name.rpartition("-")[2]) for name in machines.names]
 
 
@@ -170,10 +169,10 @@ def test_what_has_waited_long_enough_goes_the_highest_index_first() -> None:
     now = datetime(2026, 1, 1, 1, tzinfo=UTC)
     time, second_later = "2026-01-01T00:50:00Z", "2026-01-01T00:50:01Z"
     job = states.job(Stage.EMBED, Phase.ACTIVE, waits={0: time, 1: second_later, 2: time, 3: time, 7: time})
-    assert overdue(job, {7}, after=600, now=now, room=9) == [3, 2, 0]
-    assert overdue(job, {7}, after=600, now=now, room=2) == [3, 2]
-    assert overdue(job, {7}, after=600, now=now, room=-1) == []
-    assert overdue(job, {7}, after=599, now=now, room=9) == [3, 2, 1, 0]
+    assert overdue(job, {7}, after=600, now=now, limit=9) == [3, 2, 0]
+    assert overdue(job, {7}, after=600, now=now, limit=2) == [3, 2]
+    assert overdue(job, {7}, after=600, now=now, limit=-1) == []
+    assert overdue(job, {7}, after=599, now=now, limit=9) == [3, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -198,17 +197,17 @@ def test_a_folder_without_the_task_is_an_error_before_anything_waits(connect: Co
 def test_nothing_goes_before_its_time_or_where_a_pod_has_its_node(
     connect: Connect, job_controller: JobController, machines: Machines, wall_clock: Clock
 ) -> None:
-    cluster = connect()
-    create_embed_job(cluster, 4)
+    backend = connect()
+    create_embed_job(backend, 4)
     job_controller.put_pods(0, phase="Running")
     job_controller.put_pods(1, node="gpu-1")  # it has been bound, and its node has not begun yet
     job_controller.put_pods(2)
     job_controller.put_pods(3, created="2026-01-01T00:00:01Z")
     wall_clock.time += timedelta(seconds=AFTER - 1)
-    poll(cluster)
+    poll(backend)
     assert machines.names == []
     wall_clock.time += timedelta(seconds=1)
-    wait_until(cluster, lambda _: bool(machines.names))
+    wait_until(backend, lambda _: bool(machines.names))
     assert rented_indexes(machines) == [2]
 
 
@@ -216,21 +215,21 @@ def test_the_highest_go_first_and_not_more_at_a_time_than_there_are_machines(
     overflowing: Connect, machines: Machines, program: Program, tmp_path: Path
 ) -> None:
     program("index > 5 and wait_for('go'); leave(images=9, bad=1)")
-    cluster = overflowing(9)
-    wait_until(cluster, lambda state: state.succeeded == {*range(6)})
+    backend = overflowing(9)
+    wait_until(backend, lambda state: state.succeeded == {*range(6)})
     assert sorted(rented_indexes(machines)[:PARALLELISM]) == [5, 6, 7, 8]
     assert rented_indexes(machines)[PARALLELISM:] == [4, 3, 2, 1, 0]
     assert machines.max_running == PARALLELISM
     (tmp_path / "machines" / "go").touch()
-    wait_until(cluster, has_ended)
+    wait_until(backend, has_ended)
 
 
 def test_a_machine_knows_the_run_and_no_queue_or_deadline_of_the_cluster(
     overflowing: Connect, machines: Machines, tmp_path: Path
 ) -> None:
     settings = replace(SETTINGS, jobs=JobSettings(queue="gpus", deadline_seconds=60))
-    cluster = overflowing(1, settings)
-    assert wait_until(cluster, has_ended).phase is Phase.COMPLETE
+    backend = overflowing(1, settings)
+    assert wait_until(backend, has_ended).phase is Phase.COMPLETE
     ((_, task),) = machines.submitted
     assert (task["envs"]["IMGSEARCH_RUN_ID"], task["envs"]["IMGSEARCH_STORAGE_URI"]) == ("r1", "s3://results")
     (job_file,) = (tmp_path / "sky").glob("*/job.json")
@@ -240,21 +239,21 @@ def test_a_machine_knows_the_run_and_no_queue_or_deadline_of_the_cluster(
 def test_here_and_there_together_complete_the_job_and_its_last_pods_go(
     overflowing: Connect, job_controller: JobController, machines: Machines, wall_clock: Clock, server: ApiServer
 ) -> None:
-    cluster = overflowing()
+    backend = overflowing()
     job_controller.put_pods(0, phase="Running")
     job_controller.put_pods(1, 2)
-    state = wait_until(cluster, lambda state: len(state.succeeded) == 2)
+    state = wait_until(backend, lambda state: len(state.succeeded) == 2)
     assert (state.phase, state.images_done, job_controller.job["spec"].get("suspend")) == (Phase.ACTIVE, 20, None)
     job_controller.put_pods(0, phase="Succeeded", message={"images": 7, "bad": 0})
     job_controller.set_status(completedIndexes="0")
-    state = wait_until(cluster, has_ended)
+    state = wait_until(backend, has_ended)
     assert (state.phase, state.succeeded, state.failed) == (Phase.COMPLETE, {0, 1, 2}, set())
     assert (state.images_done, state.images_bad, state.waits) == (27, 2, {})
     assert state.finished == wall_clock.now().isoformat(timespec="seconds")
     assert job_controller.job["spec"]["suspend"] is True
     assert machines.running == []
     patches = server.count("patch")
-    poll(cluster)
+    poll(backend)
     assert server.count("patch") == patches, "it is said once"
 
 
@@ -268,14 +267,14 @@ def test_everybody_reads_from_the_job_what_was_done_elsewhere_also_when_its_pods
     tmp_path: Path,
 ) -> None:
     program("wait_for('go'); leave(images=9, bad=1)")
-    cluster = overflowing()
+    backend = overflowing()
     job_controller.put_pods(0, phase="Succeeded", message={"images": 7, "bad": 0})
     job_controller.set_status(completedIndexes="0")
-    wait_until(cluster, lambda _: len(machines.running) == 2)
-    poll(cluster)  # at machines at work, so they have hours
+    wait_until(backend, lambda _: len(machines.running) == 2)
+    poll(backend)  # at machines at work, so they have hours
     (tmp_path / "machines" / "go").touch()
-    state = wait_until(cluster, has_ended)
-    poll(cluster)  # they leave a record
+    state = wait_until(backend, has_ended)
+    poll(backend)  # they leave a record
     server.remove("pods", f"{JOB}-0-x")
     state_without_pods = KubernetesBackend(api, RELEASE).jobs("r1")[Stage.EMBED]
     assert (state_without_pods.phase, state_without_pods.succeeded, state_without_pods.finished) == (
@@ -292,13 +291,13 @@ def test_everybody_reads_from_the_job_what_was_done_elsewhere_also_when_its_pods
 def test_an_index_that_was_done_elsewhere_is_not_counted_twice_when_its_pod_is_done_too(
     overflowing: Connect, job_controller: JobController
 ) -> None:
-    cluster = overflowing(2)
+    backend = overflowing(2)
     job_controller.put_pods(0, phase="Running")
     job_controller.put_pods(1)
-    wait_until(cluster, lambda state: state.succeeded == {1})
+    wait_until(backend, lambda state: state.succeeded == {1})
     job_controller.put_pods(1, phase="Succeeded", message={"images": 9, "bad": 1})
     job_controller.set_status(completedIndexes="1")
-    state = poll(cluster)
+    state = poll(backend)
     assert (state.phase, state.succeeded, state.images_done, state.images_bad) == (Phase.ACTIVE, {1}, 10, 1)
 
 
@@ -306,14 +305,14 @@ def test_a_machine_whose_shard_a_pod_has_done_is_given_back_and_its_hours_count(
     overflowing: Connect, job_controller: JobController, machines: Machines, program: Program
 ) -> None:
     program("wait_for('never')")
-    cluster = overflowing(2)
+    backend = overflowing(2)
     job_controller.put_pods(0, phase="Running")
     job_controller.put_pods(1)
-    wait_until(cluster, lambda _: bool(machines.running))
-    poll(cluster)
+    wait_until(backend, lambda _: bool(machines.running))
+    poll(backend)
     job_controller.put_pods(1, phase="Succeeded", message={"images": 9, "bad": 1})
     job_controller.set_status(completedIndexes="1")
-    state = wait_until(cluster, lambda state: bool(state.usage.total))
+    state = wait_until(backend, lambda state: bool(state.usage.total))
     assert machines.running == []
     assert (state.phase, state.succeeded, state.failed, state.images_done) == (Phase.ACTIVE, {1}, set(), 10)
 
@@ -322,16 +321,16 @@ def test_when_kubernetes_ends_the_job_itself_the_machines_go_and_it_says_so_itse
     overflowing: Connect, job_controller: JobController, machines: Machines, program: Program
 ) -> None:
     program("wait_for('never')")
-    cluster = overflowing(2)
-    wait_until(cluster, lambda _: len(machines.running) == 2)
-    poll(cluster)
+    backend = overflowing(2)
+    wait_until(backend, lambda _: len(machines.running) == 2)
+    poll(backend)
     failed_condition = condition("Failed", message="it was active too long", lastTransitionTime="2026-01-01T01:00:00Z")
     job_controller.set_status(conditions=[failed_condition])
-    state = wait_until(cluster, has_ended)
+    state = wait_until(backend, has_ended)
     assert machines.running == []
     assert (state.phase, state.reason, state.failed) == (Phase.FAILED, "it was active too long", set())
     assert "suspend" not in job_controller.job["spec"]
-    assert wait_until(cluster, lambda state: bool(state.usage.total)).images_done == 0
+    assert wait_until(backend, lambda state: bool(state.usage.total)).images_done == 0
 
 
 def test_a_shard_that_fails_elsewhere_for_good_fails_the_run_with_its_sentence(
@@ -352,8 +351,8 @@ def test_what_a_retry_may_mend_is_tried_again_elsewhere(
     overflowing: Connect, machines: Machines, program: Program
 ) -> None:
     program("t = here / 'tries'; t.open('a').write('x'); sys.exit(0 if t.stat().st_size > 1 else 3)")
-    cluster = overflowing(1)
-    assert wait_until(cluster, has_ended).phase is Phase.COMPLETE
+    backend = overflowing(1)
+    assert wait_until(backend, has_ended).phase is Phase.COMPLETE
     assert rented_indexes(machines) == [0, 0]
 
 
@@ -375,13 +374,13 @@ def test_what_is_left_of_another_job_of_its_name_is_removed_first(
     overflowing: Connect, connect: Connect, server: ApiServer, machines: Machines, program: Program
 ) -> None:
     program("wait_for('never')")
-    cluster = overflowing(2)
-    wait_until(cluster, lambda _: len(machines.running) == 2)
+    backend = overflowing(2)
+    wait_until(backend, lambda _: len(machines.running) == 2)
     server.remove("jobs", JOB)  # by somebody else
     program("leave(images=10)")
-    cluster = connect()
-    create_embed_job(cluster, 2)
-    assert wait_until(cluster, has_ended).images_done == 20
+    backend = connect()
+    create_embed_job(backend, 2)
+    assert wait_until(backend, has_ended).images_done == 20
     assert sorted(rented_indexes(machines)) == [0, 0, 1, 1]
     assert machines.running == []
 
@@ -390,17 +389,17 @@ def test_a_whole_run_on_rented_machines_is_not_taken_for_an_overflow(
     connect: Connect, machines: Machines, wall_clock: Clock, tmp_path: Path
 ) -> None:
     sky = SkyBackend(tmp_path, machines, env={}, files=tmp_path, now=wall_clock.now, sleep=wall_clock.sleep)
-    cluster = connect()
-    manifest = pipeline(cluster).manifest(Stage.EMBED, 1)
+    backend = connect()
+    manifest = pipeline(backend).manifest(Stage.EMBED, 1)
     task = sky.template(Stage.EMBED)["metadata"]["annotations"][TASK]
     manifest["spec"]["template"]["metadata"].setdefault("annotations", {})[TASK] = task
-    manifest["metadata"]["name"] = f"{backend.SKY_RELEASE}-r1-embed"
+    manifest["metadata"]["name"] = f"{SKY_RELEASE}-r1-embed"
     sky.create(manifest)
-    create_embed_job(cluster, 1)
+    create_embed_job(backend, 1)
     pass_wait(wall_clock)
     with pytest.raises(UsageError, match="run r1 exists on this machine with --backend sky"):
-        poll(cluster)
-    cluster.delete(JOB)
+        poll(backend)
+    backend.delete(JOB)
     assert Stage.EMBED in sky.jobs("r1")
 
 
@@ -444,9 +443,9 @@ def test_what_no_place_may_have_stays_with_the_cluster_and_is_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     machines.refusal = "no cloud has an L4"
-    cluster = overflowing(9)
+    backend = overflowing(9)
     job_controller.put_pods(*range(9))
-    state = poll(cluster, 20)
+    state = poll(backend, 20)
     assert (state.phase, state.failed, len(machines.names)) == (Phase.ACTIVE, set(), PARALLELISM)
     assert caplog.text.count("no cloud has an L4") == 1
     assert state.waiting_since, "who gives up without a node gives up"
@@ -461,16 +460,16 @@ def test_while_skypilot_is_silent_the_cluster_goes_on(
     wall_clock: Clock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    cluster = overflowing(2)
+    backend = overflowing(2)
     machines.unreachable = True
     start = wall_clock.now()
-    wait_until(cluster, lambda _: (wall_clock.now() - start).total_seconds() > 2 * PATIENCE_SECONDS)
+    wait_until(backend, lambda _: (wall_clock.now() - start).total_seconds() > 2 * SILENT_SECONDS)
     assert [record.name for record in caplog.records].count("controller.backends.overflow") == 1
     job_controller.put_pods(0, phase="Succeeded", message={"images": 10, "bad": 0})
     job_controller.set_status(completedIndexes="0")
-    assert wait_until(cluster, lambda state: state.succeeded == {0}).phase is Phase.ACTIVE
+    assert wait_until(backend, lambda state: state.succeeded == {0}).phase is Phase.ACTIVE
     machines.unreachable = False
-    assert wait_until(cluster, has_ended).phase is Phase.COMPLETE
+    assert wait_until(backend, has_ended).phase is Phase.COMPLETE
     assert rented_indexes(machines) == [1]
 
 
@@ -478,14 +477,14 @@ def test_a_job_that_a_queue_has_suspended_overflows_since_it_was_made(
     connect: Connect, job_controller: JobController, machines: Machines, wall_clock: Clock, server: ApiServer
 ) -> None:
     settings = replace(SETTINGS, jobs=JobSettings(queue="gpus"))
-    cluster = connect(settings)
-    create_embed_job(cluster, 2, settings)
+    backend = connect(settings)
+    create_embed_job(backend, 2, settings)
     server.put("jobs", {**job_controller.job, "status": {"conditions": [condition("Suspended")]}})
     wall_clock.time += timedelta(seconds=AFTER - 1)
-    assert poll(cluster).phase is Phase.SUSPENDED
+    assert poll(backend).phase is Phase.SUSPENDED
     assert machines.names == []
     wall_clock.time += timedelta(seconds=1)
-    assert wait_until(cluster, has_ended).phase is Phase.COMPLETE
+    assert wait_until(backend, has_ended).phase is Phase.COMPLETE
     assert server.get("jobs", JOB)["metadata"]["annotations"][labels.OVERFLOW]
 
 
@@ -493,30 +492,30 @@ def test_a_run_is_not_given_up_while_rented_machines_are_at_work_on_it(
     overflowing: Connect, job_controller: JobController, machines: Machines, wall_clock: Clock, program: Program
 ) -> None:
     program("wait_for('never')")
-    cluster = overflowing(2)
+    backend = overflowing(2)
     job_controller.put_pods(0, 1)
     machines.unavailable = "no L4 in any region"
-    state = wait_until(cluster, lambda state: len(state.waiting) == 2)
+    state = wait_until(backend, lambda state: len(state.waiting) == 2)
     assert state.waiting == {UNSCHEDULED[0]["message"]: 2, "rented machines: no L4 in any region": 2}
-    capacity = Capacity(1, patience=60, now=wall_clock.now)
+    capacity = Capacity(1, wait_seconds=60, now=wall_clock.now)
     waiting_since = state.waiting_since
     assert datetime.fromisoformat(waiting_since) >= datetime(2026, 1, 1, 0, 10, tzinfo=UTC), (
         "when a machine was asked for"
     )
     wall_clock.time += timedelta(seconds=60)
-    assert capacity.given_up(cluster.jobs("r1")[Stage.EMBED])
+    assert capacity.given_up(backend.jobs("r1")[Stage.EMBED])
     machines.unavailable = ""
-    state = wait_until(cluster, lambda state: len(machines.running) == 2 and not state.waiting_since)
+    state = wait_until(backend, lambda state: len(machines.running) == 2 and not state.waiting_since)
     assert state.waiting == {UNSCHEDULED[0]["message"]: 2}
     wall_clock.time += timedelta(hours=9)
-    assert capacity.given_up(cluster.jobs("r1")[Stage.EMBED]) is None
+    assert capacity.given_up(backend.jobs("r1")[Stage.EMBED]) is None
 
 
 def test_what_runs_elsewhere_says_how_far_it_is(overflowing: Connect, program: Program) -> None:
     line = json.dumps({"event": "embedding", "done": 4, "total": 10})
     program(f"print('{line}', flush=True); wait_for('never')")
-    cluster = overflowing(1)
-    assert wait_until(cluster, lambda state: state.images_done > 0).images_done == 4
+    backend = overflowing(1)
+    assert wait_until(backend, lambda state: state.images_done > 0).images_done == 4
 
 
 def test_a_run_that_is_given_up_leaves_no_machine(
@@ -528,9 +527,9 @@ def test_a_run_that_is_given_up_leaves_no_machine(
 
     machines.booting = True
     pass_wait(wall_clock)
-    cluster, capacity = connect(), Capacity(9, patience=2 * AFTER, now=wall_clock.now)
+    backend, capacity = connect(), Capacity(9, wait_seconds=2 * AFTER, now=wall_clock.now)
     with Workers(job_controller.server, without_node):
-        outcome, _ = Pipeline(cluster, SETTINGS, release=RELEASE, capacity=capacity, show=show).run()
+        outcome, _ = Pipeline(backend, SETTINGS, release=RELEASE, capacity=capacity, show=show).run()
     assert isinstance(outcome, Failed)
     assert "no node had room" in outcome.reason
     assert len(machines.names) == 3

@@ -24,7 +24,7 @@ def wider_after_pause(capacity: Capacity, clock: Clock, state: JobState) -> int 
 
 def test_what_becomes_free_is_taken_up_to_the_most(clock: Clock) -> None:
     free = [3, 0, 40]
-    capacity = Capacity(2, most=8, room=lambda: free.pop(0), clock=clock)
+    capacity = Capacity(2, most=8, free_pods=lambda: free.pop(0), clock=clock)
     assert wider_after_pause(capacity, clock, embedding()) == 5
     clock.now += COUNT_SECONDS
     assert capacity.wider(embedding(parallelism=5, active=5)) is None, "nothing is free"
@@ -35,7 +35,7 @@ def test_what_becomes_free_is_taken_up_to_the_most(clock: Clock) -> None:
 
 
 def test_no_more_than_there_are_shards_left(clock: Clock) -> None:
-    capacity = Capacity(2, most=8, room=lambda: 9, clock=clock)
+    capacity = Capacity(2, most=8, free_pods=lambda: 9, clock=clock)
     state = embedding(completions=6, succeeded=frozenset({0, 1}), failed=frozenset({5}))
     assert wider_after_pause(capacity, clock, state) == 3
 
@@ -47,7 +47,7 @@ def test_gpus_are_counted_now_and_then_only(clock: Clock) -> None:
         times.append(clock.now)
         return 0
 
-    capacity = Capacity(2, most=8, room=count_free_gpus, clock=clock)
+    capacity = Capacity(2, most=8, free_pods=count_free_gpus, clock=clock)
     for _ in range(100):
         clock.now += 1.0
         capacity.wider(embedding())
@@ -55,20 +55,20 @@ def test_gpus_are_counted_now_and_then_only(clock: Clock) -> None:
 
 
 def test_a_job_with_pods_that_do_not_run_yet_gets_no_more(clock: Clock) -> None:
-    capacity = Capacity(2, most=8, room=lambda: 9, clock=clock)
+    capacity = Capacity(2, most=8, free_pods=lambda: 9, clock=clock)
     assert wider_after_pause(capacity, clock, embedding(active=1)) is None
     assert wider_after_pause(capacity, clock, embedding(waiting=WAITS)) is None
 
 
 def test_without_a_most_it_stays_as_it_began(clock: Clock) -> None:
-    assert wider_after_pause(Capacity(2, room=lambda: 9, clock=clock), clock, embedding()) is None
+    assert wider_after_pause(Capacity(2, free_pods=lambda: 9, clock=clock), clock, embedding()) is None
 
 
-def test_patience_ends_with_the_reason() -> None:
+def test_the_wait_ends_with_the_reason() -> None:
     waiting_state = embedding(waiting=WAITS, waiting_since="2026-01-01T00:00:00Z")
 
-    def given_up(minute: int, patience: float | None, state: JobState = waiting_state) -> str | None:
-        capacity = Capacity(2, patience=patience, now=lambda: datetime(2026, 1, 1, 0, minute, tzinfo=UTC))
+    def given_up(minute: int, wait_seconds: float | None, state: JobState = waiting_state) -> str | None:
+        capacity = Capacity(2, wait_seconds=wait_seconds, now=lambda: datetime(2026, 1, 1, 0, minute, tzinfo=UTC))
         return capacity.given_up(state)
 
     assert given_up(9, 600) is None

@@ -105,7 +105,7 @@ async def test_simultaneous_pages_share_a_call_for_their_records(store: Counting
     assert [sorted(called) for called in store.ids] == [ids, sorted({ids[0], ids[3]})]
 
 
-async def test_images_that_a_restore_has_dropped_ask_for_patience(store: CountingStore, threads: Threads) -> None:
+async def test_images_that_a_restore_has_dropped_are_a_temporary_error(store: CountingStore, threads: Threads) -> None:
     neighbours = Neighbours(store, threads=threads, metrics=Metrics())
     with pytest.raises(TemporaryError, match="collection photos-r1 is being filled again"):
         await neighbours.records("photos-r1", [image_id("red.png"), "dropped"], vectors=False)

@@ -38,5 +38,5 @@ def connect(api: Api, installed: ApiServer, clock: Clock) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def cluster(connect: Connect) -> KubernetesBackend:
+def backend(connect: Connect) -> KubernetesBackend:
     return connect()

@@ -20,31 +20,31 @@ NOW = datetime(2026, 1, 1, 2, tzinfo=UTC)
 Connect = Callable[..., KubernetesBackend]
 
 
-def settings(cluster: KubernetesBackend) -> Settings:
-    return replace(cluster.settings(), run=RUN)
+def settings(backend: KubernetesBackend) -> Settings:
+    return replace(backend.settings(), run=RUN)
 
 
 def pipeline(
-    cluster: KubernetesBackend,
+    backend: KubernetesBackend,
     show: Callable[[Mapping[Stage, JobState]], None] = lambda _: None,
     capacity: Capacity | None = None,
 ) -> Pipeline:
     return Pipeline(
-        cluster,
-        settings(cluster),
+        backend,
+        settings(backend),
         release=RELEASE,
         capacity=capacity or Capacity(2),
         show=show,
-        scaler=cluster,
-        events=Events(cluster._api, now=lambda: NOW),
+        scaler=backend,
+        events=Events(backend._api, now=lambda: NOW),
     )
 
 
-def job(cluster: KubernetesBackend, stage: Stage = Stage.EMBED, completions: int = 3) -> dict[str, Any]:
-    return pipeline(cluster).manifest(stage, completions)
+def job(backend: KubernetesBackend, stage: Stage = Stage.EMBED, completions: int = 3) -> dict[str, Any]:
+    return pipeline(backend).manifest(stage, completions)
 
 
-def wait_until(cluster: KubernetesBackend, predicate: Callable[[dict[Stage, JobState]], bool]) -> dict[Stage, JobState]:
-    while not predicate(jobs := cluster.jobs("r1")):
-        cluster.wait(30)
+def wait_until(backend: KubernetesBackend, predicate: Callable[[dict[Stage, JobState]], bool]) -> dict[Stage, JobState]:
+    while not predicate(jobs := backend.jobs("r1")):
+        backend.wait(30)
     return jobs

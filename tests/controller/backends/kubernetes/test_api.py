@@ -11,7 +11,7 @@ from controller.backends.kubernetes.api import (
     FIRST_CONTACT_SECONDS,
     LONGEST_PAUSE,
     PAGE,
-    PATIENCE_SECONDS,
+    RETRY_SECONDS,
     Api,
 )
 from controller.backends.kubernetes.errors import AlreadyExists
@@ -165,16 +165,16 @@ def test_the_server_says_how_long_to_wait(api: Api, server: ApiServer, clock: Cl
     assert clock.slept[1] <= 1
 
 
-def test_patience_ends(api: Api, server: ApiServer, clock: Clock) -> None:
+def test_retries_end(api: Api, server: ApiServer, clock: Clock) -> None:
     server.inject("get", "jobs", refusal(503, "etcdserver: leader changed"), times=1000)
     with pytest.raises(TemporaryError) as error:
         api.get(*JOBS, "a")
     sentence = f"the cluster at {server.url} answers 503 (etcdserver: leader changed): try again when it is back"
     assert str(error.value) == sentence
-    assert PATIENCE_SECONDS - LONGEST_PAUSE <= clock.now <= PATIENCE_SECONDS
+    assert RETRY_SECONDS - LONGEST_PAUSE <= clock.now <= RETRY_SECONDS
 
 
-def test_nobody_waits_longer_than_patience_because_a_server_says_so(api: Api, server: ApiServer, clock: Clock) -> None:
+def test_nobody_retries_for_longer_because_a_server_says_so(api: Api, server: ApiServer, clock: Clock) -> None:
     server.inject("get", "jobs", refusal(503, "down until Monday", headers={"Retry-After": "86400"}))
     with pytest.raises(TemporaryError, match="down until Monday"):
         api.get(*JOBS, "a")
@@ -188,7 +188,7 @@ def test_a_server_that_has_never_answered_is_given_up_soon(clock: Clock) -> None
     assert 1 < clock.now <= FIRST_CONTACT_SECONDS
 
 
-def test_the_patience_is_decided_at_the_first_failure(clock: Clock) -> None:
+def test_the_time_of_retries_is_decided_at_the_first_failure(clock: Clock) -> None:
     """Refused once, then 503: a wrong address may lead to a proxy, which is no reason to wait for minutes."""
     has_refused = False
 
@@ -213,7 +213,7 @@ def test_one_that_has_answered_before_is_waited_for(api: Api, server: ApiServer,
     server.close()
     with pytest.raises(TemporaryError, match="does not answer"):
         api.get(*JOBS, "a")
-    assert clock.now > PATIENCE_SECONDS - LONGEST_PAUSE
+    assert clock.now > RETRY_SECONDS - LONGEST_PAUSE
 
 
 def test_one_that_hangs_is_asked_again(server: ApiServer, clock: Clock) -> None:

@@ -24,10 +24,10 @@ from tests.controller.objects import RELEASE, condition, pod
 from tests.controller.workers import RESULTS, Ended, Unfinished, Workers, succeed
 
 
-def test_a_run_goes_from_plan_to_publication(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_a_run_goes_from_plan_to_publication(backend: KubernetesBackend, server: ApiServer) -> None:
     views: list[Mapping[Stage, JobState]] = []
     with Workers(server):
-        outcome, jobs = pipeline(cluster, views.append).run()
+        outcome, jobs = pipeline(backend, views.append).run()
     assert outcome == Finished()
     assert server.added_names("jobs") == ["team-r1-plan", "team-r1-embed", "team-r1-ingest"]
     assert {stage: job.phase for stage, job in jobs.items()} == dict.fromkeys(Stage, Phase.COMPLETE)
@@ -38,24 +38,24 @@ def test_a_run_goes_from_plan_to_publication(cluster: KubernetesBackend, server:
     assert (event["type"], event["reason"]) == ("Normal", "RunPublished")
     assert event["message"] == "index photos: 30 images searchable, 0 bad"
     assert event["involvedObject"]["uid"] == server.get("jobs", "team-r1-ingest")["metadata"]["uid"]
-    assert cluster.runs() == ["r1"]
+    assert backend.runs() == ["r1"]
 
 
-def test_pods_are_told_the_run_and_are_made_as_the_release_has_them(cluster: KubernetesBackend) -> None:
-    template = job(cluster)["spec"]["template"]
+def test_pods_are_told_the_run_and_are_made_as_the_release_has_them(backend: KubernetesBackend) -> None:
+    template = job(backend)["spec"]["template"]
     env = {entry["name"]: entry["value"] for entry in template["spec"]["containers"][0]["env"]}
-    assert Settings.from_env(env) == settings(cluster)
+    assert Settings.from_env(env) == settings(backend)
     assert template["spec"]["containers"][0]["image"] == "imgsearch"
     assert template["spec"]["restartPolicy"] == "Never"
 
 
-def test_a_failed_shard_fails_the_run_after_the_others(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_a_failed_shard_fails_the_run_after_the_others(backend: KubernetesBackend, server: ApiServer) -> None:
     def behave(command: list[str], index: int) -> Ended | Unfinished:
         is_damaged = command[-1] == "embed" and index == 1
         return Ended({"error": "a.parquet is damaged"}, code=4) if is_damaged else succeed(command, index)
 
     with Workers(server, behave):
-        outcome, jobs = pipeline(cluster).run()
+        outcome, jobs = pipeline(backend).run()
     assert outcome == Failed(Stage.EMBED, "1 of 3 shards failed; shard 1: a.parquet is damaged")
     assert jobs[Stage.EMBED].succeeded == {0, 2}
     (event,) = server.objects("events")
@@ -118,10 +118,10 @@ def test_what_pods_have_said_is_kept_on_their_jobs_since_they_go(connect: Connec
     assert server.count("patch") == 2  # once a Job, and by nobody who only looks
 
 
-def test_a_person_who_may_only_look_can_watch_all_the_same(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_a_person_who_may_only_look_can_watch_all_the_same(backend: KubernetesBackend, server: ApiServer) -> None:
     server.inject("patch", "jobs", refusal(403, "jobs is forbidden", reason="Forbidden"), times=99)
     with Workers(server):
-        assert pipeline(cluster).run()[0] == Finished()
+        assert pipeline(backend).run()[0] == Finished()
     assert server.count("patch") == 1
 
 
@@ -135,72 +135,72 @@ def test_a_plan_whose_result_is_lost_is_made_again(connect: Connect, server: Api
 
 
 def test_what_pods_said_last_is_heard_also_where_their_watch_is_behind(
-    cluster: KubernetesBackend, server: ApiServer
+    backend: KubernetesBackend, server: ApiServer
 ) -> None:
     server.inject("watch", "pods", no_reply, times=99)
     with Workers(server):
-        outcome, jobs = pipeline(cluster).run()
+        outcome, jobs = pipeline(backend).run()
     assert outcome == Finished()
     assert server.added_names("jobs").count("team-r1-plan") == 1
     assert jobs[Stage.EMBED].images_done == 30
 
 
-def test_a_pod_that_is_gone_without_a_word_is_asked_for_once(cluster: KubernetesBackend, server: ApiServer) -> None:
-    cluster.create(job(cluster))
+def test_a_pod_that_is_gone_without_a_word_is_asked_for_once(backend: KubernetesBackend, server: ApiServer) -> None:
+    backend.create(job(backend))
     status = {"completedIndexes": "0-2", "conditions": [condition("Complete")]}
     server.put("jobs", {**server.get("jobs", "team-r1-embed"), "status": status})
-    wait_until(cluster, lambda jobs: jobs[Stage.EMBED].phase is Phase.COMPLETE)
+    wait_until(backend, lambda jobs: jobs[Stage.EMBED].phase is Phase.COMPLETE)
     list_count = server.count("list")
     for _ in range(10):
-        cluster.jobs("r1")
+        backend.jobs("r1")
     assert server.count("list") == list_count
 
 
 def test_a_create_whose_answer_was_lost_ends_well(
-    cluster: KubernetesBackend, server: ApiServer, caplog: pytest.LogCaptureFixture
+    backend: KubernetesBackend, server: ApiServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     for verb, kind in (("create", "jobs"), ("patch", "jobs"), ("create", "events")):
         server.inject(verb, kind, lost_reply)
     with Workers(server):
-        assert pipeline(cluster).run()[0] == Finished()
+        assert pipeline(backend).run()[0] == Finished()
     assert len(server.added_names("jobs")) == 3
     assert len(server.objects("events")) == 1
     assert not [message for message in caplog.messages if "Event" in message]
 
 
 def test_a_name_that_another_spec_has_is_an_error(connect: Connect, server: ApiServer) -> None:
-    cluster = connect()
-    cluster.create(job(cluster))
-    cluster.create(job(cluster))
+    backend = connect()
+    backend.create(job(backend))
+    backend.create(job(backend))
     with pytest.raises(PermanentError, match="Job team-r1-embed exists with another spec"):
-        cluster.create(job(cluster, completions=4))
+        backend.create(job(backend, completions=4))
     job_without_hash = server.get("jobs", "team-r1-embed")
     del job_without_hash["metadata"]["annotations"]
     server.put("jobs", job_without_hash)
     with pytest.raises(PermanentError, match="exists with another spec"):
-        cluster.create(job(cluster))
+        backend.create(job(backend))
 
 
 def test_a_run_of_other_options_is_refused_before_anything_is_made(connect: Connect, server: ApiServer) -> None:
-    cluster = connect()
-    cluster.create(job(cluster, Stage.PLAN, 1))
-    other_settings = replace(settings(cluster), run=replace(RUN, source="/sources/other"))
+    backend = connect()
+    backend.create(job(backend, Stage.PLAN, 1))
+    other_settings = replace(settings(backend), run=replace(RUN, source="/sources/other"))
     with pytest.raises(PermanentError, match="run r1 exists with other options"):
-        Pipeline(cluster, other_settings, release=RELEASE, capacity=Capacity(2), show=lambda _: None).run()
+        Pipeline(backend, other_settings, release=RELEASE, capacity=Capacity(2), show=lambda _: None).run()
     assert len(server.added_names("jobs")) == 1
 
 
 def test_a_job_that_is_being_deleted_is_no_job_of_the_run_and_is_waited_for(
-    cluster: KubernetesBackend, server: ApiServer
+    backend: KubernetesBackend, server: ApiServer
 ) -> None:
-    manifest = job(cluster)
-    cluster.create(manifest)
+    manifest = job(backend)
+    backend.create(manifest)
     server.finalizing = True
     with ThreadPoolExecutor(2) as pool:
-        deleted = pool.submit(cluster.delete, "team-r1-embed")
+        deleted = pool.submit(backend.delete, "team-r1-embed")
         server.wait_until(lambda: server.count("delete") == 1)
-        wait_until(cluster, lambda jobs: jobs == {})
-        created = pool.submit(cluster.create, manifest)
+        wait_until(backend, lambda jobs: jobs == {})
+        created = pool.submit(backend.create, manifest)
         server.wait_until(lambda: server.count("create", "jobs") == 2)
         assert not deleted.done()
         assert not created.done()
@@ -208,29 +208,29 @@ def test_a_job_that_is_being_deleted_is_no_job_of_the_run_and_is_waited_for(
         deleted.result(60)
         created.result(60)
     assert server.added_names("jobs") == ["team-r1-embed", "team-r1-embed"]
-    assert Stage.EMBED in cluster.jobs("r1")
+    assert Stage.EMBED in backend.jobs("r1")
 
 
-def test_a_job_is_checked_without_being_made(cluster: KubernetesBackend, server: ApiServer) -> None:
-    cluster.check(job(cluster))
+def test_a_job_is_checked_without_being_made(backend: KubernetesBackend, server: ApiServer) -> None:
+    backend.check(job(backend))
     assert server.objects("jobs") == []
-    cluster.create(job(cluster))
-    cluster.check(job(cluster, completions=9))
+    backend.create(job(backend))
+    backend.check(job(backend, completions=9))
     server.inject("create", "jobs", refusal(422, "spec.template: Invalid value", reason="Invalid"))
     with pytest.raises(UsageError, match="Invalid value"):
-        cluster.check(job(cluster))
+        backend.check(job(backend))
 
 
 def test_what_cannot_be_told_does_not_fail_the_run(
-    cluster: KubernetesBackend, server: ApiServer, caplog: pytest.LogCaptureFixture
+    backend: KubernetesBackend, server: ApiServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.inject("create", "events", refusal(403, "events is forbidden"))
     with Workers(server):
-        assert pipeline(cluster).run()[0] == Finished()
+        assert pipeline(backend).run()[0] == Finished()
     assert [message for message in caplog.messages if "team-r1-ingest" in message and "events is forbidden" in message]
 
 
-def test_pods_of_the_release_that_do_not_run_are_named(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_pods_of_the_release_that_do_not_run_are_named(backend: KubernetesBackend, server: ApiServer) -> None:
     def pod_of_release(name: str, **fields: Any) -> dict[str, Any]:
         release_pod = pod(name=name, **fields)
         release_pod["metadata"]["labels"] = {labels.INSTANCE: RELEASE}
@@ -239,26 +239,26 @@ def test_pods_of_the_release_that_do_not_run_are_named(cluster: KubernetesBacken
     server.put("pods", pod_of_release("team-searcher-1", conditions=[condition("Ready")]))
     server.put("pods", pod_of_release("team-hook-1", phase="Succeeded", terminated={}))
     server.put("pods", pod(0, "Pending", waiting={"reason": "ErrImagePull"}))  # of a run: status tells of it
-    assert cluster.troubles() == []
+    assert backend.troubles() == []
     server.put(
         "pods",
         pod_of_release("team-chroma-0", phase="Pending", waiting={"reason": "ImagePullBackOff", "message": "no x"}),
     )
-    assert cluster.troubles() == ["pod team-chroma-0 is not ready: ImagePullBackOff: no x"]
+    assert backend.troubles() == ["pod team-chroma-0 is not ready: ImagePullBackOff: no x"]
 
 
 def test_where_there_is_no_release_the_sentence_says_what_to_do(connect: Connect, server: ApiServer) -> None:
-    cluster = connect()
+    backend = connect()
     server.remove("configmaps", "team-pipeline")
     server.remove("podtemplates", "team-embed")
     with pytest.raises(UsageError, match=r"namespace search has no release 'team' .*helm install team … -n search"):
-        cluster.settings()
+        backend.settings()
     with pytest.raises(UsageError, match="PodTemplate team-embed"):
-        cluster.template(Stage.EMBED)
+        backend.template(Stage.EMBED)
 
 
 def test_a_job_gets_more_pods_when_gpus_become_free(
-    cluster: KubernetesBackend, server: ApiServer, clock: Clock
+    backend: KubernetesBackend, server: ApiServer, clock: Clock
 ) -> None:
     def behave(command: list[str], index: int) -> Ended | Unfinished:
         return Unfinished() if command[-1] == "embed" else succeed(command, index)
@@ -280,15 +280,15 @@ def test_a_job_gets_more_pods_when_gpus_become_free(
         )
 
     with Workers(server, behave):
-        capacity = Capacity(1, most=9, room=count_free_gpus, clock=clock)
-        outcome, _ = pipeline(cluster, advance, capacity).run()
+        capacity = Capacity(1, most=9, free_pods=count_free_gpus, clock=clock)
+        outcome, _ = pipeline(backend, advance, capacity).run()
     assert outcome == Finished()
     assert server.count("patch", "jobs") >= 1
     assert counts == [0]
 
 
 def test_an_embedding_that_gets_no_node_is_given_up_and_leaves_no_pods(
-    cluster: KubernetesBackend, server: ApiServer
+    backend: KubernetesBackend, server: ApiServer
 ) -> None:
     unscheduled = condition("PodScheduled", "False", reason="Unschedulable", message="0/2 nodes are available: 2 busy.")
 
@@ -296,7 +296,7 @@ def test_an_embedding_that_gets_no_node_is_given_up_and_leaves_no_pods(
         return Unfinished("Pending", conditions=[unscheduled]) if command[-1] == "embed" else succeed(command, index)
 
     with Workers(server, behave):
-        outcome, _ = pipeline(cluster, capacity=Capacity(2, patience=600, now=lambda: NOW)).run()
+        outcome, _ = pipeline(backend, capacity=Capacity(2, wait_seconds=600, now=lambda: NOW)).run()
     assert isinstance(outcome, Failed)
     assert "no node had room within" in outcome.reason
     assert "0/2 nodes are available: 2 busy." in outcome.reason
@@ -305,30 +305,30 @@ def test_an_embedding_that_gets_no_node_is_given_up_and_leaves_no_pods(
 
 
 def test_a_detached_controller_is_a_job_that_the_next_one_replaces(
-    cluster: KubernetesBackend, server: ApiServer
+    backend: KubernetesBackend, server: ApiServer
 ) -> None:
     arguments = ["run-pipeline", "/sources/photos"]
-    cluster.start_controller(cluster.controller_job(arguments, settings(cluster)))
-    cluster.start_controller(cluster.controller_job(arguments, settings(cluster)))
+    backend.start_controller(backend.controller_job(arguments, settings(backend)))
+    backend.start_controller(backend.controller_job(arguments, settings(backend)))
     controller_job = server.get("jobs", "team-r1-controller")
     assert controller_job["spec"]["template"]["spec"]["containers"][0]["args"] == arguments
-    assert cluster.jobs("r1") == {}
-    assert cluster.runs() == ["r1"]
+    assert backend.jobs("r1") == {}
+    assert backend.runs() == ["r1"]
     server.put("jobs", {**controller_job, "status": {"conditions": [condition("Failed")]}})
-    cluster.start_controller(cluster.controller_job(arguments, settings(cluster)))
+    backend.start_controller(backend.controller_job(arguments, settings(backend)))
     assert server.added_names("jobs") == ["team-r1-controller"] * 2
 
 
-def test_stopping_lets_the_jobs_go_on(cluster: KubernetesBackend, server: ApiServer) -> None:
-    cluster.create(job(cluster))
-    cluster.jobs("r1")
-    cluster.wait(0.01)
-    cluster.close()
+def test_stopping_lets_the_jobs_go_on(backend: KubernetesBackend, server: ApiServer) -> None:
+    backend.create(job(backend))
+    backend.jobs("r1")
+    backend.wait(0.01)
+    backend.close()
     assert [remaining["metadata"]["name"] for remaining in server.objects("jobs")] == ["team-r1-embed"]
 
 
 def test_a_run_survives_a_server_that_goes_and_comes_back(
-    cluster: KubernetesBackend, server: ApiServer, clock: Clock
+    backend: KubernetesBackend, server: ApiServer, clock: Clock
 ) -> None:
     embedding = threading.Event()
 
@@ -341,5 +341,5 @@ def test_a_run_survives_a_server_that_goes_and_comes_back(
         return succeed(command, index)
 
     with Workers(server, behave):
-        assert pipeline(cluster).run()[0] == Finished()
+        assert pipeline(backend).run()[0] == Finished()
     assert len(server.added_names("jobs")) == 3

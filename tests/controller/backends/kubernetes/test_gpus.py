@@ -27,21 +27,21 @@ def node(gpus: int) -> dict[str, Any]:
     ("gpus_per_pod", "nodes", "parallelism"), [(1, [4, 0, 2], 6), (2, [4, 1], 2), (1, [], 1), (4, [2], 1), (0, [4], 1)]
 )
 def test_parallelism_is_what_the_gpus_are_enough_for(
-    cluster: KubernetesBackend, server: ApiServer, gpus_per_pod: int, nodes: list[int], parallelism: int
+    backend: KubernetesBackend, server: ApiServer, gpus_per_pod: int, nodes: list[int], parallelism: int
 ) -> None:
     for template in release(gpus=gpus_per_pod)["podtemplates"]:
         server.put("podtemplates", template)
     for gpus in nodes:
         server.put("nodes", node(gpus))
-    assert cluster.parallelism() == parallelism
+    assert backend.parallelism() == parallelism
 
 
-def test_who_may_not_look_at_nodes_gets_one_shard_at_a_time(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_who_may_not_look_at_nodes_gets_one_shard_at_a_time(backend: KubernetesBackend, server: ApiServer) -> None:
     for template in release(gpus=1)["podtemplates"]:
         server.put("podtemplates", template)
     server.put("nodes", node(4))
     server.inject("list", "nodes", refusal(403, "nodes is forbidden"))
-    assert cluster.parallelism() == 1
+    assert backend.parallelism() == 1
 
 
 SPOT = {"cloud.google.com/gke-accelerator": "nvidia-l4", "cloud.google.com/gke-spot": "true"}
@@ -55,10 +55,10 @@ def put_node(server: ApiServer, name: str, node_labels: Mapping[str, str]) -> No
     server.put("nodes", {"metadata": {"name": name, "labels": dict(node_labels)}, "spec": {"unschedulable": True}})
 
 
-def put_gpu_job(cluster: KubernetesBackend, server: ApiServer, *names: str) -> dict[str, Any]:
+def put_gpu_job(backend: KubernetesBackend, server: ApiServer, *names: str) -> dict[str, Any]:
     """The embed Job, each of its pods on one of these nodes, one GPU for an hour; where no node tells, they asked for
     T4 and no spot nodes."""
-    manifest = job(cluster, completions=9)
+    manifest = job(backend, completions=9)
     manifest["spec"]["template"]["metadata"]["annotations"] = REQUESTED
     created = server.put("jobs", manifest)
     for index, name in enumerate(names):
@@ -66,55 +66,55 @@ def put_gpu_job(cluster: KubernetesBackend, server: ApiServer, *names: str) -> d
     return created
 
 
-def test_gpu_hours_are_of_what_the_nodes_have(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_gpu_hours_are_of_what_the_nodes_have(backend: KubernetesBackend, server: ApiServer) -> None:
     put_node(server, "a", SPOT)
     put_node(server, "b", {"nvidia.com/gpu.product": "NVIDIA-A10G"})
     put_node(server, "c", {"karpenter.sh/capacity-type": "spot"})
-    put_gpu_job(cluster, server, "a", "a", "b", "c", "gone")
-    state = cluster.jobs("r1")[Stage.EMBED]
+    put_gpu_job(backend, server, "a", "a", "b", "c", "gone")
+    state = backend.jobs("r1")[Stage.EMBED]
     assert state.usage.by_gpu == {Gpu("L4", True): 2, Gpu("A10G", False): 1, Gpu("T4", True): 1, Gpu("T4", False): 1}
     assert state.usage.total == 5
 
 
-def test_each_node_is_looked_at_once(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_each_node_is_looked_at_once(backend: KubernetesBackend, server: ApiServer) -> None:
     put_node(server, "a", SPOT)
-    gpu_job = put_gpu_job(cluster, server, "a", "gone")
+    gpu_job = put_gpu_job(backend, server, "a", "gone")
     for _ in range(9):
-        cluster.jobs("r1")
+        backend.jobs("r1")
     assert server.count("list", "nodes") == 1
     server.remove("nodes", "a")
     put_node(server, "b", SPOT)
     server.put("pods", pod(2, "Succeeded", uid=gpu_job["metadata"]["uid"], message={}, gpus=1, node="b"))
-    current = wait_until(cluster, lambda jobs: jobs[Stage.EMBED].usage.total == 3)
+    current = wait_until(backend, lambda jobs: jobs[Stage.EMBED].usage.total == 3)
     assert current[Stage.EMBED].usage.by_gpu == {Gpu("L4", True): 2, Gpu("T4", False): 1}
     assert server.count("list", "nodes") == 2
 
 
-def test_a_run_without_gpus_looks_at_no_node(cluster: KubernetesBackend, server: ApiServer) -> None:
-    embed_job = server.put("jobs", job(cluster))
+def test_a_run_without_gpus_looks_at_no_node(backend: KubernetesBackend, server: ApiServer) -> None:
+    embed_job = server.put("jobs", job(backend))
     server.put("pods", pod(0, uid=embed_job["metadata"]["uid"], node="a"))
-    assert cluster.jobs("r1")[Stage.EMBED].usage.by_gpu == {}
+    assert backend.jobs("r1")[Stage.EMBED].usage.by_gpu == {}
     assert server.count("list", "nodes") == 0
 
 
-def test_who_may_not_look_at_nodes_is_told_what_pods_asked_for(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_who_may_not_look_at_nodes_is_told_what_pods_asked_for(backend: KubernetesBackend, server: ApiServer) -> None:
     put_node(server, "a", SPOT)
     server.inject("list", "nodes", refusal(403, "nodes is forbidden"))
-    put_gpu_job(cluster, server, "a")
+    put_gpu_job(backend, server, "a")
     for _ in range(9):
-        assert cluster.jobs("r1")[Stage.EMBED].usage.by_gpu == {Gpu("T4", False): 1}
+        assert backend.jobs("r1")[Stage.EMBED].usage.by_gpu == {Gpu("T4", False): 1}
     assert server.count("list", "nodes") == 1, "the answer would be the same"
 
 
 def test_what_ran_is_kept_on_a_job_that_has_ended(
-    cluster: KubernetesBackend, connect: Connect, server: ApiServer
+    backend: KubernetesBackend, connect: Connect, server: ApiServer
 ) -> None:
     put_node(server, "a", SPOT)
-    gpu_job = put_gpu_job(cluster, server, "a")
-    cluster.jobs("r1")
-    cluster.wait(0)
+    gpu_job = put_gpu_job(backend, server, "a")
+    backend.jobs("r1")
+    backend.wait(0)
     status = {"completedIndexes": "0", "conditions": [condition("Complete")]}
     server.put("jobs", {**server.get("jobs", gpu_job["metadata"]["name"]), "status": status})
-    wait_until(cluster, lambda jobs: jobs[Stage.EMBED].record != JobRecord())
+    wait_until(backend, lambda jobs: jobs[Stage.EMBED].record != JobRecord())
     server.remove("nodes", "a")
     assert connect().jobs("r1")[Stage.EMBED].usage.by_gpu == {Gpu("L4", True): 1}

@@ -18,19 +18,19 @@ from tests.controller.conftest import Clock
 from tests.controller.objects import pod
 
 
-def test_the_log_of_a_shard_is_that_of_its_last_pod(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_the_log_of_a_shard_is_that_of_its_last_pod(backend: KubernetesBackend, server: ApiServer) -> None:
     server.put("pods", pod(1, "Failed", name="first", created="2026-01-01T00:00:00Z", terminated={"exitCode": 3}))
     server.put("pods", pod(1, "Running", name="second", created="2026-01-01T00:01:00Z"))
     server.put("pods", pod(2, "Running", name="other"))
     server.logs.update(first="old\n", second="new\n", other="another\n")
-    assert cluster.log("r1", Stage.EMBED, 1) == "new\n"
+    assert backend.log("r1", Stage.EMBED, 1) == "new\n"
     with pytest.raises(UsageError, match="run r1 has no pod of embed 7"):
-        cluster.log("r1", Stage.EMBED, 7)
+        backend.log("r1", Stage.EMBED, 7)
 
 
-def test_why_a_job_gets_no_pods_is_told(cluster: KubernetesBackend, server: ApiServer, clock: Clock) -> None:
-    cluster.create(job(cluster))
-    assert cluster.jobs("r1")[Stage.EMBED].waiting == {}
+def test_why_a_job_gets_no_pods_is_told(backend: KubernetesBackend, server: ApiServer, clock: Clock) -> None:
+    backend.create(job(backend))
+    assert backend.jobs("r1")[Stage.EMBED].waiting == {}
     metadata = server.get("jobs", "team-r1-embed")["metadata"]
     server.put(
         "events",
@@ -43,37 +43,37 @@ def test_why_a_job_gets_no_pods_is_told(cluster: KubernetesBackend, server: ApiS
     )
     clock.now += LOG_SECONDS
     for _ in range(10):
-        assert cluster.jobs("r1")[Stage.EMBED].waiting == {"exceeded quota: gpus": 2}
+        assert backend.jobs("r1")[Stage.EMBED].waiting == {"exceeded quota: gpus": 2}
     assert server.count("list", "events") == 2
 
 
 @pytest.mark.parametrize("size", [10, 10_000])
 def test_a_look_costs_the_same_for_a_run_of_any_size(
-    cluster: KubernetesBackend, server: ApiServer, clock: Clock, size: int
+    backend: KubernetesBackend, server: ApiServer, clock: Clock, size: int
 ) -> None:
-    embed_job = server.put("jobs", job(cluster, completions=size))
+    embed_job = server.put("jobs", job(backend, completions=size))
     for index in range(size):
         server.put("pods", pod(index, uid=embed_job["metadata"]["uid"], name=f"p-{index:05d}"))
         server.logs[f"p-{index:05d}"] = json.dumps({"done": 7, "total": 10}) + "\n"
-    assert cluster.jobs("r1")[Stage.EMBED].images_done == 7 * LOGS
+    assert backend.jobs("r1")[Stage.EMBED].images_done == 7 * LOGS
     assert server.count("list") == 1 + -(-size // PAGE)
     request_count = len(server.requests)
     for _ in range(100):
         clock.now += 1.0
-        cluster.jobs("r1")
+        backend.jobs("r1")
     assert len(server.requests) - request_count == LOGS * 100 / LOG_SECONDS
     log_count = LOGS * (1 + 100 / LOG_SECONDS)
-    assert cluster.jobs("r1")[Stage.EMBED].images_done == 7 * min(size, log_count), "they are asked in turn"
+    assert backend.jobs("r1")[Stage.EMBED].images_done == 7 * min(size, log_count), "they are asked in turn"
     assert {request.verb for request in server.requests[request_count:]} == {"log"}
 
 
 def test_a_node_that_does_not_answer_holds_nobody_up(
-    cluster: KubernetesBackend, server: ApiServer, clock: Clock
+    backend: KubernetesBackend, server: ApiServer, clock: Clock
 ) -> None:
-    embed_job = server.put("jobs", job(cluster))
+    embed_job = server.put("jobs", job(backend))
     for index in range(3):
         server.put("pods", pod(index, uid=embed_job["metadata"]["uid"]))
     server.inject("log", "pods", refusal(500, "dial tcp 10.0.0.7:10250: no route to host"), times=99)
-    assert cluster.jobs("r1")[Stage.EMBED].phase is Phase.ACTIVE
+    assert backend.jobs("r1")[Stage.EMBED].phase is Phase.ACTIVE
     assert clock.slept == []
     assert server.count("log") == 1

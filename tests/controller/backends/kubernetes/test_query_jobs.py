@@ -15,48 +15,48 @@ from tests.controller.objects import condition
 from tests.controller.workers import Ended, Unfinished, Workers
 
 
-def test_a_query_job_answers_and_leaves_nothing(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_a_query_job_answers_and_leaves_nothing(backend: KubernetesBackend, server: ApiServer) -> None:
     def behave(command: list[str], index: int) -> Ended | Unfinished:
         assert command == ["python", "-m", "searcher", "bad"]
         return Ended({"run": "r1", "bytes": 24}, output="key,stage,reason\na.jpg,decode,[x] is no image\n")
 
     with Workers(server, behave):
-        answer = cluster.call("searcher", "bad", settings(cluster))
+        answer = backend.call("searcher", "bad", settings(backend))
     assert answer.result == {"run": "r1", "bytes": 24}
     assert answer.text == "key,stage,reason\na.jpg,decode,[x] is no image\n"
     assert server.objects("jobs") == []
     assert server.objects("pods") == []
     (name,) = server.added_names("jobs")
     assert name.startswith("team-bad-")
-    assert cluster.jobs("r1") == {}, "it is no Job of the run that it asks about"
+    assert backend.jobs("r1") == {}, "it is no Job of the run that it asks about"
 
 
 @pytest.mark.parametrize(("code", "error_type"), [(2, UsageError), (3, TemporaryError), (4, PermanentError)])
 def test_a_query_job_fails_with_the_programs_sentence(
-    cluster: KubernetesBackend, server: ApiServer, code: int, error_type: type[ImgsearchError]
+    backend: KubernetesBackend, server: ApiServer, code: int, error_type: type[ImgsearchError]
 ) -> None:
     with (
         Workers(server, lambda command, index: Ended({"error": "no index is called 'x'"}, code=code)),
         pytest.raises(error_type, match="no index is called 'x'"),
     ):
-        cluster.call("searcher", "rollback", settings(cluster))
+        backend.call("searcher", "rollback", settings(backend))
     assert server.objects("jobs") == []
 
 
-def test_a_query_job_whose_create_was_lost_answers_all_the_same(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_a_query_job_whose_create_was_lost_answers_all_the_same(backend: KubernetesBackend, server: ApiServer) -> None:
     server.inject("create", "jobs", lost_reply)
     with Workers(server, lambda command, index: Ended({"indexes": []})):
-        assert cluster.call("searcher", "indexes", settings(cluster)).result == {"indexes": []}
+        assert backend.call("searcher", "indexes", settings(backend)).result == {"indexes": []}
     assert server.objects("jobs") == []
 
 
-def test_a_query_job_that_says_nothing_usable_is_an_error(cluster: KubernetesBackend, server: ApiServer) -> None:
+def test_a_query_job_that_says_nothing_usable_is_an_error(backend: KubernetesBackend, server: ApiServer) -> None:
     server.inject("log", "pods", text_reply(200, "no JSON\n"))
     with (
         Workers(server, lambda command, index: Ended({})),
         pytest.raises(TemporaryError, match="searcher indexes"),
     ):
-        cluster.call("searcher", "indexes", settings(cluster))
+        backend.call("searcher", "indexes", settings(backend))
     assert server.objects("jobs") == []
 
 
@@ -68,13 +68,13 @@ def test_a_query_job_that_does_not_begin_ends_with_the_schedulers_reason(connect
         return clock.now
 
     clock = Clock()
-    cluster = connect(clock=advance)
+    backend = connect(clock=advance)
     unscheduled = Unfinished("Pending", conditions=[condition("PodScheduled", "False", message=reason)])
     with (
         Workers(server, lambda command, index: unscheduled),
         pytest.raises(TemporaryError, match=rf"300 s \({reason}\)"),
     ):
-        cluster.call("searcher", "indexes", settings(cluster))
+        backend.call("searcher", "indexes", settings(backend))
     assert server.objects("jobs") == []
 
 
@@ -86,9 +86,9 @@ def test_a_query_job_that_runs_may_take_longer_but_not_for_ever(
             clock.now += START_SECONDS / 2
         return clock.now
 
-    cluster = connect(clock=advance)
+    backend = connect(clock=advance)
     with (
         Workers(installed, lambda command, index: Unfinished()),
         pytest.raises(TemporaryError, match=r"3600 s \(it still runs\)"),
     ):
-        cluster.call("searcher", "evaluate", settings(cluster))
+        backend.call("searcher", "evaluate", settings(backend))

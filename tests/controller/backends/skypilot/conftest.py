@@ -29,7 +29,7 @@ def connect(tmp_path: Path, machines: Machines, clock: Clock) -> Connect:
 
 
 @pytest.fixture
-def cluster(connect: Connect) -> SkyBackend:
+def backend(connect: Connect) -> SkyBackend:
     return connect()
 
 

@@ -24,7 +24,7 @@ Connect = Callable[..., SkyBackend]
 
 
 def job(
-    cluster: SkyBackend,
+    backend: SkyBackend,
     program: str,
     *,
     completions: int = 1,
@@ -33,7 +33,7 @@ def job(
     **job_settings: Any,
 ) -> dict[str, Any]:
     """The embed Job, its indexes running a Python program."""
-    template = json.loads(json.dumps(placement.applied(cluster.template(Stage.EMBED))))
+    template = json.loads(json.dumps(placement.applied(backend.template(Stage.EMBED))))
     script = f"{PYTHON} - <<'END'\n{PREAMBLE}{program}\nEND"
     template["spec"]["containers"][0]["command"] = ["bash", "-c", script]
     settings = replace(SETTINGS, jobs=JobSettings(**job_settings))
@@ -42,11 +42,11 @@ def job(
     )
 
 
-def wait_until(cluster: SkyBackend, predicate: Callable[[JobState], bool]) -> JobState:
-    while not predicate(state := cluster.jobs("r1")[Stage.EMBED]):
-        cluster.wait(1)
+def wait_until(backend: SkyBackend, predicate: Callable[[JobState], bool]) -> JobState:
+    while not predicate(state := backend.jobs("r1")[Stage.EMBED]):
+        backend.wait(1)
     return state
 
 
-def wait_for_end(cluster: SkyBackend) -> JobState:
-    return wait_until(cluster, lambda state: state.phase is not Phase.ACTIVE)
+def wait_for_end(backend: SkyBackend) -> JobState:
+    return wait_until(backend, lambda state: state.phase is not Phase.ACTIVE)

@@ -19,11 +19,11 @@ from tests.controller.machines import Clock, Machines
 
 
 def test_each_index_is_a_task_that_knows_its_number_the_run_and_the_credentials(
-    cluster: SkyBackend, machines: Machines
+    backend: SkyBackend, machines: Machines
 ) -> None:
     program = f"leave(index=index, run=os.environ['IMGSEARCH_RUN_ID'], images=3, key=os.environ['{KEY}'])"
-    cluster.create(job(cluster, program, completions=4, parallelism=2))
-    state = wait_for_end(cluster)
+    backend.create(job(backend, program, completions=4, parallelism=2))
+    state = wait_for_end(backend)
     assert state.phase is Phase.COMPLETE
     assert state.succeeded == {0, 1, 2, 3}
     assert state.images_done == 12
@@ -35,9 +35,9 @@ def test_each_index_is_a_task_that_knows_its_number_the_run_and_the_credentials(
     assert machines.running == [], "a machine was not given back"
 
 
-def test_credentials_are_kept_in_no_file(cluster: SkyBackend, tmp_path: Path) -> None:
-    cluster.create(job(cluster, "print('x')"))
-    wait_for_end(cluster)
+def test_credentials_are_kept_in_no_file(backend: SkyBackend, tmp_path: Path) -> None:
+    backend.create(job(backend, "print('x')"))
+    wait_for_end(backend)
     files = [file for file in (tmp_path / "sky").rglob("*") if file.is_file()]
     assert len(files) >= 3
     assert all("hush" not in file.read_text() for file in files)
@@ -54,70 +54,70 @@ def test_a_run_that_nobody_moves_on_is_told(connect: Connect, clock: Clock) -> N
 
 
 def test_the_same_job_again_is_success_and_another_of_its_name_an_error(
-    cluster: SkyBackend, machines: Machines
+    backend: SkyBackend, machines: Machines
 ) -> None:
-    cluster.create(job(cluster, ""))
-    wait_for_end(cluster)
-    cluster.create(job(cluster, ""))
+    backend.create(job(backend, ""))
+    wait_for_end(backend)
+    backend.create(job(backend, ""))
     assert len(machines.names) == 1
     with pytest.raises(PermanentError, match="imgsearch-r1-embed exists with another spec"):
-        cluster.create(job(cluster, "", completions=2))
+        backend.create(job(backend, "", completions=2))
 
 
-def test_a_deleted_job_is_gone_with_its_machines(cluster: SkyBackend, machines: Machines) -> None:
-    cluster.create(job(cluster, "wait_for('never')", completions=3, parallelism=2))
-    wait_until(cluster, lambda state: len(machines.running) == 2)
-    cluster.delete("imgsearch-r1-embed")
-    cluster.delete("imgsearch-r1-embed")
+def test_a_deleted_job_is_gone_with_its_machines(backend: SkyBackend, machines: Machines) -> None:
+    backend.create(job(backend, "wait_for('never')", completions=3, parallelism=2))
+    wait_until(backend, lambda state: len(machines.running) == 2)
+    backend.delete("imgsearch-r1-embed")
+    backend.delete("imgsearch-r1-embed")
     assert machines.running == []
-    assert cluster.jobs("r1") == {}
-    assert cluster.runs() == []
+    assert backend.jobs("r1") == {}
+    assert backend.runs() == []
 
 
-def test_progress_is_read_from_the_log(cluster: SkyBackend, machines_folder: Path) -> None:
+def test_progress_is_read_from_the_log(backend: SkyBackend, machines_folder: Path) -> None:
     program = """
 print(json.dumps({'message': 'embedded', 'done': 40, 'total': 100}), file=sys.stderr)
 print('a warning of some library', file=sys.stderr, flush=True)
 wait_for('go')
 """
-    cluster.create(job(cluster, program))
-    state = wait_until(cluster, lambda state: state.images_done == 40)
+    backend.create(job(backend, program))
+    state = wait_until(backend, lambda state: state.images_done == 40)
     assert state.indexes[0].total == 100
     (machines_folder / "go").touch()
-    wait_for_end(cluster)
+    wait_for_end(backend)
 
 
-def test_the_log_of_an_index_is_that_of_all_its_tries(cluster: SkyBackend, machines_folder: Path) -> None:
+def test_the_log_of_an_index_is_that_of_all_its_tries(backend: SkyBackend, machines_folder: Path) -> None:
     program = "t = here / 'tries'; t.open('a').write('x'); print('Käse', t.stat().st_size, flush=True)\n"
     program += "sys.exit(3) if t.stat().st_size < 2 else wait_for('go')"
-    cluster.create(job(cluster, program))
-    wait_until(cluster, lambda state: "Käse 2" in cluster.log("r1", Stage.EMBED, 0))
-    while_running = cluster.log("r1", Stage.EMBED, 0)
+    backend.create(job(backend, program))
+    wait_until(backend, lambda state: "Käse 2" in backend.log("r1", Stage.EMBED, 0))
+    while_running = backend.log("r1", Stage.EMBED, 0)
     (machines_folder / "go").touch()
-    wait_for_end(cluster)
-    for text in (while_running, cluster.log("r1", Stage.EMBED, 0)):
+    wait_for_end(backend)
+    for text in (while_running, backend.log("r1", Stage.EMBED, 0)):
         assert [line for line in text.splitlines() if "Käse" in line] == ["Käse 1", "Käse 2"]
 
 
-def test_a_log_that_is_not_there_is_named(cluster: SkyBackend) -> None:
+def test_a_log_that_is_not_there_is_named(backend: SkyBackend) -> None:
     with pytest.raises(UsageError, match="no embed log of shard 7"):
-        cluster.log("r1", Stage.EMBED, 7)
+        backend.log("r1", Stage.EMBED, 7)
 
 
-def test_gpu_hours_are_those_of_all_tries(cluster: SkyBackend, machines: Machines, machines_folder: Path) -> None:
-    cluster.create(job(cluster, "wait_for('go')", placement=MachinePlacement((Kind("L4", 2),))))
-    wait_until(cluster, lambda state: state.usage.total > 0)
+def test_gpu_hours_are_those_of_all_tries(backend: SkyBackend, machines: Machines, machines_folder: Path) -> None:
+    backend.create(job(backend, "wait_for('go')", placement=MachinePlacement((Kind("L4", 2),))))
+    wait_until(backend, lambda state: state.usage.total > 0)
     machines.preempt("imgsearch-r1-embed-0")
-    cluster.wait(1)
-    hours_before = cluster.jobs("r1")[Stage.EMBED].usage.total
+    backend.wait(1)
+    hours_before = backend.jobs("r1")[Stage.EMBED].usage.total
     assert hours_before == pytest.approx(2 * CHECK_SECONDS / 3600)
-    wait_until(cluster, lambda state: state.usage.total > hours_before)
+    wait_until(backend, lambda state: state.usage.total > hours_before)
     (machines_folder / "go").touch()
-    assert wait_for_end(cluster).usage.total > hours_before
+    assert wait_for_end(backend).usage.total > hours_before
 
 
 def test_a_call_returns_what_the_program_says_and_its_machine_goes(
-    cluster: SkyBackend, machines: Machines, tmp_path: Path
+    backend: SkyBackend, machines: Machines, tmp_path: Path
 ) -> None:
     machines.wait_seconds = 60
     store = Settings(
@@ -126,25 +126,26 @@ def test_a_call_returns_what_the_program_says_and_its_machine_goes(
         store=StoreSettings(url=f"chroma+file://{tmp_path}/chroma"),
     )
     none = {"indexes": [], "lost": [], "left_out": {"indexes": 0, "lost": 0}}
-    assert cluster.call("searcher", "indexes", store).result == none
+    assert backend.call("searcher", "indexes", store).result == none
     with pytest.raises(UsageError, match="index 'photos'"):
-        cluster.call("searcher", "rollback", store)
+        backend.call("searcher", "rollback", store)
     with pytest.raises(UsageError, match="code 2"):
-        cluster.call("searcher", "no-such-verb", store)
+        backend.call("searcher", "no-such-verb", store)
     assert machines.running == []
 
 
-def test_what_a_call_prints_before_its_result_is_its_text(
-    cluster: SkyBackend, machines: Machines, tmp_path: Path
+def test_a_call_gives_the_document_that_a_program_prints_before_its_result(
+    backend: SkyBackend, machines: Machines, tmp_path: Path
 ) -> None:
     machines.wait_seconds = 60
     bad_list = tmp_path / "runs" / "r1" / "bad.csv"
     bad_list.parent.mkdir(parents=True)
-    bad_list.write_text("key,stage,reason\nKäse [1].jpg,decode,truncated\n")
+    csv = "key,stage,reason\r\nKäse [1].jpg,decode,truncated\r\n"
+    bad_list.write_bytes(csv.encode())
     settings = Settings.from_env({"IMGSEARCH_RUN_ID": "r1", "IMGSEARCH_STORAGE_URI": tmp_path.as_uri()})
-    answer = cluster.call("searcher", "bad", settings)
-    assert answer.text == bad_list.read_text()
-    assert answer.result == {"run": "r1", "bytes": len(bad_list.read_bytes())}
+    output = backend.call("searcher", "bad", settings)
+    assert output.document() == csv
+    assert output.result["run"] == "r1"
 
 
 @pytest.mark.parametrize(
@@ -152,22 +153,22 @@ def test_what_a_call_prints_before_its_result_is_its_text(
     [({"unavailable": "no CPU anywhere"}, TemporaryError), ({"refusal": "no cloud"}, PermanentError)],
 )
 def test_a_call_without_a_machine_says_why(
-    cluster: SkyBackend, machines: Machines, fault: dict[str, str], error_type: type[Exception]
+    backend: SkyBackend, machines: Machines, fault: dict[str, str], error_type: type[Exception]
 ) -> None:
     ((name, reason),) = fault.items()
     setattr(machines, name, reason)
     with pytest.raises(error_type, match=reason):
-        cluster.call("searcher", "indexes", SETTINGS)
+        backend.call("searcher", "indexes", SETTINGS)
 
 
-def test_a_queue_of_kueue_is_refused(cluster: SkyBackend) -> None:
-    cluster.check(job(cluster, ""))
+def test_a_queue_of_kueue_is_refused(backend: SkyBackend) -> None:
+    backend.check(job(backend, ""))
     with pytest.raises(UsageError, match="Kueue"):
-        cluster.check(job(cluster, "", queue="gpus"))
+        backend.check(job(backend, "", queue="gpus"))
 
 
-def test_runs_are_known_by_their_jobs(cluster: SkyBackend) -> None:
-    assert cluster.runs() == []
-    cluster.create(job(cluster, ""))
-    assert cluster.runs() == ["r1"]
-    assert os.listdir(cluster._jobs) == ["imgsearch-r1-embed"]
+def test_runs_are_known_by_their_jobs(backend: SkyBackend) -> None:
+    assert backend.runs() == []
+    backend.create(job(backend, ""))
+    assert backend.runs() == ["r1"]
+    assert os.listdir(backend._jobs) == ["imgsearch-r1-embed"]

@@ -24,9 +24,9 @@ from tests.controller.backends.skypilot.embed_jobs import SETTINGS, job, wait_fo
 from tests.controller.machines import Machines
 
 
-def test_a_task_is_what_its_file_says(cluster: SkyBackend, machines: Machines) -> None:
-    cluster.create(job(cluster, ""))
-    wait_for_end(cluster)
+def test_a_task_is_what_its_file_says(backend: SkyBackend, machines: Machines) -> None:
+    backend.create(job(backend, ""))
+    wait_for_end(backend)
     file_task = yaml.safe_load((TASKS / "embed.yaml").read_text())
     _, task = machines.submitted[0]
     assert {name: task[name] for name in ("name", "resources", "config")} == {
@@ -34,13 +34,13 @@ def test_a_task_is_what_its_file_says(cluster: SkyBackend, machines: Machines) -
     }
 
 
-def test_gpus_and_spot_machines_may_be_chosen_for_embedding_alone(cluster: SkyBackend) -> None:
+def test_gpus_and_spot_machines_may_be_chosen_for_embedding_alone(backend: SkyBackend) -> None:
     placement = MachinePlacement((Kind("L4", 2), Kind("A10G", 2)), Spot.PREFER)
     pods = {
         stage: manifests.job(
             stage,
             SETTINGS,
-            cluster.template(stage),
+            backend.template(stage),
             release=SKY_RELEASE,
             completions=1,
             parallelism=1,
@@ -63,24 +63,24 @@ def test_gpus_and_spot_machines_may_be_chosen_for_embedding_alone(cluster: SkyBa
 
 @pytest.mark.parametrize(("spot", "label"), [(Spot.ONLY, "only"), (Spot.NEVER, "never"), (Spot.PREFER, "prefer")])
 def test_one_kind_of_gpu_is_known_for_the_cost_of_the_run(
-    cluster: SkyBackend, tmp_path: Path, spot: Spot, label: str
+    backend: SkyBackend, tmp_path: Path, spot: Spot, label: str
 ) -> None:
-    cluster.create(job(cluster, "", placement=MachinePlacement((Kind("L4", 1),), spot)))
+    backend.create(job(backend, "", placement=MachinePlacement((Kind("L4", 1),), spot)))
     (job_file,) = (tmp_path / "sky").glob("*/job.json")
     annotations = json.loads(job_file.read_text())["spec"]["template"]["metadata"]["annotations"]
     assert annotations[labels.SPOT] == label
-    requested = cluster.jobs("r1")[Stage.EMBED].usage.requested
+    requested = backend.jobs("r1")[Stage.EMBED].usage.requested
     assert requested == Gpu("L4", {"only": True, "never": False}.get(label))
 
 
-def test_of_several_kinds_none_is_told(cluster: SkyBackend) -> None:
-    cluster.create(job(cluster, ""))  # of embed.yaml
-    assert cluster.jobs("r1")[Stage.EMBED].usage.requested.accelerator == ""
+def test_of_several_kinds_none_is_told(backend: SkyBackend) -> None:
+    backend.create(job(backend, ""))  # of embed.yaml
+    assert backend.jobs("r1")[Stage.EMBED].usage.requested.accelerator == ""
 
 
-def test_a_choice_of_spot_leaves_the_gpus_of_the_file(cluster: SkyBackend) -> None:
+def test_a_choice_of_spot_leaves_the_gpus_of_the_file(backend: SkyBackend) -> None:
     file_resources = yaml.safe_load((TASKS / "embed.yaml").read_text())["resources"]
-    template = MachinePlacement(spot=Spot.NEVER).applied(cluster.template(Stage.EMBED))
+    template = MachinePlacement(spot=Spot.NEVER).applied(backend.template(Stage.EMBED))
     resources = json.loads(template["metadata"]["annotations"]["imgsearch.dev/sky-task"])["resources"]
     assert resources["any_of"] == [{**alternative, "use_spot": False} for alternative in file_resources["any_of"]]
     assert resources["job_recovery"] == file_resources["job_recovery"]
