@@ -93,7 +93,8 @@ class Target(ABC):
         try:
             return self.backend.call("searcher", verb, settings)
         except ImgsearchError as error:
-            raise type(error)(self.with_flags(str(error))) from error
+            error.args = (self.with_flags(str(error)),)
+            raise
 
     def query(self, verb: str, run: RunSettings | None = None) -> Mapping[str, Any]:
         """The result of such a call."""

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from controller.backends.kubernetes.errors import Unavailable
+from controller.backends.local import LocalBackend
 from controller.cli.options import TargetOptions
 from controller.cli.targets import open_target
 from controller.cli.targets.local import LocalTarget
 from controller.cli.targets.release import ReleaseTarget
+from controller.jobs.results import Output
 from imgsearch.errors import PermanentError, UsageError
 from imgsearch.runs.layout import RunFolder
-from imgsearch.settings import RunSettings
+from imgsearch.settings import RunSettings, Settings
 from imgsearch.storage import Storage
 from imgsearch.stores import Pointer, open_store
 from tests.controller.apiserver import NAMESPACE, ApiServer
@@ -86,6 +89,19 @@ def test_a_command_in_the_error_of_a_program_selects_this_target(tmp_path: Path)
     local = open_target(TargetOptions(home=tmp_path), {**os.environ})
     with pytest.raises(UsageError, match=rf"^run r9 has no report: .*`controller status r9 --home {tmp_path}` shows"):
         local.query("report", RunSettings(id="r9"))
+
+
+def test_an_error_of_the_backend_itself_stays_what_it_is(tmp_path: Path) -> None:
+    local = open_target(TargetOptions(home=tmp_path), {**os.environ})
+
+    class Away(LocalBackend):
+        def call(self, program: str, verb: str, settings: Settings) -> Output:
+            raise Unavailable("https://10.0.0.1", "does not answer", retry_after=7)
+
+    local.backend = Away(tmp_path, env={})
+    with pytest.raises(Unavailable, match=r"^the cluster at https://10.0.0.1 does not answer: try again") as raised:
+        local.query("report", RunSettings(id="r9"))
+    assert raised.value.retry_after == 7
 
 
 def test_only_commands_that_select_a_target_get_its_options(tmp_path: Path) -> None:
