@@ -231,7 +231,7 @@ def timed(search: Search, data: Data, case: Case, queries: int) -> tuple[float, 
 def _recall(ids: Sequence[str], data: Data, query: NDArray[np.float32], passing: NDArray[np.bool_]) -> float:
     """Against the exact search among the images that pass; 1 where none does and none is found."""
     scores = np.where(passing, data.vectors @ query, -np.inf)
-    best = {image_id(_key(row)) for row in np.argsort(-scores)[: min(K, int(passing.sum()))]}
+    best = {id_of(row) for row in np.argsort(-scores)[: min(K, int(passing.sum()))]}
     return len(best & set(ids)) / len(best) if best else float(not ids)
 
 
@@ -307,6 +307,11 @@ def make(size: int, dim: int) -> Data:
         Case("anti-correlated, about 10 %", [parse({"kind": f"kind {kinds[0]}"}) for kinds in order]),
     ]
     return Data(images, metadata, {**queries, "texts": texts}, queries["texts"][QUERIES:], cases)
+
+
+def id_of(row: int) -> str:
+    """The id of an image."""
+    return image_id(_key(row))
 
 
 def _key(number: int) -> str:

@@ -34,12 +34,14 @@ def steps(images: int) -> Iterator[int]:
 
 def row_steps(rows: int, dim: int) -> Iterator[int]:
     """The numbers of rows to compare that are tried for a table of this size: each is √2 times the one before. The last
-    one takes about the time of a search of the store for MOST candidates, or is half of the table."""
-    most = min(rows / 2, of_store(MOST) * DIM / dim)
+    one takes about the time of a search of the store for MOST candidates, or is the whole table."""
+    most = of_store(MOST) * DIM / dim
     for step in count():
-        if (compared := round(FEWEST_COMPARED * 2 ** (step / 2))) > most:
+        compared = min(rows, round(FEWEST_COMPARED * 2 ** (step / 2)))
+        if compared <= most:
+            yield compared
+        if compared >= min(rows, most):
             return
-        yield compared
 
 
 def agree(fewer: Sequence[Sequence[Neighbour]], more: Sequence[Sequence[Neighbour]], target: float) -> bool:

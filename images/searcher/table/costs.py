@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 DIM = 512
-SEARCH = 4_000
+SEARCH = 7_000
 """A search of the store for a few images, by `python -m bench filters`."""
-CANDIDATE = 17
+CANDIDATE = 30
 """Each image that it returns."""
 
 
