@@ -5,9 +5,9 @@ CPU time, and not the time of one search, which is shorter on more cores: it bou
 from __future__ import annotations
 
 DIM = 512
-SEARCH = 4_000
+SEARCH = 8_000
 """A search of the store for a few images, by `python -m bench filters`."""
-CANDIDATE = 17
+CANDIDATE = 32
 """Each image that it returns."""
 
 

@@ -36,7 +36,7 @@ def test_a_bad_graph_gets_more_candidates_and_a_warning_where_they_do_not_help(
 ) -> None:
     bench.write_run("r1", KEYS, shards=1, part_images=len(KEYS))
     client = chromadb.PersistentClient(bench.root / "chroma")
-    graph = {"space": "cosine", "max_neighbors": 2, "ef_construction": 4, "ef_search": 10}
+    graph = {"space": "cosine", "max_neighbors": 3, "ef_construction": 4, "ef_search": 10}
     client.create_collection("photos-r1", configuration={"hnsw": graph}, embedding_function=None)
     client.close()
 

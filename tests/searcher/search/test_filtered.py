@@ -196,7 +196,7 @@ def test_a_filter_that_keeps_far_images_is_answered_exactly(index: Index, tmp_pa
 
 def test_the_costs_are_those_of_the_effort(clustered_index: ClusteredIndex) -> None:
     store = NearestOfStore(clustered_index.table, lambda queries, k: [], lambda number: 3 * number)
-    assert [store.cost(number, 0.5) for number in (100, 900)] == [4_000 + 17 * 300, 4_000 + 17 * 2 * ROWS]
+    assert [store.cost(number, 0.5) for number in (100, 900)] == [8_000 + 32 * 300, 8_000 + 32 * 2 * ROWS]
     by_clusters = NearestOfClusters(clustered_index.table, lambda number: 3 * number)
     # Half of the rows pass, and one of two is in the sample; one of four. A row has 16 dimensions, and not 512.
     assert [by_clusters.cost(number, 0.5) for number in (128, 256)] == [12, 18]
