@@ -106,6 +106,7 @@ def merged(job: JobState, indexes: Mapping[int, IndexState]) -> JobState:
         indexes={**job.indexes, **reports},
         waiting={**job.waiting, **rented},
         waiting_since=_waiting_since(job, indexes),
+        begun=job.begun or any(index.has_task or index.seconds for index in indexes.values()),
     )
 
 

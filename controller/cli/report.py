@@ -57,7 +57,8 @@ def _bad_images(target: Target, run: str) -> str:
         return str(output.document())
     except ValueError as error:
         raise PermanentError(
-            f"the list has {output.result['bytes']:,} bytes, which is too large for the log of a pod: read "
+            f"the list of {output.result['bytes']:,} bytes came incomplete: it is too large for the log of a pod, or "
+            "the release has another version. Read "
             f"{RunFolder(run).bad_list} in {target.settings.storage.uri}"
         ) from error
 

@@ -25,16 +25,18 @@ def run(args: argparse.Namespace, terminal: Terminal, env: Mapping[str, str]) ->
     run = args.run
     if run not in target.backend.runs():
         raise UsageError(f"run {run!r} has no Jobs: `controller runs{target.flags}` lists the runs")
-    jobs = target.backend.jobs(run)
-    if jobs and over(jobs):
-        terminal.say(f"run {run} is not active")
-        return ExitCode.DONE
-    target.check_stop(run)
-    # First: it would create the other Jobs again.
+    # A controller in the cluster ends first, before the Jobs are read: it would create the next one, or these again.
     target.backend.delete(job_name(target.release, run, CONTROLLER))
+    jobs = target.backend.jobs(run)
     for job in jobs.values():
         if not job.phase.ended:
+            target.check_stop(run)
             target.backend.delete(job.name)
             terminal.say(f"stopped {job.stage} of run {run} ({len(job.succeeded)} of {job.completions} were done)")
-    terminal.say(f"run {run} is stopped: its run-pipeline command continues it")
+    if jobs and over(jobs):
+        terminal.say(f"run {run} is not active")
+    else:
+        terminal.say(
+            f"run {run} is stopped: its run-pipeline command continues it. End one that still runs with Ctrl-C"
+        )
     return ExitCode.DONE

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from controller.gpus.accelerators import ACCELERATOR_LABELS
+from controller.gpus.accelerators import ACCELERATOR_LABELS, Kind
 from controller.gpus.nodes import SPOT_LABELS, NodeMatch, Object, Spot
 from imgsearch import labels
 from imgsearch.errors import UsageError
@@ -28,6 +28,8 @@ class NodePlacement:
     """Alternatives. Empty: the GPUs stay those of the release."""
     spot: Spot | None = None
     """None: the release decides about spot nodes."""
+    kinds: tuple[Kind, ...] = ()
+    """The GPUs that were requested. The matches are those that nodes have now."""
 
     def applied(self, template: Object) -> dict[str, Any]:
         return noted(placed(template, self.matches, spot=self.spot), self.matches, spot=self.spot)

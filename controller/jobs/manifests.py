@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from controller.gpus.accelerators import Kind
+from controller.gpus.nodes import Spot
 from controller.jobs.state import Stage
 from imgsearch import labels
 from imgsearch.errors import ExitCode, PermanentError
@@ -23,6 +25,16 @@ DISRUPTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"
 class Placement(Protocol):
     """The GPUs and the nodes or machines on which a run embeds, as a value: NodePlacement
     (controller/gpus/affinity.py) or MachinePlacement (controller/backends/skypilot/placement.py)."""
+
+    @property
+    def kinds(self) -> Sequence[Kind]:
+        """The GPUs that were requested; empty: those of the template."""
+        ...
+
+    @property
+    def spot(self) -> Spot | None:
+        """The choice of spot nodes or machines that was requested."""
+        ...
 
     def applied(self, template: Mapping[str, Any]) -> Mapping[str, Any]:
         """The PodTemplateSpec of pods that ask for them; `template` stays as it was."""
@@ -46,8 +58,9 @@ def job(
     container gets the run as environment variables. The embed pods go where `placement` sends them; None: where the
     template does."""
     options = settings.jobs
+    placed, request = template, ""
     if placement is not None and stage is Stage.EMBED:
-        template = placement.applied(template)
+        placed, request = placement.applied(template), f"{[*placement.kinds]} {placement.spot}"
     names = _names(release, str(stage)) | {labels.RUN: settings.run.id, labels.INDEX: settings.run.index}
     queued = options.queue is not None and stage is Stage.EMBED
     spec = {
@@ -62,7 +75,7 @@ def job(
         "podFailurePolicy": {"rules": [DISRUPTED, _final("FailIndex")]},
         **_limits(options),
         **({"suspend": True} if queued else {}),
-        "template": _pod(template, names, _env(settings)),
+        "template": _pod(placed, names, _env(settings)),
     }
     return {
         "apiVersion": "batch/v1",
@@ -76,7 +89,8 @@ def job(
             },
             "annotations": {
                 labels.SPEC_HASH: spec_hash(completions, settings),
-                labels.TEMPLATE_HASH: _hash(spec["template"]),
+                # Without the nodes that a placement has found, which change by themselves.
+                labels.TEMPLATE_HASH: _hash([_pod(template, names, _env(settings)), request]),
             },
         },
         "spec": spec,

@@ -73,7 +73,7 @@ def next_step(jobs: Mapping[Stage, JobState], *, retry: bool, outdated: Collecti
         if job.phase is Phase.FAILED:
             return Failed(stage, _reason(job))
         if job.phase is not Phase.COMPLETE:
-            return Replace(stage, job.completions) if stage in outdated else Wait(stage)
+            return Replace(stage, job.completions) if stage in outdated and not job.begun else Wait(stage)
     return Finished(changed=Stage.INGEST in stages)
 
 

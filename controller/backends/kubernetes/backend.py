@@ -193,7 +193,7 @@ class KubernetesBackend:
         if old in (None, new) or status.get("failed"):
             return False
         selector = f"{pods.JOB_UID}={existing['metadata']['uid']}"
-        return all(pods.pod_state(pod).phase == "Pending" for pod in self._api.select(*PODS, labels=selector)[0])
+        return not any(pods.pod_state(pod).begun for pod in self._api.select(*PODS, labels=selector)[0])
 
     def _await_deletion(self, name: str) -> None:
         # A Job of this name that is not being deleted is a new one, of a second controller.

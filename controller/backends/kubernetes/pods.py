@@ -42,6 +42,8 @@ class PodState:
     ended: str
     code: int | None
     """Its exit code; None where it is not known."""
+    begun: bool = True
+    """Whether one of its containers has started."""
 
 
 def pod_state(pod: Mapping[str, Any]) -> PodState:
@@ -63,6 +65,7 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
         started=status.get("startTime", ""),
         ended=_ended_at(status, terminated) if phase in ENDED else "",
         code=terminated["exitCode"] if terminated else None,
+        begun=phase != "Pending" or any("waiting" not in state for state in _init_states(status)),
     )
 
 
@@ -112,6 +115,10 @@ def gpu_hours(pods: Iterable[PodState], now: datetime) -> dict[str, float]:
             held = max(0.0, (end - datetime.fromisoformat(pod.started)).total_seconds()) / 3600
             hours[pod.node] = hours.get(pod.node, 0.0) + pod.gpus * held
     return hours
+
+
+def _init_states(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [state for container in status.get("initContainerStatuses", []) if (state := container.get("state"))]
 
 
 def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:

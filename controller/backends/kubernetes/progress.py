@@ -113,7 +113,7 @@ class RunProgress:
             waiting_since=pods.waiting_since(own),
             gpu_hours=self._nodes.by_gpu(pods.gpu_hours(own, self._now())),
             waits=pods.waits(own, job["spec"]["completions"], started),
-            begun=any(pod.phase != "Pending" for pod in own),
+            begun=any(pod.begun for pod in own),
         )
 
     def _with_listed_pods(self, job: Object) -> JobState:

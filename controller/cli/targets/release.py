@@ -56,7 +56,7 @@ class ReleaseTarget(Target):
             free_pods=lambda: free_pods(find(nodes, options.accelerators)),
             wait_seconds=jobs.capacity_seconds,
         )
-        return capacity, NodePlacement(tuple(matches), options.spot)
+        return capacity, NodePlacement(tuple(matches), options.spot, tuple(options.accelerators))
 
     def check(self, job: Mapping[str, Any]) -> None:
         self._kubernetes.check(job)

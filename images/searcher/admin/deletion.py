@@ -32,11 +32,11 @@ def delete_run(store: VectorStore, storage: Storage, run: str) -> int:
                     f"run {run} is needed by index {pointer.index}, which serves or can be rolled back to run "
                     f"{needed.run}; publish newer runs first"
                 )
-    store.drop(collection_name(_index(storage, run), run))
+    store.drop(collection_name(_index(store, storage, run), run))
     return storage.delete(RunFolder(run).root)
 
 
-def _index(storage: Storage, run: str) -> str:
+def _index(store: VectorStore, storage: Storage, run: str) -> str:
     """The index of a run, also with a damaged plan: a run that cannot be repaired can be deleted."""
     folder = RunFolder(run)
     try:
@@ -45,8 +45,10 @@ def _index(storage: Storage, run: str) -> str:
         raise UsageError(f"run {run!r} does not exist; `controller runs` lists the runs") from error
     except DamagedDocument as error:
         if not storage.exists(folder.report):
+            collections = [name for name in store.collections() if name.endswith(collection_name("", run))]
             raise PermanentError(
-                f"{error.problem}, so the index of run {run} is unknown: delete the folder {folder.root} of the storage"
+                f"{error.problem}, so the index of run {run} is unknown: delete the folder {folder.root} of the "
+                f"storage, and the run's collection in the store (candidates: {', '.join(collections) or 'none'})"
             ) from error
         return Report.from_json(storage.get(folder.report), folder.report).index
 

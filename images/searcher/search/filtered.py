@@ -27,8 +27,8 @@ class Nearest(Protocol):
         """For each of the queries (n, dim) its k nearest images that pass; None: fewer of the `number` nearest pass."""
         ...
 
-    def cost(self, number: int, share: float) -> float:
-        """Of a search for so many images, of which this share passes, in rows (see costs.py)."""
+    def cost(self, number: int, share: float, k: int) -> float:
+        """Of a search for k results among so many images, of which this share passes, in rows (see costs.py)."""
         ...
 
 
@@ -44,7 +44,7 @@ class NearestOfStore:
         found = [self._passing(neighbours, passing)[:k] for neighbours in self._search(queries, self._effort(number))]
         return [neighbours if len(neighbours) == k else None for neighbours in found]
 
-    def cost(self, number: int, share: float) -> float:
+    def cost(self, number: int, share: float, k: int) -> float:
         return of_store(min(self._table.rows, self._effort(number)))
 
     def _passing(self, neighbours: list[Neighbour], passing: Mask) -> list[Neighbour]:
@@ -63,8 +63,9 @@ class NearestOfClusters:
         compared = self._effort(number)
         return [self._table.nearest_passing(query, k, passing, compared=compared, number=number) for query in queries]
 
-    def cost(self, number: int, share: float) -> float:
-        return of_rows(round(self._effort(number) * (share + 1 / sample_step(number))), self._table.dim)
+    def cost(self, number: int, share: float, k: int) -> float:
+        compared = share + (1 - share) / sample_step(number, k)
+        return of_rows(round(self._effort(number) * compared), self._table.dim)
 
 
 def nearest_of(table: RunTable, search: Search, *, candidates: int) -> Nearest:
@@ -84,7 +85,7 @@ def filtered(table: RunTable, queries: Vectors, where: Filter, nearest: Nearest,
     if not matches:
         return [[] for _ in queries]
     exact = of_rows(matches, table.dim)
-    cost = partial(nearest.cost, share=matches / table.rows)
+    cost = partial(nearest.cost, share=matches / table.rows, k=k)
     number = filter_plan.candidates(rows=table.rows, matches=matches, wanted=k, exact=exact, cost=cost)
     found: list[list[Neighbour] | None] = [None] * len(queries)
     if number is not None:

@@ -12,7 +12,8 @@ import yaml
 
 from controller.backends.kubernetes.api import Api
 from controller.backends.kubernetes.backend import KubernetesBackend
-from controller.backends.overflow import OverflowBackend, check, overdue
+from controller.backends.overflow import OverflowBackend, check, merged, overdue
+from controller.backends.skypilot.attempts import IndexState, IndexStep
 from controller.backends.skypilot.backend import PARALLELISM, PYTHON, SKY_RELEASE, SkyBackend
 from controller.backends.skypilot.placement import TASK
 from controller.backends.skypilot.reconciler import SILENT_SECONDS
@@ -186,6 +187,15 @@ def test_what_only_the_cluster_can_reach_is_refused(settings: Settings, address:
     check(SETTINGS)
     with pytest.raises(UsageError, match=f"{address} in the cluster"):
         check(settings)
+
+
+def test_a_job_with_a_rented_machine_has_begun() -> None:
+    """Otherwise another image of the release would give the machine back in the middle of its work."""
+    job = states.job(Stage.EMBED, Phase.ACTIVE, completions=3, begun=False)
+    assert not merged(job, {2: IndexState()}).begun
+    assert merged(job, {2: IndexState(step=IndexStep.RUNNING)}).begun
+    assert merged(job, {2: IndexState(seconds=7)}).begun
+    assert merged(replace(job, begun=True), {2: IndexState()}).begun
 
 
 def test_a_folder_without_the_task_is_an_error_before_anything_waits(connect: Connect, tmp_path: Path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from pathlib import Path
 
-from controller.jobs.state import Stage
+from controller.backends.local import LOCAL_RELEASE, LocalBackend
+from controller.jobs import manifests
+from controller.jobs.state import Phase, Stage
+from imgsearch.settings import RunSettings, Settings
 from tests.controller.apiserver import ApiServer
 from tests.controller.cli.commands import DONE, FLAGS, Cli, job
 from tests.controller.objects import pod
@@ -30,7 +35,7 @@ def test_stop_ends_the_jobs_that_are_active_and_the_controller_in_the_cluster_be
     assert completed.returncode == 0, completed.stderr
     assert completed.stdout.splitlines() == [
         "stopped embed of run r1 (0 of 1 were done)",
-        "run r1 is stopped: its run-pipeline command continues it",
+        "run r1 is stopped: its run-pipeline command continues it. End one that still runs with Ctrl-C",
     ]
     assert names(server) == {"team-r1-plan", "team-other-embed"}
     assert server.removed_names("jobs") == ["team-r1-controller", "team-r1-embed"]
@@ -51,6 +56,11 @@ def test_a_run_without_jobs_is_named(cli: Cli) -> None:
 
 
 def test_on_this_machine_ctrl_c_stops_a_run(tmp_path: Path) -> None:
-    completed = controller("stop", "r9", "--home", tmp_path)
-    assert completed.returncode == 2
-    assert "'r9' has no Jobs" in completed.stderr
+    template = {"spec": {"containers": [{"name": "embed", "command": ["sleep", "100"]}]}}
+    run = Settings(run=RunSettings(id="r1"))
+    with closing(LocalBackend(tmp_path, env=os.environ)) as backend:
+        backend.create(manifests.job(Stage.EMBED, run, template, release=LOCAL_RELEASE, completions=1, parallelism=1))
+        completed = controller("stop", "r1", "--home", tmp_path)
+        assert completed.returncode == 2
+        assert "a command on this machine runs the Jobs of run r1: press Ctrl-C where it runs" in completed.stderr
+        assert backend.jobs("r1")[Stage.EMBED].phase is Phase.ACTIVE

@@ -32,7 +32,9 @@ TEMPLATE: dict[str, Any] = {
     }
 }
 
-L4 = NodePlacement((NodeMatch(Kind("L4", 2), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER)
+L4 = NodePlacement(
+    (NodeMatch(Kind("L4", 2), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER, (Kind("L4", 2),)
+)
 
 
 def job(**changes: Any) -> dict[str, Any]:
@@ -146,6 +148,9 @@ def test_the_hash_of_the_template_is_of_the_pods() -> None:
     image = {"spec": {"containers": [{"name": "embed", "image": "imgsearch-embedder:0.2.0", "command": ["python"]}]}}
     assert template_hash(parallelism=5) == template_hash(settings=replace(SETTINGS, jobs=JobSettings(retries=9)))
     assert len({template_hash(), template_hash(template=image), template_hash(placement=L4)}) == 3
+    assert len({template_hash(placement=replace(L4, **change)) for change in ({}, {"spot": None}, {"kinds": ()})}) == 3
+    # A node that came or went is no reason to make a Job anew.
+    assert template_hash(placement=replace(L4, matches=())) == template_hash(placement=L4)
 
 
 def test_how_jobs_are_made_comes_from_the_settings() -> None:

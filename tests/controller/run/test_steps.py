@@ -58,9 +58,11 @@ def test_a_run_goes_through_its_stages(jobs: list[JobState], step: Step, retry: 
 
 
 def test_a_job_that_has_not_begun_is_replaced_where_its_pods_would_be_others() -> None:
-    jobs = {state.stage: state for state in (PLAN, active(EMBED))}
+    jobs = {state.stage: state for state in (PLAN, replace(active(EMBED), begun=False))}
     assert next_step(jobs, retry=True, outdated={Stage.EMBED}) == Replace(Stage.EMBED, completions=3)
     assert next_step(jobs, retry=True, outdated={Stage.PLAN}) == Wait(Stage.EMBED)
+    jobs[Stage.EMBED] = active(EMBED)  # a pod has started meanwhile
+    assert next_step(jobs, retry=True, outdated={Stage.EMBED}) == Wait(Stage.EMBED)
 
 
 def test_a_plan_whose_result_names_no_shards_is_no_finished_run() -> None:

@@ -115,6 +115,7 @@ def test_a_run_with_a_damaged_plan_and_no_report_is_kept(settings: Settings) -> 
     assert code == 4
     assert result["error"] == (
         "runs/r1/plan.json is damaged or was changed (field checksum: it is not that of the other fields), so the "
-        "index of run r1 is unknown: delete the folder runs/r1 of the storage"
+        "index of run r1 is unknown: delete the folder runs/r1 of the storage, and the run's collection in the store "
+        "(candidates: holiday-photos-r1)"
     )
     assert remaining(settings) == (["holiday-photos-r1"], ["r1"])

@@ -10,6 +10,7 @@ import pytest
 from imgsearch.stores import Neighbour, Record
 from imgsearch.stores.filters import parse
 from imgsearch.vectors import Vectors, unit
+from searcher.search.filter_plan import candidates
 from searcher.search.filtered import Nearest, NearestOfClusters, NearestOfStore, filtered
 from searcher.table import clusters
 from searcher.table.matching import Mask
@@ -26,12 +27,16 @@ class Cheap:
     def __init__(self, nearest: Nearest) -> None:
         self._nearest = nearest
         self.requested: list[int] = []
+        self.answered: list[bool] = []
+        """Whether it had the results of a query, or left them to the exact search."""
 
     def passing(self, queries: Vectors, number: int, passing: Mask, *, k: int) -> list[list[Neighbour] | None]:
         self.requested.append(number)
-        return self._nearest.passing(queries, number, passing, k=k)
+        found = self._nearest.passing(queries, number, passing, k=k)
+        self.answered += [neighbours is not None for neighbours in found]
+        return found
 
-    def cost(self, number: int, share: float) -> float:
+    def cost(self, number: int, share: float, k: int) -> float:
         return 1 + 0.001 * number
 
 
@@ -173,12 +178,40 @@ def test_a_search_of_the_clusters_gives_the_nearest_that_pass(
 
 
 @pytest.mark.parametrize(
-    ("field", "uses_clusters"), [("all", True), ("half", True), ("near", True), ("far", True), ("few", False)]
+    ("field", "answered"), [("all", [True]), ("half", [True]), ("near", [True]), ("far", [False]), ("few", [])]
 )
-def test_the_clusters_are_searched_first(clustered_index: ClusteredIndex, field: str, uses_clusters: bool) -> None:
-    clustered_index.by_clusters.requested.clear()
-    clustered_index.search(field, 1)
-    assert bool(clustered_index.by_clusters.requested) == uses_clusters
+@pytest.mark.parametrize("k", [1, K])
+def test_the_clusters_are_searched_first(
+    clustered_index: ClusteredIndex, field: str, answered: list[bool], k: int
+) -> None:
+    """Where they have too few of the nearest that pass, the exact search answers, and for narrow filters at once."""
+    clustered_index.by_clusters.answered.clear()
+    clustered_index.search(field, k)
+    assert clustered_index.by_clusters.answered == answered
+
+
+def test_a_result_of_the_clusters_does_not_depend_on_the_other_queries(clustered_index: ClusteredIndex) -> None:
+    queries = np.concatenate([clustered_index.query, -clustered_index.query, images.vectors(3, seed=5)])
+    search, where = clustered_index.by_clusters, parse({"far": True})
+    search.answered.clear()
+    together = filtered(clustered_index.table, queries, where, search, k=K)
+    assert set(search.answered) == {True, False}
+    for query, result in zip(queries, together, strict=True):
+        assert filtered(clustered_index.table, query[None], where, search, k=K) == [result]
+
+
+def test_a_filter_without_correlation_seldom_needs_the_exact_search(tmp_path: Path) -> None:
+    """By the plan, in 2 of 100 searches, for any k."""
+    vectors = images.vectors(6_000)
+    records = images.records([{}] * len(vectors), vectors)
+    table = images.table(tmp_path, records, file_rows=3_000, clusters=images.clustered(vectors, 30))
+    passing = np.random.default_rng(1).random(len(vectors)) < 0.5
+    for k in (101, 404, 1_616):
+        number = candidates(rows=table.rows, matches=int(passing.sum()), wanted=k, exact=1, cost=lambda number: 0)
+        assert number is not None
+        search = NearestOfClusters(table, lambda number: table.rows)
+        found = search.passing(images.vectors(200, seed=2), number, passing, k=k)
+        assert found.count(None) <= 10, k
 
 
 @pytest.mark.parametrize("k", [1, K, 100])
@@ -196,10 +229,11 @@ def test_a_filter_that_keeps_far_images_is_answered_exactly(index: Index, tmp_pa
 
 def test_the_costs_are_those_of_the_effort(clustered_index: ClusteredIndex) -> None:
     store = NearestOfStore(clustered_index.table, lambda queries, k: [], lambda number: 3 * number)
-    assert [store.cost(number, 0.5) for number in (100, 900)] == [8_000 + 32 * 300, 8_000 + 32 * 2 * ROWS]
+    assert [store.cost(number, 0.5, K) for number in (100, 900)] == [8_000 + 32 * 300, 8_000 + 32 * 2 * ROWS]
     by_clusters = NearestOfClusters(clustered_index.table, lambda number: 3 * number)
-    # Half of the rows pass, and one of two is in the sample; one of four. A row has 16 dimensions, and not 512.
-    assert [by_clusters.cost(number, 0.5) for number in (128, 256)] == [12, 18]
+    # Half of the rows pass; of the others, one of two is in the sample, or one of four. A row has 16 dimensions, and
+    # not 512.
+    assert [by_clusters.cost(number, 0.5, K) for number in (128, 256)] == [9, 15]
 
 
 def test_only_rows_of_the_nearest_clusters_are_compared(clustered_index: ClusteredIndex) -> None:

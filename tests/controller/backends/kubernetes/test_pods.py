@@ -270,3 +270,11 @@ def test_a_pod_that_ends_again_and_again_says_what_it_ended_with() -> None:
     assert sentence.startswith("pod p is not ready")
     assert "CrashLoopBackOff: back-off 5m0s" in sentence
     assert sentence.endswith("no store answers")
+
+
+def test_a_pod_has_begun_with_its_first_container() -> None:
+    waiting, running = {"waiting": {"reason": "ImagePullBackOff"}}, {"running": {"startedAt": "2026-01-01T00:00:10Z"}}
+    assert not pod_state(pod(0, "Pending", started=None, waiting=waiting["waiting"])).begun
+    assert not pod_state(pod(0, "Pending", init=waiting)).begun
+    assert pod_state(pod(0, "Pending", init=running)).begun
+    assert pod_state(pod(0, "Running")).begun
