@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,9 +97,14 @@ class Helm:
         return Objects(completed.stdout)
 
     def try_template(
-        self, values: Path | Mapping[str, Any] | None = None, *, chart: Path = CHART, release: str = RELEASE
+        self,
+        values: Path | Mapping[str, Any] | None = None,
+        *,
+        chart: Path = CHART,
+        release: str = RELEASE,
+        namespace: str = NAMESPACE,
     ) -> subprocess.CompletedProcess[str]:
-        return self._run("template", release, chart, "--namespace", NAMESPACE, values=values)
+        return self._run("template", release, chart, "--namespace", namespace, values=values)
 
     def lint(self, values: Path) -> subprocess.CompletedProcess[str]:
         return self._run("lint", "--strict", CHART, values=values)
@@ -109,7 +115,7 @@ class Helm:
         )
         return subprocess.run(
             [self._program, *arguments, "--kube-version", KUBERNETES, *values_option],
-            input=yaml.safe_dump(values) if isinstance(values, Mapping) else None,
+            input=json.dumps(values) if isinstance(values, Mapping) else None,  # every string in quotes
             capture_output=True,
             text=True,
             timeout=60,

@@ -7,7 +7,7 @@ template is in its comment: the root context (ROOT), a list, or none.
 {{- define "imgsearch.metadata" -}}
 {{- $root := index . 0 -}}
 name: {{ $root.Release.Name }}-{{ index . 1 }}
-namespace: {{ $root.Release.Namespace }}
+namespace: {{ $root.Release.Namespace | quote }}
 labels:
   {{- include "imgsearch.labels" . | nindent 2 }}
 {{- end }}
@@ -25,7 +25,7 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 restart unchanged pods. */}}
 {{- define "imgsearch.selectorLabels" -}}
 app.kubernetes.io/name: imgsearch
-app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
@@ -76,10 +76,10 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $values.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- with $values.nodeSelector }}
 nodeSelector:
@@ -148,7 +148,7 @@ ports:
 {{- define "imgsearch.worker.env" -}}
 {{- include "imgsearch.env" . }}
 {{- range $name, $value := .Values.storage.env }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
 {{- end }}
 {{- end }}
@@ -158,7 +158,7 @@ ports:
 {{- with .Values.storage.existingSecret -}}
 envFrom:
   - secretRef:
-      name: {{ . }}
+      name: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -181,7 +181,7 @@ them. */}}
 {{- if not .Values.storage.uri }}
 - name: storage
   persistentVolumeClaim:
-    claimName: {{ include "imgsearch.claimName" (list . "storage" .Values.storage.claim) }}
+    claimName: {{ include "imgsearch.claimName" (list . "storage" .Values.storage.claim) | quote }}
 {{- end }}
 {{- end }}
 
@@ -193,7 +193,7 @@ them. */}}
 - name: HF_TOKEN
   valueFrom:
     secretKeyRef:
-      name: {{ . }}
+      name: {{ . | quote }}
       key: HF_TOKEN
 {{- end }}
 {{- end }}
@@ -207,7 +207,7 @@ them. */}}
   mountPath: /sources/{{ .name }}
   readOnly: true
   {{- with .subPath }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end }}
@@ -217,14 +217,14 @@ them. */}}
 - name: models
   {{- if .Values.models.claim.enabled }}
   persistentVolumeClaim:
-    claimName: {{ include "imgsearch.claimName" (list . "models" .Values.models.claim) }}
+    claimName: {{ include "imgsearch.claimName" (list . "models" .Values.models.claim) | quote }}
   {{- else }}
   emptyDir: {}
   {{- end }}
 {{- range .Values.sources }}
 - name: source-{{ .name }}
   persistentVolumeClaim:
-    claimName: {{ .existingClaim }}
+    claimName: {{ .existingClaim | quote }}
     {{- /* The volume must be read-only too, not only the mount: otherwise fsGroup would change the owner of its
     files. */}}
     readOnly: true
@@ -250,10 +250,10 @@ spec:
   accessModes:
     {{- toYaml .accessModes | nindent 4 }}
   {{- with .storageClass }}
-  storageClassName: {{ . }}
+  storageClassName: {{ . | quote }}
   {{- end }}
   resources:
     requests:
-      storage: {{ .size }}
+      storage: {{ .size | quote }}
 {{- end }}
 {{- end }}
