@@ -78,6 +78,7 @@ LOCAL = {
     "logs": (["logs", "r2", "0", "--stage", "plan"], "{parent}/broken{escaped}/metadata.jsonl"),
     "rollback": (["rollback", "x{hostile}"], ""),
     "restore": (["restore", "x{hostile}"], ""),
+    "stop": (["stop", "x{hostile}"], ""),
     "cleanup": (["cleanup", "x{hostile}"], ""),
     "serve": (["serve", "--local", "--port", "{hostile}"], ""),
     "pools": (["pools", "sideways{hostile}"], ""),
