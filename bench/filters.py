@@ -19,7 +19,7 @@ from bench.worker import Worker
 from embedder.parts import Row
 from imgsearch.runs.layout import image_id
 from imgsearch.storage import Storage
-from imgsearch.stores import Neighbour
+from imgsearch.stores import Neighbour, Pointer
 from imgsearch.stores.chroma import ChromaStore
 from imgsearch.stores.filters import Filter, Joined, parse
 from imgsearch.vectors import Vectors
@@ -146,10 +146,8 @@ def compared_searches(data: Data, table: RunTable, store: ChromaStore, run: str)
     def of_store(k: int, query: Vectors, _: Filter | None) -> list[Neighbour]:
         return store.nearest(pointer.collection, query, k=k)[0][:K]
 
-    def ours(query: Vectors, where: Filter | None) -> list[Neighbour]:
-        if not table.compared:
-            return of_store(candidates(FIRST_LEVEL, pointer.candidates), query, where)
-        return table.nearest(query, FIRST_LEVEL, compared=table.compared)[0][:K]
+    def ours(query: Vectors, _: Filter | None) -> list[Neighbour]:
+        return _unfiltered(query, table, store, pointer)[:K]
 
     figures, times = [], {}
     searches: dict[str, Search] = {
@@ -174,21 +172,17 @@ def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) ->
     """Time and recall of all cases, with the candidates of the published run."""
     pointer = store.pointers()[run]
     collection, first = pointer.collection, pointer.candidates
-
-    def nearest(queries: Vectors, k: int) -> list[list[Neighbour]]:
-        return store.nearest(collection, queries, k=k)
+    by_nearest = nearest_of(
+        table, lambda queries, k: store.nearest(collection, queries, k=k), candidates=pointer.candidates
+    )
 
     def by_table(query: Vectors, where: Filter | None) -> list[Neighbour]:
-        (found,) = searched(query, where)
+        if where is None:
+            found = _unfiltered(query, table, store, pointer)
+        else:
+            (found,) = filtered(table, query, where, by_nearest, k=FIRST_LEVEL)
         table.get([neighbour.id for neighbour in found[:K]])
         return found[:K]
-
-    def searched(query: Vectors, where: Filter | None) -> list[list[Neighbour]]:
-        if where is not None:
-            return filtered(table, query, where, nearest_of(table, nearest, candidates=first), k=FIRST_LEVEL)
-        if table.compared:
-            return table.nearest(query, FIRST_LEVEL, compared=table.compared)
-        return nearest(query, candidates(FIRST_LEVEL, first))
 
     def by_where(query: Vectors, where: Filter | None) -> list[Neighbour]:
         (hits,) = store.search(collection, query, k=K + 1, where=where)
@@ -212,6 +206,13 @@ def measured_cases(data: Data, table: RunTable, store: ChromaStore, run: str) ->
         figures.append(Figure(name, "Chroma's `where`, p50 ms", ms))
         figures.append(Figure(name, "its recall@10", recall))
     return figures
+
+
+def _unfiltered(query: Vectors, table: RunTable, store: ChromaStore, pointer: Pointer) -> list[Neighbour]:
+    """The first level of a search without a filter, as the search server has it."""
+    if table.compared:
+        return table.nearest(query, FIRST_LEVEL, compared=table.compared)[0]
+    return store.nearest(pointer.collection, query, k=candidates(FIRST_LEVEL, pointer.candidates))[0]
 
 
 def timed(search: Search, data: Data, case: Case, queries: int) -> tuple[float, float]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bench import vectors
 from bench.results import Figure
@@ -16,6 +17,11 @@ from imgsearch.storage import Storage
 from imgsearch.stores.chroma import ChromaStore
 from searcher.ingest.job import Ingest
 from searcher.ingest.metrics import IngestMetrics
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+    from imgsearch.vectors import Vectors
 
 TITLE = "Ingest"
 METHOD = """\
@@ -57,6 +63,18 @@ def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
     }
 
 
+def bare_loop(
+    client: ClientAPI, ids: Sequence[str], matrix: Vectors, metadatas: Sequence[dict[str, Any]], *, batch: int
+) -> float:
+    """The seconds in which Chroma's own `add` fills a new collection, which has Chroma's default graph."""
+    collection = client.create_collection("bench", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
+    start = time.perf_counter()
+    for first in range(0, len(ids), batch):
+        part = slice(first, first + batch)
+        collection.add(ids=[*ids[part]], embeddings=matrix[part], metadatas=[*metadatas[part]])
+    return time.perf_counter() - start
+
+
 def bare(runs: str) -> Callable[[int, int, str], float]:
     """Returns a function that adds the first `count` vectors with Chroma's own `add`, and returns its seconds."""
     import chromadb
@@ -71,14 +89,7 @@ def bare(runs: str) -> Callable[[int, int, str], float]:
     def run(batch: int, count: int, scratch: str) -> float:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             client = chromadb.PersistentClient(folder, settings=Settings(anonymized_telemetry=False))
-            collection = client.create_collection(
-                "bench", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
-            )
-            start = time.perf_counter()
-            for first in range(0, count, batch):
-                part = slice(first, min(first + batch, count))
-                collection.add(ids=ids[part], embeddings=matrix[part], metadatas=metadatas[part])
-            seconds = time.perf_counter() - start
+            seconds = bare_loop(client, ids[:count], matrix[:count], metadatas[:count], batch=batch)
             client.close()
         return seconds
 

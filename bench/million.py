@@ -247,14 +247,8 @@ def added(data: Data, port: int) -> float:
     from chromadb.config import Settings
 
     client = chromadb.HttpClient("127.0.0.1", port, settings=Settings(anonymized_telemetry=False))
-    collection = client.create_collection("bare", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
     ids = [filters.id_of(row) for row in range(len(data.vectors))]
-    start = time.perf_counter()
-    for first in range(0, len(ids), BATCH):
-        part = slice(first, min(first + BATCH, len(ids)))
-        metadatas = [dict(metadata) for metadata in data.metadata[part]]
-        collection.add(ids=ids[part], embeddings=data.vectors[part], metadatas=metadatas)
-    return time.perf_counter() - start
+    return ingest.bare_loop(client, ids, data.vectors, [dict(metadata) for metadata in data.metadata], batch=BATCH)
 
 
 def _ingest_figures(setup: Setup, ingested: Mapping[str, Any], bare_seconds: float, server: Server) -> list[Figure]:

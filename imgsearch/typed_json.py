@@ -12,18 +12,17 @@ from imgsearch.errors import PermanentError
 
 T = TypeVar("T")
 
+MAX_CHARS = 200
+"""Of a problem in a message. A damaged document may contain anything."""
+
 
 class DamagedDocument(PermanentError):
     """A document is not as a program wrote it."""
 
-    def __init__(self, problem: str, advice: str) -> None:
-        super().__init__(f"{problem}: {advice}")
-        self.problem = problem
-        """The document and what is wrong with it."""
-
-
-MAX_CHARS = 200
-"""Of a problem in a message. A damaged document may contain anything."""
+    def __init__(self, name: str, reason: str, *, advice: str) -> None:
+        self.problem = f"{name} is damaged or was changed ({reason})"
+        """The document and its damage, without the advice."""
+        super().__init__(f"{self.problem}: {advice}")
 
 
 def validated(type: type[T], data: bytes | str) -> T:
@@ -46,7 +45,7 @@ def parse(type: type[T], data: bytes | str, name: str, *, advice: str) -> T:
     try:
         return validated(type, data)
     except ValueError as error:
-        raise DamagedDocument(f"{name} is damaged or was changed ({error})", advice) from error
+        raise DamagedDocument(name, str(error), advice=advice) from error
 
 
 @cache

@@ -51,7 +51,7 @@ def _latest(target: Target) -> str:
 
 
 def _bad_images(target: Target, run: str) -> str:
-    """The CSV file. Raises PermanentError where it is too large for the log of a pod."""
+    """The CSV file. Raises PermanentError where it came incomplete."""
     output = target.call("bad", RunSettings(id=run))
     try:
         return str(output.document())

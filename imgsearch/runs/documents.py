@@ -39,9 +39,8 @@ class Document:
         checksum = fields.pop(CHECKSUM, None)
         document = typed_json.parse(cls, json.dumps(fields), name, advice=ADVICE)
         if checksum not in (None, _checksum(fields)):
-            raise DamagedDocument(
-                f"{name} is damaged or was changed (field {CHECKSUM}: it is not that of the other fields)", ADVICE
-            )
+            reason = f"field {CHECKSUM}: it is not that of the other fields"
+            raise DamagedDocument(name, reason, advice=ADVICE)
         return document
 
 

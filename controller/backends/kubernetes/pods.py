@@ -42,7 +42,7 @@ class PodState:
     ended: str
     code: int | None
     """Its exit code; None where it is not known."""
-    begun: bool = True
+    begun: bool
     """Whether one of its containers has started."""
 
 
@@ -65,7 +65,7 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
         started=status.get("startTime", ""),
         ended=_ended_at(status, terminated) if phase in ENDED else "",
         code=terminated["exitCode"] if terminated else None,
-        begun=phase != "Pending" or any("waiting" not in state for state in _init_states(status)),
+        begun=phase != "Pending" or any(map(_has_started, status.get("initContainerStatuses", []))),
     )
 
 
@@ -117,8 +117,8 @@ def gpu_hours(pods: Iterable[PodState], now: datetime) -> dict[str, float]:
     return hours
 
 
-def _init_states(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [state for container in status.get("initContainerStatuses", []) if (state := container.get("state"))]
+def _has_started(container: Mapping[str, Any]) -> bool:
+    return not container.get("state", {}).keys().isdisjoint({"running", "terminated"})
 
 
 def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:

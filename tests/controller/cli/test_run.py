@@ -207,9 +207,9 @@ def test_interrupted_it_says_how_to_come_back_and_the_jobs_go_on(env: dict[str, 
     assert len(server.objects("jobs")) == 2
 
 
-def with_image(server: ApiServer, image: str) -> None:
-    """As `helm upgrade` leaves the PodTemplate of the embedder."""
-    (template,) = (t for t in server.objects("podtemplates") if t["metadata"]["name"] == "team-embed")
+def with_image(server: ApiServer, component: str, image: str) -> None:
+    """As `helm upgrade` leaves the PodTemplate of a component."""
+    template = server.get("podtemplates", f"team-{component}")
     template["template"]["spec"]["containers"][0]["image"] = image
     server.put("podtemplates", template)
 
@@ -227,14 +227,14 @@ def test_a_job_of_which_no_pod_has_started_gets_the_image_of_the_upgraded_releas
     def wait(command: list[str], index: int) -> Ended | Unfinished:
         return Unfinished(phase) if command[-1] == "embed" and image_of(server) == "wrong" else succeed(command, index)
 
-    with_image(server, "wrong")
+    with_image(server, "embed", "wrong")
     with Workers(server, wait):
         first = start_controller(env, "run-pipeline", SOURCE, "--run", "r1")
         server.wait_until(lambda: "team-r1-embed-2-x" in server.added_names("pods"))
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=60)
         uid = server.get("jobs", "team-r1-embed")["metadata"]["uid"]
-        with_image(server, "right")
+        with_image(server, "embed", "right")
         second = start_controller(env, "run-pipeline", SOURCE, "--run", "r1")
         if phase == "Pending":
             output, messages = second.communicate(timeout=60)
@@ -255,16 +255,11 @@ def test_a_job_of_which_no_pod_has_started_gets_the_image_of_the_upgraded_releas
 def test_a_controller_in_the_cluster_that_has_not_started_is_replaced(
     cli: Cli, server: ApiServer, phase: str, image: str
 ) -> None:
-    def set_image(name: str) -> None:
-        (template,) = (t for t in server.objects("podtemplates") if t["metadata"]["name"] == "team-controller")
-        template["template"]["spec"]["containers"][0]["image"] = name
-        server.put("podtemplates", template)
-
-    set_image("wrong")
+    with_image(server, "controller", "wrong")
     with Workers(server, lambda command, index: Unfinished(phase)):
         assert cli("run-pipeline", SOURCE, "--run", "r1", "--detach").returncode == 0
         server.wait_until(lambda: "team-r1-controller-0-x" in server.added_names("pods"))
-        set_image("right")
+        with_image(server, "controller", "right")
         completed = cli("run-pipeline", SOURCE, "--run", "r1", "--detach")
     assert completed.returncode == 0, completed.stderr
     (job,) = server.objects("jobs")

@@ -39,6 +39,7 @@ def test_what_the_controller_knows_of_a_pod() -> None:
         started="2026-01-01T00:00:10Z",
         ended="2026-01-01T01:00:10Z",
         code=0,
+        begun=True,
     )
 
 
