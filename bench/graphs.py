@@ -46,7 +46,7 @@ GRAPHS = (DEFAULTS, (32, 200), (32, 100))
 
 
 def measure(cache: Path, *, quick: bool) -> dict[str, list[Figure]]:
-    sizes, graphs = ((4_000,), GRAPHS[:2]) if quick else ((20_000,), GRAPHS)
+    sizes, graphs = ((4_000,), GRAPHS[:2]) if quick else ((20_000, 100_000), GRAPHS)
     tables: dict[str, list[Figure]] = {}
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=cache) as scratch, Worker(graph_of, size) as measured:

@@ -19,6 +19,8 @@ from imgsearch.vectors import Vector, Vectors, unit
 
 FEWEST_ROWS = 10_000
 """A smaller run has no clusters: a graph of its size finds everything, and a search of it takes a few milliseconds."""
+MOST_REFINED = 2_000
+"""Up to so many clusters, there are more than the root of the rows: k-means takes 7 s for them."""
 SAMPLES = 16
 """Vectors for each cluster from which the centroids are computed."""
 ITERATIONS = 10
@@ -29,8 +31,10 @@ Numbers = NDArray[np.int32]
 
 
 def count(rows: int) -> int:
-    """The number of clusters of so many rows, 0 for none. There are about as many clusters as rows in one of them."""
-    return 0 if rows < FEWEST_ROWS else math.isqrt(rows)
+    """The number of clusters of so many rows, 0 for none. More and smaller ones need fewer rows for the same recall, and
+    k-means takes a time that grows with their square."""
+    root = math.isqrt(rows)
+    return 0 if rows < FEWEST_ROWS else max(root, min(3 * root, MOST_REFINED))
 
 
 def centroids(sample: Vectors, clusters: int) -> Vectors:

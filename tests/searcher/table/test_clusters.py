@@ -37,8 +37,11 @@ def read(centroids: Vectors, numbers: Numbers) -> Clusters:
     return Clusters(pa.ipc.open_file(io.BytesIO(data)).get_batch(0))
 
 
-@pytest.mark.parametrize(("rows", "count"), [(0, 0), (9_999, 0), (10_000, 100), (1_000_000, 1_000)])
-def test_a_large_table_has_as_many_clusters_as_rows_in_one(rows: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "count"),
+    [(0, 0), (9_999, 0), (10_000, 300), (100_000, 948), (1_000_000, 2_000), (4_000_000, 2_000), (10_000_000, 3_162)],
+)
+def test_the_clusters_grow_with_the_root_of_the_rows(rows: int, count: int) -> None:
     assert clusters.count(rows) == count
 
 
