@@ -16,6 +16,8 @@ TEMPLATE_HASH = "imgsearch.dev/template-hash"
 """Annotation: hash of the Job's pods as the controller made them, before the API server added its defaults."""
 RECORD = "imgsearch.dev/record"
 """Annotation of a finished Job: the results of its pods, since a pod is deleted with its node."""
+PROGRESS = "imgsearch.dev/progress"
+"""Annotation of an active Job: the images that its pods have finished, and the GPU hours of its deleted pods."""
 OVERFLOW = "imgsearch.dev/elsewhere"
 """Annotation: the results of the Job's indexes that ran on other machines, since the Job's status covers only its own
 pods."""

@@ -51,6 +51,12 @@ class RunMetrics(Collector):
             {(stage,): sum(job.waiting.values()) for stage, job in jobs.items()},
         )
         yield self._gauge(
+            "lost_pods",
+            "Pods that cannot end, because their node does not answer.",
+            ("stage", "node"),
+            {(stage, node.name): node.pods for stage, job in jobs.items() for node in job.lost_nodes},
+        )
+        yield self._gauge(
             "gpu_hours",
             "GPU hours that the pods of a stage have used so far.",
             ("stage",),

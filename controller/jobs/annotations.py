@@ -45,6 +45,14 @@ class RecordEntry(TypedDict, total=False):
     errors: dict[Number, str]
 
 
+class ProgressEntry(TypedDict, total=False):
+    """A JobProgress as an annotation."""
+
+    images: int
+    bad: int
+    gpu_hours: list[GpuHoursEntry]
+
+
 class OverflowEntry(TypedDict, total=False):
     """An Overflow as an annotation. The names are in Jobs that exist, so they stay."""
 
@@ -90,6 +98,30 @@ class JobRecord:
             "gpu_hours": hours_to_json(self.gpu_hours),
             "errors": {str(index): error for index, error in _first_errors(self.errors).items()},
         }
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """Progress of an active Job: a node takes the log and the GPU hours of its pods with it."""
+
+    images: int = 0
+    """Images processed, bad ones included."""
+    bad: int = 0
+    gpu_hours: GpuHours = field(default_factory=dict)
+    """Of the pods that are deleted."""
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> JobProgress:
+        """Raises PermanentError, with the name of the Job, for another annotation."""
+        progress = typed_json.parse(ProgressEntry, text, f"the progress of Job {name}", advice=ADVICE)
+        return cls(
+            images=progress.get("images", 0),
+            bad=progress.get("bad", 0),
+            gpu_hours=hours_from_json(progress.get("gpu_hours", [])),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"images": self.images, "bad": self.bad, "gpu_hours": hours_to_json(self.gpu_hours)}
 
 
 @dataclass(frozen=True)

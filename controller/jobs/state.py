@@ -6,12 +6,12 @@ for display (https://kubernetes.io/docs/concepts/workloads/controllers/job/#term
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from controller.jobs.annotations import JobRecord, Overflow
+from controller.jobs.annotations import JobProgress, JobRecord, Overflow
 from controller.jobs.conditions import failed_indexes
 from controller.jobs.indexes import parse_indexes
 from controller.jobs.results import UNKNOWN_ERROR, IndexReport, IngestResult, PlanResult
@@ -44,6 +44,26 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True)
+class LostNode:
+    """A node that does not end pods that were deleted: its machine is gone, or has no connection to the cluster."""
+
+    name: str
+    since: str
+    pods: int
+
+    @property
+    def problem(self) -> str:
+        """The problem, and the commands that free the pods, as a sentence."""
+        pods = "1 pod" if self.pods == 1 else f"{self.pods:,} pods"
+        return (
+            f"node {self.name} does not answer (since {self.since}), so {pods} cannot end or be replaced. If its "
+            f"machine is gone, run `kubectl delete node {self.name}`. If it is off and will come back, run `kubectl "
+            f"taint nodes {self.name} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute`, and remove the taint "
+            "when it is back"
+        )
+
+
+@dataclass(frozen=True)
 class JobState:
     """One Job at one moment. Its counts and indexes include those of rented machines, except `active`."""
 
@@ -67,9 +87,15 @@ class JobState:
     """The time since which its pods need a node and none of them has one; empty otherwise."""
     waits: Mapping[int, str] = field(default_factory=dict)
     """By undecided index without a node, the time since which it waits."""
+    lost_nodes: Sequence[LostNode] = ()
+    """Kubernetes replaces a pod of the Job after it has ended, so not the pods of these nodes."""
     usage: Usage = field(default_factory=Usage)
+    progress: JobProgress = field(default_factory=JobProgress)
+    """As a controller has last written it."""
     record: JobRecord = field(default_factory=JobRecord)
     """Empty until the Job ends, and where no controller has written it."""
+    plan: PlanResult | None = None
+    """Of its run: it has the size of shards whose results are lost. None where it is not known."""
     overflow: Overflow = field(default_factory=Overflow)
     uid: str = ""
     """Differs between Jobs of one name; empty outside Kubernetes."""
@@ -89,6 +115,8 @@ class JobState:
     @property
     def images_done(self) -> int:
         """Images that finished indexes processed and that running indexes have logged."""
+        if self.plan and self.phase is Phase.COMPLETE and self._unreported:
+            return self.plan.images
         return self._own_images + self.overflow.images
 
     @property
@@ -106,6 +134,10 @@ class JobState:
             for index in sorted(self.failed)
         }
 
+    def to_progress(self, deleted: GpuHours) -> JobProgress:
+        """`deleted`: the GPU hours of its deleted pods."""
+        return JobProgress(self._own_images, self._own_bad, deleted)
+
     def to_record(self) -> JobRecord:
         """The record of its own pods; the results of rented machines have an annotation of their own."""
         return JobRecord(self.result, self._own_images, self._own_bad, self.usage.of_pods, self.errors())
@@ -115,13 +147,23 @@ class JobState:
         observed = sum(
             report.embedded.processed if index in self.succeeded and report.embedded else report.done
             for index, report in self._own_reports().items()
+            if index not in self._unreported
         )
-        return max(observed, self.record.images)
+        if self.plan and self._unreported:
+            observed += len(self._unreported) * self.plan.images // self.plan.shards
+        return max(observed, self.progress.images, self.record.images)
 
     @property
     def _own_bad(self) -> int:
         observed = sum(report.embedded.bad for report in self._own_reports().values() if report.embedded)
-        return max(observed, self.record.bad)
+        return max(observed, self.progress.bad, self.record.bad)
+
+    @property
+    def _unreported(self) -> frozenset[int]:
+        """Indexes that its pods have finished, and whose results are lost: a pod is deleted with its node, and no
+        controller may have read it."""
+        own = self.succeeded - self.overflow.succeeded
+        return frozenset(index for index in own if not self.indexes.get(index, IndexReport()).result)
 
     def _own_reports(self) -> dict[int, IndexReport]:
         """Reports of its pods, without the indexes of rented machines: no image counts twice."""
@@ -132,6 +174,12 @@ def planned(jobs: Mapping[Stage, JobState]) -> PlanResult | None:
     """Result of a run's plan; None until it is complete, and where it is not known. Raises PermanentError for a result
     that is not a plan's."""
     return PlanResult.from_json(*result) if (result := _result(jobs.get(Stage.PLAN))) else None
+
+
+def with_plan(jobs: Mapping[Stage, JobState]) -> dict[Stage, JobState]:
+    """The Jobs of a run, with its plan in that of embed."""
+    embed = {Stage.EMBED: replace(jobs[Stage.EMBED], plan=planned(jobs))} if Stage.EMBED in jobs else {}
+    return {**jobs, **embed}
 
 
 def ingested(jobs: Mapping[Stage, JobState]) -> IngestResult | None:
@@ -154,11 +202,12 @@ def job_state(
     waiting: Mapping[str, int] | None = None,
     waiting_since: str = "",
     waits: Mapping[int, str] | None = None,
+    lost_nodes: Sequence[LostNode] = (),
     gpu_hours: GpuHours | None = None,
     begun: bool = True,
 ) -> JobState:
-    """The state of a batch/v1 Job with its status. `gpu_hours` are those of the pods that still exist, and `begun`
-    whether one of these has started."""
+    """The state of a batch/v1 Job with its status. `gpu_hours` are those of all pods that the caller has seen, and
+    `begun` whether one of these has started."""
     annotations = job["metadata"]["annotations"]
     pod_annotations = job["spec"].get("template", {}).get("metadata", {}).get("annotations") or {}
     status = job.get("status", {})
@@ -166,6 +215,7 @@ def job_state(
     name = job["metadata"]["name"]
     overflow = Overflow.from_json(annotations.get(labels.OVERFLOW, "{}"), name)
     record = JobRecord.from_json(annotations.get(labels.RECORD, "{}"), name)
+    progress = JobProgress.from_json(annotations.get(labels.PROGRESS, "{}"), name)
     completed = frozenset(parse_indexes(status.get("completedIndexes", "")))
     broken = frozenset(parse_indexes(status.get("failedIndexes", "")))
     # An index that succeeded anywhere is done, even where it failed elsewhere.
@@ -200,6 +250,8 @@ def job_state(
             recorded=record.gpu_hours,
             rented=overflow.gpu_hours,
         ),
+        lost_nodes=lost_nodes,
+        progress=progress,
         record=record,
         overflow=overflow,
         uid=job["metadata"].get("uid", ""),

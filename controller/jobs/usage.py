@@ -33,7 +33,7 @@ class Usage:
     requested: Gpu = Gpu()
     """The GPU that its pods request. It stands for what is unknown about the GPU of a node."""
     observed: GpuHours = field(default_factory=dict)
-    """Of the pods that still exist, by the GPUs of their nodes."""
+    """Of the pods that exist, and of deleted ones as far as a controller has seen them, by the GPUs of their nodes."""
     recorded: GpuHours = field(default_factory=dict)
     """Of all its pods, as recorded on the Job when it ended."""
     rented: GpuHours = field(default_factory=dict)

@@ -63,6 +63,7 @@ class Pipeline:
         """Runs the remaining stages. Returns the last step and the Jobs."""
         retry = True
         created = False
+        lost: set[str] = set()
         outdated = self._checked(self._backend.jobs(self._settings.run.id))
         while True:
             jobs = self._backend.jobs(self._settings.run.id)
@@ -85,6 +86,10 @@ class Pipeline:
                         self._record(jobs[stage], "NoCapacity", reason, warning=True)
                         self._backend.delete(jobs[stage].name)
                         return Failed(stage, reason), jobs
+                    for node in jobs[stage].lost_nodes:
+                        if node.name not in lost:
+                            lost.add(node.name)
+                            self._record(jobs[stage], "NodeLost", node.problem, warning=True)
                     if self._scaler and (wider := self._capacity.wider(jobs[stage])):
                         self._scaler.widen(jobs[stage], wider)
                     self._backend.wait(POLL_SECONDS)

@@ -98,7 +98,8 @@ class ShardEmbedder:
         parts = Parts(self._storage, self._folder, shard, encoder=encoder)
         earlier = parts.progress()
         if earlier.done:
-            log.info("resuming after %d of %d images", earlier.done, total)
+            figures = {"done": earlier.done, "total": total}
+            log.info("resuming after %d of %d images", earlier.done, total, extra=figures)
         images = self._until_stopping(self._source.images(_items(items), earlier.done))
         writer = PartWriter(
             parts,

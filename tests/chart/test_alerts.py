@@ -276,6 +276,16 @@ CASES = [
         f'alertname="ImgsearchRunWaits", severity="warning", stage="plan", pod="c1", {EVENT}',
         "10m",
     ),
+    Case(
+        "a node is gone with two pods",
+        HEALTHY
+        | stage("embed", "active")
+        | shards("embed", active=2, waiting=0)
+        | {embed_series("imgsearch_run_lost_pods", node="gpu-7"): "0 0 0 0 0 2x60"},
+        "8m",
+        f'alertname="ImgsearchNodeLost", severity="warning", stage="embed", node="gpu-7", run="{RUN}"',
+        "5m",
+    ),
     Case("one of two does", HEALTHY | stage("embed", "active") | shards("embed", active=2, waiting=1), "20m"),
     Case(
         "embedding hangs",

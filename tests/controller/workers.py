@@ -29,6 +29,9 @@ class Unfinished:
     phase: str = "Running"
     log: str = ""
     conditions: list[dict[str, str]] = field(default_factory=list)
+    node: str = ""
+    ends_by: str = ""
+    """Its deletionTimestamp, if it was deleted."""
 
 
 PodBehaviour = Callable[[list[str], int], Ended | Unfinished]
@@ -93,7 +96,10 @@ class Workers(threading.Thread):
             if isinstance(end, Unfinished):
                 self._server.logs[pending["metadata"]["name"]] = end.log
                 fields = {} if end.phase == "Running" else {"started": None}
-                self._server.put("pods", self._pod(job, index, end.phase, conditions=end.conditions, **fields))
+                unfinished = self._pod(job, index, end.phase, conditions=end.conditions, node=end.node, **fields)
+                if end.ends_by:
+                    unfinished["metadata"]["deletionTimestamp"] = end.ends_by
+                self._server.put("pods", unfinished)
                 continue
             self._server.put("pods", pending)
             self._server.logs[pending["metadata"]["name"]] = f"{end.output}{json.dumps(end.result)}\n"

@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Informer(Generic[T]):
     """Holds `parse(object)` of each object that the selector matches. Reading it costs no request.
 
-    A deleted object stays in the copy where `keep` returns true for it."""
+    `keep` returns what stays in the copy of an object that was deleted, None for nothing."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Informer(Generic[T]):
         labels: str,
         parse: Callable[[Object], T],
         changed: threading.Event,
-        keep: Callable[[T], bool] = lambda _: False,
+        keep: Callable[[T], T | None] = lambda _: None,
         pause: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
         self._api = api
@@ -55,6 +55,11 @@ class Informer(Generic[T]):
             raise self._error
         with self._guard:
             return [*self._deleted, *self._current.values()]
+
+    def deleted(self) -> list[T]:
+        """The part of `values` that was deleted."""
+        with self._guard:
+            return [*self._deleted]
 
     def put(self, object: Object) -> None:
         """Adds an object that was just created or changed, unless the watch already has it, or a later version
@@ -111,7 +116,8 @@ class Informer(Generic[T]):
         objects, version = self._api.select(*self._kind, labels=self._labels)
         listed = {object["metadata"]["name"]: self._parse(object) for object in objects}
         with self._guard:
-            self._deleted += [old for name, old in self._current.items() if name not in listed and self._keep(old)]
+            gone = (old for name, old in self._current.items() if name not in listed)
+            self._deleted += [kept for old in gone if (kept := self._keep(old)) is not None]
             self._current = listed
             self._version = version
 
@@ -125,6 +131,6 @@ class Informer(Generic[T]):
             parsed = self._parse(object)
             if type != "DELETED":
                 self._current[name] = parsed
-            elif self._keep(parsed):
-                self._deleted.append(parsed)
+            elif (kept := self._keep(parsed)) is not None:
+                self._deleted.append(kept)
         self._changed.set()

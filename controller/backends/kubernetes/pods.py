@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from controller.gpus.pods import ENDED, requested_gpus
 from controller.jobs.results import ErrorResult
+from controller.jobs.state import LostNode
 
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 JOB_NAME = "batch.kubernetes.io/job-name"
 JOB_UID = "batch.kubernetes.io/controller-uid"
 NODE_REMOVED = "its node was removed"
 NO_REASON = "its pod failed without a reason"
+DELETED = "its pod was deleted"
 OUT_OF_MEMORY = "killed: it needs more memory than its limit"
 STILL_STARTING = "still starting"
+LOST_AFTER = timedelta(seconds=60)
+"""A pod that still runs so long after the end of its grace period is on a node that does not answer: the kubelet kills
+the pod at that end."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class PodState:
     """Its exit code; None where it is not known."""
     begun: bool
     """Whether one of its containers has started."""
+    ends_by: str = ""
+    """The end of its grace period, where it was deleted and has not ended."""
+    unready: str = ""
+    """The time since which it is not ready: also that at which its node has stopped to answer."""
 
 
 def pod_state(pod: Mapping[str, Any]) -> PodState:
@@ -52,6 +61,7 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
     metadata = pod["metadata"]
     terminated = _terminated(status)
     phase = status.get("phase", "Pending")
+    ready: Mapping[str, str] = next((c for c in status.get("conditions", []) if c["type"] == "Ready"), {})
     return PodState(
         name=metadata["name"],
         job_uid=metadata["labels"].get(JOB_UID, ""),
@@ -66,7 +76,29 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
         ended=_ended_at(status, terminated) if phase in ENDED else "",
         code=terminated["exitCode"] if terminated else None,
         begun=phase != "Pending" or any(map(_has_started, status.get("initContainerStatuses", []))),
+        ends_by=metadata.get("deletionTimestamp", "") if phase not in ENDED else "",
+        unready=ready.get("lastTransitionTime", "") if ready.get("status") == "False" else "",
     )
+
+
+def kept(pod: PodState, now: datetime) -> PodState | None:
+    """The state in which a run keeps a deleted pod: with its result, and with the GPU hours that it used. None: the pod
+    has none of them."""
+    if pod.result is not None:
+        return pod
+    if not pod.gpus or not pod.started:
+        return None
+    ended = pod.ends_by or now.isoformat(timespec="seconds")
+    return replace(pod, phase="Failed", result=ErrorResult(DELETED).to_json(), waits_for="", ended=ended, ends_by="")
+
+
+def lost_nodes(pods: Iterable[PodState], now: datetime) -> list[LostNode]:
+    """The nodes that do not end deleted pods, by name."""
+    since: dict[str, list[str]] = {}
+    for pod in pods:
+        if pod.ends_by and pod.node and datetime.fromisoformat(pod.ends_by) + LOST_AFTER < now:
+            since.setdefault(pod.node, []).append(pod.unready or pod.ends_by)
+    return [LostNode(node, min(times), len(times)) for node, times in sorted(since.items())]
 
 
 def latest(pods: Iterable[PodState]) -> dict[int, PodState]:
@@ -111,7 +143,8 @@ def gpu_hours(pods: Iterable[PodState], now: datetime) -> dict[str, float]:
     hours: dict[str, float] = {}
     for pod in pods:
         if pod.gpus and pod.started:
-            end = datetime.fromisoformat(pod.ended) if pod.ended else now
+            # A node that does not end the pod may be gone, so its time counts no longer.
+            end = min(now, datetime.fromisoformat(pod.ended or pod.ends_by or now.isoformat()))
             held = max(0.0, (end - datetime.fromisoformat(pod.started)).total_seconds()) / 3600
             hours[pod.node] = hours.get(pod.node, 0.0) + pod.gpus * held
     return hours

@@ -13,8 +13,10 @@ from controller.backends.kubernetes.api import Api, Object
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.informer import Informer
 from controller.backends.kubernetes.pods import PodState
+from controller.jobs.annotations import JobProgress
 from controller.jobs.results import PROGRESS_LINES, IndexReport, progress
-from controller.jobs.state import JobState, Stage, job_state
+from controller.jobs.state import JobState, Phase, Stage, job_state, with_plan
+from controller.jobs.usage import GpuHours, added
 from imgsearch import labels
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError
 
@@ -28,13 +30,15 @@ LOGS = 5
 """Number of running pods whose logs are read for progress every LOG_SECONDS, in turn: the cost does not grow with the
 run."""
 LOG_SECONDS = 5.0
+RECORD_SECONDS = 15.0
+"""Time between two records of the progress of a Job."""
 
 
 class RunProgress:
     """States of the Jobs that a label selector matches.
 
-    With `records`, the controller that follows a run keeps each Job's results in an annotation of the Job, since the
-    pods may be deleted with their nodes."""
+    With `records`, the controller that follows a run keeps each Job's progress and results in annotations of the Job,
+    since the pods may be deleted with their nodes."""
 
     def __init__(
         self,
@@ -61,9 +65,14 @@ class RunProgress:
             labels=selector,
             parse=pods.pod_state,
             changed=changed,
-            keep=lambda pod: pod.result is not None,
+            keep=lambda pod: pods.kept(pod, self._now()),
         )
-        self._progress: dict[str, tuple[int, int]] = {}
+        self._progress: dict[tuple[str, int], tuple[int, int]] = {}
+        """The most images that a pod of an index has logged, and all images of the index, by Job and index. A new pod
+        continues after the last part of the one before it."""
+        self._deleted_before: dict[str, GpuHours] = {}
+        """GPU hours of pods that were deleted before this controller has seen them, by Job."""
+        self._recorded_at: dict[str, float] = {}
         self._log_read_at: dict[str, float] = {}
         self._refusals: dict[str, dict[str, int]] = {}
         self._listed: set[str] = set()
@@ -78,10 +87,10 @@ class RunProgress:
             state = self._state(job)
             if job["metadata"]["uid"] not in self._listed and _lacks_results(state):
                 state = self._with_listed_pods(job)
-            if self._records and self._following and state.phase.ended and not _lacks_results(state):
+            if self._records and self._following:
                 self._record(job, state)
             states[state.stage] = state
-        return {stage: states[stage] for stage in Stage if stage in states}
+        return with_plan({stage: states[stage] for stage in Stage if stage in states})
 
     def put(self, job: Object) -> None:
         self._jobs.put(job)
@@ -102,8 +111,9 @@ class RunProgress:
         own = [pod for pod in self._pods.values() if pod.job_uid == job["metadata"]["uid"]]
         latest = pods.latest(own)
         self._read_logs([pod for pod in latest.values() if pod.phase == "Running"])
+        uid = job["metadata"]["uid"]
         reports = {
-            index: IndexReport(pod.result, *self._progress.get(pod.name, (0, 0))) for index, pod in latest.items()
+            index: IndexReport(pod.result, *self._progress.get((uid, index), (0, 0))) for index, pod in latest.items()
         }
         started = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
         return job_state(
@@ -111,8 +121,9 @@ class RunProgress:
             reports,
             waiting=pods.waiting(own) or self._refused(job, own),
             waiting_since=pods.waiting_since(own),
-            gpu_hours=self._nodes.by_gpu(pods.gpu_hours(own, self._now())),
+            gpu_hours=added(self._nodes.by_gpu(pods.gpu_hours(own, self._now())), self._earlier(job)),
             waits=pods.waits(own, job["spec"]["completions"], started),
+            lost_nodes=pods.lost_nodes(own, self._now()),
             begun=any(pod.begun for pod in own),
         )
 
@@ -132,8 +143,10 @@ class RunProgress:
         self._logs_read_at = self._clock()
         for pod in sorted(running, key=lambda pod: self._log_read_at.get(pod.name, -LOG_SECONDS))[:LOGS]:
             self._log_read_at[pod.name] = self._logs_read_at
+            key = (pod.job_uid, pod.index)
             try:
-                self._progress[pod.name] = progress(self._api.tail(pod.name, PROGRESS_LINES).splitlines())
+                logged = progress(self._api.tail(pod.name, PROGRESS_LINES).splitlines())
+                self._progress[key] = max(logged, self._progress.get(key, (0, 0)))
             except TemporaryError as error:  # its node does not answer, and other nodes may not either
                 log.debug("%s", error)
                 break
@@ -152,12 +165,33 @@ class RunProgress:
             self._refusals[uid] = {messages[-1]: job["spec"]["parallelism"]} if messages else {}
         return self._refusals.get(uid, {})
 
+    def _earlier(self, job: Object) -> GpuHours:
+        """The GPU hours of pods that were deleted before this controller has seen them, as an earlier one has written
+        them."""
+        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+        if uid not in self._deleted_before:
+            written = job["metadata"]["annotations"].get(labels.PROGRESS, "{}")
+            self._deleted_before[uid] = JobProgress.from_json(written, name).gpu_hours
+        return self._deleted_before[uid]
+
     def _record(self, job: Object, state: JobState) -> None:
-        if labels.RECORD in job["metadata"]["annotations"]:
-            return
+        uid, annotations = job["metadata"]["uid"], job["metadata"]["annotations"]
+        if state.phase.ended:
+            if labels.RECORD not in annotations and not _lacks_results(state):
+                self._annotate(state, labels.RECORD, state.to_record().to_json())
+        elif state.phase is Phase.ACTIVE and self._clock() - self._recorded_at.get(uid, 0.0) >= RECORD_SECONDS:
+            self._recorded_at[uid] = self._clock()
+            deleted = [pod for pod in self._pods.deleted() if pod.job_uid == uid]
+            hours: GpuHours = added(self._nodes.by_gpu(pods.gpu_hours(deleted, self._now())), self._earlier(job))
+            written = JobProgress.from_json(annotations.get(labels.PROGRESS, "{}"), state.name)
+            # Another controller may have seen a pod that was deleted before this one has listed the pods.
+            hours = max(hours, written.gpu_hours, key=lambda by_gpu: sum(by_gpu.values()))
+            if (value := state.to_progress(hours).to_json()) != written.to_json():
+                self._annotate(state, labels.PROGRESS, value)
+
+    def _annotate(self, state: JobState, annotation: str, value: Object) -> None:
         try:
-            record = {labels.RECORD: json.dumps(state.to_record().to_json())}
-            self.put(self._api.patch(*JOBS, state.name, {"metadata": {"annotations": record}}))
+            self.put(self._api.patch(*JOBS, state.name, {"metadata": {"annotations": {annotation: json.dumps(value)}}}))
         except PermanentError as error:  # `status --watch` by a user with read access only
             self._records = False
             log.info("cannot store results in the annotations of Jobs: %s", error)

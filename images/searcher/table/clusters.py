@@ -31,8 +31,8 @@ Numbers = NDArray[np.int32]
 
 
 def count(rows: int) -> int:
-    """The number of clusters of so many rows, 0 for none. More and smaller ones need fewer rows for the same recall, and
-    k-means takes a time that grows with their square."""
+    """The number of clusters of so many rows, 0 for none. With more and smaller ones, a search compares fewer rows for
+    the same recall. The time of k-means grows with their square."""
     root = math.isqrt(rows)
     return 0 if rows < FEWEST_ROWS else max(root, min(3 * root, MOST_REFINED))
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from controller.cli.metrics import RunMetrics
 from controller.jobs.results import IndexReport
-from controller.jobs.state import JobState, Phase, Stage
+from controller.jobs.state import JobState, LostNode, Phase, Stage
 from controller.jobs.usage import Gpu, Usage
 
 
@@ -18,6 +18,7 @@ def job(
     active: int = 0,
     indexes: Mapping[int, IndexReport] | None = None,
     waiting: Mapping[str, int] | None = None,
+    lost_nodes: Sequence[LostNode] = (),
     gpu_hours: float = 0.0,
 ) -> JobState:
     return JobState(
@@ -34,6 +35,7 @@ def job(
         finished="",
         indexes=indexes or {},
         waiting=waiting or {},
+        lost_nodes=lost_nodes,
         usage=Usage(observed={Gpu(): gpu_hours}),
     )
 
@@ -62,7 +64,7 @@ def test_before_the_first_look_there_are_metrics_and_no_figures() -> None:
     metrics = RunMetrics("r1", "photos")
     assert samples(metrics) == {}
     assert {family.name for family in metrics.registry.collect()} == {
-        f"imgsearch_run_{name}" for name in ("state", "shards", "images", "waiting_pods", "gpu_hours")
+        f"imgsearch_run_{name}" for name in ("state", "shards", "images", "waiting_pods", "lost_pods", "gpu_hours")
     }
 
 
@@ -87,6 +89,7 @@ def test_a_run_at_work_tells_its_shards_images_pods_and_gpu_hours() -> None:
             2: IndexReport({"error": "no such model"}),
         },
         waiting={"0/3 nodes have nvidia.com/gpu free": 1, "ErrImagePull": 2},
+        lost_nodes=[LostNode("gpu-7", "2026-01-01T00:30:00Z", 2)],
         gpu_hours=1.5,
     )
     values = samples_of({Stage.PLAN: PLANNED, Stage.EMBED: embed})
@@ -102,6 +105,7 @@ def test_a_run_at_work_tells_its_shards_images_pods_and_gpu_hours() -> None:
             "images{bad}": 10,
             "waiting_pods{plan}": 0,
             "waiting_pods{embed}": 3,
+            "lost_pods{embed,gpu-7}": 2,
             "gpu_hours{embed}": 1.5,
         }.items()
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 from controller.cli.tables import average, index_row, reasons, report_table, summary, table
 from controller.jobs.cost import Price, cost
 from controller.jobs.results import IndexReport
-from controller.jobs.state import Phase, Stage
+from controller.jobs.state import LostNode, Phase, Stage
 from controller.jobs.usage import Gpu, Usage
 from tests.controller.cli.run_states import EMBED, PLAN, RUN, SCHEDULER
 from tests.controller.states import job
@@ -115,6 +115,17 @@ def test_one_pod_waits() -> None:
         Stage.PLAN: job(Stage.PLAN, Phase.ACTIVE, waiting={"no room": 2}, waiting_since="2026-01-01T00:00:00Z")
     }
     assert render(*reasons(jobs_with_time)) == "plan: 2 pods wait (since 2026-01-01T00:00:00Z): no room\n"
+
+
+def test_a_node_that_does_not_answer_is_named_with_the_commands_that_free_it() -> None:
+    jobs = {Stage.EMBED: job(Stage.EMBED, Phase.ACTIVE, lost_nodes=[LostNode("gpu-7", "2026-01-01T01:00:00Z", 1)])}
+    text = render(*reasons(jobs))
+    assert text.startswith("embed: node gpu-7 does not answer (since 2026-01-01T01:00:00Z), so 1 pod cannot end")
+    assert "`kubectl delete node gpu-7`" in text
+    assert "`kubectl taint nodes gpu-7 node.kubernetes.io/out-of-service=nodeshutdown:NoExecute`" in text
+    assert summary(jobs[Stage.EMBED], jobs)["lost_nodes"] == [
+        {"name": "gpu-7", "since": "2026-01-01T01:00:00Z", "pods": 1}
+    ]
 
 
 def test_only_the_first_of_many_errors_are_shown() -> None:

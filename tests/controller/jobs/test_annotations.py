@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from controller.jobs.annotations import JobRecord, Overflow
+from controller.jobs.annotations import JobProgress, JobRecord, Overflow
 from controller.jobs.usage import Gpu
 from imgsearch.errors import PermanentError
 
@@ -23,7 +23,10 @@ def test_a_record_is_read_as_it_was_written() -> None:
     assert JobRecord.from_json(json.dumps(record.to_json()), "j") == record
     overflow = Overflow(frozenset({0, 1, 5}), {7: "damaged"}, 30, 2, frozenset({2}), {Gpu("L4", True): 1.0}, "2026")
     assert Overflow.from_json(json.dumps(overflow.to_json()), "j") == overflow
+    progress = JobProgress(30, 2, {Gpu("L4", None): 1.5})
+    assert JobProgress.from_json(json.dumps(progress.to_json()), "j") == progress
     assert (JobRecord.from_json("{}", "j"), Overflow.from_json("{}", "j")) == (JobRecord(), Overflow())
+    assert JobProgress.from_json("{}", "j") == JobProgress()
 
 
 @pytest.mark.parametrize(
@@ -35,9 +38,16 @@ def test_a_record_is_read_as_it_was_written() -> None:
         ('{"gpu_hours": [{"accelerator": "L4"}]}', "field gpu_hours.0.spot: "),
     ],
 )
-@pytest.mark.parametrize(("type", "name"), [(JobRecord, "the record of Job j"), (Overflow, "the overflow of Job j")])
+@pytest.mark.parametrize(
+    ("type", "name"),
+    [
+        (JobRecord, "the record of Job j"),
+        (JobProgress, "the progress of Job j"),
+        (Overflow, "the overflow of Job j"),
+    ],
+)
 def test_an_edited_annotation_is_named_with_its_field_and_the_solution(
-    type: type[JobRecord] | type[Overflow], name: str, text: str, problem: str
+    type: type[JobRecord] | type[JobProgress] | type[Overflow], name: str, text: str, problem: str
 ) -> None:
     with pytest.raises(PermanentError) as caught:
         type.from_json(text, "j")

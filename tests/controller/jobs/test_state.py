@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from controller.jobs.annotations import Overflow
+from controller.jobs.annotations import JobProgress, Overflow
 from controller.jobs.results import UNKNOWN_ERROR, IndexReport
-from controller.jobs.state import Phase, Stage, job_state
+from controller.jobs.state import Phase, Stage, job_state, with_plan
 from controller.jobs.usage import Gpu
 from imgsearch import labels
+from tests.controller import states
 from tests.controller.jobs.job_objects import job
 
 
@@ -108,6 +109,32 @@ def test_what_was_done_elsewhere_counts_once_and_in_no_record_of_the_pods() -> N
     for state in (with_pods, job_state(manifest, {})):
         assert (state.images_done, state.images_bad) == (51, 5)
         assert state.usage.by_gpu == {Gpu("T4", False): 1.0, Gpu("L4", True): 2.0}
+
+
+PLAN = states.job(Stage.PLAN, indexes={0: IndexReport({"shards": 4, "images": 42})})
+
+
+@pytest.mark.parametrize(
+    ("status", "images"),
+    [
+        ({"completedIndexes": "0-2"}, 11 + 2 * 42 // 4 + 3),
+        ({"completedIndexes": "0-3", **condition("Complete")}, 42),
+        ({"completedIndexes": "0"}, 11 + 7 + 3),
+    ],
+)
+def test_shards_whose_results_are_lost_count_as_planned(status: dict[str, Any], images: int) -> None:
+    reports = {0: IndexReport({"images": 10, "bad": 1}), 1: IndexReport(done=7), 3: IndexReport(done=3)}
+    jobs = with_plan({Stage.PLAN: PLAN, Stage.EMBED: job_state(job(status), reports)})
+    assert jobs[Stage.EMBED].images_done == images
+    assert with_plan({Stage.PLAN: PLAN}) == {Stage.PLAN: PLAN}
+
+
+def test_the_progress_that_a_controller_has_written_is_the_least() -> None:
+    manifest = job({})
+    manifest["metadata"]["annotations"][labels.PROGRESS] = json.dumps(JobProgress(30, 2).to_json())
+    for done, images in ((0, 30), (29, 30), (31, 31)):
+        state = job_state(manifest, {0: IndexReport(done=done)})
+        assert (state.images_done, state.images_bad) == (images, 2)
 
 
 def test_who_waits_is_undecided() -> None:

@@ -143,7 +143,7 @@ def test_what_is_to_be_kept_stays_when_it_is_gone(
 ) -> None:
     for name in "abcd":
         server.put("pods", pod(name))
-    informer = make_informer(keep=lambda text: text.endswith("done"))
+    informer = make_informer(keep=lambda text: text if text.endswith("done") else None)
     informer.follow()
     for name in "ab":
         server.put("pods", pod(name, "done"))
@@ -157,7 +157,7 @@ def test_what_went_while_nobody_watched_is_kept_too(
 ) -> None:
     server.put("pods", pod("a", "done"))
     server.put("pods", pod("b"))
-    informer = make_informer(keep=lambda text: text.endswith("done"))
+    informer = make_informer(keep=lambda text: text if text.endswith("done") else None)
     server.remove("pods", "a")
     server.remove("pods", "b")
     server.compact()

@@ -6,19 +6,23 @@ from typing import Any
 import pytest
 
 from controller.backends.kubernetes.pods import (
+    DELETED,
     NO_REASON,
     NODE_REMOVED,
     OUT_OF_MEMORY,
     STILL_STARTING,
     PodState,
     gpu_hours,
+    kept,
     latest,
+    lost_nodes,
     pod_state,
     trouble,
     waiting,
     waiting_since,
     waits,
 )
+from controller.jobs.state import LostNode
 from tests.controller.objects import condition, pod
 
 TAKEN = condition("DisruptionTarget", reason="DeletionByTaintManager", lastTransitionTime="2026-01-01T00:40:10Z")
@@ -237,6 +241,49 @@ def test_a_pod_whose_node_went_costs_nothing_from_then_on(status: dict[str, Any]
     ready = condition("Ready", "False", lastTransitionTime="2026-01-01T00:30:10Z")
     lost_pod = pod_state(pod(0, "Failed", gpus=1, node="a", conditions=[ready, TAKEN], **status))
     assert gpu_hours([lost_pod], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
+
+
+def deleted(ends_by: str, *args: Any, **fields: Any) -> PodState:
+    """A pod that was deleted, with the end of its grace period."""
+    pod_object = pod(*args, **fields)
+    pod_object["metadata"]["deletionTimestamp"] = ends_by
+    return pod_state(pod_object)
+
+
+def test_a_node_that_does_not_end_its_pods_is_lost() -> None:
+    unready = condition("Ready", "False", lastTransitionTime="2026-01-01T01:00:00Z")
+    pods = [
+        deleted("2026-01-01T01:06:00Z", 0, node="gone", conditions=[unready]),
+        deleted("2026-01-01T01:07:00Z", 1, node="gone"),
+        deleted("2026-01-01T01:06:00Z", 2, "Failed", node="gone", terminated={"exitCode": 143}),
+        deleted("2026-01-01T01:30:00Z", 3, node="drained"),
+        pod_state(pod(4, node="well")),
+        deleted("2026-01-01T01:06:00Z", 5, "Pending", started=None),
+    ]
+    assert lost_nodes(pods, datetime(2026, 1, 1, 1, 7, 0, tzinfo=UTC)) == []
+    assert lost_nodes(pods, datetime(2026, 1, 1, 1, 7, 1, tzinfo=UTC)) == [LostNode("gone", "2026-01-01T01:00:00Z", 1)]
+    assert lost_nodes(pods, datetime(2026, 1, 1, 1, 30, tzinfo=UTC)) == [LostNode("gone", "2026-01-01T01:00:00Z", 2)]
+
+
+def test_a_pod_that_does_not_end_costs_nothing_after_its_grace_period() -> None:
+    stuck = deleted("2026-01-01T01:00:10Z", gpus=2, node="gone")
+    assert gpu_hours([stuck], datetime(2026, 1, 1, 0, 30, 10, tzinfo=UTC)) == {"gone": 1.0}
+    assert gpu_hours([stuck], datetime(2026, 1, 9, tzinfo=UTC)) == {"gone": 2.0}
+
+
+def test_a_deleted_pod_is_kept_for_its_result_and_its_gpu_hours() -> None:
+    now = datetime(2026, 1, 1, 2, 0, 10, tzinfo=UTC)
+    ended = pod_state(pod(0, "Succeeded", message={"images": 7}))
+    assert kept(ended, now) is ended
+    assert kept(pod_state(pod(0, "Running")), now) is None
+    assert kept(pod_state(pod(0, "Pending", started=None, gpus=1)), now) is None
+    forced = kept(deleted("2026-01-01T01:00:10Z", gpus=1, node="a"), now)
+    assert forced is not None
+    assert (forced.phase, forced.result, forced.ends_by) == ("Failed", {"error": DELETED}, "")
+    assert gpu_hours([forced], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": 1.0}
+    unseen = kept(pod_state(pod(0, "Running", gpus=1, node="a")), now)
+    assert unseen is not None
+    assert gpu_hours([unseen], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": 2.0}
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pytest
 
 from controller.backends.kubernetes.api import PAGE
 from controller.backends.kubernetes.backend import KubernetesBackend
-from controller.backends.kubernetes.progress import LOG_SECONDS, LOGS
-from controller.jobs.state import Phase, Stage
+from controller.backends.kubernetes.progress import LOG_SECONDS, LOGS, RECORD_SECONDS
+from controller.jobs.state import JobState, Phase, Stage
+from controller.run.steps import Finished
 from imgsearch.errors import UsageError
 from tests.controller.apifaults import refusal
 from tests.controller.apiserver import ApiServer
-from tests.controller.backends.kubernetes.pipelines import job
+from tests.controller.backends.kubernetes.pipelines import Connect, job, pipeline, wait_until
 from tests.controller.conftest import Clock
-from tests.controller.objects import pod
+from tests.controller.objects import condition, pod
+from tests.controller.workers import Ended, Unfinished, Workers, succeed
 
 
 def test_the_log_of_a_shard_is_that_of_its_last_pod(backend: KubernetesBackend, server: ApiServer) -> None:
@@ -77,3 +80,67 @@ def test_a_node_that_does_not_answer_holds_nobody_up(
     assert backend.jobs("r1")[Stage.EMBED].phase is Phase.ACTIVE
     assert clock.slept == []
     assert server.count("log") == 1
+
+
+def test_the_progress_and_the_cost_of_a_pod_stay_after_its_node_is_gone(
+    connect: Connect, server: ApiServer, clock: Clock
+) -> None:
+    backend = connect()
+    embed_job = server.put("jobs", job(backend))
+    uid = embed_job["metadata"]["uid"]
+    drained = pod(0, uid=uid, name="first", gpus=2, node="a", created="2026-01-01T00:00:00Z")
+    forced = pod(1, uid=uid, name="other", gpus=1, node="b", started="2026-01-01T01:30:00Z")
+    server.logs.update(first='{"done": 7, "total": 10}\n', other='{"done": 5, "total": 10}\n')
+    for manifest in (drained, forced):
+        server.put("pods", manifest)
+    backend.jobs("r1")
+    backend.wait(0.0)
+    ended = {"exitCode": 143, "finishedAt": "2026-01-01T01:00:10Z"}
+    server.put("pods", pod(0, "Failed", uid=uid, name="first", gpus=2, node="a", terminated=ended))
+    server.remove("pods", "first")
+    server.put("pods", {**forced, "metadata": {**forced["metadata"], "deletionTimestamp": "2026-01-01T01:45:00Z"}})
+    server.remove("pods", "other")
+    server.put("pods", pod(0, uid=uid, name="second", gpus=2, node="c", started="2026-01-01T01:59:00Z"))
+    server.logs["second"] = '{"done": 4, "total": 10}\n'
+
+    def embed(of: KubernetesBackend) -> JobState:
+        return of.jobs("r1")[Stage.EMBED]
+
+    hours = 2 * 1 + 1 * 0.25 + 2 / 60
+    wait_until(backend, lambda jobs: jobs[Stage.EMBED].usage.total == pytest.approx(hours))
+    clock.now += RECORD_SECONDS
+    assert (embed(backend).images_done, embed(backend).usage.total) == (12, pytest.approx(hours))
+    later = connect()
+    assert (embed(later).images_done, embed(later).usage.total) == (12, pytest.approx(hours, abs=1e-5))
+    server.logs["second"] = '{"done": 9, "total": 10}\n'
+    clock.now += RECORD_SECONDS
+    assert embed(backend).images_done == 9 + 5
+    written = server.count("patch")
+    clock.now += RECORD_SECONDS
+    assert embed(backend).images_done == 14
+    assert server.count("patch") == written, "without a change, nothing is written"
+
+
+def test_a_node_that_does_not_answer_is_recorded_once(
+    backend: KubernetesBackend, server: ApiServer, clock: Clock
+) -> None:
+    looks = 0
+
+    def show(jobs: Mapping[Stage, JobState]) -> None:
+        nonlocal looks
+        looks += Stage.EMBED in jobs and bool(jobs[Stage.EMBED].lost_nodes)
+        if looks == 3:
+            complete = {"completedIndexes": "0-2", "conditions": [condition("Complete")]}
+            server.put("jobs", {**server.get("jobs", "team-r1-embed"), "status": complete})
+
+    def behave(command: list[str], index: int) -> Ended | Unfinished:
+        return stuck if command[-1] == "embed" else succeed(command, index)
+
+    stuck = Unfinished(node="gpu-7", ends_by="2026-01-01T01:58:59Z")
+    with Workers(server, behave):
+        outcome, _ = pipeline(backend, show).run()
+    assert outcome == Finished()
+    events = {event["reason"]: event for event in server.objects("events")}
+    assert [event["reason"] for event in server.objects("events")].count("NodeLost") == 1
+    problem = "node gpu-7 does not answer (since 2026-01-01T01:58:59Z), so 3 pods cannot end"
+    assert events["NodeLost"]["message"].startswith(problem)
