@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import uuid
@@ -17,6 +18,7 @@ from controller.backends.kubernetes.errors import AlreadyExists
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.progress import JOBS, PODS, POLL_SECONDS, RunProgress
 from controller.backends.kubernetes.query_jobs import run_query_job
+from controller.backends.kubernetes.troubles import Troubles
 from controller.gpus.pods import requested_gpus
 from controller.jobs import manifests
 from controller.jobs.annotations import Overflow
@@ -44,6 +46,7 @@ class KubernetesBackend:
         self._now = now
         self._changed = threading.Event()
         self._nodes = NodeGpus(api)
+        self._troubles = Troubles(api, clock=clock)
         self._runs: dict[str, RunProgress] = {}
 
     def settings(self) -> Settings:
@@ -132,9 +135,17 @@ class KubernetesBackend:
         return self._api.log(pod.name)
 
     def troubles(self) -> list[str]:
-        """Pods of the release itself that are not ready, with the reasons."""
-        listed, _ = self._api.select(*PODS, labels=f"{labels.INSTANCE}={self._release},!{labels.RUN},!{labels.QUERY}")
-        return [trouble for pod in listed if (trouble := pods.trouble(pod))]
+        """Pods of the release itself that are not ready or cannot be created, with the reasons."""
+        of_release = f"{labels.INSTANCE}={self._release}"
+        listed, _ = self._api.select(*PODS, labels=f"{of_release},!{labels.RUN},!{labels.QUERY}")
+        controllers, _ = self._api.select(*PODS, labels=f"{of_release},{labels.COMPONENT}={manifests.CONTROLLER}")
+        listed += [pod for pod in controllers if pod["status"].get("phase") == "Pending"]
+        creating = self._troubles.creating() if any(map(pods.is_creating, listed)) else {}
+        return [trouble for pod in listed if (trouble := pods.trouble(pod, creating))] + [
+            f"{kind} {name} cannot create a pod: {reason}"
+            for (kind, name), reason in self._troubles.refused().items()
+            if self._is_own(kind, name)
+        ]
 
     def parallelism(self) -> int:
         """The number of pods for which the cluster has GPUs; at least 1."""
@@ -161,6 +172,16 @@ class KubernetesBackend:
         template = self._template(manifests.CONTROLLER)
         return manifests.detached(arguments, settings, template, release=self._release)
 
+    def _is_own(self, kind: str, name: str) -> bool:
+        """Whether an object that creates pods is one of the release itself, and not of a run."""
+        own = {
+            "StatefulSet": "chroma",
+            "ReplicaSet": "searcher-[^-]+",
+            "CronJob": "reindex",
+            "Job": f".+-{manifests.CONTROLLER}",
+        }
+        return kind in own and re.fullmatch(f"{re.escape(self._release)}-{own[kind]}", name) is not None
+
     def _template(self, stage: str) -> Mapping[str, Any]:
         name = f"{self._release}-{stage}"
         try:
@@ -177,7 +198,14 @@ class KubernetesBackend:
 
     def _progress(self, selector: str, changed: threading.Event, *, records: bool = False) -> RunProgress:
         return RunProgress(
-            self._api, selector, self._nodes, changed=changed, clock=self._clock, now=self._now, records=records
+            self._api,
+            selector,
+            self._nodes,
+            self._troubles,
+            changed=changed,
+            clock=self._clock,
+            now=self._now,
+            records=records,
         )
 
     def _put(self, job: Object) -> None:

@@ -53,6 +53,8 @@ class PodState:
     """The end of its grace period, where it was deleted and has not ended."""
     unready: str = ""
     """The time since which it is not ready: also that at which its node has stopped to answer."""
+    creating: bool = False
+    """Whether its node creates its containers: it mounts volumes and pulls images."""
 
 
 def pod_state(pod: Mapping[str, Any]) -> PodState:
@@ -78,7 +80,13 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
         begun=phase != "Pending" or any(map(_has_started, status.get("initContainerStatuses", []))),
         ends_by=metadata.get("deletionTimestamp", "") if phase not in ENDED else "",
         unready=ready.get("lastTransitionTime", "") if ready.get("status") == "False" else "",
+        creating=is_creating(pod),
     )
+
+
+def with_reasons(pods: Iterable[PodState], creating: Mapping[str, str]) -> list[PodState]:
+    """The pods, with the reasons of those whose containers are created, by name."""
+    return [replace(pod, waits_for=creating.get(pod.name, "")) if pod.creating else pod for pod in pods]
 
 
 def kept(pod: PodState, now: datetime) -> PodState | None:
@@ -150,6 +158,15 @@ def gpu_hours(pods: Iterable[PodState], now: datetime) -> dict[str, float]:
     return hours
 
 
+def is_creating(pod: Mapping[str, Any]) -> bool:
+    """Whether it has a node and no container has a state of its own."""
+    status = pod.get("status", {})
+    if status.get("phase", "Pending") != "Pending" or not pod["spec"].get("nodeName"):
+        return False
+    init = status.get("initContainerStatuses", [])
+    return not _waits_for(status) and not any(map(_has_started, [*init, *status.get("containerStatuses", [])]))
+
+
 def _has_started(container: Mapping[str, Any]) -> bool:
     return not container.get("state", {}).keys().isdisjoint({"running", "terminated"})
 
@@ -199,8 +216,9 @@ def _waits_for(status: Mapping[str, Any]) -> str:
     return ""
 
 
-def trouble(pod: Mapping[str, Any]) -> str | None:
-    """The reason why a pod that should serve does not; None where it is ready, or ended successfully."""
+def trouble(pod: Mapping[str, Any], creating: Mapping[str, str]) -> str | None:
+    """The reason why a pod that should serve does not; None where it is ready, or ended successfully. `creating`: see
+    Troubles.creating."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions", [])}
     if status.get("phase") == "Succeeded" or conditions.get("Ready", {}).get("status") == "True":
@@ -213,4 +231,5 @@ def trouble(pod: Mapping[str, Any]) -> str | None:
         if (state := container.get("lastState", {}).get("terminated"))
     ]
     last = f"; last exit: {terminated[0].get('message') or terminated[0].get('reason')}" if terminated else ""
-    return f"pod {name} is not ready: {_waits_for(status) or STILL_STARTING}{last}"
+    reason = _waits_for(status) or (creating.get(name) if is_creating(pod) else None) or STILL_STARTING
+    return f"pod {name} is not ready: {reason}{last}"

@@ -13,7 +13,10 @@ from controller.backends.kubernetes.api import Api, Object
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.informer import Informer
 from controller.backends.kubernetes.pods import PodState
+from controller.backends.kubernetes.troubles import Troubles
+from controller.gpus.pods import ENDED
 from controller.jobs.annotations import JobProgress
+from controller.jobs.indexes import parse_indexes
 from controller.jobs.results import PROGRESS_LINES, IndexReport, progress
 from controller.jobs.state import JobState, Phase, Stage, job_state, with_plan
 from controller.jobs.usage import GpuHours, added
@@ -45,6 +48,7 @@ class RunProgress:
         api: Api,
         selector: str,
         nodes: NodeGpus,
+        troubles: Troubles,
         *,
         changed: threading.Event,
         clock: Callable[[], float],
@@ -53,6 +57,7 @@ class RunProgress:
     ) -> None:
         self._api = api
         self._nodes = nodes
+        self._troubles = troubles
         self._records = records
         self._following = False
         self._clock = clock
@@ -74,9 +79,8 @@ class RunProgress:
         """GPU hours of pods that were deleted before this controller has seen them, by Job."""
         self._recorded_at: dict[str, float] = {}
         self._log_read_at: dict[str, float] = {}
-        self._refusals: dict[str, dict[str, int]] = {}
         self._listed: set[str] = set()
-        self._logs_read_at = self._events_read_at = -LOG_SECONDS
+        self._logs_read_at = -LOG_SECONDS
 
     def states(self) -> dict[Stage, JobState]:
         """The Jobs by stage, in their order."""
@@ -116,10 +120,13 @@ class RunProgress:
             index: IndexReport(pod.result, *self._progress.get((uid, index), (0, 0))) for index, pod in latest.items()
         }
         started = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
+        waiting = [pod for pod in own if pod.phase == "Pending"]
+        if any(pod.creating for pod in waiting):
+            waiting = pods.with_reasons(waiting, self._troubles.creating())
         return job_state(
             job,
             reports,
-            waiting=pods.waiting(own) or self._refused(job, own),
+            waiting={**self._refused(job, own), **pods.waiting(waiting)},
             waiting_since=pods.waiting_since(own),
             gpu_hours=added(self._nodes.by_gpu(pods.gpu_hours(own, self._now())), self._earlier(job)),
             waits=pods.waits(own, job["spec"]["completions"], started),
@@ -154,16 +161,15 @@ class RunProgress:
                 log.debug("%s", error)
 
     def _refused(self, job: Object, own: list[PodState]) -> dict[str, int]:
-        """The reason why a Job has no pod at all, such as a quota, from the Events of the Job."""
-        if own or job.get("status", {}).get("conditions") or job["spec"].get("suspend"):
+        """The reason why a Job has fewer pods than it could have, such as a quota, and the number of these pods."""
+        spec, status = job["spec"], job.get("status", {})
+        if status.get("conditions") or spec.get("suspend"):
             return {}
-        uid = job["metadata"]["uid"]
-        if self._clock() - self._events_read_at >= LOG_SECONDS:
-            self._events_read_at = self._clock()
-            events, _ = self._api.select("v1", "events", fields=f"involvedObject.uid={uid}")
-            messages = [event["message"] for event in events if event.get("reason") == "FailedCreate"]
-            self._refusals[uid] = {messages[-1]: job["spec"]["parallelism"]} if messages else {}
-        return self._refusals.get(uid, {})
+        decided = [*parse_indexes(status.get("completedIndexes", "")), *parse_indexes(status.get("failedIndexes", ""))]
+        existing = sum(pod.phase not in ENDED for pod in own)
+        missing = min(spec["parallelism"], spec["completions"] - len(decided)) - existing
+        reason = self._troubles.refused().get(("Job", job["metadata"]["name"])) if missing > 0 else None
+        return {reason: missing} if reason else {}
 
     def _earlier(self, job: Object) -> GpuHours:
         """The GPU hours of pods that were deleted before this controller has seen them, as an earlier one has written

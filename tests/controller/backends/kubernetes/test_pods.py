@@ -21,6 +21,7 @@ from controller.backends.kubernetes.pods import (
     waiting,
     waiting_since,
     waits,
+    with_reasons,
 )
 from controller.jobs.state import LostNode
 from tests.controller.objects import condition, pod
@@ -298,7 +299,7 @@ def test_a_deleted_pod_is_kept_for_its_result_and_its_gpu_hours() -> None:
 def test_a_pod_that_should_serve_and_does_not_has_a_reason(status: dict[str, Any], state: str, reason: str) -> None:
     if status.get("phase") == "Failed":
         status = {"terminated": {"exitCode": 1}, **status}
-    sentence = trouble(pod(name="p", **status))
+    sentence = trouble(pod(name="p", **status), {})
     assert sentence is not None
     assert sentence.startswith(f"pod p {state}")
     assert sentence.endswith(reason)
@@ -306,7 +307,22 @@ def test_a_pod_that_should_serve_and_does_not_has_a_reason(status: dict[str, Any
 
 @pytest.mark.parametrize("status", [{"conditions": [condition("Ready")]}, {"phase": "Succeeded", "terminated": {}}])
 def test_a_pod_that_serves_or_has_ended_is_no_trouble(status: dict[str, Any]) -> None:
-    assert trouble(pod(name="p", **status)) is None
+    assert trouble(pod(name="p", **status), {}) is None
+
+
+CREATING = {"waiting": {"reason": "ContainerCreating"}, "phase": "Pending"}
+MOUNT = 'MountVolume.SetUp failed for volume "models": Multi-Attach error'
+
+
+def test_a_pod_whose_containers_are_created_has_its_last_event() -> None:
+    assert trouble(pod(name="p", node="a", **CREATING), {"p": MOUNT}) == f"pod p is not ready: {MOUNT}"
+    assert trouble(pod(name="p", node="a", **CREATING), {}) == f"pod p is not ready: {STILL_STARTING}"
+    pulled = {**CREATING, "waiting": {"reason": "ErrImagePull"}}
+    assert trouble(pod(name="p", node="a", **pulled), {"p": MOUNT}) == "pod p is not ready: ErrImagePull"
+    begun = pod(name="q", node="a", init={"running": {}}, **CREATING)
+    pods = [pod(name="p", node="a", **CREATING), pod(name="r", node="a", **CREATING), pod(name="s", **CREATING), begun]
+    states = with_reasons(map(pod_state, pods), dict.fromkeys("pqs", MOUNT))
+    assert [state.waits_for for state in states] == [MOUNT, "", "", ""]
 
 
 def test_a_pod_that_ends_again_and_again_says_what_it_ended_with() -> None:
@@ -314,7 +330,7 @@ def test_a_pod_that_ends_again_and_again_says_what_it_ended_with() -> None:
     pod_object["status"]["containerStatuses"][0]["lastState"] = {
         "terminated": {"exitCode": 2, "message": "no store answers"}
     }
-    sentence = str(trouble(pod_object))
+    sentence = str(trouble(pod_object, {}))
     assert sentence.startswith("pod p is not ready")
     assert "CrashLoopBackOff: back-off 5m0s" in sentence
     assert sentence.endswith("no store answers")

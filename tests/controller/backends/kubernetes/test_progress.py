@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from controller.backends.kubernetes.api import PAGE
 from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.kubernetes.progress import LOG_SECONDS, LOGS, RECORD_SECONDS
+from controller.backends.kubernetes.troubles import EVENT_SECONDS
 from controller.jobs.state import JobState, Phase, Stage
 from controller.run.steps import Finished
+from imgsearch import labels
 from imgsearch.errors import UsageError
 from tests.controller.apifaults import refusal
 from tests.controller.apiserver import ApiServer
@@ -31,23 +34,85 @@ def test_the_log_of_a_shard_is_that_of_its_last_pod(backend: KubernetesBackend, 
         backend.log("r1", Stage.EMBED, 7)
 
 
-def test_why_a_job_gets_no_pods_is_told(backend: KubernetesBackend, server: ApiServer, clock: Clock) -> None:
+def event(reason: str, message: str, kind: str, name: str, minute: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": f"{kind}.{name}.{reason}.{minute}"},
+        "involvedObject": {"kind": kind, "name": name},
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": f"2026-01-01T00:{minute:02d}:00Z",
+        **fields,
+    }
+
+
+QUOTA = 'pods "x" is forbidden: exceeded quota: gpus'
+
+
+def test_why_a_job_gets_no_pods_or_too_few_is_told(backend: KubernetesBackend, server: ApiServer, clock: Clock) -> None:
+    def waiting() -> Mapping[str, int]:
+        clock.now += EVENT_SECONDS
+        return backend.jobs("r1")[Stage.EMBED].waiting
+
     backend.create(job(backend))
-    assert backend.jobs("r1")[Stage.EMBED].waiting == {}
-    metadata = server.get("jobs", "team-r1-embed")["metadata"]
-    server.put(
-        "events",
-        {
-            "metadata": {"name": "refused"},
-            "involvedObject": {"uid": metadata["uid"]},
-            "reason": "FailedCreate",
-            "message": "exceeded quota: gpus",
-        },
-    )
-    clock.now += LOG_SECONDS
+    uid = server.get("jobs", "team-r1-embed")["metadata"]["uid"]
+    assert waiting() == {}
+    server.put("events", event("FailedCreate", QUOTA, "Job", "team-r1-plan", 9))
+    server.put("events", event("FailedCreate", "an earlier reason", "Job", "team-r1-embed", 1))
+    server.put("events", event("FailedCreate", QUOTA, "Job", "team-r1-embed", 2))
+    assert waiting() == {QUOTA: 2}
+    requests = server.count("list", "events")
     for _ in range(10):
-        assert backend.jobs("r1")[Stage.EMBED].waiting == {"exceeded quota: gpus": 2}
-    assert server.count("list", "events") == 2
+        assert backend.jobs("r1")[Stage.EMBED].waiting == {QUOTA: 2}
+    assert server.count("list", "events") == requests
+    server.put("pods", pod(0, uid=uid))
+    backend.wait(0.0)
+    wait_until(backend, lambda jobs: jobs[Stage.EMBED].waiting == {QUOTA: 1})
+    server.put("events", event("SuccessfulCreate", "Created pod: x", "Job", "team-r1-embed", 3))
+    assert waiting() == {}
+
+
+def test_pods_that_mount_volumes_or_pull_images_have_their_last_event(
+    backend: KubernetesBackend, server: ApiServer
+) -> None:
+    uid = server.put("jobs", job(backend))["metadata"]["uid"]
+    for index, name in enumerate(["a", "b", "c"]):
+        creating = {"waiting": {"reason": "ContainerCreating"}, "node": "n"}
+        server.put("pods", pod(index, "Pending", uid=uid, name=name, **creating))
+    server.put("events", event("FailedAttachVolume", "Multi-Attach error", "Pod", "a", 5))
+    server.put("events", event("Pulling", 'Pulling image "x"', "Pod", "a", 1))
+    server.put("events", event("FailedMount", "not found", "Pod", "b", 1))
+    later = {"series": {"lastObservedTime": "2026-01-01T00:09:00.5Z"}, "lastTimestamp": None}
+    server.put("events", event("FailedAttachVolume", "Multi-Attach error", "Pod", "b", 3, **later))
+    assert backend.jobs("r1")[Stage.EMBED].waiting == {"Multi-Attach error": 2}
+
+
+def test_what_cannot_create_its_pods_is_named(backend: KubernetesBackend, server: ApiServer) -> None:
+    refused = [
+        ("StatefulSet", "team-chroma"),
+        ("ReplicaSet", "team-searcher-7c9f"),
+        ("CronJob", "team-reindex"),
+        ("Job", "team-r1-controller"),
+    ]
+    others = [
+        ("StatefulSet", "team-chroma-b"),
+        ("ReplicaSet", "team-b-searcher-7c9f"),
+        ("ReplicaSet", "team-searcher-b-7c9f"),
+        ("Job", "team-r1-embed"),  # `jobs` has it
+        ("DaemonSet", "team-chroma"),
+    ]
+    for kind, name in [*refused, *others]:
+        server.put("events", event("FailedCreate", QUOTA, kind, name, 1))
+    controller = pod(name="c", phase="Pending", waiting={"reason": "ErrImagePull"})
+    controller["metadata"]["labels"][labels.COMPONENT] = "controller"
+    server.put("pods", controller)
+    first, *rest = backend.troubles()
+    assert first == "pod c is not ready: ErrImagePull"
+    assert sorted(rest) == sorted(f"{kind} {name} cannot create a pod: {QUOTA}" for kind, name in refused)
+
+
+def test_without_the_right_to_list_events_there_is_no_trouble(backend: KubernetesBackend, server: ApiServer) -> None:
+    server.inject("list", "events", refusal(403, "events is forbidden", reason="Forbidden"), times=9)
+    assert backend.troubles() == []
 
 
 @pytest.mark.parametrize("size", [10, 10_000])
@@ -142,5 +207,5 @@ def test_a_node_that_does_not_answer_is_recorded_once(
     assert outcome == Finished()
     events = {event["reason"]: event for event in server.objects("events")}
     assert [event["reason"] for event in server.objects("events")].count("NodeLost") == 1
-    problem = "node gpu-7 does not answer (since 2026-01-01T01:58:59Z), so 3 pods cannot end"
+    problem = "node gpu-7 does not answer (since 2026-01-01T01:58:59Z), so "
     assert events["NodeLost"]["message"].startswith(problem)
