@@ -42,6 +42,21 @@ def test_a_wrong_storage_class_is_told(second: Callable[[Mapping[str, Any]], Wor
     wait_until(lambda: status_has(world, "unbound immediate PersistentVolumeClaims"), "status tells of the claim")
 
 
+def test_a_quota_that_refuses_the_pods_is_told(world: World, values: dict[str, Any]) -> None:
+    full = World(f"{world.namespace}-full")
+    full.kubectl("create", "namespace", full.namespace)
+    try:
+        full.kubectl("create", "quota", "none", "--hard=pods=0")
+        completed = full.chart("install", {**values, "sources": []})
+        assert completed.returncode == 0, completed.stderr
+        for owner in ("StatefulSet imgsearch-chroma", "ReplicaSet imgsearch-searcher-"):
+            wait_until(lambda owner=owner: status_has(full, owner), f"status names the {owner}")
+        assert status_has(full, "cannot create a pod: ")
+        assert status_has(full, "exceeded quota: none")
+    finally:
+        full.kubectl("delete", "namespace", full.namespace, "--wait=false")
+
+
 def test_a_gpu_that_no_node_has_is_told_and_the_run_mended_and_stopped(world: World, values: dict[str, Any]) -> None:
     # Enough photos that the embedding is not over before it is stopped.
     command = ("run-pipeline", "/sources/photos/many", "--run", "no-gpu")

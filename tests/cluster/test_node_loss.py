@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.conftest import COPIES, need_photos
 from tests.cluster.inspector import Inspector
 from tests.cluster.times import Stopwatch, Times
-from tests.cluster.world import World, command, pause, stored_ids, wait_until
+from tests.cluster.world import RELEASE, World, command, pause, stored_ids, wait_until
 
 SOURCE = "/sources/photos/many"
 SHARD, PART = 640, 40
@@ -72,6 +72,48 @@ def test_a_killed_node_costs_at_most_a_part_of_each_pod(
     # Away for long, the pods carry DisruptionTarget and cost no retry; back at once, they have simply failed.
     retries = max(int(pod["metadata"]["annotations"].get(FAILURES, 0)) for pod in pods_of(world, run))
     assert retries == retries_used
+
+
+def test_a_node_that_is_gone_while_its_object_stays_is_named_and_its_pods_are_freed_by_the_command(
+    world: World, inspector: Inspector, gpu_node: str, undisturbed: Outcome, values: dict[str, Any]
+) -> None:
+    run = "frozen"
+    hasty = [
+        {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
+        for state in ("not-ready", "unreachable")
+    ]
+    world.install({**values, "embed": {**values["embed"], "tolerations": hasty, "terminationGracePeriodSeconds": 5}})
+    with controller_of(world, run) as process:
+        wait_until(lambda: len(inspector.half_done(run)) == 2, "two shards half done", seconds=300)
+        command("IMGSEARCH_TEST_FREEZE", gpu_node)
+        written = PART * len(inspector.parts(run))
+        problem = f"embed: node {gpu_node} does not answer (since "
+        text = wait_until(lambda: status_with(world, run, problem), "status names the node", seconds=300)
+        assert "so 2 pods cannot end or be replaced" in text
+        assert f"`kubectl delete node {gpu_node}`" in text
+        events = world.get("events", "--field-selector", "reason=NodeLost")["items"]
+        assert [event["involvedObject"]["name"] for event in events] == [f"{RELEASE}-{run}-embed"]
+        world.kubectl("delete", "node", gpu_node)
+        wait_until(lambda: all_pending(world, run), "new pods, which wait for a node", seconds=120)
+        (embed,) = (stage for stage in world.ask("status", run)["stages"] if stage["stage"] == "embed")
+        assert embed["images"] >= written - 2 * PART
+        assert embed["gpu_hours"] > 0
+        command("IMGSEARCH_TEST_KILL", gpu_node)
+        command("IMGSEARCH_TEST_START", gpu_node)
+        outcome = outcome_of(world, process, run)
+    world.install(values)
+    assert outcome.ids == undisturbed.ids
+
+
+def status_with(world: World, run: str, sentence: str) -> str:
+    """What `status` prints, once the sentence is in it."""
+    text = world.controller("status", run).stdout
+    return text if sentence in text else ""
+
+
+def all_pending(world: World, run: str) -> bool:
+    pods = pods_of(world, run)
+    return len(pods) == 2 and all(pod["status"]["phase"] == "Pending" for pod in pods)
 
 
 @contextmanager

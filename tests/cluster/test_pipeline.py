@@ -140,7 +140,7 @@ def test_the_index_outlives_the_release(world: World, indexed: str, values: dict
         ids_before = ids(client, "photos", indexed)
     completed = world.helm("uninstall", RELEASE, "--wait")
     assert completed.returncode == 0, completed.stderr
-    wait_until(lambda: not world.pods("searcher"), "the searcher's pods are gone")
+    wait_until(lambda: not world.objects("jobs,pods"), "the Jobs and all pods are gone")
     world.install(values)
     with world.searcher() as client:
         assert ids(client, "photos", indexed) == ids_before

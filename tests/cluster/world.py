@@ -178,6 +178,11 @@ class World:
         pods = self.get("pods", "--selector", f"{INSTANCE}={self.release},{COMPONENT}={component}")["items"]
         return [pod for pod in pods if phase in (None, pod["status"].get("phase"))]
 
+    def objects(self, kinds: str) -> list[str]:
+        """Names of the release's objects of these kinds."""
+        items = self.get(kinds, "--selector", f"{INSTANCE}={self.release}")["items"]
+        return [str(item["metadata"]["name"]) for item in items]
+
     def python(self, pod: str, script: str) -> str:
         """Runs a script in a pod."""
         return self.kubectl("exec", "--stdin", pod, "--", "python", "-", input=script)

@@ -51,11 +51,7 @@ class KubernetesBackend:
 
     def settings(self) -> Settings:
         """The release's settings of storage, store and model. Raises UsageError where there is no such release."""
-        name = f"{self._release}-pipeline"
-        try:
-            return Settings.from_env(self._api.get("v1", "configmaps", name).get("data") or {})
-        except NotFound as error:
-            raise self._no_release(f"ConfigMap {name}") from error
+        return Settings.from_env(self._config_map().get("data") or {})
 
     def template(self, stage: Stage) -> Mapping[str, Any]:
         return self._template(str(stage))
@@ -68,9 +64,10 @@ class KubernetesBackend:
 
     def create(self, job: Mapping[str, Any]) -> None:
         name = job["metadata"]["name"]
+        owned = self._owned(job)
         while True:
             try:
-                stored = self._api.create(*JOBS, job)
+                stored = self._api.create(*JOBS, owned)
                 break
             except AlreadyExists:
                 try:
@@ -124,7 +121,7 @@ class KubernetesBackend:
         name = f"{self._release}-{verb}-{uuid.uuid4().hex[:6]}"
         template = self._template(manifests.query_pod(verb))
         job = manifests.query_job(program, verb, manifests.quiet(settings), template, release=self._release, name=name)
-        return run_query_job(self._api, job, f"{program} {verb}", self._progress, clock=self._clock)
+        return run_query_job(self._api, self._owned(job), f"{program} {verb}", self._progress, clock=self._clock)
 
     def log(self, run: str, stage: Stage, index: int) -> str:
         name = manifests.job_name(self._release, run, stage)
@@ -181,6 +178,23 @@ class KubernetesBackend:
             "Job": f".+-{manifests.CONTROLLER}",
         }
         return kind in own and re.fullmatch(f"{re.escape(self._release)}-{own[kind]}", name) is not None
+
+    def _config_map(self) -> Object:
+        name = f"{self._release}-pipeline"
+        try:
+            return self._api.get("v1", "configmaps", name)
+        except NotFound as error:
+            raise self._no_release(f"ConfigMap {name}") from error
+
+    def _owned(self, job: Mapping[str, Any]) -> Object:
+        """A Job that Kubernetes deletes with the release, after `helm uninstall`. An upgrade changes the same ConfigMap.
+        It is read for each Job: the release may have been installed again, and a Job of a deleted owner is deleted.
+
+        It does not block the deletion of its owner: that needs a right on the owner in some clusters
+        (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#ownerreferencespermissionenforcement)."""
+        metadata = self._config_map()["metadata"]
+        owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": metadata["name"], "uid": metadata["uid"]}
+        return {**job, "metadata": {**job["metadata"], "ownerReferences": [owner]}}
 
     def _template(self, stage: str) -> Mapping[str, Any]:
         name = f"{self._release}-{stage}"

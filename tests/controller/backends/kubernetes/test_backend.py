@@ -211,6 +211,26 @@ def test_a_job_that_is_being_deleted_is_no_job_of_the_run_and_is_waited_for(
     assert Stage.EMBED in backend.jobs("r1")
 
 
+def test_a_job_belongs_to_the_release_that_is_installed_when_it_is_created(
+    backend: KubernetesBackend, server: ApiServer
+) -> None:
+    def owners(name: str) -> list[dict[str, str]]:
+        owned: list[dict[str, str]] = server.get("jobs", name)["metadata"]["ownerReferences"]
+        return owned
+
+    config_map = server.get("configmaps", "team-pipeline")
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "team-pipeline"}
+    backend.create(job(backend, Stage.PLAN, 1))
+    assert owners("team-r1-plan") == [{**owner, "uid": config_map["metadata"]["uid"]}]
+    server.remove("configmaps", "team-pipeline")
+    del config_map["metadata"]["uid"]
+    installed_again = server.put("configmaps", config_map)
+    backend.create(job(backend))
+    assert owners("team-r1-embed") == [{**owner, "uid": installed_again["metadata"]["uid"]}]
+    backend.start_controller(backend.controller_job(["run-pipeline", "/sources/photos"], settings(backend)))
+    assert owners("team-r1-controller") == owners("team-r1-embed")
+
+
 def test_a_job_is_checked_without_being_made(backend: KubernetesBackend, server: ApiServer) -> None:
     backend.check(job(backend))
     assert server.objects("jobs") == []
