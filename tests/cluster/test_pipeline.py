@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import yaml
 from imgsearch.client import Client
 from tests.cluster.conftest import CLIENT
 from tests.cluster.load import Load
-from tests.cluster.world import RELEASE, World, ids, wait_until
+from tests.cluster.world import RELEASE, World, ids, stored_ids, wait_until
+from tests.conftest import ROOT
 
 SOURCE = "/sources/photos/few"
 
@@ -119,6 +121,32 @@ def test_a_dry_run_prints_what_the_cluster_accepts(world: World, indexed: str) -
     assert [job["kind"] for job in jobs] == ["Job"] * 3
     world.kubectl("apply", "--dry-run=server", "--filename", "-", input=dry.stdout)
     assert world.job("dry", "plan") is None
+
+
+def test_a_model_gets_onto_its_claim_and_an_index_goes_back_and_is_filled_again(world: World, indexed: str) -> None:
+    (searcher,) = world.pods("searcher", phase="Running")
+    # As docs/kubernetes.md has it for a cluster without internet access.
+    world.kubectl("cp", str(ROOT / "demo" / "model"), f"{searcher['metadata']['name']}:/models/copied")
+    options = ("--index", "copied", "--model", "local-dir:/models/copied")
+    for run in ("copied", "again"):
+        completed = world.controller("run-pipeline", SOURCE, "--run", run, *options)
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+    rolled_back = world.controller("rollback", "copied")
+    assert rolled_back.returncode == 0, rolled_back.stderr
+    assert {row["index"]: row["run"] for row in world.ask("indexes")}["copied"] == "copied"
+    restored = world.controller("restore", "again")
+    assert restored.returncode == 0, restored.stderr
+    assert {row["index"]: row["run"] for row in world.ask("indexes")}["copied"] == "again"
+    assert len(stored_ids(world, "copied", "again")) == world.ask("report", "again")["images"]
+
+
+def test_a_person_searches_from_a_desk(world: World, indexed: str) -> None:
+    with world.searcher() as client:
+        command = [*world.program, "search", "a cat", "--index", "photos", "--url", str(client.base_url)]
+        completed = subprocess.run([*command, "--output", "json"], capture_output=True, text=True, timeout=60)
+        assert completed.returncode == 0, completed.stderr
+        (first,) = Client(str(client.base_url)).search("a cat", index="photos", k=1).results
+    assert json.loads(completed.stdout)["results"][0]["id"] == first.id
 
 
 def test_helm_test_passes(world: World, indexed: str) -> None:
