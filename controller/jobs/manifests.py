@@ -159,6 +159,12 @@ def spec_hash(completions: int, settings: Settings) -> str:
     return _hash([completions, work])
 
 
+def has_other_pods(template_hash: str | None, job: Mapping[str, Any]) -> bool:
+    """Whether a Job with this hash of its pods has other pods than `job`. A Job of an earlier version has no hash, and
+    counts as the same."""
+    return bool(template_hash) and template_hash != job["metadata"]["annotations"].get(labels.TEMPLATE_HASH)
+
+
 def must_be_same(existing: Mapping[str, Any], job: Mapping[str, Any]) -> None:
     """Raises PermanentError where the existing Job of this name has another spec."""
     old, new = (manifest["metadata"].get("annotations", {}).get(labels.SPEC_HASH) for manifest in (existing, job))

@@ -122,14 +122,14 @@ class Pipeline:
         Raises PermanentError where a Job of this run has other options. The options of a failed Job may change."""
         outdated = set()
         for stage, job in jobs.items():
-            annotations = self.manifest(stage, job.completions)["metadata"]["annotations"]
-            spec_hash = annotations[labels.SPEC_HASH]
+            manifest = self.manifest(stage, job.completions)
+            spec_hash = manifest["metadata"]["annotations"][labels.SPEC_HASH]
             if job.phase is not Phase.FAILED and job.spec_hash != spec_hash:
                 raise PermanentError(
                     f"run {self._settings.run.id} exists with other options (Job {job.name} has spec {job.spec_hash}, "
                     f"this command has {spec_hash}). Use the same options as before, or another --run"
                 )
-            if not job.begun and job.template_hash not in ("", annotations[labels.TEMPLATE_HASH]):
+            if not job.begun and manifests.has_other_pods(job.template_hash, manifest):
                 outdated.add(stage)
                 self._warn(f"no pod of Job {job.name} has started, and its pods would be others now: it is made anew")
         return frozenset(outdated)

@@ -231,8 +231,8 @@ class KubernetesBackend:
         status = existing.get("status", {})
         if status.get("conditions"):
             return True
-        old, new = (manifest["metadata"]["annotations"].get(labels.TEMPLATE_HASH) for manifest in (existing, job))
-        if old in (None, new) or status.get("failed"):
+        template_hash = existing["metadata"]["annotations"].get(labels.TEMPLATE_HASH)
+        if status.get("failed") or not manifests.has_other_pods(template_hash, job):
             return False
         selector = f"{pods.JOB_UID}={existing['metadata']['uid']}"
         return not any(pods.pod_state(pod).begun for pod in self._api.select(*PODS, labels=selector)[0])
