@@ -187,8 +187,8 @@ class KubernetesBackend:
             raise self._no_release(f"ConfigMap {name}") from error
 
     def _owned(self, job: Mapping[str, Any]) -> Object:
-        """A Job that Kubernetes deletes with the release, after `helm uninstall`. An upgrade changes the same ConfigMap.
-        It is read for each Job: the release may have been installed again, and a Job of a deleted owner is deleted.
+        """A Job that Kubernetes deletes with the release, after `helm uninstall`. An upgrade keeps the ConfigMap. It is
+        read for each Job: the release may have been installed again, and a Job of a deleted owner is deleted.
 
         It does not block the deletion of its owner: that needs a right on the owner in some clusters
         (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#ownerreferencespermissionenforcement)."""
