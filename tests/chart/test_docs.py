@@ -19,6 +19,12 @@ from tests.chart.helm import CHART, Helm, Objects
 ROOT = CHART.parents[1]
 ROW = re.compile(r"^\| (\S+) \| \w+ \| `.+?` \| (.*) \|$", re.MULTILINE)
 
+UNCHANGED = {
+    *("resources", "settings", "dashboardLabels", "strategy"),
+    *("podSecurityContext", "containerSecurityContext"),
+}
+"""Maps with defaults that are passed on unchanged."""
+
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
@@ -47,7 +53,7 @@ def value_names(values: Mapping[str, Any], path: str = "") -> list[str]:
     names = []
     for name, value in values.items():
         full_name = f"{path}{name}"
-        unchanged = not value or name in ("resources", "settings", "dashboardLabels")
+        unchanged = not value or name in UNCHANGED
         names += value_names(value, f"{full_name}.") if isinstance(value, dict) and not unchanged else [full_name]
     return names
 

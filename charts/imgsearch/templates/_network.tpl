@@ -1,7 +1,7 @@
 {{- /* Rules of several NetworkPolicies. Rules for the internet have no peers, because a policy cannot name hosts. */}}
 
 {{- /* The pods of a policy: (list ROOT COMPONENT). The policy covers both directions and refuses all other
-traffic. */}}
+traffic, also if it has no rules for a direction: the API server stores no empty list. */}}
 {{- define "imgsearch.network.subject" -}}
 podSelector:
   matchLabels:
@@ -36,12 +36,18 @@ policyTypes: [Ingress, Egress]
     {{- end }}
 {{- end }}
 
-{{- /* To buckets, hubs and image hosts, and to the values' extraEgress: (ROOT). */}}
+{{- /* To buckets, hubs and image hosts, also through the proxy, and to the values' extraEgress: (ROOT). Each port has the
+default protocol, because the API server adds it. */}}
 {{- define "imgsearch.network.toData" -}}
-{{- with .Values.networkPolicy.egressPorts }}
+{{- with concat .Values.networkPolicy.egressPorts (include "imgsearch.outbound.ports" . | fromYamlArray) | uniq }}
 {{- include "imgsearch.network.toPorts" . }}
 {{- end }}
-{{- with .Values.networkPolicy.extraEgress }}
+{{- with .Values.networkPolicy.extraEgress | deepCopy }}
+{{- range . }}
+{{- range .ports }}
+{{- $_ := set . "protocol" (.protocol | default "TCP") }}
+{{- end }}
+{{- end }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -50,8 +56,8 @@ policyTypes: [Ingress, Egress]
 {{- define "imgsearch.network.toStore" -}}
 {{- if .Values.store.url }}
 {{- $default := hasPrefix "chroma+https" .Values.store.url | ternary "443" "8000" }}
-{{- $port := regexFind ":[0-9]+/?$" .Values.store.url | trimAll ":/" | default $default }}
-{{- include "imgsearch.network.toPorts" (list $port) }}
+{{- $port := regexFind ":[0-9]+/?$" .Values.store.url | trimAll ":/" | default $default | float64 }}
+{{- include "imgsearch.network.toPorts" (include "imgsearch.outbound.ports" . | fromYamlArray | concat (list $port) | uniq) }}
 {{- else -}}
 - to:
     {{- include "imgsearch.network.peer" (list . "chroma") | nindent 4 }}
