@@ -104,7 +104,11 @@ def test_the_notes_name_the_sources_and_the_ways_in(notes: Notes) -> None:
     text = notes.of(CHART / "ci" / "everything-values.yaml")
     assert "SOURCE is one of /sources/photos /sources/scans" in text
     assert "\n  controller run-pipeline /sources/photos --release" in text
-    assert "https://search.example.com/photos/" in text
+    assert re.findall("Or open (http.*/)$", text, re.MULTILINE) == [
+        "https://search.example.com/photos/",
+        "https://photos.example.com/photos/",
+        "http://search.internal.example.com/photos/",
+    ]
     assert re.search(r"^  export IMGSEARCH_API_KEY=KEY +.*\bSecret search-keys\b", text, re.MULTILINE)
 
 
@@ -133,6 +137,7 @@ def test_the_notes_have_no_trace_of_their_template(notes: Notes, values: Path) -
             {"searcher": {"ingress": {"enabled": True, "host": "a.example.com"}}},
             ["TLS", "searcher.ingress.tls.existingSecret"],
         ),
+        ({"searcher": {"service": {"type": "LoadBalancer"}}}, ["searcher.apiKeys.existingSecret"]),
         (
             {"searcher": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]}}},
             ["searcher.apiKeys.existingSecret"],

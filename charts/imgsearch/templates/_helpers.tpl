@@ -3,8 +3,8 @@ Parts that several objects share. The name of each object begins with the name o
 template is in its comment: the root context (ROOT), a list, or none.
 */}}
 
-{{- /* Name, namespace and labels of an object: (list ROOT NAME LABELS). NAME is the part of its name after the release.
-LABELS are more labels, and may be missing. */}}
+{{- /* Name, namespace and labels of an object: (list ROOT NAME LABELS). NAME is the part of its name after the
+release. LABELS are more labels, and may be missing. */}}
 {{- define "imgsearch.metadata" -}}
 {{- $root := index . 0 -}}
 name: {{ $root.Release.Name }}-{{ index . 1 }}
@@ -13,20 +13,14 @@ labels:
   {{- include "imgsearch.labels" . | nindent 2 }}
 {{- end }}
 
-{{- /* Labels of every object: (list ROOT COMPONENT LABELS). */}}
+{{- /* Labels of every object: (list ROOT COMPONENT LABELS). LABELS replace `commonLabels`. */}}
 {{- define "imgsearch.labels" -}}
 {{- $root := index . 0 -}}
 helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{ include "imgsearch.selectorLabels" . }}
-{{- include "imgsearch.moreLabels" . }}
-{{- end }}
-
-{{- /* The labels of the values, of an object or a pod: (list ROOT COMPONENT LABELS). LABELS, which may be missing, replace
-labels of all objects. */}}
-{{- define "imgsearch.moreLabels" -}}
-{{- with merge dict (first (slice . 2) | default dict) (index . 0).Values.commonLabels }}
+{{- with merge dict (first (slice . 2) | default dict) $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -54,8 +48,9 @@ annotations:
 {{ end -}}
 labels:
   {{- include "imgsearch.selectorLabels" . | nindent 2 }}
-  {{- $labels := merge dict $values.podLabels (first (slice . 2) | default dict) }}
-  {{- include "imgsearch.moreLabels" (list (index . 0) (index . 1) $labels) | nindent 2 }}
+  {{- with merge dict $values.podLabels (first (slice . 2) | default dict) (index . 0).Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- /* Labels and annotations of a pod that works on runs: (list ROOT COMPONENT). */}}
@@ -116,9 +111,9 @@ securityContext:
   {{- toYaml $root.Values.containerSecurityContext | nindent 2 }}
 {{- end }}
 
-{{- /* Variables of a container: (list ROOT COMPONENT PARTS). A part is the P of a named template `imgsearch.P.env`. A name
-occurs once, with its last value: `kubectl apply` could not compare a list with a name twice. An empty value has no
-field, because the API server stores none. */}}
+{{- /* Variables of a container: (list ROOT COMPONENT PARTS). PARTS has the P of each named template `imgsearch.P.env`. A
+name occurs once, with its last value, because `kubectl apply` cannot compare a list in which a name occurs twice. An
+empty value has no field, because the API server stores none. */}}
 {{- define "imgsearch.env" -}}
 {{- $root := index . 0 }}
 {{- $all := list }}
@@ -226,9 +221,8 @@ the storage. */}}
 
 {{- /* Volumes of a pod that works on runs: (list ROOT COMPONENT). */}}
 {{- define "imgsearch.worker.volumes" -}}
-{{- $root := index . 0 }}
 {{- include "imgsearch.program.volumes" . }}
-{{- with $root }}
+{{- with index . 0 }}
 {{- if not .Values.storage.uri }}
 - name: storage
   persistentVolumeClaim:

@@ -30,16 +30,16 @@ policyTypes: [Ingress, Egress]
 {{- /* To these ports of any address: (LIST OF PORTS). */}}
 {{- define "imgsearch.network.toPorts" -}}
 - ports:
-    {{- range . }}
+    {{- range toStrings . | uniq }}
     - port: {{ . }}
       protocol: TCP
     {{- end }}
 {{- end }}
 
-{{- /* To buckets, hubs and image hosts, also through the proxy, and to the values' extraEgress: (ROOT). Each port has the
-default protocol, because the API server adds it. */}}
+{{- /* To buckets, hubs and image hosts, also through the proxy, and to the values' extraEgress: (ROOT). Each port has
+the default protocol, because the API server adds it. */}}
 {{- define "imgsearch.network.toData" -}}
-{{- with concat .Values.networkPolicy.egressPorts (include "imgsearch.outbound.ports" . | fromYamlArray) | uniq }}
+{{- with concat .Values.networkPolicy.egressPorts (include "imgsearch.outbound.ports" . | fromYamlArray) }}
 {{- include "imgsearch.network.toPorts" . }}
 {{- end }}
 {{- with .Values.networkPolicy.extraEgress | deepCopy }}
@@ -56,8 +56,8 @@ default protocol, because the API server adds it. */}}
 {{- define "imgsearch.network.toStore" -}}
 {{- if .Values.store.url }}
 {{- $default := hasPrefix "chroma+https" .Values.store.url | ternary "443" "8000" }}
-{{- $port := regexFind ":[0-9]+/?$" .Values.store.url | trimAll ":/" | default $default | float64 }}
-{{- include "imgsearch.network.toPorts" (include "imgsearch.outbound.ports" . | fromYamlArray | concat (list $port) | uniq) }}
+{{- $port := regexFind ":[0-9]+/?$" .Values.store.url | trimAll ":/" | default $default }}
+{{- include "imgsearch.network.toPorts" (prepend (include "imgsearch.outbound.ports" . | fromYamlArray) $port) }}
 {{- else -}}
 - to:
     {{- include "imgsearch.network.peer" (list . "chroma") | nindent 4 }}

@@ -20,8 +20,8 @@ KUBERNETES_SERVICE_HOST. The list contains no networks, because httpx only compa
   value: {{ . | quote }}
 {{- end }}
 {{- if or .http .https }}
-{{- $services := list (printf "%s-chroma" $.Release.Name) (printf "%s-searcher" $.Release.Name) ".svc" ".cluster.local" }}
-{{- $kubernetes := list "$(KUBERNETES_SERVICE_HOST)" "localhost" "127.0.0.1" "::1" }}
+{{- $services := list (printf "%s-chroma" $.Release.Name) (printf "%s-searcher" $.Release.Name) }}
+{{- $kubernetes := list ".svc" ".cluster.local" "$(KUBERNETES_SERVICE_HOST)" "localhost" "127.0.0.1" "::1" }}
 {{- $metadata := list "metadata.google.internal" "169.254.169.254" "169.254.170.2" "169.254.170.23" }}
 - name: NO_PROXY
   value: {{ concat $services $kubernetes $metadata .noProxy | join "," | quote }}
@@ -29,9 +29,9 @@ KUBERNETES_SERVICE_HOST. The list contains no networks, because httpx only compa
 {{- end }}
 {{- end }}
 
-{{- /* The ports of the proxy, as a list of numbers in YAML. */}}
+{{- /* The ports of the proxy, as a list in YAML. */}}
 {{- define "imgsearch.outbound.ports" -}}
-{{- range list .Values.proxy.http .Values.proxy.https | compact | uniq }}
+{{- range list .Values.proxy.http .Values.proxy.https | compact }}
 - {{ regexFind "[0-9]+/?$" . | trimSuffix "/" }}
 {{- end }}
 {{- end }}

@@ -15,12 +15,13 @@
 {{- toYaml $resources }}
 {{- end }}
 
-{{- /* A quantity without a fraction and with the largest unit: 0.5 is 500m, 1000m is 1, 1.5Gi is 1536Mi: (VALUE). It also
-reads the floats of Helm, such as 2e+10. */}}
+{{- /* A quantity as a whole number of the largest possible unit: 0.5 is 500m, 1000m is 1, 1.5Gi is 1536Mi: (VALUE). It
+also reads the floats of Helm, such as 2e+10. */}}
 {{- define "imgsearch.quantity" -}}
 {{- $text := toString . }}
 {{- $unit := regexFind "[A-Za-z]+$" $text }}
 {{- $number := regexFind "^[0-9.]+" $text | splitn "." 2 }}
+{{- /* The quantity is $digits / 10^$decimals units. */}}
 {{- $decimals := sub (len ($number._1 | default "")) (regexFind "[eE][+]?[0-9]+$" $text | trimAll "eE+" | int) | int }}
 {{- $digits := regexReplaceAll "^0+" (print $number._0 $number._1) "" | default "0" }}
 {{- $step := 1000 }}
@@ -37,6 +38,7 @@ reads the floats of Helm, such as 2e+10. */}}
 {{- end }}
 {{- $whole := print $digits (repeat (int (max 0 (sub 0 $decimals))) "0") | int64 }}
 {{- $divisor := print "1" (repeat (int (max 0 $decimals)) "0") | int64 }}
+{{- /* As long as there is a fraction, take a smaller unit. A fraction of the smallest unit is rounded up. */}}
 {{- range $units }}
 {{- if and (gt $at 0) (mod $whole $divisor) }}
 {{- $whole = mul $whole $step }}
@@ -50,6 +52,7 @@ reads the floats of Helm, such as 2e+10. */}}
 {{- $at = add $at 1 | int }}
 {{- end }}
 {{- end }}
+{{- /* A number of bytes has decimal units. */}}
 {{- if and (eq $step 1024) (eq $at 0) }}
 {{- include "imgsearch.quantity" (toString $whole) }}
 {{- else }}
