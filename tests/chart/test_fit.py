@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from controller.jobs import manifests
+from controller.jobs.state import Stage
+from imgsearch.settings import RunSettings, Settings
 from tests.chart.helm import CHART, RELEASE, Helm, Object, Objects
 from tests.chart.test_network import open_ports_outside
 
@@ -272,6 +275,23 @@ def test_the_pod_of_helm_test_has_resources_and_annotations(helm: Helm, default:
     assert pod["spec"]["containers"][0]["resources"] == resources
     assert pod["metadata"]["annotations"] == default.named("Pod", "test")["metadata"]["annotations"] | {"note": "here"}
     assert changed(chart, default) == ["Pod/team-test"]
+
+
+def test_the_jobs_of_a_run_have_all_of_it(everything: Objects) -> None:
+    template = everything.named("PodTemplate", "embed")["template"]
+    settings = Settings(run=RunSettings(id="r1", index="photos"))
+    job = manifests.job(Stage.EMBED, settings, template, release=RELEASE, completions=1, parallelism=1)
+    assert job["metadata"]["labels"]["team"] == "search"
+    spec = job["spec"]["template"]["spec"]
+    assert (spec["serviceAccountName"], spec["securityContext"]) == (
+        f"{RELEASE}-worker",
+        template["spec"]["securityContext"],
+    )
+    env = spec["containers"][0]["env"]
+    assert env[: len(template["spec"]["containers"][0]["env"])] == template["spec"]["containers"][0]["env"]
+    names = [variable["name"] for variable in env]
+    assert names.index("SCRATCH") < names.index("CACHE")  # whose value refers to it
+    assert names[-2:] == ["IMGSEARCH_RUN_ID", "IMGSEARCH_RUN_INDEX"]
 
 
 def test_the_values_of_ci_have_each_of_these_values() -> None:
