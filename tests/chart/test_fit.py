@@ -268,6 +268,11 @@ def test_who_leaves_the_cluster_reaches_the_proxy(helm: Helm) -> None:
     }
 
 
+def test_a_proxy_on_an_open_port_adds_no_port(helm: Helm, default: Objects) -> None:
+    chart = helm.template({"proxy": {"https": "http://proxy:443"}})
+    assert chart.of("NetworkPolicy") == default.of("NetworkPolicy")
+
+
 def test_the_pod_of_helm_test_has_resources_and_annotations(helm: Helm, default: Objects) -> None:
     resources = {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}}
     chart = helm.template({"test": {"resources": resources, "podAnnotations": {"note": "here"}}})

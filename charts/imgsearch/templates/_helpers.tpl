@@ -111,8 +111,8 @@ securityContext:
   {{- toYaml $root.Values.containerSecurityContext | nindent 2 }}
 {{- end }}
 
-{{- /* Variables of a container: (list ROOT COMPONENT PARTS). PARTS has the P of each named template `imgsearch.P.env`. A
-name occurs once, with its last value, because `kubectl apply` cannot compare a list in which a name occurs twice. An
+{{- /* Variables of a container: (list ROOT COMPONENT PARTS). PARTS has the P of each named template `imgsearch.P.env`.
+A name occurs once, with its last value, because `kubectl apply` cannot compare a list in which a name occurs twice. An
 empty value has no field, because the API server stores none. */}}
 {{- define "imgsearch.env" -}}
 {{- $root := index . 0 }}
