@@ -63,6 +63,7 @@ def job(
         placed, request = placement.applied(template), f"{[*placement.kinds]} {placement.spot}"
     names = _names(release, str(stage)) | {labels.RUN: settings.run.id, labels.INDEX: settings.run.index}
     queued = options.queue is not None and stage is Stage.EMBED
+    pod = _pod(placed, names, _env(settings))
     spec = {
         "completions": completions,
         "parallelism": min(parallelism, completions),
@@ -75,7 +76,7 @@ def job(
         "podFailurePolicy": {"rules": [DISRUPTED, _final("FailIndex")]},
         **_limits(options),
         **({"suspend": True} if queued else {}),
-        "template": _pod(placed, names, _env(settings)),
+        "template": pod,
     }
     return {
         "apiVersion": "batch/v1",
@@ -83,7 +84,7 @@ def job(
         "metadata": {
             "name": job_name(release, settings.run.id, stage),
             "labels": {
-                **names,
+                **pod["metadata"]["labels"],  # with those of the chart's values, which a policy may require
                 labels.MANAGED_BY: "imgsearch-controller",
                 **({labels.QUEUE: str(options.queue)} if queued else {}),
             },
@@ -138,7 +139,7 @@ def detached(
         "kind": "Job",
         "metadata": {
             "name": job_name(release, settings.run.id, CONTROLLER),
-            "labels": {**names, labels.MANAGED_BY: "imgsearch-controller"},
+            "labels": {**pod["metadata"]["labels"], labels.MANAGED_BY: "imgsearch-controller"},
             "annotations": {labels.SPEC_HASH: spec_hash(1, settings), labels.TEMPLATE_HASH: _hash(pod)},
         },
         "spec": {
@@ -214,7 +215,8 @@ def _pod(template: Mapping[str, Any], names: Mapping[str, str], env: Mapping[str
     # The API server fills in the defaults of a stored PodTemplate. The default restart policy is wrong for a Job.
     pod["spec"]["restartPolicy"] = "Never"
     for container in [*pod["spec"].get("initContainers", []), pod["spec"]["containers"][0]]:
+        # In the order of the template, because a value may refer to an earlier variable: `$(NAME)`.
         entries = {entry["name"]: entry for entry in container.get("env", [])}
-        entries.update({name: {"name": name, "value": value} for name, value in env.items()})
-        container["env"] = [entries[name] for name in sorted(entries)]
+        entries.update({name: {"name": name, "value": env[name]} for name in sorted(env)})
+        container["env"] = [*entries.values()]
     return pod

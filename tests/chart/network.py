@@ -49,7 +49,7 @@ def _rules(policies: Sequence[Policy], direction: str, pod: Peer) -> Iterator[Ma
         spec = policy["spec"]
         assert direction.capitalize() in spec["policyTypes"], "a policy of the chart is for both directions"
         if _selects(spec["podSelector"], pod.labels):
-            yield from spec[direction]
+            yield from spec.get(direction, [])
 
 
 def _peers(peers: Sequence[Mapping[str, Any]] | None, pod: Peer) -> bool:

@@ -19,6 +19,12 @@ from tests.chart.helm import CHART, Helm, Objects
 ROOT = CHART.parents[1]
 ROW = re.compile(r"^\| (\S+) \| \w+ \| `.+?` \| (.*) \|$", re.MULTILINE)
 
+UNCHANGED = {
+    *("resources", "settings", "dashboardLabels", "strategy"),
+    *("podSecurityContext", "containerSecurityContext"),
+}
+"""Maps with defaults that are passed on unchanged."""
+
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
@@ -47,7 +53,7 @@ def value_names(values: Mapping[str, Any], path: str = "") -> list[str]:
     names = []
     for name, value in values.items():
         full_name = f"{path}{name}"
-        unchanged = not value or name in ("resources", "settings", "dashboardLabels")
+        unchanged = not value or name in UNCHANGED
         names += value_names(value, f"{full_name}.") if isinstance(value, dict) and not unchanged else [full_name]
     return names
 
@@ -98,7 +104,11 @@ def test_the_notes_name_the_sources_and_the_ways_in(notes: Notes) -> None:
     text = notes.of(CHART / "ci" / "everything-values.yaml")
     assert "SOURCE is one of /sources/photos /sources/scans" in text
     assert "\n  controller run-pipeline /sources/photos --release" in text
-    assert "https://search.example.com/photos/" in text
+    assert re.findall("Or open (http.*/)$", text, re.MULTILINE) == [
+        "https://search.example.com/photos/",
+        "https://photos.example.com/photos/",
+        "http://search.internal.example.com/photos/",
+    ]
     assert re.search(r"^  export IMGSEARCH_API_KEY=KEY +.*\bSecret search-keys\b", text, re.MULTILINE)
 
 
@@ -127,6 +137,7 @@ def test_the_notes_have_no_trace_of_their_template(notes: Notes, values: Path) -
             {"searcher": {"ingress": {"enabled": True, "host": "a.example.com"}}},
             ["TLS", "searcher.ingress.tls.existingSecret"],
         ),
+        ({"searcher": {"service": {"type": "LoadBalancer"}}}, ["searcher.apiKeys.existingSecret"]),
         (
             {"searcher": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]}}},
             ["searcher.apiKeys.existingSecret"],

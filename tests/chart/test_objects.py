@@ -7,8 +7,8 @@ from tests.chart.restricted import violations
 
 PODS = {"plan", "embed", "ingest", "evaluate", "controller", "searcher", "test"}
 DATA = {"storage", "models", "chroma"}
-ADDED_LABELS = {"release", "grafana_dashboard"}
-"""Labels that the values add, so that Prometheus and Grafana find what is theirs."""
+ADDED_LABELS = {"release", "grafana_dashboard", "team", "app.kubernetes.io/part-of"}
+"""Labels that the values add: for Prometheus and Grafana, and those of ci/everything-values.yaml."""
 
 
 def test_everything_is_called_after_the_release(chart: Objects) -> None:
@@ -49,7 +49,9 @@ def test_every_pod_passes_pod_security_restricted(chart: Objects) -> None:
 
 def test_every_pod_is_user_10001_and_writes_to_volumes_only(chart: Objects) -> None:
     for pod in chart.pods():
-        assert pod.spec["securityContext"] == {
+        context = dict(pod.spec["securityContext"])
+        context.pop("supplementalGroups", None)  # of ci/everything-values.yaml
+        assert context == {
             "runAsNonRoot": True,
             "runAsUser": 10001,
             "runAsGroup": 10001,
@@ -67,9 +69,13 @@ def test_only_the_controller_gets_a_token(chart: Objects) -> None:
     for pod in chart.pods():
         controls = pod.component == "controller"
         assert pod.spec["automountServiceAccountToken"] is controls
+
+
+def test_each_pod_has_an_account_of_the_chart(default: Objects) -> None:
+    for pod in default.pods():
         name = {"controller": "controller", "chroma": "chroma"}.get(pod.component, "worker")
         assert pod.spec["serviceAccountName"] == f"{RELEASE}-{name}"
-        assert chart.named("ServiceAccount", name)
+        assert default.named("ServiceAccount", name)
 
 
 def test_no_service_becomes_a_variable(chart: Objects) -> None:
@@ -139,13 +145,18 @@ def test_selectors_choose_the_pods_of_their_component_alone(chart: Objects) -> N
 
 
 def test_what_points_to_the_searcher_finds_it(everything: Objects) -> None:
-    (rule,) = everything.named("Ingress", "searcher")["spec"]["rules"]
-    (path,) = rule["http"]["paths"]
+    path = everything.named("Ingress", "searcher")["spec"]["rules"][0]["http"]["paths"][0]
     (backend,) = everything.named("HTTPRoute", "searcher")["spec"]["rules"][0]["backendRefs"]
     service = everything.named("Service", "searcher")
     (port,) = service["spec"]["ports"]
     assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": port["name"]}}
-    assert backend == {"name": service["metadata"]["name"], "port": port["port"]}
+    assert backend == {
+        "group": "",
+        "kind": "Service",
+        "name": service["metadata"]["name"],
+        "port": port["port"],
+        "weight": 1,
+    }
     container = everything.pod("searcher").spec["containers"][0]
     assert {"name": port["targetPort"], "containerPort": 8000} in container["ports"]
     scaled = everything.named("HorizontalPodAutoscaler", "searcher")["spec"]["scaleTargetRef"]

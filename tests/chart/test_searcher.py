@@ -7,6 +7,8 @@ from typing import Any
 from imgsearch.settings import SearchSettings, Settings
 from tests.chart.helm import Helm, Objects
 
+INGRESS = {"enabled": True, "host": "a.example.com"}
+
 
 def searcher(chart: Objects) -> dict[str, Any]:
     return chart.named("Deployment", "searcher")["spec"]  # type: ignore[no-any-return]
@@ -20,7 +22,7 @@ def settings(chart: Objects) -> SearchSettings:
 def test_the_searcher_has_the_settings_of_the_values(default: Objects, everything: Objects) -> None:
     assert settings(default) == SearchSettings(host="0.0.0.0", linger_seconds=5)
     assert settings(everything) == SearchSettings(
-        host="0.0.0.0",
+        host="::",
         max_k=500,
         max_body_bytes=50_000_000,
         checked_share=0.1,
@@ -62,8 +64,9 @@ def test_there_is_time_to_linger_and_to_drain(chart: Objects) -> None:
     assert grace == limits.linger_seconds + limits.drain_seconds + 10
 
 
-def test_a_rollout_takes_no_pod_away_before_its_successor_is_ready(chart: Objects) -> None:
-    assert searcher(chart)["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+def test_a_rollout_takes_no_pod_away_before_its_successor_is_ready(default: Objects) -> None:
+    strategy = searcher(default)["strategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 
 
 def test_the_searchers_probes_mean_something(default: Objects) -> None:
@@ -114,7 +117,10 @@ def test_pods_are_spread_where_possible(helm: Helm, default: Objects) -> None:
 
 def test_tls_is_the_secret_of_the_host(everything: Objects, helm: Helm) -> None:
     spec = everything.named("Ingress", "searcher")["spec"]
-    assert spec["tls"] == [{"hosts": ["search.example.com"], "secretName": "search-tls"}]
+    assert spec["tls"] == [
+        {"hosts": ["search.example.com"], "secretName": "search-tls"},
+        {"hosts": ["photos.example.com"], "secretName": "photos-tls"},
+    ]
     without_tls = helm.template({"searcher": {"ingress": {"enabled": True, "host": "a.example.com"}}})
     assert "tls" not in without_tls.named("Ingress", "searcher")["spec"]
 
@@ -123,7 +129,8 @@ def test_a_root_path_is_that_of_the_ingress_and_the_route(helm: Helm, everything
     env = {entry["name"]: entry.get("value") for entry in everything.pod("searcher").spec["containers"][0]["env"]}
     assert env["IMGSEARCH_SEARCH_ROOT_PATH"] == "/photos"
     assert env["IMGSEARCH_SEARCH_TRUSTED_PROXIES"] == "10.1.0.0/16,fd00::7"
-    (path,) = everything.named("Ingress", "searcher")["spec"]["rules"][0]["http"]["paths"]
+    below = helm.template({"searcher": {"ingress": INGRESS, "settings": {"rootPath": "/photos"}}})
+    (path,) = below.named("Ingress", "searcher")["spec"]["rules"][0]["http"]["paths"]
     assert (path["path"], path["pathType"]) == ("/photos", "Prefix")
     (rule,) = everything.named("HTTPRoute", "searcher")["spec"]["rules"]
     assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/photos"}}]
@@ -132,7 +139,7 @@ def test_a_root_path_is_that_of_the_ingress_and_the_route(helm: Helm, everything
     without = helm.template(
         {
             "searcher": {
-                "ingress": {"enabled": True, "host": "a.example.com"},
+                "ingress": INGRESS,
                 "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]},
             }
         }
@@ -140,7 +147,7 @@ def test_a_root_path_is_that_of_the_ingress_and_the_route(helm: Helm, everything
     (path,) = without.named("Ingress", "searcher")["spec"]["rules"][0]["http"]["paths"]
     assert path["path"] == "/"
     (rule,) = without.named("HTTPRoute", "searcher")["spec"]["rules"]
-    assert "matches" not in rule
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}}]
 
 
 def test_chroma_is_one_writer_on_one_volume(default: Objects) -> None:

@@ -11,17 +11,33 @@
 {{- fail "storage.uri and storage.claim.existingClaim are both set: choose the bucket or the claim" }}
 {{- end }}
 {{- range $name, $_ := .env }}
-{{- if hasPrefix "IMGSEARCH_" $name }}
-{{- fail (printf "storage.env.%s: use the chart value of this setting instead (docs/settings.md)" $name) }}
+{{- include "imgsearch.checks.variable" (list (printf "storage.env.%s" $name) (dict "name" $name) "set storage.existingSecret to its name") }}
 {{- end }}
-{{- if regexMatch "SECRET|PASSWORD|TOKEN$|ACCOUNT_KEY|SAS_KEY" $name }}
-{{- fail (printf "storage.env.%s: do not put a secret into the values; put it into a Secret and set storage.existingSecret to its name" $name) }}
+{{- if and .workloadIdentity.annotations $values.existingServiceAccounts.worker }}
+{{- fail "storage.workloadIdentity.annotations and existingServiceAccounts.worker are both set: put the annotations on your ServiceAccount" }}
+{{- end }}
+{{- end }}
+
+{{- if and $values.caBundle.existingConfigMap $values.caBundle.existingSecret }}
+{{- fail "caBundle.existingConfigMap and caBundle.existingSecret are both set: choose one" }}
+{{- end }}
+
+{{- include "imgsearch.checks.labels" (list "commonLabels" $values.commonLabels) }}
+{{- range $component := list "chroma" "searcher" "plan" "embed" "ingest" "evaluate" "controller" }}
+{{- with index $values $component }}
+{{- include "imgsearch.checks.labels" (list (printf "%s.podLabels" $component) .podLabels) }}
+{{- range .extraEnv }}
+{{- $path := printf "%s.extraEnv: %s" $component .name }}
+{{- include "imgsearch.checks.variable" (list $path . "name it in valueFrom") }}
 {{- end }}
 {{- end }}
 {{- end }}
 
 {{- $names := list }}
 {{- range $values.sources }}
+{{- if ne 1 (len (pick . "existingClaim" "nfs" "csi" "hostPath")) }}
+{{- fail (printf "sources: %q must have exactly one of existingClaim, nfs, csi and hostPath" .name) }}
+{{- end }}
 {{- if has .name $names }}
 {{- fail (printf "sources: two have the name %q, and both would be mounted at /sources/%s" .name .name) }}
 {{- end }}
@@ -34,6 +50,11 @@
 {{- end }}
 {{- if and .ingress.enabled (not .ingress.host) }}
 {{- fail "searcher.ingress.enabled needs searcher.ingress.host: without it, the Ingress would answer for every host" }}
+{{- end }}
+{{- with .strategy.rollingUpdate }}
+{{- if and (has (toString .maxUnavailable) (list "0" "0%")) (has (toString .maxSurge) (list "0" "0%")) }}
+{{- fail "searcher.strategy.rollingUpdate: maxUnavailable and maxSurge are both 0, so a rollout could replace no pod" }}
+{{- end }}
 {{- end }}
 {{- if and .httpRoute.enabled (not .httpRoute.parentRefs) }}
 {{- fail "searcher.httpRoute.enabled needs searcher.httpRoute.parentRefs: the Gateway that the route belongs to" }}
@@ -51,5 +72,25 @@
 
 {{- if and $values.reindex.enabled (not $values.reindex.source) }}
 {{- fail "reindex.enabled needs reindex.source: the source for `controller run-pipeline`" }}
+{{- end }}
+{{- end }}
+
+{{- /* Refuses a variable that is a setting, and a secret in the values: (list PATH VARIABLE SOLUTION). */}}
+{{- define "imgsearch.checks.variable" -}}
+{{- $variable := index . 1 }}
+{{- if hasPrefix "IMGSEARCH_" $variable.name }}
+{{- fail (printf "%s: use the chart value of this setting instead (docs/settings.md)" (index . 0)) }}
+{{- end }}
+{{- if and (not $variable.valueFrom) (regexMatch "SECRET|PASSWORD|TOKEN$|ACCOUNT_KEY|SAS_KEY" $variable.name) }}
+{{- fail (printf "%s: do not put a secret into the values; put it into a Secret and %s" (index . 0) (index . 2)) }}
+{{- end }}
+{{- end }}
+
+{{- /* Refuses labels that the chart or the controller sets: (list PATH LABELS). */}}
+{{- define "imgsearch.checks.labels" -}}
+{{- range $name, $_ := index . 1 }}
+{{- if regexMatch "^(app.kubernetes.io/(name|instance|component|version|managed-by)|helm.sh/chart|imgsearch.dev/.*)$" $name }}
+{{- fail (printf "%s: the chart sets the label %s; choose another name" (index $ 0) $name) }}
+{{- end }}
 {{- end }}
 {{- end }}

@@ -3,7 +3,8 @@ Parts that several objects share. The name of each object begins with the name o
 template is in its comment: the root context (ROOT), a list, or none.
 */}}
 
-{{- /* Name, namespace and labels of an object: (list ROOT NAME). NAME is the part of its name after the release. */}}
+{{- /* Name, namespace and labels of an object: (list ROOT NAME LABELS). NAME is the part of its name after the
+release. LABELS are more labels, and may be missing. */}}
 {{- define "imgsearch.metadata" -}}
 {{- $root := index . 0 -}}
 name: {{ $root.Release.Name }}-{{ index . 1 }}
@@ -12,13 +13,16 @@ labels:
   {{- include "imgsearch.labels" . | nindent 2 }}
 {{- end }}
 
-{{- /* Labels of every object: (list ROOT COMPONENT). */}}
+{{- /* Labels of every object: (list ROOT COMPONENT LABELS). LABELS replace `commonLabels`. */}}
 {{- define "imgsearch.labels" -}}
 {{- $root := index . 0 -}}
 helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{ include "imgsearch.selectorLabels" . }}
+{{- with merge dict (first (slice . 2) | default dict) $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- /* Labels of pods, and selectors of pods: (list ROOT COMPONENT). They have no version, because an upgrade must not
@@ -35,22 +39,29 @@ because Helm reads 20000000 as a float and would print 2e+07. */}}
 {{- if kindIs "string" . }}{{ . | quote }}{{ else }}{{ kindIs "invalid" . | ternary "" (toJson .) | quote }}{{ end }}
 {{- end }}
 
-{{- /* Labels and annotations of a pod: (list ROOT COMPONENT). */}}
+{{- /* Labels and annotations of a pod: (list ROOT COMPONENT LABELS). LABELS are more labels, and may be missing. */}}
 {{- define "imgsearch.podMetadata" -}}
-{{- with (index (index . 0).Values (index . 1)).podAnnotations -}}
+{{- $values := index (index . 0).Values (index . 1) -}}
+{{- with $values.podAnnotations -}}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{ end -}}
 labels:
   {{- include "imgsearch.selectorLabels" . | nindent 2 }}
+  {{- with merge dict $values.podLabels (first (slice . 2) | default dict) (index . 0).Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- /* Labels and annotations of a pod that works on runs: (list ROOT COMPONENT). */}}
 {{- define "imgsearch.podMetadata.worker" -}}
-{{- include "imgsearch.podMetadata" . }}
-{{- with (index . 0).Values.storage.workloadIdentity.podLabels }}
-{{- toYaml . | nindent 2 }}
+{{- include "imgsearch.podMetadata" (append . (index . 0).Values.storage.workloadIdentity.podLabels) }}
 {{- end }}
+
+{{- /* Name of a ServiceAccount: (list ROOT ACCOUNT). ACCOUNT is a key of `existingServiceAccounts`. */}}
+{{- define "imgsearch.serviceAccountName" -}}
+{{- $root := index . 0 -}}
+{{- index $root.Values.existingServiceAccounts (index . 1) | default (printf "%s-%s" $root.Release.Name (index . 1)) }}
 {{- end }}
 
 {{- /* The first fields of a pod's spec: (list ROOT VALUES ACCOUNT). VALUES has its node rules, ACCOUNT is the
@@ -60,17 +71,11 @@ setting. */}}
 {{- define "imgsearch.pod" -}}
 {{- $root := index . 0 -}}
 {{- $values := index . 1 -}}
-serviceAccountName: {{ $root.Release.Name }}-{{ index . 2 }}
+serviceAccountName: {{ include "imgsearch.serviceAccountName" (list $root (index . 2)) | quote }}
 automountServiceAccountToken: {{ eq (index . 2) "controller" }}
 enableServiceLinks: false
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile:
-    type: RuntimeDefault
+  {{- toYaml $root.Values.podSecurityContext | nindent 2 }}
 {{- with $root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
@@ -99,18 +104,38 @@ affinity:
 {{- define "imgsearch.container" -}}
 {{- $root := index . 0 -}}
 {{- with index $root.Values.images (index . 1) -}}
-image: "{{ .repository }}:{{ .tag | default $root.Chart.AppVersion }}"
+image: "{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $root.Chart.AppVersion }}{{ end }}"
 imagePullPolicy: {{ .pullPolicy }}
 {{- end }}
 securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities:
-    drop: [ALL]
+  {{- toYaml $root.Values.containerSecurityContext | nindent 2 }}
 {{- end }}
 
-{{- /* Variables of every container; no argument. The root is read-only, so HOME is /tmp. */}}
+{{- /* Variables of a container: (list ROOT COMPONENT PARTS). PARTS has the P of each named template `imgsearch.P.env`.
+A name occurs once, with its last value, because `kubectl apply` cannot compare a list in which a name occurs twice. An
+empty value has no field, because the API server stores none. */}}
 {{- define "imgsearch.env" -}}
+{{- $root := index . 0 }}
+{{- $all := list }}
+{{- range prepend (index . 2) "outbound" }}
+{{- $all = concat $all (include (printf "imgsearch.%s.env" .) $root | fromYamlArray) }}
+{{- end }}
+{{- $all = concat $all ((index $root.Values (index . 1)).extraEnv | default list) }}
+{{- $last := dict }}
+{{- range $position, $variable := $all }}
+{{- $_ := set $last $variable.name $position }}
+{{- end }}
+{{- $env := list }}
+{{- range $position, $variable := $all }}
+{{- if eq $position (get $last $variable.name) }}
+{{- $env = append $env ($variable.value | empty | ternary (omit $variable "value") $variable) }}
+{{- end }}
+{{- end }}
+{{- toYaml $env }}
+{{- end }}
+
+{{- /* Variables of a program; no argument. The root is read-only, so HOME is /tmp. */}}
+{{- define "imgsearch.program.env" -}}
 - name: POD_NAME
   valueFrom:
     fieldRef:
@@ -146,7 +171,6 @@ ports:
 
 {{- /* Variables of a container that works on runs: (ROOT). */}}
 {{- define "imgsearch.worker.env" -}}
-{{- include "imgsearch.env" . }}
 {{- range $name, $value := .Values.storage.env }}
 - name: {{ $name | quote }}
   value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
@@ -162,26 +186,48 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{- /* Mounts of a container that works on runs: (list ROOT WRITES). WRITES is true if the container writes to
-them. */}}
-{{- define "imgsearch.worker.mounts" -}}
+{{- /* Mounts of the container of a program: (list ROOT COMPONENT). The API server stores no `readOnly: false`. */}}
+{{- define "imgsearch.program.mounts" -}}
 - name: tmp
   mountPath: /tmp
-{{- if not (index . 0).Values.storage.uri }}
-- name: storage
-  mountPath: /storage
-  readOnly: {{ not (index . 1) }}
+{{- include "imgsearch.outbound.mounts" (index . 0) }}
+{{- range (index (index . 0).Values (index . 1)).extraVolumeMounts }}
+- {{ .readOnly | empty | ternary (omit . "readOnly") . | toYaml | nindent 2 | trim }}
 {{- end }}
 {{- end }}
 
-{{- /* Volumes of a pod that works on runs: (ROOT). */}}
-{{- define "imgsearch.worker.volumes" -}}
+{{- /* Volumes of the pod of a program: (list ROOT COMPONENT). */}}
+{{- define "imgsearch.program.volumes" -}}
 - name: tmp
   emptyDir: {}
+{{- include "imgsearch.outbound.volumes" (index . 0) }}
+{{- with (index (index . 0).Values (index . 1)).extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* Mounts of a container that works on runs: (list ROOT COMPONENT WRITES). WRITES is true if the container writes to
+the storage. */}}
+{{- define "imgsearch.worker.mounts" -}}
+{{- include "imgsearch.program.mounts" . }}
+{{- if not (index . 0).Values.storage.uri }}
+- name: storage
+  mountPath: /storage
+  {{- if not (index . 2) }}
+  readOnly: true
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Volumes of a pod that works on runs: (list ROOT COMPONENT). */}}
+{{- define "imgsearch.worker.volumes" -}}
+{{- include "imgsearch.program.volumes" . }}
+{{- with index . 0 }}
 {{- if not .Values.storage.uri }}
 - name: storage
   persistentVolumeClaim:
     claimName: {{ include "imgsearch.claimName" (list . "storage" .Values.storage.claim) | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -221,13 +267,23 @@ them. */}}
   {{- else }}
   emptyDir: {}
   {{- end }}
+{{- /* The volume must be read-only too, not only the mount: otherwise fsGroup would change the owner of its files. A
+hostPath has no such field. */}}
 {{- range .Values.sources }}
 - name: source-{{ .name }}
+  {{- with .existingClaim }}
   persistentVolumeClaim:
-    claimName: {{ .existingClaim | quote }}
-    {{- /* The volume must be read-only too, not only the mount: otherwise fsGroup would change the owner of its
-    files. */}}
+    claimName: {{ . | quote }}
     readOnly: true
+  {{- end }}
+  {{- range $kind, $volume := pick . "nfs" "csi" }}
+  {{ $kind }}:
+    {{- merge (dict "readOnly" true) $volume | toYaml | nindent 4 }}
+  {{- end }}
+  {{- with .hostPath }}
+  hostPath:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end }}
 {{- end }}
 
@@ -243,7 +299,7 @@ that a new release of the same name can use it. */}}
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata:
-  {{- include "imgsearch.metadata" $ | nindent 2 }}
+  {{- include "imgsearch.metadata" (initial $) | nindent 2 }}
   annotations:
     helm.sh/resource-policy: keep
 spec:
@@ -254,6 +310,6 @@ spec:
   {{- end }}
   resources:
     requests:
-      storage: {{ .size | quote }}
+      storage: {{ include "imgsearch.quantity" .size | quote }}
 {{- end }}
 {{- end }}

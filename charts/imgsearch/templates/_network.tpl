@@ -1,7 +1,7 @@
 {{- /* Rules of several NetworkPolicies. Rules for the internet have no peers, because a policy cannot name hosts. */}}
 
 {{- /* The pods of a policy: (list ROOT COMPONENT). The policy covers both directions and refuses all other
-traffic. */}}
+traffic, also if it has no rules for a direction: the API server stores no empty list. */}}
 {{- define "imgsearch.network.subject" -}}
 podSelector:
   matchLabels:
@@ -30,18 +30,24 @@ policyTypes: [Ingress, Egress]
 {{- /* To these ports of any address: (LIST OF PORTS). */}}
 {{- define "imgsearch.network.toPorts" -}}
 - ports:
-    {{- range . }}
+    {{- range toStrings . | uniq }}
     - port: {{ . }}
       protocol: TCP
     {{- end }}
 {{- end }}
 
-{{- /* To buckets, hubs and image hosts, and to the values' extraEgress: (ROOT). */}}
+{{- /* To buckets, hubs and image hosts, also through the proxy, and to the values' extraEgress: (ROOT). Each port has
+the default protocol, because the API server adds it. */}}
 {{- define "imgsearch.network.toData" -}}
-{{- with .Values.networkPolicy.egressPorts }}
+{{- with concat .Values.networkPolicy.egressPorts (include "imgsearch.outbound.ports" . | fromYamlArray) }}
 {{- include "imgsearch.network.toPorts" . }}
 {{- end }}
-{{- with .Values.networkPolicy.extraEgress }}
+{{- with .Values.networkPolicy.extraEgress | deepCopy }}
+{{- range . }}
+{{- range .ports }}
+{{- $_ := set . "protocol" (.protocol | default "TCP") }}
+{{- end }}
+{{- end }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -51,7 +57,7 @@ policyTypes: [Ingress, Egress]
 {{- if .Values.store.url }}
 {{- $default := hasPrefix "chroma+https" .Values.store.url | ternary "443" "8000" }}
 {{- $port := regexFind ":[0-9]+/?$" .Values.store.url | trimAll ":/" | default $default }}
-{{- include "imgsearch.network.toPorts" (list $port) }}
+{{- include "imgsearch.network.toPorts" (prepend (include "imgsearch.outbound.ports" . | fromYamlArray) $port) }}
 {{- else -}}
 - to:
     {{- include "imgsearch.network.peer" (list . "chroma") | nindent 4 }}

@@ -111,6 +111,24 @@ def test_the_template_stays_as_it_was() -> None:
     assert original == TEMPLATE
 
 
+def test_variables_keep_their_order_so_that_a_value_may_refer_to_an_earlier_one() -> None:
+    env = [{"name": "SCRATCH", "value": "/scratch"}, {"name": "CACHE", "value": "$(SCRATCH)/cache"}]
+    template = {"spec": {"containers": [{"name": "embed", "env": env}]}}
+    entries = job(template=template)["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert entries[:3] == [*env, {"name": "IMGSEARCH_RUN_ID", "value": "r1"}]
+
+
+def test_jobs_have_the_labels_of_their_pods() -> None:
+    template = {"metadata": {"labels": {"team": "search", labels.RUN: "other"}}, **TEMPLATE}
+    for manifest in (
+        job(template=template),
+        manifests.detached([], SETTINGS, template, release="team"),
+    ):
+        pod_labels = manifest["spec"]["template"]["metadata"]["labels"]
+        assert (pod_labels["team"], pod_labels[labels.RUN]) == ("search", "r1")
+        assert manifest["metadata"]["labels"] == {**pod_labels, labels.MANAGED_BY: "imgsearch-controller"}
+
+
 def test_no_more_pods_run_than_there_are_shards() -> None:
     assert job(completions=1, parallelism=9)["spec"]["parallelism"] == 1
 

@@ -15,31 +15,27 @@ containers:
       {{- toYaml . | nindent 6 }}
     {{- end }}
     env:
-      {{- include "imgsearch.env" $root | nindent 6 }}
-      {{- include "imgsearch.metrics.env" . | nindent 6 }}
+      {{- include "imgsearch.env" (list $root "controller" (list "program" "metrics")) | nindent 6 }}
     {{- include "imgsearch.metrics.ports" . | nindent 4 }}
     resources:
-      {{- toYaml $root.Values.controller.resources | nindent 6 }}
+      {{- include "imgsearch.resources" $root.Values.controller.resources | nindent 6 }}
     volumeMounts:
-      - name: tmp
-        mountPath: /tmp
+      {{- include "imgsearch.program.mounts" (list $root "controller") | nindent 6 }}
 volumes:
-  - name: tmp
-    emptyDir: {}
+  {{- include "imgsearch.program.volumes" (list $root "controller") | nindent 2 }}
 {{- end }}
 
 {{- /* The common part of both containers of a plan pod, without the command: (ROOT). */}}
 {{- define "imgsearch.plan.container" -}}
 {{- include "imgsearch.container" (list . "embedder") }}
 env:
-  {{- include "imgsearch.worker.env" . | nindent 2 }}
-  {{- include "imgsearch.images.env" . | nindent 2 }}
+  {{- include "imgsearch.env" (list . "plan" (list "program" "worker" "images")) | nindent 2 }}
 {{- with include "imgsearch.worker.envFrom" . }}
 {{- . | nindent 0 }}
 {{- end }}
 resources:
-  {{- toYaml .Values.plan.resources | nindent 2 }}
+  {{- include "imgsearch.resources" .Values.plan.resources | nindent 2 }}
 volumeMounts:
-  {{- include "imgsearch.worker.mounts" (list . true) | nindent 2 }}
+  {{- include "imgsearch.worker.mounts" (list . "plan" true) | nindent 2 }}
   {{- include "imgsearch.images.mounts" . | nindent 2 }}
 {{- end }}
