@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from controller.gpus.accelerators import Kind
+from controller.gpus.affinity import placed
+from controller.gpus.nodes import NodeMatch
 from controller.jobs.state import Stage
 from imgsearch.settings import (
     EmbedSettings,
@@ -183,14 +186,25 @@ def terms(chart: Objects) -> list[set[str]]:
 
 
 def test_a_gpu_is_a_limit_a_toleration_and_an_affinity(helm: Helm) -> None:
-    chart = helm.template({"embed": {"gpu": {"count": 2, "accelerators": ["nvidia-l4", "nvidia-a100-80gb"]}}})
+    chart = helm.template({"embed": {"gpu": {"count": 1, "accelerators": ["nvidia-l4", "nvidia-a100-80gb"]}}})
     pod = chart.pod("embed")
     assert pod.spec["containers"][0]["resources"] == {
         "requests": {"cpu": "2", "memory": "4Gi"},
-        "limits": {"cpu": "2", "memory": "6Gi", "nvidia.com/gpu": 2},
+        "limits": {"cpu": "2", "memory": "6Gi", "nvidia.com/gpu": 1},
     }
     assert pod.spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert terms(chart) == [{"cloud.google.com/gke-accelerator In nvidia-l4,nvidia-a100-80gb"}]
+
+
+@pytest.mark.parametrize("resource", ["nvidia.com/mig-1g.5gb", "nvidia.com/gpu.shared", "gpu.intel.com/i915"])
+def test_the_taint_of_a_gpu_node_has_the_name_of_the_resource_or_of_the_vendors_gpu(helm: Helm, resource: str) -> None:
+    """As the controller tolerates them for `--accelerator`."""
+    spec = helm.template({"embed": {"gpu": {"count": 1, "resourceName": resource}}}).pod("embed").spec
+    assert spec["containers"][0]["resources"]["limits"][resource] == 1
+    released: dict[str, Any] = {"spec": {"containers": [{"name": "embed"}]}}
+    match = NodeMatch(Kind("X"), resource, {}, total=1, free=1)
+    assert spec["tolerations"] == placed(released, [match], spot=None)["spec"]["tolerations"]
+    assert [toleration["key"] for toleration in spec["tolerations"]] == [resource, f"{resource.split('/')[0]}/gpu"]
 
 
 def test_required_spot_nodes_are_those_of_any_cloud(everything: Objects) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from controller.gpus.pods import ENDED, requested_gpus
+from controller.gpus.pods import ENDED
 from controller.jobs.results import ErrorResult
 
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
@@ -35,7 +35,6 @@ class PodState:
     """Its termination message, or the reason why it left none; None while it runs."""
     waits_for: str
     """The reason why it has not started; empty otherwise."""
-    gpus: int
     node: str
     """The name of its node; empty before it has one."""
     started: str
@@ -60,7 +59,6 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
         phase=phase,
         result=_result(status, terminated) if phase in ENDED else None,
         waits_for=_waits_for(status) if phase == "Pending" else "",
-        gpus=sum(requested_gpus(pod["spec"]).values()),
         node=pod["spec"].get("nodeName", ""),
         started=status.get("startTime", ""),
         ended=_ended_at(status, terminated) if phase in ENDED else "",
@@ -106,14 +104,14 @@ def waits(pods: Iterable[PodState], completions: int, since: str) -> dict[int, s
     return {index: time for index, time in times.items() if index not in taken}
 
 
-def gpu_hours(pods: Iterable[PodState], now: datetime) -> dict[str, float]:
-    """GPU hours by node name, from the moment at which the node accepted the pod, whether it computed or not."""
+def node_hours(pods: Iterable[PodState], now: datetime) -> dict[str, float]:
+    """Hours by node name, from the moment at which the node accepted the pod, whether it computed or not."""
     hours: dict[str, float] = {}
     for pod in pods:
-        if pod.gpus and pod.started:
+        if pod.started:
             end = datetime.fromisoformat(pod.ended) if pod.ended else now
             held = max(0.0, (end - datetime.fromisoformat(pod.started)).total_seconds()) / 3600
-            hours[pod.node] = hours.get(pod.node, 0.0) + pod.gpus * held
+            hours[pod.node] = hours.get(pod.node, 0.0) + held
     return hours
 
 

@@ -13,8 +13,10 @@ from controller.backends.kubernetes.api import Api, Object
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.informer import Informer
 from controller.backends.kubernetes.pods import PodState
+from controller.gpus.pods import requested_gpus
 from controller.jobs.results import PROGRESS_LINES, IndexReport, progress
 from controller.jobs.state import JobState, Stage, job_state
+from controller.jobs.usage import GpuHours
 from imgsearch import labels
 from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError
 
@@ -111,10 +113,18 @@ class RunProgress:
             reports,
             waiting=pods.waiting(own) or self._refused(job, own),
             waiting_since=pods.waiting_since(own),
-            gpu_hours=self._nodes.by_gpu(pods.gpu_hours(own, self._now())),
+            gpu_hours=self._gpu_hours(job, own),
             waits=pods.waits(own, job["spec"]["completions"], started),
             begun=any(pod.begun for pod in own),
         )
+
+    def _gpu_hours(self, job: Object, own: list[PodState]) -> GpuHours:
+        """GPU hours of these pods of a Job. Its template says which resource is their GPU: others, such as the network
+        interfaces that a webhook adds to pods, are not in it."""
+        gpus = requested_gpus(job["spec"]["template"]["spec"])
+        held = pods.node_hours(own, self._now()) if gpus else {}
+        hours = {node: spent * sum(gpus.values()) for node, spent in held.items()}
+        return self._nodes.by_gpu(hours, next(iter(gpus), ""))
 
     def _with_listed_pods(self, job: Object) -> JobState:
         """The state with the pods listed again: their watch may be behind that of the Job. Only once for each Job: a

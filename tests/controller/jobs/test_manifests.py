@@ -32,9 +32,7 @@ TEMPLATE: dict[str, Any] = {
     }
 }
 
-L4 = NodePlacement(
-    (NodeMatch(Kind("L4", 2), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER, (Kind("L4", 2),)
-)
+L4 = NodePlacement((NodeMatch(Kind("L4"), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER, (Kind("L4"),))
 
 
 def job(**changes: Any) -> dict[str, Any]:

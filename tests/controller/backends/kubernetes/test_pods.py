@@ -11,8 +11,8 @@ from controller.backends.kubernetes.pods import (
     OUT_OF_MEMORY,
     STILL_STARTING,
     PodState,
-    gpu_hours,
     latest,
+    node_hours,
     pod_state,
     trouble,
     waiting,
@@ -25,7 +25,7 @@ TAKEN = condition("DisruptionTarget", reason="DeletionByTaintManager", lastTrans
 
 
 def test_what_the_controller_knows_of_a_pod() -> None:
-    pod_object = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, gpus=2, node="node-1")
+    pod_object = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, node="node-1")
     assert pod_state(pod_object) == PodState(
         name="p",
         job_uid="u",
@@ -34,7 +34,6 @@ def test_what_the_controller_knows_of_a_pod() -> None:
         phase="Succeeded",
         result={"images": 7},
         waits_for="",
-        gpus=2,
         node="node-1",
         started="2026-01-01T00:00:10Z",
         ended="2026-01-01T01:00:10Z",
@@ -219,14 +218,13 @@ def test_an_index_waits_since_its_pod_was_made_or_the_one_before_it_ended_or_its
     }
 
 
-def test_gpu_hours_are_those_that_nodes_were_held() -> None:
+def test_hours_are_those_that_nodes_were_held() -> None:
     now = datetime(2026, 1, 1, 2, 0, 10, tzinfo=UTC)
-    ended_pod = pod_state(pod(0, "Succeeded", message={}, gpus=2, node="a"))
-    running_pod = pod_state(pod(1, "Running", gpus=1, node="b"))
-    second_on_node = pod_state(pod(3, "Running", gpus=1, node="a"))
-    pending = pod_state(pod(2, "Pending", gpus=8, started=None))
-    pod_without_gpu = pod_state(pod(4, "Running", node="c"))
-    assert gpu_hours([ended_pod, running_pod, second_on_node, pending, pod_without_gpu], now) == {"a": 4, "b": 2}
+    ended_pod = pod_state(pod(0, "Succeeded", message={}, node="a"))
+    running_pod = pod_state(pod(1, "Running", node="b"))
+    second_on_node = pod_state(pod(3, "Running", node="a"))
+    pending = pod_state(pod(2, "Pending", started=None))
+    assert node_hours([ended_pod, running_pod, second_on_node, pending], now) == {"a": 3, "b": 2}
 
 
 LOST = {"name": "embed", "state": {"terminated": {"exitCode": 137, "finishedAt": None}}}
@@ -235,8 +233,8 @@ LOST = {"name": "embed", "state": {"terminated": {"exitCode": 137, "finishedAt":
 @pytest.mark.parametrize("status", [{}, {"containerStatuses": [LOST]}])
 def test_a_pod_whose_node_went_costs_nothing_from_then_on(status: dict[str, Any]) -> None:
     ready = condition("Ready", "False", lastTransitionTime="2026-01-01T00:30:10Z")
-    lost_pod = pod_state(pod(0, "Failed", gpus=1, node="a", conditions=[ready, TAKEN], **status))
-    assert gpu_hours([lost_pod], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
+    lost_pod = pod_state(pod(0, "Failed", node="a", conditions=[ready, TAKEN], **status))
+    assert node_hours([lost_pod], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
 
 
 @pytest.mark.parametrize(
