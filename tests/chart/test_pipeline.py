@@ -257,7 +257,7 @@ def test_only_embedding_gets_the_gpus_runtime(helm: Helm) -> None:
     } == {"embed": "nvidia"}
 
 
-def test_the_controller_may_do_what_it_does_and_no_more(default: Objects) -> None:
+def test_the_controller_may_do_what_it_does_and_no_more(default: Objects, helm: Helm) -> None:
     role = default.named("Role", "controller")
     assert role["rules"] == [
         {
@@ -281,6 +281,9 @@ def test_the_controller_may_do_what_it_does_and_no_more(default: Objects) -> Non
         },
         {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "list"]},
     ]
+    with_queue = helm.template({"pipeline": {"queue": "gpus"}}).named("Role", "controller")
+    workloads = {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]}
+    assert with_queue["rules"] == [*role["rules"], workloads]
     (subject,) = default.named("RoleBinding", "controller")["subjects"]
     assert subject["name"] == default.pod("controller").spec["serviceAccountName"]
     assert not {manifest["kind"] for manifest in default.manifests} & {"ClusterRole", "ClusterRoleBinding"}
@@ -302,6 +305,6 @@ def test_the_cron_job_is_a_run_pipeline_that_updates(everything: Objects) -> Non
     (container,) = cron["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert container.pop("args") == [
         *("run-pipeline", "/sources/photos", "--index", "team.photos", "--update"),
-        *("--release", RELEASE, "--namespace", "search", "--accelerator", "L4:1,T4:1", "--max-parallelism", "8"),
+        *("--release", RELEASE, "--namespace", "search", "--accelerator", "L4:1,T4:1", "--parallelism", "8"),
     ]
     assert container == everything.named("PodTemplate", "controller")["template"]["spec"]["containers"][0]

@@ -29,7 +29,6 @@ def pod(
     created: str = "2026-01-01T00:00:00Z",
     started: str | None = "2026-01-01T00:00:10Z",
     gpus: int = 0,
-    resource: str = "nvidia.com/gpu",
     node: str = "",
     **status: Any,
 ) -> Object:
@@ -44,7 +43,7 @@ def pod(
         state = {
             "terminated": {"exitCode": 0, "finishedAt": "2026-01-01T01:00:10Z", **termination, **(terminated or {})}
         }
-    limits = {resource: str(gpus)} if gpus else {}
+    limits = {"nvidia.com/gpu": str(gpus)} if gpus else {}
     return {
         "metadata": {
             "name": name or f"{job}-{index}-x",

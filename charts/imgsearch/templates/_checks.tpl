@@ -57,6 +57,12 @@
 {{- end }}
 {{- end }}
 
+{{- range $values.reindex.extraArgs }}
+{{- if and $values.pipeline.queue (hasPrefix "--max-parallelism" .) }}
+{{- fail "reindex.extraArgs has --max-parallelism, which cannot be used with pipeline.queue: Kueue stops all pods of a Job whose number of pods changes; use --parallelism" }}
+{{- end }}
+{{- end }}
+
 {{- if and $values.reindex.enabled (not $values.reindex.source) }}
 {{- fail "reindex.enabled needs reindex.source: the source for `controller run-pipeline`" }}
 {{- end }}

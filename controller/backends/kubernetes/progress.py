@@ -6,9 +6,10 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
-from controller.backends.kubernetes import pods
+from controller.backends.kubernetes import pods, queues
 from controller.backends.kubernetes.api import Api, Object
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.informer import Informer
@@ -18,7 +19,7 @@ from controller.jobs.results import PROGRESS_LINES, IndexReport, progress
 from controller.jobs.state import JobState, Stage, job_state
 from controller.jobs.usage import GpuHours
 from imgsearch import labels
-from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError
+from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class RunProgress:
         self._progress: dict[str, tuple[int, int]] = {}
         self._log_read_at: dict[str, float] = {}
         self._refusals: dict[str, dict[str, int]] = {}
+        self._queued: dict[str, tuple[float, str]] = {}
         self._listed: set[str] = set()
         self._logs_read_at = self._events_read_at = -LOG_SECONDS
 
@@ -108,7 +110,7 @@ class RunProgress:
             index: IndexReport(pod.result, *self._progress.get(pod.name, (0, 0))) for index, pod in latest.items()
         }
         started = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
-        return job_state(
+        state = job_state(
             job,
             reports,
             waiting=pods.waiting(own) or self._refused(job, own),
@@ -117,6 +119,9 @@ class RunProgress:
             waits=pods.waits(own, job["spec"]["completions"], started),
             begun=any(pod.begun for pod in own),
         )
+        if state.queue and job["spec"].get("suspend") and not state.phase.ended:
+            return replace(state, queued=self._reason_in_queue(state.uid))
+        return state
 
     def _gpu_hours(self, job: Object, own: list[PodState]) -> GpuHours:
         """GPU hours of these pods of a Job. Its template says which resource is their GPU: others, such as the network
@@ -161,6 +166,20 @@ class RunProgress:
             messages = [event["message"] for event in events if event.get("reason") == "FailedCreate"]
             self._refusals[uid] = {messages[-1]: job["spec"]["parallelism"]} if messages else {}
         return self._refusals.get(uid, {})
+
+    def _reason_in_queue(self, uid: str) -> str:
+        """The reason why Kueue does not admit the Job with this uid, read every LOG_SECONDS."""
+        read_at, reason = self._queued.get(uid, (-LOG_SECONDS, ""))
+        if self._clock() - read_at >= LOG_SECONDS:
+            try:
+                workloads, _ = self._api.select(*queues.WORKLOADS, labels=f"{queues.JOB_UID}={uid}")
+                reason = queues.waits_for(workloads)
+            except NotFound:
+                reason = queues.NO_KUEUE
+            except PermanentError:
+                reason = queues.NOT_ALLOWED
+            self._queued[uid] = (self._clock(), reason)
+        return reason
 
     def _record(self, job: Object, state: JobState) -> None:
         if labels.RECORD in job["metadata"]["annotations"]:

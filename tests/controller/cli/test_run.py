@@ -145,12 +145,22 @@ def test_an_autoscaler_may_add_what_no_node_has(cli: Cli, server: ApiServer) -> 
         (("--accelerator", "H100:8"), "a pod uses one GPU; use H100, and run more pods at a time with --parallelism"),
         (("--max-parallelism", "3", "--parallelism", "2"), "not allowed with argument"),
         (("--accelerator", "L4", "--local"), "remove --local"),
+        (
+            ("--accelerator", "L4", "--max-parallelism", "3", "--set", "jobs.queue=gpus"),
+            "--max-parallelism cannot be used with the queue gpus: Kueue stops all pods of a Job",
+        ),
+        (
+            ("--detach", "--accelerator", "L4", "--max-parallelism", "3", "--set", "jobs.queue=gpus"),
+            "--max-parallelism cannot be used with the queue gpus",
+        ),
     ],
 )
-def test_wishes_that_cannot_be_are_told(cli: Cli, arguments: tuple[str, ...], sentence: str) -> None:
+def test_wishes_that_cannot_be_are_told(cli: Cli, server: ApiServer, arguments: tuple[str, ...], sentence: str) -> None:
+    server.put("nodes", gpu_node("a", "nvidia-l4", 2))
     completed = cli("run-pipeline", "." if "--local" in arguments else SOURCE, *arguments)
     assert completed.returncode == 2
     assert sentence in completed.stderr
+    assert server.objects("jobs") == []
 
 
 def test_without_skypilot_its_backend_says_how_to_get_it(env: dict[str, str]) -> None:

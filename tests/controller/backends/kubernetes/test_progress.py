@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,9 @@ from controller.jobs.state import Phase, Stage
 from imgsearch.errors import UsageError
 from tests.controller.apifaults import refusal
 from tests.controller.apiserver import ApiServer
-from tests.controller.backends.kubernetes.pipelines import job
+from tests.controller.backends.kubernetes.pipelines import job, wait_until
 from tests.controller.conftest import Clock
-from tests.controller.objects import pod
+from tests.controller.objects import condition, pod
 
 
 def test_the_log_of_a_shard_is_that_of_its_last_pod(backend: KubernetesBackend, server: ApiServer) -> None:
@@ -45,6 +46,70 @@ def test_why_a_job_gets_no_pods_is_told(backend: KubernetesBackend, server: ApiS
     for _ in range(10):
         assert backend.jobs("r1")[Stage.EMBED].waiting == {"exceeded quota: gpus": 2}
     assert server.count("list", "events") == 2
+
+
+NO_QUOTA = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor l4, 1 more"
+
+
+def workload(uid: str, *, message: str, job_queue: str = "gpus") -> dict[str, Any]:
+    """As Kueue makes it of a Job that it does not admit."""
+    return {
+        "metadata": {"name": f"job-{uid}", "labels": {"kueue.x-k8s.io/job-uid": uid}},
+        "spec": {"queueName": job_queue},
+        "status": {"conditions": [condition("QuotaReserved", "False", reason="Pending", message=message)]},
+    }
+
+
+def queued_job(backend: KubernetesBackend) -> dict[str, Any]:
+    """The embed Job as it waits in the queue."""
+    manifest = job(backend)
+    manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+    manifest["spec"]["suspend"] = True
+    return manifest
+
+
+class TestQueue:
+    def test_a_job_in_a_queue_has_the_reason_of_kueue_until_it_is_admitted(
+        self, backend: KubernetesBackend, server: ApiServer, clock: Clock
+    ) -> None:
+        created = server.put("jobs", queued_job(backend))
+        server.put("workloads", workload("another", message="other"))
+        server.put("workloads", workload(created["metadata"]["uid"], message=NO_QUOTA))
+        for _ in range(10):
+            state = backend.jobs("r1")[Stage.EMBED]
+            assert (state.queue, state.queued, state.waiting) == ("gpus", NO_QUOTA, {})
+        assert server.count("list", "workloads") == 1
+        server.put("workloads", workload(created["metadata"]["uid"], message="LocalQueue gpus doesn't exist"))
+        clock.now += LOG_SECONDS
+        assert backend.jobs("r1")[Stage.EMBED].queued == "LocalQueue gpus doesn't exist"
+        backend.wait(0)
+        server.put("jobs", {**created, "spec": {**created["spec"], "suspend": False}})
+        admitted = wait_until(backend, lambda jobs: not jobs[Stage.EMBED].queued)
+        assert admitted[Stage.EMBED].queue == "gpus"
+
+    @pytest.mark.parametrize(
+        ("code", "reason"),
+        [
+            (404, "the cluster has no Kueue, or one before 0.15"),
+            (403, "this account may not list the Workloads of Kueue, which have the reason"),
+        ],
+    )
+    def test_what_cannot_be_read_is_told(
+        self, backend: KubernetesBackend, server: ApiServer, code: int, reason: str
+    ) -> None:
+        server.put("jobs", queued_job(backend))
+        server.inject("list", "workloads", refusal(code, "no"))
+        assert backend.jobs("r1")[Stage.EMBED].queued == reason
+
+    def test_a_job_that_rented_machines_have_finished_waits_in_no_queue(
+        self, backend: KubernetesBackend, server: ApiServer
+    ) -> None:
+        manifest = queued_job(backend)
+        manifest["metadata"]["annotations"]["imgsearch.dev/elsewhere"] = json.dumps({"succeeded": "0-2"})
+        server.put("jobs", manifest)
+        state = backend.jobs("r1")[Stage.EMBED]
+        assert (state.phase, state.queued) == (Phase.COMPLETE, "")
+        assert server.count("list", "workloads") == 0
 
 
 @pytest.mark.parametrize("size", [10, 10_000])
