@@ -147,7 +147,7 @@ class RunOptions:
         one_of="parallelism",
     )
     max_parallelism: int | None = option(
-        "The most shards at a time. The number follows the free GPUs. Needs --accelerator",
+        "The most shards at a time. The number follows the free GPUs. Needs --accelerator. Not in a queue of Kueue",
         default=None,
         parse=positive,
         metavar="N",

@@ -12,8 +12,11 @@ from typing import Any
 WORKLOADS = ("kueue.x-k8s.io/v1beta2", "workloads")
 """Kueue has this version of its API since 0.15."""
 JOB_UID = "kueue.x-k8s.io/job-uid"
-NO_KUEUE = "the cluster has no Kueue, or one before 0.15"
-NOT_ALLOWED = "this account may not list the Workloads of Kueue, which have the reason"
+NO_KUEUE = "the cluster has no Kueue, or one before 0.15: install it, or remove the queue"
+NOT_ALLOWED = (
+    "this account may not list the Workloads of Kueue, which have the reason: with pipeline.queue in the chart's "
+    "values, the Role of the release allows it"
+)
 NO_WORKLOAD = "Kueue has no Workload for the Job: it does not run, or it does not manage this namespace"
 NOT_DECIDED = "Kueue has not decided yet"
 

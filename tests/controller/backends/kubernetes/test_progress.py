@@ -10,6 +10,7 @@ import pytest
 from controller.backends.kubernetes.api import PAGE
 from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.kubernetes.progress import LOG_SECONDS, LOGS
+from controller.backends.kubernetes.queues import NO_KUEUE, NOT_ALLOWED
 from controller.jobs.state import Phase, Stage
 from imgsearch.errors import UsageError
 from tests.controller.apifaults import refusal
@@ -90,8 +91,8 @@ class TestQueue:
     @pytest.mark.parametrize(
         ("code", "reason"),
         [
-            (404, "the cluster has no Kueue, or one before 0.15"),
-            (403, "this account may not list the Workloads of Kueue, which have the reason"),
+            (404, NO_KUEUE),
+            (403, NOT_ALLOWED),
         ],
     )
     def test_what_cannot_be_read_is_told(
