@@ -30,7 +30,7 @@ def positive(text: str) -> int:
 
 
 def _kinds_text(alternatives: Sequence[Kind]) -> str:
-    return ",".join(f"{kind.name}:{kind.count}" for kind in alternatives)
+    return ",".join(kind.name for kind in alternatives)
 
 
 def option(
@@ -115,12 +115,12 @@ class RunOptions:
         "Images in a shard. Default: the release's value, or 10000", default=None, parse=positive, metavar="N"
     )
     accelerators: tuple[Kind, ...] = option(
-        "GPUs of a pod; alternatives are separated by commas. Default: the release's GPUs",
+        "The GPU of a pod; alternatives are separated by commas. Default: the release's GPU",
         default=(),
         flags=("--accelerator",),
         parse=kinds,
         write=_kinds_text,
-        metavar="L4:1,…",
+        metavar="L4,…",
     )
     overflow: str | None = option(
         "Backend for shards that wait too long for a node: sky rents machines for them",
@@ -147,7 +147,7 @@ class RunOptions:
         one_of="parallelism",
     )
     max_parallelism: int | None = option(
-        "The most shards at a time. The number follows the free GPUs. Needs --accelerator",
+        "The most shards at a time. The number follows the free GPUs. Needs --accelerator. Not in a queue of Kueue",
         default=None,
         parse=positive,
         metavar="N",

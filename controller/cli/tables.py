@@ -145,11 +145,13 @@ def reasons(jobs: Mapping[Stage, JobState]) -> list[str]:
 
 
 def waits(jobs: Mapping[Stage, JobState]) -> list[str]:
-    """A line for each node that does not answer, and for each reason why pods wait, in the words of the scheduler or
-    the node, and since when."""
+    """A line for each reason why a Job or its pods wait, in the words of Kueue, the scheduler or the node, and since
+    when pods wait; and for each node that does not answer."""
     lines = []
     for job in jobs.values():
         lines += [f"{job.stage}: {node.problem}" for node in job.lost_nodes]
+        if job.queued:
+            lines.append(f"{job.stage}: waits in queue {job.queue}: {job.queued}")
         since = f" (since {job.waiting_since})" if job.waiting_since else ""
         for reason, count in job.waiting.items():
             lines.append(f"{job.stage}: {plural(count, 'pod')} {'waits' if count == 1 else 'wait'}{since}: {reason}")
@@ -189,6 +191,7 @@ def summary(
         "waiting": dict(job.waiting),
         "waiting_since": job.waiting_since,
         "lost_nodes": [dataclasses.asdict(node) for node in job.lost_nodes],
+        "queued": f"{job.queue}: {job.queued}" if job.queued else "",
         "gpu_hours": round(job.usage.total, 4),
         "cost": None if gpu_hour_price is None else round(job.usage.total * gpu_hour_price, 4),
         "errors": {str(index): error for index, error in job.errors().items()},

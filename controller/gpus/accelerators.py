@@ -46,6 +46,13 @@ AUTOSCALERS: Mapping[str, tuple[str, Callable[[str], str | None]]] = {
 PARTITION = "cloud.google.com/gke-gpu-partition-size"
 """On GKE a slice has the name of its GPU; this label marks it as a slice."""
 SLICE = re.compile(r"\bMIG\b", re.IGNORECASE)
+SHARED = re.compile(r"\bSHARED\b", re.IGNORECASE)
+"""NVIDIA's label has this suffix where several pods share each GPU (time-slicing, MPS)."""
+WHOLE = re.compile(r"[^/]+/gpu|gpu\.intel\.com/(i915|xe)")
+"""Resources whose devices are whole GPUs. All others are parts: `nvidia.com/mig-1g.5gb`, `nvidia.com/gpu.shared`,
+`amd.com/cpx_nps4`. These are the names of the device plugins of NVIDIA, AMD and Intel."""
+PART_OF = "part of "
+"""In front of the name of a GPU of which a pod has only a part: no price list has it."""
 MODEL = re.compile(
     r"\b(GB300|GB200|B300|B200|B100|GH200|H200|H100-MEGA|H100|A100|A10G|A10|A16|A30|A40|L40S|L40|L4|"
     r"A6000|A5000|A4000|V100|P100|P4000|P40|P4|T4G|T4|K80|M60)\b"
@@ -59,32 +66,34 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 @dataclass(frozen=True)
 class Kind:
-    """An accelerator and its number in one pod: `L4:1`."""
+    """An accelerator. A pod has one of it, because the embedder computes on one device."""
 
     name: str
-    count: int
 
 
 def kinds(text: str) -> tuple[Kind, ...]:
-    """Parses alternatives such as `L4:1,A10G`: each with the number of GPUs of one pod. Default: 1.
+    """Parses alternatives such as `L4:1,A10G`. The number of GPUs of one pod is optional, and only 1 is valid.
 
-    Raises UsageError, also where the numbers differ: all pods of a Job are equal."""
+    Raises UsageError."""
     parsed: list[Kind] = []
     for part in text.split(","):
         name, colon, count = part.strip().partition(":")
         number = int(count) if re.fullmatch(r"[0-9]{1,4}", count) else 0 if colon else 1
         if not NAME.fullmatch(name) or number < 1:
-            raise UsageError(
-                f"invalid accelerator {part.strip()!r}: give its name and the number of GPUs of a pod, as in L4:1"
-            )
+            raise UsageError(f"invalid accelerator {part.strip()!r}: give the name of a GPU, as in L4 or L4:1")
+        if number > 1:
+            raise UsageError(one_gpu(f"accelerator {part.strip()!r}", name, "--parallelism"))
         if SLICE.search(name):
             raise UsageError(f"invalid accelerator {name}: it is a slice of a GPU; give the name of the whole GPU")
         if canonical(name) in {canonical(kind.name) for kind in parsed}:
             raise UsageError(f"invalid accelerators {text!r}: {name} is in it twice")
-        parsed.append(Kind(name, number))
-    if len({kind.count for kind in parsed}) > 1:
-        raise UsageError(f"invalid accelerators {text!r}: the number of GPUs of a pod must be the same for each")
+        parsed.append(Kind(name))
     return tuple(parsed)
+
+
+def one_gpu(given: str, valid: str, parallelism: str) -> str:
+    """The sentence about a request for several GPUs: what was `given`, a `valid` one, and the option for more pods."""
+    return f"invalid {given}: a pod uses one GPU; use {valid}, and run more pods at a time with {parallelism}"
 
 
 def canonical(value: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from controller.gpus.accelerators import ACCELERATOR_LABELS, Kind
 from controller.gpus.nodes import SPOT_LABELS, NodeMatch, Object, Spot
+from controller.gpus.pods import is_extended
 from imgsearch import labels
 from imgsearch.errors import UsageError
 
@@ -54,11 +55,10 @@ def placed(template: Object, matches: Sequence[NodeMatch], *, spot: Spot | None)
     decided: set[str] = set()
     tolerations: list[Object] = spec.get("tolerations", [])
     if matches:
-        resource, count = matches[0].resource, matches[0].kind.count
-        _limit_gpus(spec["containers"][0], resource, count)
+        _limit_gpus(spec["containers"][0], matches[0].resource)
         decided.update(ACCELERATOR_LABELS, *(match.labels for match in matches))
-        gpu_toleration: Object = {"key": resource, "operator": "Exists", "effect": "NoSchedule"}
-        tolerations = [*(entry for entry in tolerations if entry != gpu_toleration), gpu_toleration]
+        gpu_tolerations = _gpu_tolerations(matches[0].resource)
+        tolerations = [*(entry for entry in tolerations if entry not in gpu_tolerations), *gpu_tolerations]
     if spot is not None:
         decided.update(SPOT_LABELS)
         spot_tolerations = [
@@ -92,12 +92,20 @@ def noted(template: Object, matches: Sequence[NodeMatch], *, spot: Spot | None) 
     return {**template, "metadata": {**metadata, "annotations": annotations}}
 
 
-def _limit_gpus(container: dict[str, Any], resource: str, count: int) -> None:
+def _limit_gpus(container: dict[str, Any], resource: str) -> None:
     """Sets the only GPU limit of a container. The API server copies it to the requests."""
     resources = container.setdefault("resources", {})
     for part in resources.keys() & {"limits", "requests"}:
-        resources[part] = {name: value for name, value in resources[part].items() if not name.endswith("/gpu")}
-    resources["limits"] = {**resources.get("limits", {}), resource: count}
+        resources[part] = {name: value for name, value in resources[part].items() if not is_extended(name)}
+    resources["limits"] = {**resources.get("limits", {}), resource: 1}
+
+
+def _gpu_tolerations(resource: str) -> list[Object]:
+    """Tolerations of the taints of GPU nodes, as in the chart's _nodes.tpl: the key is the name of the resource, as the
+    admission plugin ExtendedResourceToleration assumes, or the vendor's `gpu`, as clouds and GPU operators set it."""
+    vendor, _, _ = resource.partition("/")
+    keys = dict.fromkeys([resource, f"{vendor}/gpu"])
+    return [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in keys]
 
 
 def _node_affinity(old: Object, decided: Set[str], matches: Sequence[NodeMatch], spot: Spot | None) -> dict[str, Any]:

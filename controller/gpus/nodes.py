@@ -16,13 +16,16 @@ from controller.gpus.accelerators import (
     ACCELERATOR_LABELS,
     AUTOSCALERS,
     GKE_NAMES,
+    PART_OF,
     PARTITION,
+    SHARED,
     SKYPILOT,
     SLICE,
+    WHOLE,
     Kind,
     canonical,
 )
-from controller.gpus.pods import ENDED, requested_gpus
+from controller.gpus.pods import ENDED, requested
 from imgsearch.errors import PermanentError, UsageError
 
 Object = Mapping[str, Any]
@@ -83,7 +86,7 @@ class NodeMatch:
     labels: Mapping[str, tuple[str, ...]]
     """By node label, its values for this accelerator. The labels are alternatives."""
     total: int
-    """GPUs on nodes that have enough of them for a pod; 0 where an autoscaler must add such nodes."""
+    """GPUs on these nodes; 0 where an autoscaler must add such nodes."""
     free: int | None
     """GPUs that no pod requests; None where this account is not allowed to list pods."""
 
@@ -129,10 +132,9 @@ def match(
     if autoscaler is not None and autoscaler not in AUTOSCALERS:
         raise UsageError(f"invalid autoscaler {autoscaler!r}: choose one of {', '.join(AUTOSCALERS)}")
     gpu_nodes = _gpu_nodes(nodes)
-    with_kind = [node for node in gpu_nodes if node.matching(kind)]
-    fitting = [node for node in with_kind if node.gpus >= kind.count]
+    fitting = [node for node in gpu_nodes if node.matching(kind)]
     if not fitting and autoscaler is None:
-        raise _no_matching_node(kind, gpu_nodes, with_kind)
+        raise _no_matching_node(kind, gpu_nodes)
 
     sizes: Counter[str] = Counter()
     for node in fitting:
@@ -148,7 +150,7 @@ def match(
             matching.add((key, value))
         elif not fitting:
             raise NoMatchingNode(
-                f"no node has {kind.count} {kind.name}, and {autoscaler} cannot add one: it has {', '.join(GKE_NAMES)}"
+                f"no node has {kind.name}, and {autoscaler} cannot add one: it has {', '.join(GKE_NAMES)}"
             )
     values_by_label = {
         key: tuple(sorted(value for name, value in matching if name == key)) for key in ACCELERATOR_LABELS
@@ -177,15 +179,28 @@ def find(finder: GpuFinder, kinds: Sequence[Kind]) -> list[NodeMatch]:
 
 def free_pods(matches: Sequence[NodeMatch]) -> int:
     """The number of pods for which GPUs are free. Where the free GPUs are not known, all GPUs count."""
-    return sum((match.total if match.free is None else match.free) // match.kind.count for match in matches)
+    return sum(match.total if match.free is None else match.free for match in matches)
 
 
-def labelled(node: Object) -> tuple[str, bool]:
-    """The accelerator of a node, schedulable or not, and whether it is a spot node. The accelerator is empty where the
-    node has no label for it."""
+def labelled(node: Object, resource: str) -> tuple[str, bool]:
+    """The accelerator behind a resource of a node, schedulable or not, and whether it is a spot node. The accelerator
+    is empty where the node has no label for it. A slice or a share is only a part of a GPU, and has not its price."""
     labels = node["metadata"].get("labels", {})
-    accelerator = next((canonical(value) for key in ACCELERATOR_LABELS if (value := labels.get(key))), "")
-    return accelerator, is_spot(labels)
+    naming = _naming(labels)
+    accelerator = canonical(naming[0][1]) if naming else ""
+    shared = any(SHARED.search(value) for _, value in naming)
+    whole = WHOLE.fullmatch(resource) and not shared and not _is_sliced(labels)
+    return accelerator if whole or not accelerator else PART_OF + accelerator, is_spot(labels)
+
+
+def pods_for(nodes: Iterable[Object], requested: Mapping[str, int]) -> int:
+    """The number of pods that have room on the nodes, where each requests these devices by resource name, at least
+    one."""
+    rooms = []
+    for node in nodes:
+        allocatable = node["status"].get("allocatable", {})
+        rooms.append(min(int(allocatable.get(name, 0)) // count for name, count in requested.items()))
+    return sum(rooms)
 
 
 @dataclass(frozen=True)
@@ -214,20 +229,27 @@ def _gpu_nodes(nodes: Iterable[Object]) -> list[_GpuNode]:
 
 
 def _gpu_node(node: Object) -> _GpuNode | None:
-    """None for a node that is not schedulable, has no GPU, or only slices of GPUs."""
+    """None for a node that is not schedulable, has no GPU, or only parts of GPUs."""
     status, labels = node["status"], node["metadata"].get("labels", {})
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
     gpus = {
         name: int(count)
         for name, count in status.get("allocatable", {}).items()
-        if name.endswith("/gpu") and int(count) > 0
+        if WHOLE.fullmatch(name) and int(count) > 0
     }
-    naming = tuple((key, value) for key in ACCELERATOR_LABELS if (value := labels.get(key)))
-    sliced = PARTITION in labels or any(SLICE.search(value) for _, value in naming)
-    if not ready or node.get("spec", {}).get("unschedulable") or not gpus or sliced:
+    if not ready or node.get("spec", {}).get("unschedulable") or not gpus or _is_sliced(labels):
         return None
     resource = max(gpus, key=lambda name: gpus[name])
-    return _GpuNode(node["metadata"]["name"], resource, gpus[resource], naming, is_spot(labels))
+    return _GpuNode(node["metadata"]["name"], resource, gpus[resource], _naming(labels), is_spot(labels))
+
+
+def _naming(labels: Object) -> tuple[tuple[str, str], ...]:
+    """The labels for the GPU of a node, in the order of ACCELERATOR_LABELS."""
+    return tuple((key, value) for key in ACCELERATOR_LABELS if (value := labels.get(key)))
+
+
+def _is_sliced(labels: Object) -> bool:
+    return PARTITION in labels or any(SLICE.search(value) for _, value in _naming(labels))
 
 
 def is_spot(labels: Object) -> bool:
@@ -243,25 +265,19 @@ def _free(nodes: Sequence[_GpuNode], pods: Sequence[Object] | None) -> int | Non
     for pod in pods:
         name = pod["spec"].get("nodeName")
         if name in left and pod.get("status", {}).get("phase") not in ENDED:
-            left[name] -= requested_gpus(pod["spec"]).get(resources[name], 0)
+            left[name] -= requested(pod["spec"], resources[name])
     # A broken device is not allocatable, but a pod may still hold it.
     return sum(max(0, count) for count in left.values())
 
 
-def _no_matching_node(kind: Kind, gpu_nodes: Sequence[_GpuNode], with_kind: Sequence[_GpuNode]) -> NoMatchingNode:
-    missing = f"no node has {kind.count} {kind.name}"
-    if with_kind:
-        most = max(node.gpus for node in with_kind)
-        return NoMatchingNode(f"{missing}: the largest has {most}; request at most {most}, or {AUTOSCALER_ADVICE}")
+def _no_matching_node(kind: Kind, gpu_nodes: Sequence[_GpuNode]) -> NoMatchingNode:
+    missing = f"no node has {kind.name}"
     if not gpu_nodes:
         return NoMatchingNode(
             f"{missing}: the cluster has no node with a whole GPU that is Ready and not cordoned; add one, or "
             f"{AUTOSCALER_ADVICE}"
         )
-    largest: dict[str, int] = {}
-    for node in gpu_nodes:
-        largest[node.accelerator] = max(node.gpus, largest.get(node.accelerator, 0))
-    named = [f"{name} ({most} on the largest node)" for name, most in sorted(largest.items()) if name != UNKNOWN]
+    named = sorted({node.accelerator for node in gpu_nodes if node.labels})
     nameless = [node.name for node in gpu_nodes if not node.labels]
     advice = f"`kubectl label node {nameless[0]} {SKYPILOT}={kind.name.lower()}`" if nameless else ""
     if not named:

@@ -20,6 +20,8 @@ CONTROLLER = "controller"
 EVALUATE = "evaluate"
 DISRUPTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 """A lost node costs no retry."""
+STOPPED = {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [int(ExitCode.INTERRUPTED)]}}
+"""Nor does a pod that was stopped from outside, as Kueue stops the pods of a preempted Job."""
 
 
 class Placement(Protocol):
@@ -64,6 +66,7 @@ def job(
     names = _names(release, str(stage)) | {labels.RUN: settings.run.id, labels.INDEX: settings.run.index}
     queued = options.queue is not None and stage is Stage.EMBED
     pod = _pod(placed, names, _env(settings))
+    request += f" {options.queue}" if queued else ""
     spec = {
         "completions": completions,
         "parallelism": min(parallelism, completions),
@@ -73,7 +76,7 @@ def job(
         "maxFailedIndexes": completions,
         # One pod a shard: the next one begins after the last one has ended.
         "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {"rules": [DISRUPTED, _final("FailIndex")]},
+        "podFailurePolicy": {"rules": [DISRUPTED, STOPPED, _final("FailIndex")]},
         **_limits(options),
         **({"suspend": True} if queued else {}),
         "template": pod,
@@ -90,6 +93,8 @@ def job(
             },
             "annotations": {
                 labels.SPEC_HASH: spec_hash(completions, settings),
+                # A quota for fewer pods than the Job has admits so many; Kueue refuses the annotation for one pod.
+                **({labels.MIN_PARALLELISM: "1"} if queued and min(parallelism, completions) > 1 else {}),
                 # Without the nodes that a placement has found, which change by themselves.
                 labels.TEMPLATE_HASH: _hash([_pod(template, names, _env(settings)), request]),
             },

@@ -105,6 +105,10 @@ class JobState:
     """Of its pod template as the controller made it; empty in a Job of an earlier version."""
     begun: bool = True
     """Whether one of its pods has started, or may have."""
+    queue: str = ""
+    """The queue of Kueue that it is in, also where Kueue itself chose it; empty without one."""
+    queued: str = ""
+    """The reason why it waits in its queue; empty where it does not wait there."""
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -258,6 +262,7 @@ def job_state(
         base=_base(job["spec"]),
         template_hash=annotations.get(labels.TEMPLATE_HASH, ""),
         begun=begun or bool(status.get("failed") or succeeded or failed),
+        queue=job["metadata"]["labels"].get(labels.QUEUE, ""),
     )
 
 

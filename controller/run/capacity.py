@@ -38,6 +38,8 @@ class Capacity:
 
     def wider(self, job: JobState) -> int | None:
         """The new number of shards at a time of a running Job; None: no change."""
+        if job.queue:
+            return None  # Kueue would stop all its pods, to admit the Job anew (docs/adr/0020)
         remaining = job.completions - len(job.succeeded) - len(job.failed)
         most = min(self._most or 0, remaining)
         if job.parallelism >= most or job.active < job.parallelism or job.waiting:

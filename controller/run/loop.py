@@ -117,7 +117,7 @@ class Pipeline:
 
     def _checked(self, jobs: Mapping[Stage, JobState]) -> frozenset[Stage]:
         """The stages whose Jobs have not begun, and would have other pods now: with the image of an upgraded release,
-        or with other GPUs. The pods that they have may never start.
+        with other GPUs, or in another queue. The pods that they have may never start.
 
         Raises PermanentError where a Job of this run has other options. The options of a failed Job may change."""
         outdated = set()
@@ -131,7 +131,9 @@ class Pipeline:
                 )
             if not job.begun and manifests.has_other_pods(job.template_hash, manifest):
                 outdated.add(stage)
-                self._warn(f"no pod of Job {job.name} has started, and its pods would be others now: it is made anew")
+                self._warn(
+                    f"no pod of Job {job.name} has started, and this command makes it otherwise: it is made anew"
+                )
         return frozenset(outdated)
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from controller.gpus.accelerators import Kind
+from controller.gpus.affinity import placed
+from controller.gpus.nodes import NodeMatch
 from controller.jobs.state import Stage
 from imgsearch.settings import (
     EmbedSettings,
@@ -184,14 +187,25 @@ def terms(chart: Objects) -> list[set[str]]:
 
 
 def test_a_gpu_is_a_limit_a_toleration_and_an_affinity(helm: Helm) -> None:
-    chart = helm.template({"embed": {"gpu": {"count": 2, "accelerators": ["nvidia-l4", "nvidia-a100-80gb"]}}})
+    chart = helm.template({"embed": {"gpu": {"count": 1, "accelerators": ["nvidia-l4", "nvidia-a100-80gb"]}}})
     pod = chart.pod("embed")
     assert pod.spec["containers"][0]["resources"] == {
         "requests": {"cpu": "2", "memory": "4Gi"},
-        "limits": {"cpu": "2", "memory": "6Gi", "nvidia.com/gpu": "2"},
+        "limits": {"cpu": "2", "memory": "6Gi", "nvidia.com/gpu": "1"},
     }
     assert pod.spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert terms(chart) == [{"cloud.google.com/gke-accelerator In nvidia-l4,nvidia-a100-80gb"}]
+
+
+@pytest.mark.parametrize("resource", ["nvidia.com/mig-1g.5gb", "nvidia.com/gpu.shared", "gpu.intel.com/i915"])
+def test_the_taint_of_a_gpu_node_has_the_name_of_the_resource_or_of_the_vendors_gpu(helm: Helm, resource: str) -> None:
+    """As the controller tolerates them for `--accelerator`."""
+    spec = helm.template({"embed": {"gpu": {"count": 1, "resourceName": resource}}}).pod("embed").spec
+    assert spec["containers"][0]["resources"]["limits"][resource] == "1"
+    released: dict[str, Any] = {"spec": {"containers": [{"name": "embed"}]}}
+    match = NodeMatch(Kind("X"), resource, {}, total=1, free=1)
+    assert spec["tolerations"] == placed(released, [match], spot=None)["spec"]["tolerations"]
+    assert [toleration["key"] for toleration in spec["tolerations"]] == [resource, f"{resource.split('/')[0]}/gpu"]
 
 
 def test_required_spot_nodes_are_those_of_any_cloud(everything: Objects) -> None:
@@ -244,7 +258,7 @@ def test_only_embedding_gets_the_gpus_runtime(helm: Helm) -> None:
     } == {"embed": "nvidia"}
 
 
-def test_the_controller_may_do_what_it_does_and_no_more(default: Objects) -> None:
+def test_the_controller_may_do_what_it_does_and_no_more(default: Objects, helm: Helm) -> None:
     role = default.named("Role", "controller")
     assert role["rules"] == [
         {
@@ -268,6 +282,9 @@ def test_the_controller_may_do_what_it_does_and_no_more(default: Objects) -> Non
         },
         {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "list"]},
     ]
+    with_queue = helm.template({"pipeline": {"queue": "gpus"}}).named("Role", "controller")
+    workloads = {"apiGroups": ["kueue.x-k8s.io"], "resources": ["workloads"], "verbs": ["list"]}
+    assert with_queue["rules"] == [*role["rules"], workloads]
     (subject,) = default.named("RoleBinding", "controller")["subjects"]
     assert subject["name"] == default.pod("controller").spec["serviceAccountName"]
     assert not {manifest["kind"] for manifest in default.manifests} & {"ClusterRole", "ClusterRoleBinding"}
@@ -289,6 +306,6 @@ def test_the_cron_job_is_a_run_pipeline_that_updates(everything: Objects) -> Non
     (container,) = cron["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert container.pop("args") == [
         *("run-pipeline", "/sources/photos", "--index", "team.photos", "--update"),
-        *("--release", RELEASE, "--namespace", "search", "--accelerator", "L4:1,T4:1", "--max-parallelism", "8"),
+        *("--release", RELEASE, "--namespace", "search", "--accelerator", "L4:1,T4:1", "--parallelism", "8"),
     ]
     assert container == everything.named("PodTemplate", "controller")["template"]["spec"]["containers"][0]

@@ -1,11 +1,11 @@
-"""The source is indexed anew by the clock, and a queue says when a run's pods may begin."""
+"""The source is indexed anew by the clock."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tests.cluster.conftest import FEW
-from tests.cluster.world import RELEASE, World, wait_until
+from tests.cluster.world import World, wait_until
 
 SOURCE = "/sources/photos/scheduled"
 INDEX = "scheduled"
@@ -38,15 +38,3 @@ def test_what_comes_into_the_source_is_found_after_the_next_time(
 
 def published_pointer(world: World) -> dict[str, Any] | None:
     return next((row for row in world.ask("indexes") if row["index"] == INDEX), None)
-
-
-def test_a_queue_admits_the_embedding(world: World) -> None:
-    run = ("run-pipeline", FEW, "--run", "queued", "--index", "queued", "--set", "jobs.queue=gpus")
-    with world.controlling(*run) as process:
-        job = wait_until(lambda: world.job("queued", "embed"), "the Job", seconds=120)
-        assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
-        wait_until(lambda: "suspended" in world.controller("status", "queued").stdout, "status says so")
-        # As Kueue does (https://kueue.sigs.k8s.io/docs/concepts/workload/): it names the nodes and lets the Job go.
-        world.kubectl("patch", "job", f"{RELEASE}-queued-embed", "--patch", '{"spec": {"suspend": false}}')
-        output, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, output

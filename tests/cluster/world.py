@@ -47,12 +47,12 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def command(name: str, *arguments: str) -> str:
+def command(name: str, *arguments: str, seconds: float = 300) -> str:
     """Runs the command that the environment variable `name` holds, with `words` behind it; returns its output."""
     if name not in COMMANDS:
         raise LookupError(f"{name} is not set; tests/cluster/README.md says what it must do")
     return subprocess.run(
-        [*shlex.split(COMMANDS[name]), *arguments], check=True, capture_output=True, text=True, timeout=300
+        [*shlex.split(COMMANDS[name]), *arguments], check=True, capture_output=True, text=True, timeout=seconds
     ).stdout
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 PATH = re.compile(
-    r"/api(?:s/batch)?/v1(?:/namespaces/(?P<namespace>[^/]+))?/(?P<kind>[^/]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
+    r"/(?:api/v1|apis/batch/v1|apis/kueue\.x-k8s\.io/v1beta2)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<kind>[^/]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
 )
 
 

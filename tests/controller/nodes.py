@@ -8,6 +8,8 @@ from typing import Any
 Object = dict[str, Any]
 
 NVIDIA, AMD = "nvidia.com/gpu", "amd.com/gpu"
+PARTS = ("nvidia.com/mig-1g.5gb", "nvidia.com/gpu.shared", "amd.com/cpx_nps4")
+"""Parts of GPUs: a slice, a share in time, and a compute partition."""
 H100 = "NVIDIA-H100-80GB-HBM3"
 """What NVIDIA's own label calls one."""
 

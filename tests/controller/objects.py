@@ -75,7 +75,9 @@ def condition(type: str, status: str = "True", **fields: str) -> dict[str, str]:
     return {"type": type, "status": status, **fields}
 
 
-def release(*, gpus: int = 0, settings: Mapping[str, str] | None = None) -> dict[str, list[Object]]:
+def release(
+    *, gpus: int = 0, resource: str = "nvidia.com/gpu", settings: Mapping[str, str] | None = None
+) -> dict[str, list[Object]]:
     """What the chart leaves for the controller, by kind."""
     data = {"IMGSEARCH_STORAGE_URI": "file:///storage", "IMGSEARCH_STORE_URL": "chroma+http://team-chroma:8000"}
     programs = {
@@ -85,7 +87,7 @@ def release(*, gpus: int = 0, settings: Mapping[str, str] | None = None) -> dict
         "evaluate": ["python", "-m", "searcher", "evaluate"],
         "controller": ["controller"],
     }
-    limits = {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    limits = {resource: str(gpus)} if gpus else {}
     return {
         "configmaps": [{"metadata": {"name": "team-pipeline"}, "data": {**data, **(settings or {})}}],
         "podtemplates": [

@@ -17,7 +17,7 @@ from controller.gpus.nodes import NodeMatch, NoMatchingNode, NotAllowed
 from imgsearch.errors import PermanentError, TemporaryError, UsageError
 from tests.skypilot.cluster import CONTEXT, GFD, GKE, GPU, KARPENTER, SKYPILOT, Cluster, Object, kubeconfig, node, pod
 
-L4 = Kind("L4", 1)
+L4 = Kind("L4")
 ROOT = Path(__file__).resolve().parents[2]
 LOOK = """
 from controller.backends.skypilot.gpus import SkyGpuFinder
@@ -91,12 +91,12 @@ class TestParity:
         cluster.nodes, cluster.status_codes = nodes, {"pods": 403}
         assert SkyGpuFinder().offers() == gpu_nodes.offers(nodes, None)
 
-    @pytest.mark.parametrize("kind", [L4, Kind("l4", 2), Kind("T4", 4), Kind("A100-80GB", 8), Kind("A100", 1)])
+    @pytest.mark.parametrize("kind", [L4, Kind("l4"), Kind("T4"), Kind("A100-80GB"), Kind("A100")])
     def test_both_place_alike(self, cluster: Cluster, nodes: list[Object], kind: Kind) -> None:
         cluster.nodes, cluster.pods = nodes, PODS
         assert SkyGpuFinder().match(kind) == gpu_nodes.match(nodes, PODS, kind)
 
-    @pytest.mark.parametrize("kind", [Kind("L4", 3), Kind("H100", 1), Kind("A100-40GB", 16), Kind("FOO", 1)])
+    @pytest.mark.parametrize("kind", [Kind("H100"), Kind("FOO")])
     def test_both_know_what_is_not_there(self, cluster: Cluster, nodes: list[Object], kind: Kind) -> None:
         cluster.nodes = nodes
         with pytest.raises(NoMatchingNode):
@@ -110,11 +110,7 @@ class TestParity:
         cluster.nodes = [node("a", labels, 2, ready=False), node("b", labels, 4, cordoned=True), node("c", labels, 1)]
         assert SkyGpuFinder().offers() == gpu_nodes.offers(cluster.nodes, [])
         assert SkyGpuFinder().match(L4) == gpu_nodes.match(cluster.nodes, [], L4)
-        for count in (2, 4):
-            with pytest.raises(NoMatchingNode):
-                gpu_nodes.match(cluster.nodes, [], Kind("L4", count))
-            with pytest.raises(NoMatchingNode):
-                SkyGpuFinder().match(Kind("L4", count))
+        assert SkyGpuFinder().match(L4).total == 1
 
     def test_both_count_what_is_free_on_a_tainted_node(self, cluster: Cluster, nodes: list[Object]) -> None:
         """SkyPilot's node info calls it busy; the pods of a run may tolerate what SkyPilot's do not."""
@@ -133,15 +129,15 @@ class TestDifferences:
         cluster.nodes = [node("a", {SKYPILOT: "l4"}), node("b", {GFD: "NVIDIA-A100-SXM4-40GB"})]
         assert [offer.accelerator for offer in gpu_nodes.offers(cluster.nodes, [])] == ["A100", "L4"]
         assert [offer.accelerator for offer in SkyGpuFinder().offers()] == ["L4", "unknown"]
-        assert gpu_nodes.match(cluster.nodes, [], Kind("A100", 1)).total == 1
+        assert gpu_nodes.match(cluster.nodes, [], Kind("A100")).total == 1
         with pytest.raises(NoMatchingNode):
-            SkyGpuFinder().match(Kind("A100", 1))
+            SkyGpuFinder().match(Kind("A100"))
 
     def test_of_two_products_that_are_one_accelerator_skypilot_takes_the_first(self, cluster: Cluster) -> None:
         """Trap 3."""
         cluster.nodes = [node("a", {GFD: "NVIDIA-L40S"}, 2), node("b", {GFD: "NVIDIA-L40S-PCIe"}, 4)]
-        own_match = gpu_nodes.match(cluster.nodes, [], Kind("L40S", 1))
-        sky_match = SkyGpuFinder().match(Kind("L40S", 1))
+        own_match = gpu_nodes.match(cluster.nodes, [], Kind("L40S"))
+        sky_match = SkyGpuFinder().match(Kind("L40S"))
         assert (own_match.labels, own_match.total) == ({GFD: ("NVIDIA-L40S", "NVIDIA-L40S-PCIe")}, 6)
         assert (sky_match.labels, sky_match.total) == ({GFD: ("NVIDIA-L40S",)}, 2)
 
@@ -158,7 +154,7 @@ class TestDifferences:
         """Trap 4: SkyPilot reads H100-80GB from the label of GPU feature discovery, and finds it as H100, too."""
         cluster.nodes = [node("a", {GFD: "NVIDIA-H100-80GB-HBM3"}, 8)]
         for name in ("H100", "H100-80GB"):
-            assert SkyGpuFinder().match(Kind(name, 8)) == gpu_nodes.match(cluster.nodes, [], Kind(name, 8))
+            assert SkyGpuFinder().match(Kind(name)) == gpu_nodes.match(cluster.nodes, [], Kind(name))
 
     def test_with_one_amd_gpu_skypilot_sees_none_of_nvidia(self, cluster: Cluster) -> None:
         """Trap 5."""
@@ -183,16 +179,15 @@ class TestAutoscalers:
     @pytest.mark.parametrize("autoscaler", list(AUTOSCALERS))
     @pytest.mark.parametrize("name", ["H100", "A100-80GB", "L4", "T4"])
     def test_both_write_a_label_that_no_node_has_yet_alike(self, cluster: Cluster, autoscaler: str, name: str) -> None:
-        kind = Kind(name, 8)
+        kind = Kind(name)
         match = SkyGpuFinder(autoscaler=autoscaler).match(kind)
         assert match == gpu_nodes.match([], [], kind, autoscaler=autoscaler)
         assert match.total == match.free == 0
 
-    def test_with_one_any_number_of_gpus_may_come(self, cluster: Cluster) -> None:
+    def test_with_one_nodes_that_are_there_count_as_well(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {GKE: "nvidia-l4"}, 2)]
-        match = SkyGpuFinder(autoscaler="gke").match(Kind("L4", 4))
-        assert match == NodeMatch(Kind("L4", 4), GPU, {GKE: ("nvidia-l4",)}, total=0, free=0)
-        assert SkyGpuFinder(autoscaler="gke").match(L4).free == 2
+        match = SkyGpuFinder(autoscaler="gke").match(L4)
+        assert match == NodeMatch(L4, GPU, {GKE: ("nvidia-l4",)}, total=2, free=2)
 
     def test_it_holds_for_its_own_finder(self, cluster: Cluster) -> None:
         SkyGpuFinder(autoscaler="gke").match(L4)
@@ -218,7 +213,7 @@ class TestLooks:
 
     def test_that_all_gpus_are_busy_is_no_error(self, cluster: Cluster) -> None:
         cluster.nodes, cluster.pods = [node("a", {GKE: "nvidia-l4"}, 2)], [pod("one", "a", 2)]
-        match = SkyGpuFinder().match(Kind("L4", 2))
+        match = SkyGpuFinder().match(L4)
         assert (match.total, match.free) == (2, 0)
 
     def test_a_gpu_that_no_label_names_is_shown(self, cluster: Cluster) -> None:
@@ -329,13 +324,8 @@ class TestErrors:
 
     def test_a_gpu_that_no_node_has_is_named(self, cluster: Cluster) -> None:
         cluster.nodes = gke()
-        with pytest.raises(NoMatchingNode, match=r"no node for 1 H100 \(Could not find any node .* with H100\): "):
-            SkyGpuFinder().match(Kind("H100", 1))
-
-    def test_more_gpus_than_a_node_has_are_named(self, cluster: Cluster) -> None:
-        cluster.nodes = gke()
-        with pytest.raises(NoMatchingNode, match=r"no node for 3 L4 \(No GPU nodes found with 3 or more GPUs\): "):
-            SkyGpuFinder().match(Kind("L4", 3))
+        with pytest.raises(NoMatchingNode, match=r"no node for H100 \(Could not find any node .* with H100\): "):
+            SkyGpuFinder().match(Kind("H100"))
 
     def test_a_cluster_without_gpus_says_so(self, cluster: Cluster) -> None:
         cluster.nodes = [node("a", {}, 0)]
@@ -354,7 +344,7 @@ class TestErrors:
     def test_tracebacks_stay_whole(self, cluster: Cluster) -> None:
         cluster.nodes = gke()
         with pytest.raises(NoMatchingNode):
-            SkyGpuFinder().match(Kind("H100", 1))
+            SkyGpuFinder().match(Kind("H100"))
         assert not hasattr(sys, "tracebacklimit")
 
 

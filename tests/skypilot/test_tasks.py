@@ -114,7 +114,7 @@ def test_of_a_log_only_what_the_task_has_printed_is_left() -> None:
 
 
 @pytest.mark.parametrize("stage", [*Stage])
-@pytest.mark.parametrize("kinds", [(), (Kind("L4", 1),), (Kind("L4", 2), Kind("A10G", 2))])
+@pytest.mark.parametrize("kinds", [(), (Kind("L4"),), (Kind("L4"), Kind("A10G"))])
 @pytest.mark.parametrize("spot", [None, *Spot])
 def test_what_is_submitted_is_a_task(tmp_path: Path, stage: Stage, kinds: tuple[Kind, ...], spot: Spot | None) -> None:
     machines = Machines(tmp_path)

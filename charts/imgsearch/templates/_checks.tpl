@@ -62,11 +62,25 @@
 {{- end }}
 
 {{- with $values.embed }}
+{{- if gt (int .gpu.count) 1 }}
+{{- fail (printf "embed.gpu.count is %d, but a pod uses one GPU: set embed.gpu.count to 1, and run more pods at a time with pipeline.parallelism" (int .gpu.count)) }}
+{{- end }}
+{{- range $name, $_ := merge (dict) (.resources.limits | default dict) (.resources.requests | default dict) }}
+{{- if and (contains "/" $name) (not (contains "kubernetes.io/" $name)) }}
+{{- fail (printf "embed.resources has %s: set embed.gpu.count to 1 and embed.gpu.resourceName to the name of the GPU instead, so that its hours and tolerations are known" $name) }}
+{{- end }}
+{{- end }}
 {{- if and .gpu.accelerators (not .gpu.count) }}
 {{- fail "embed.gpu.accelerators has GPUs, but embed.gpu.count is 0: set embed.gpu.count to 1" }}
 {{- end }}
 {{- if and .affinity.nodeAffinity (or .gpu.accelerators .spot) }}
 {{- fail "embed.affinity.nodeAffinity cannot be combined with embed.gpu.accelerators or embed.spot: put all rules into embed.affinity" }}
+{{- end }}
+{{- end }}
+
+{{- range $values.reindex.extraArgs }}
+{{- if and $values.pipeline.queue (hasPrefix "--max-parallelism" .) }}
+{{- fail "reindex.extraArgs has --max-parallelism, which cannot be used with pipeline.queue: Kueue stops all pods of a Job whose number of pods changes; use --parallelism" }}
 {{- end }}
 {{- end }}
 

@@ -19,6 +19,7 @@ from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.progress import JOBS, PODS, POLL_SECONDS, RunProgress
 from controller.backends.kubernetes.query_jobs import run_query_job
 from controller.backends.kubernetes.troubles import Troubles
+from controller.gpus.nodes import pods_for
 from controller.gpus.pods import requested_gpus
 from controller.jobs import manifests
 from controller.jobs.annotations import Overflow
@@ -148,14 +149,9 @@ class KubernetesBackend:
         """The number of pods for which the cluster has GPUs; at least 1."""
         requested = requested_gpus(self.template(Stage.EMBED)["spec"])
         try:
-            nodes = self._api.nodes() if requested else []
+            return max(1, pods_for(self._api.nodes(), requested)) if requested else 1
         except PermanentError:  # this account is not allowed to list nodes
-            nodes = []
-        fitting = [
-            sum(int(node["status"]["allocatable"].get(name, 0)) for node in nodes) // count
-            for name, count in requested.items()
-        ]
-        return max(1, min(fitting, default=1))
+            return 1
 
     def start_controller(self, job: Mapping[str, Any]) -> None:
         """Creates the Job that runs the controller itself, after it has deleted one that has ended, or one that has not

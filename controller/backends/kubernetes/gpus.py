@@ -49,21 +49,25 @@ class NodeGpus:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._known: dict[str, Gpu] = {}
+        self._known: dict[str, Mapping[str, Any] | None] = {}
         self._allowed = True
 
-    def by_gpu(self, hours: Mapping[str, float]) -> dict[Gpu, float]:
-        """Converts GPU hours by node into GPU hours by GPU, which is unknown for a node that is gone or hidden."""
+    def by_gpu(self, hours: Mapping[str, float], resource: str) -> dict[Gpu, float]:
+        """Converts hours of a GPU resource by node into GPU hours by GPU, which is unknown for a node that is gone or
+        hidden."""
         if self._allowed and (unknown := hours.keys() - self._known.keys()):
             self._look_up(unknown)
-        return added(*({self._known.get(name, Gpu()): spent} for name, spent in hours.items()))
+        nodes = {name: self._known.get(name) for name in hours}
+        return added(
+            *({Gpu(*labelled(node, resource)) if node else Gpu(): hours[name]} for name, node in nodes.items())
+        )
 
     def _look_up(self, names: Set[str]) -> None:
         """One list for all of them: docs/gpu-pools.md grants the right to list nodes, not to get one."""
         try:
-            listed = {node["metadata"]["name"]: Gpu(*labelled(node)) for node in self._api.nodes()}
+            listed = {node["metadata"]["name"]: node for node in self._api.nodes()}
         except PermanentError as error:
             self._allowed = False
             log.info("cannot list nodes, so all GPU hours count for the GPU that the pods request: %s", error)
             return
-        self._known |= {name: listed.get(name, Gpu()) for name in names}
+        self._known |= {name: listed.get(name) for name in names}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from controller.gpus.pods import ENDED, requested_gpus
+from controller.gpus.pods import ENDED
 from controller.jobs.results import ErrorResult
 from controller.jobs.state import LostNode
 
@@ -18,7 +18,6 @@ JOB_NAME = "batch.kubernetes.io/job-name"
 JOB_UID = "batch.kubernetes.io/controller-uid"
 NODE_REMOVED = "its node was removed"
 NO_REASON = "its pod failed without a reason"
-DELETED = "its pod was deleted"
 OUT_OF_MEMORY = "killed: it needs more memory than its limit"
 STILL_STARTING = "still starting"
 LOST_AFTER = timedelta(seconds=60)
@@ -37,10 +36,9 @@ class PodState:
     created: str
     phase: str
     result: Mapping[str, Any] | None
-    """Its termination message, or the reason why it left none; None while it runs."""
+    """Its termination message, or the reason why it left none; None while it runs, and if it was deleted then."""
     waits_for: str
     """The reason why it has not started; empty otherwise."""
-    gpus: int
     node: str
     """The name of its node; empty before it has one."""
     started: str
@@ -72,7 +70,6 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
         phase=phase,
         result=_result(status, terminated) if phase in ENDED else None,
         waits_for=_waits_for(status) if phase == "Pending" else "",
-        gpus=sum(requested_gpus(pod["spec"]).values()),
         node=pod["spec"].get("nodeName", ""),
         started=status.get("startTime", ""),
         ended=_ended_at(status, terminated) if phase in ENDED else "",
@@ -90,14 +87,14 @@ def with_reasons(pods: Iterable[PodState], creating: Mapping[str, str]) -> list[
 
 
 def kept(pod: PodState, now: datetime) -> PodState | None:
-    """The state in which a run keeps a deleted pod: with its result, and with the GPU hours that it used. None: the pod
-    has none of them."""
+    """The state in which a run keeps a deleted pod: with its result, and with the hours of its node. None: the pod has
+    none of them."""
     if pod.result is not None:
         return pod
-    if not pod.gpus or not pod.started:
+    if not pod.started:
         return None
     ended = pod.ends_by or now.isoformat(timespec="seconds")
-    return replace(pod, phase="Failed", result=ErrorResult(DELETED).to_json(), waits_for="", ended=ended, ends_by="")
+    return replace(pod, phase="Failed", waits_for="", ended=ended, ends_by="")
 
 
 def lost_nodes(pods: Iterable[PodState], now: datetime) -> list[LostNode]:
@@ -146,15 +143,15 @@ def waits(pods: Iterable[PodState], completions: int, since: str) -> dict[int, s
     return {index: time for index, time in times.items() if index not in taken}
 
 
-def gpu_hours(pods: Iterable[PodState], now: datetime) -> dict[str, float]:
-    """GPU hours by node name, from the moment at which the node accepted the pod, whether it computed or not."""
+def node_hours(pods: Iterable[PodState], now: datetime) -> dict[str, float]:
+    """Hours by node name, from the moment at which the node accepted the pod, whether it computed or not."""
     hours: dict[str, float] = {}
     for pod in pods:
-        if pod.gpus and pod.started:
+        if pod.started:
             # A node that does not end the pod may be gone, so its time counts no longer.
             end = min(now, datetime.fromisoformat(pod.ended or pod.ends_by or now.isoformat()))
             held = max(0.0, (end - datetime.fromisoformat(pod.started)).total_seconds()) / 3600
-            hours[pod.node] = hours.get(pod.node, 0.0) + pod.gpus * held
+            hours[pod.node] = hours.get(pod.node, 0.0) + held
     return hours
 
 

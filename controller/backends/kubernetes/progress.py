@@ -6,22 +6,23 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
-from controller.backends.kubernetes import pods
+from controller.backends.kubernetes import pods, queues
 from controller.backends.kubernetes.api import Api, Object
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.informer import Informer
 from controller.backends.kubernetes.pods import PodState
 from controller.backends.kubernetes.troubles import Troubles
-from controller.gpus.pods import ENDED
+from controller.gpus.pods import ENDED, requested_gpus
 from controller.jobs.annotations import JobProgress
 from controller.jobs.indexes import parse_indexes
 from controller.jobs.results import PROGRESS_LINES, IndexReport, progress
 from controller.jobs.state import JobState, Phase, Stage, job_state, with_plan
 from controller.jobs.usage import GpuHours, added
 from imgsearch import labels
-from imgsearch.errors import ImgsearchError, PermanentError, TemporaryError
+from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class RunProgress:
         """GPU hours of pods that were deleted before this controller has seen them, by Job."""
         self._recorded_at: dict[str, float] = {}
         self._log_read_at: dict[str, float] = {}
+        self._queued: dict[str, tuple[float, str]] = {}
         self._listed: set[str] = set()
         self._logs_read_at = -LOG_SECONDS
 
@@ -123,16 +125,27 @@ class RunProgress:
         waiting = [pod for pod in own if pod.phase == "Pending"]
         if any(pod.creating for pod in waiting):
             waiting = pods.with_reasons(waiting, self._troubles.creating())
-        return job_state(
+        state = job_state(
             job,
             reports,
             waiting={**self._refused(job, own), **pods.waiting(waiting)},
             waiting_since=pods.waiting_since(own),
-            gpu_hours=added(self._nodes.by_gpu(pods.gpu_hours(own, self._now())), self._earlier(job)),
+            gpu_hours=added(self._gpu_hours(job, own), self._earlier(job)),
             waits=pods.waits(own, job["spec"]["completions"], started),
             lost_nodes=pods.lost_nodes(own, self._now()),
             begun=any(pod.begun for pod in own),
         )
+        if state.queue and job["spec"].get("suspend") and not state.phase.ended:
+            return replace(state, queued=self._reason_in_queue(state.uid))
+        return state
+
+    def _gpu_hours(self, job: Object, own: list[PodState]) -> GpuHours:
+        """GPU hours of these pods of a Job. Its template says which resource is their GPU: others, such as the network
+        interfaces that a webhook adds to pods, are not in it."""
+        gpus = requested_gpus(job["spec"]["template"]["spec"])
+        held = pods.node_hours(own, self._now()) if gpus else {}
+        hours = {node: spent * sum(gpus.values()) for node, spent in held.items()}
+        return self._nodes.by_gpu(hours, next(iter(gpus), ""))
 
     def _with_listed_pods(self, job: Object) -> JobState:
         """The state with the pods listed again: their watch may be behind that of the Job. Only once for each Job: a
@@ -180,6 +193,20 @@ class RunProgress:
             self._deleted_before[uid] = JobProgress.from_json(written, name).gpu_hours
         return self._deleted_before[uid]
 
+    def _reason_in_queue(self, uid: str) -> str:
+        """The reason why Kueue does not admit the Job with this uid, read every LOG_SECONDS."""
+        read_at, reason = self._queued.get(uid, (-LOG_SECONDS, ""))
+        if self._clock() - read_at >= LOG_SECONDS:
+            try:
+                workloads, _ = self._api.select(*queues.WORKLOADS, labels=f"{queues.JOB_UID}={uid}")
+                reason = queues.waits_for(workloads)
+            except NotFound:
+                reason = queues.NO_KUEUE
+            except PermanentError:
+                reason = queues.NOT_ALLOWED
+            self._queued[uid] = (self._clock(), reason)
+        return reason
+
     def _record(self, job: Object, state: JobState) -> None:
         uid, annotations = job["metadata"]["uid"], job["metadata"]["annotations"]
         if state.phase.ended:
@@ -188,7 +215,7 @@ class RunProgress:
         elif state.phase is Phase.ACTIVE and self._clock() - self._recorded_at.get(uid, 0.0) >= RECORD_SECONDS:
             self._recorded_at[uid] = self._clock()
             deleted = [pod for pod in self._pods.deleted() if pod.job_uid == uid]
-            hours: GpuHours = added(self._nodes.by_gpu(pods.gpu_hours(deleted, self._now())), self._earlier(job))
+            hours: GpuHours = added(self._gpu_hours(job, deleted), self._earlier(job))
             written = JobProgress.from_json(annotations.get(labels.PROGRESS, "{}"), state.name)
             # Another controller may have seen a pod that was deleted before this one has listed the pods.
             hours = max(hours, written.gpu_hours, key=lambda by_gpu: sum(by_gpu.values()))

@@ -84,12 +84,11 @@ class SkyGpuFinder:
 
         with self._errors_translated(kind):
             nodes = self._nodes()
-            key, values, _, _ = utils.get_accelerator_label_key_values(self._context, kind.name, kind.count)
-            # The label does not depend on the count.
-            pod = f"{SMALLEST_POD}--{kind.name}:{kind.count}"
+            key, values, _, _ = utils.get_accelerator_label_key_values(self._context, kind.name, 1)
+            pod = f"{SMALLEST_POD}--{kind.name}:1"
             _, reason = utils.check_instance_fits(self._context, pod)
             resource = utils.get_gpu_resource_key(self._context)
-        fitting = [node for node in nodes if node.labels.get(key) in values and node.gpus >= kind.count]
+        fitting = [node for node in nodes if node.labels.get(key) in values]
         if self._autoscaler is None and not fitting:
             raise self._no_matching_node(kind, reason or "All nodes that have it are cordoned")
         return NodeMatch(
@@ -180,7 +179,7 @@ class SkyGpuFinder:
     def _no_matching_node(self, kind: Kind, reason: str) -> NoMatchingNode:
         cause = reason.split(". ")[0].rstrip(".")
         return NoMatchingNode(
-            f"{self._context} has no node for {kind.count} {kind.name} ({cause}): choose one of the GPUs that "
+            f"{self._context} has no node for {kind.name} ({cause}): choose one of the GPUs that "
             f"`controller pools` lists, or {AUTOSCALER_ADVICE}"
         )
 

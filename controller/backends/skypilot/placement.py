@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from controller.gpus.accelerators import Kind
+from controller.gpus.accelerators import Kind, one_gpu
 from controller.gpus.nodes import NVIDIA, Spot
 from imgsearch import labels
+from imgsearch.errors import UsageError
 
 TASK = "imgsearch.dev/sky-task"
 """Annotation of a pod template: its task, as JSON."""
@@ -34,9 +35,10 @@ class MachinePlacement:
 
 
 def pod_template(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
-    """The core/v1 PodTemplateSpec that stands for a task, with one container of this name."""
+    """The core/v1 PodTemplateSpec that stands for a task, with one container of this name. Raises UsageError where the
+    machines of the task do not have one GPU or none."""
     variables = {name: str(value) for name, value in (task.get("envs") or {}).items() if value is not None}
-    gpus, spot = _gpus(task["resources"])
+    gpus, spot = machine_gpus(task["resources"])
     annotations = {TASK: json.dumps(task)}
     if len(gpus) == 1:
         annotations |= {labels.ACCELERATOR: next(iter(gpus)), labels.SPOT: str(spot)}
@@ -45,14 +47,14 @@ def pod_template(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
         "image": str(task["resources"].get("image_id", "")).removeprefix("docker:"),
         "command": ["bash", "-c", task["run"]],
         "env": [{"name": name, "value": value} for name, value in variables.items()],
-        "resources": {"limits": {NVIDIA: str(max(gpus.values()))}} if gpus else {},
+        "resources": {"limits": {NVIDIA: "1"}} if gpus else {},
     }
     return {"metadata": {"annotations": annotations}, "spec": {"containers": [container]}}
 
 
 def _resources(resources: Mapping[str, Any], kinds: Sequence[Kind], spot: Spot | None) -> dict[str, Any]:
     """The resources of a task with other GPUs or machines."""
-    alternatives = [{"accelerators": f"{kind.name}:{kind.count}"} for kind in kinds] or _alternatives(resources)
+    alternatives = [{"accelerators": f"{kind.name}:1"} for kind in kinds] or _alternatives(resources)
     if spot is not None:
         # SkyPilot takes the cheapest available machine, which is a spot machine where there is one.
         choices = {Spot.ONLY: [True], Spot.NEVER: [False], Spot.PREFER: [True, False]}[spot]
@@ -64,15 +66,21 @@ def _alternatives(resources: Mapping[str, Any]) -> list[dict[str, Any]]:
     return resources.get("any_of") or resources.get("ordered") or [{}]
 
 
-def _gpus(resources: Mapping[str, Any]) -> tuple[dict[str, int], Spot]:
-    """The GPUs that a machine may have, with their number, and whether it may be a spot machine."""
-    counts: dict[str, int] = {}
+def machine_gpus(resources: Mapping[str, Any]) -> tuple[set[str], Spot]:
+    """The GPUs of which a machine may have one, and whether it may be a spot machine. Raises UsageError for several
+    GPUs of a machine."""
+    names: set[str] = set()
     spots = set()
     for alternative in _alternatives(resources):
-        accelerators = {**resources, **alternative}.get("accelerators") or {}
-        if isinstance(accelerators, str):
-            name, _, count = accelerators.partition(":")
-            accelerators = {name: count or 1}
-        counts |= {name: int(count) for name, count in dict(accelerators).items()}
+        accelerators = {**resources, **alternative}.get("accelerators") or []
+        if isinstance(accelerators, Mapping):
+            accelerators = [f"{name}:{count}" for name, count in accelerators.items()]
+        for accelerator in [accelerators] if isinstance(accelerators, str) else accelerators:
+            name, _, count = accelerator.partition(":")
+            if count not in ("", "1"):
+                raise UsageError(
+                    one_gpu(f"accelerators {accelerator} of a SkyPilot task", f"{name}:1", "--parallelism")
+                )
+            names.add(name)
         spots.add(bool({**resources, **alternative}.get("use_spot")))
-    return counts, Spot.PREFER if len(spots) > 1 else Spot.ONLY if True in spots else Spot.NEVER
+    return names, Spot.PREFER if len(spots) > 1 else Spot.ONLY if True in spots else Spot.NEVER

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.backends.files import read_yaml
+from controller.backends.skypilot.placement import machine_gpus
 from controller.jobs.state import Stage
 from imgsearch.errors import UsageError
 from imgsearch.settings import PREFIX, Settings
@@ -16,7 +17,7 @@ TASKS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[3]
 
 
 def read_task(folder: Path, stage: Stage) -> dict[str, Any]:
-    """The task of a stage. Raises UsageError where its file is missing or invalid."""
+    """The task of a stage. Raises UsageError where its file is missing or invalid, or has several GPUs of a machine."""
     file = folder / f"{stage}.yaml"
     if not file.exists():
         raise UsageError(
@@ -25,6 +26,7 @@ def read_task(folder: Path, stage: Stage) -> dict[str, Any]:
     task = read_yaml(file)
     if not isinstance(task.get("run"), str) or "resources" not in task:
         raise UsageError(f"invalid task in {file}: it must have `resources` and `run`")
+    machine_gpus(task["resources"])  # here, before a machine is rented for the plan
     return task
 
 

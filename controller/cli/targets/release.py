@@ -43,6 +43,11 @@ class ReleaseTarget(Target):
             return fixed_capacity(options, settings, self._kubernetes), None
         if limit and not options.accelerators:
             raise UsageError("--max-parallelism needs --accelerator: it counts the free GPUs of that kind")
+        if limit and jobs.queue:
+            raise UsageError(
+                f"--max-parallelism cannot be used with the queue {jobs.queue}: Kueue stops all pods of a Job whose "
+                "number of pods changes. Use --parallelism, and the quota of the queue limits the pods"
+            )
         nodes = gpu_finder(self._api, self._context, jobs.autoscaler)
         matches = find(nodes, options.accelerators) if options.accelerators else []
         parallelism = options.parallelism or (None if limit else jobs.parallelism)

@@ -19,8 +19,8 @@ from imgsearch.vectors import Vector, Vectors, unit
 
 FEWEST_ROWS = 10_000
 """A smaller run has no clusters: a graph of its size finds everything, and a search of it takes a few milliseconds."""
-MOST_REFINED = 2_000
-"""Up to so many clusters, there are more than the root of the rows: k-means takes 7 s for them."""
+MOST_REFINED = 1_000
+"""Up to so many clusters, there are more than the root of the rows: k-means takes about a second for them."""
 SAMPLES = 16
 """Vectors for each cluster from which the centroids are computed."""
 ITERATIONS = 10

@@ -54,7 +54,7 @@ def program(tmp_path: Path) -> Program:
 
     def write(text: str) -> None:
         run = f"{PYTHON} - <<'END'\n{PREAMBLE}{text}\nEND"
-        task = {"resources": {"accelerators": "L4:2", "use_spot": True}, "run": run}
+        task = {"resources": {"accelerators": "L4:1", "use_spot": True}, "run": run}
         (tmp_path / "embed.yaml").write_text(yaml.safe_dump(task))
 
     write("leave(images=9, bad=1)")

@@ -37,7 +37,8 @@ def job(server: ApiServer, stage: Stage, run: str = "r1", **status: Any) -> dict
     """A Job of a run, as it is after `status`."""
     names = {labels.INSTANCE: RELEASE, labels.RUN: run, labels.INDEX: "photos", labels.COMPONENT: str(stage)}
     metadata = {"name": f"{RELEASE}-{run}-{stage}", "labels": names, "annotations": {labels.SPEC_HASH: "x"}}
-    return server.put("jobs", {"metadata": metadata, "spec": {"completions": 1, "parallelism": 1}, "status": status})
+    spec = {"completions": 1, "parallelism": 1, "template": {"spec": {"containers": [{"name": str(stage)}]}}}
+    return server.put("jobs", {"metadata": metadata, "spec": spec, "status": status})
 
 
 def start_controller(env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:

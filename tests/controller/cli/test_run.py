@@ -120,17 +120,17 @@ def test_pods_go_to_the_gpus_that_were_asked_for(cli: Cli, server: ApiServer) ->
 
 def test_a_gpu_that_no_node_has_is_told_at_once(cli: Cli, server: ApiServer) -> None:
     server.put("nodes", gpu_node("a", "nvidia-l4", 2))
-    completed = cli("run-pipeline", SOURCE, "--accelerator", "H100:8")
+    completed = cli("run-pipeline", SOURCE, "--accelerator", "H100:1")
     assert completed.returncode == 2
-    assert "no node has 8 H100; the cluster has L4 (2 on the largest node)" in completed.stderr
+    assert "no node has H100; the cluster has L4: choose one of these" in completed.stderr
     assert server.objects("jobs") == []
 
 
 def test_an_autoscaler_may_add_what_no_node_has(cli: Cli, server: ApiServer) -> None:
-    arguments = ("--accelerator", "H100:8", "--set", "jobs.autoscaler=gke", "--max-parallelism", "3")
+    arguments = ("--accelerator", "H100:1", "--set", "jobs.autoscaler=gke", "--max-parallelism", "3")
     completed = cli("run-pipeline", SOURCE, "--run", "r1", "--detach", "--dry-run", *arguments)
     args = yaml.safe_load(completed.stdout)["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert args[args.index("--accelerator") + 1] == "H100:8"
+    assert args[args.index("--accelerator") + 1] == "H100"
     assert args[args.index("--max-parallelism") + 1] == "3"
     assert "--parallelism" not in args
     pod = manifest_with(cli, *arguments)["spec"]["template"]["spec"]
@@ -142,14 +142,25 @@ def test_an_autoscaler_may_add_what_no_node_has(cli: Cli, server: ApiServer) -> 
     [
         (("--max-parallelism", "3"), "--max-parallelism needs --accelerator"),
         (("--accelerator", "L4:0"), "'L4:0'"),
+        (("--accelerator", "H100:8"), "a pod uses one GPU; use H100, and run more pods at a time with --parallelism"),
         (("--max-parallelism", "3", "--parallelism", "2"), "not allowed with argument"),
         (("--accelerator", "L4", "--local"), "remove --local"),
+        (
+            ("--accelerator", "L4", "--max-parallelism", "3", "--set", "jobs.queue=gpus"),
+            "--max-parallelism cannot be used with the queue gpus: Kueue stops all pods of a Job",
+        ),
+        (
+            ("--detach", "--accelerator", "L4", "--max-parallelism", "3", "--set", "jobs.queue=gpus"),
+            "--max-parallelism cannot be used with the queue gpus",
+        ),
     ],
 )
-def test_wishes_that_cannot_be_are_told(cli: Cli, arguments: tuple[str, ...], sentence: str) -> None:
+def test_wishes_that_cannot_be_are_told(cli: Cli, server: ApiServer, arguments: tuple[str, ...], sentence: str) -> None:
+    server.put("nodes", gpu_node("a", "nvidia-l4", 2))
     completed = cli("run-pipeline", "." if "--local" in arguments else SOURCE, *arguments)
     assert completed.returncode == 2
     assert sentence in completed.stderr
+    assert server.objects("jobs") == []
 
 
 def test_without_skypilot_its_backend_says_how_to_get_it(env: dict[str, str]) -> None:

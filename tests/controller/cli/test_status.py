@@ -13,9 +13,9 @@ from tests.controller.objects import RELEASE, condition, pod
 
 def test_status_says_what_pods_wait_for_and_what_it_has_cost(cli: Cli, server: ApiServer) -> None:
     manifest = job(server, Stage.PLAN, **DONE)
-    server.put(
-        "pods", pod(0, "Succeeded", uid=manifest["metadata"]["uid"], message={"shards": 2, "images": 20}, gpus=1)
-    )
+    manifest["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+    server.put("jobs", manifest)
+    server.put("pods", pod(0, "Succeeded", uid=manifest["metadata"]["uid"], message={"shards": 2, "images": 20}))
     manifest = job(server, Stage.EMBED, active=1)
     reason = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu [sic]."
     unscheduled = condition("PodScheduled", "False", message=reason)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from controller.cli.tables import average, index_row, reasons, report_table, summary, table
+from controller.cli.tables import average, index_row, reasons, report_table, summary, table, waits
 from controller.jobs.cost import Price, cost
 from controller.jobs.results import IndexReport
 from controller.jobs.state import LostNode, Phase, Stage
@@ -133,6 +133,16 @@ def test_only_the_first_of_many_errors_are_shown() -> None:
     lines = render(*reasons({Stage.EMBED: failed_job})).splitlines()
     assert len(lines) == 6
     assert lines[-1] == "embed: 4 more shards failed; -o json has them all"
+
+
+def test_a_job_that_waits_in_a_queue_names_it_with_the_reason_of_kueue() -> None:
+    queued = job(Stage.EMBED, Phase.SUSPENDED, queue="gpus", queued="LocalQueue gpus doesn't exist")
+    jobs = {Stage.PLAN: PLAN, Stage.EMBED: queued}
+    assert waits(jobs) == ["embed: waits in queue gpus: LocalQueue gpus doesn't exist"]
+    assert summary(queued, jobs)["queued"] == "gpus: LocalQueue gpus doesn't exist"
+    admitted = replace(queued, queued="")
+    assert waits({Stage.EMBED: admitted}) == []
+    assert summary(admitted, jobs)["queued"] == ""
 
 
 def test_a_job_that_failed_as_a_whole_has_its_own_reason() -> None:

@@ -13,11 +13,11 @@ from tests.controller.nodes import H100, node
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("L4:1", (Kind("L4", 1),)),
-        ("L4", (Kind("L4", 1),)),
-        ("L4:1,A10G", (Kind("L4", 1), Kind("A10G", 1))),
-        (" A100-80GB:8 , H100:8 ", (Kind("A100-80GB", 8), Kind("H100", 8))),
-        ("A100,A100-80GB", (Kind("A100", 1), Kind("A100-80GB", 1))),
+        ("L4:1", (Kind("L4"),)),
+        ("L4", (Kind("L4"),)),
+        ("L4:1,A10G", (Kind("L4"), Kind("A10G"))),
+        (" A100-80GB:1 , H100:1 ", (Kind("A100-80GB"), Kind("H100"))),
+        ("A100,A100-80GB", (Kind("A100"), Kind("A100-80GB"))),
     ],
 )
 def test_kinds_are_read(text: str, expected: tuple[Kind, ...]) -> None:
@@ -36,8 +36,11 @@ def test_kinds_are_read(text: str, expected: tuple[Kind, ...]) -> None:
         (":2", "invalid accelerator ':2': "),
         ("L4 T4", "invalid accelerator 'L4 T4': "),
         ("L4-", "invalid accelerator 'L4-': "),
-        ("L4:1,A10G:2", "'L4:1,A10G:2': the number of GPUs"),
-        ("L4:2,A10G", "'L4:2,A10G': the number of GPUs"),
+        (
+            "A10G,H100:8",
+            "invalid accelerator 'H100:8': a pod uses one GPU; use H100, and run more pods at a time with "
+            "--parallelism",
+        ),
         ("L4,l4", "l4 is in it twice"),
         ("H100,nvidia-h100-80gb", "nvidia-h100-80gb is in it twice"),
         ("A100-MIG-1g.5gb", "A100-MIG-1g.5gb: it is a slice of a GPU"),
@@ -88,7 +91,7 @@ def test_a_label_is_read_as_skypilots_name_of_the_accelerator(label: str, value:
     nodes = [node(labels={label: value})]
     assert [offer.accelerator for offer in offers(nodes, [])] == [name]
     for requested in (name, name.lower(), value):
-        assert match(nodes, [], Kind(requested, 1)).labels == {label: (value,)}
+        assert match(nodes, [], Kind(requested)).labels == {label: (value,)}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_a_label_is_read_as_skypilots_name_of_the_accelerator(label: str, value:
 def test_a_longer_name_fits_and_never_less_memory(requested: str, value: str, fits: bool) -> None:
     nodes = [node(labels={SKYPILOT: value})]
     if fits:
-        assert match(nodes, [], Kind(requested, 1)).total == 2
+        assert match(nodes, [], Kind(requested)).total == 2
     else:
         with pytest.raises(NoMatchingNode):
-            match(nodes, [], Kind(requested, 1))
+            match(nodes, [], Kind(requested))

@@ -14,13 +14,11 @@ from controller.gpus.accelerators import GKE, GPU_FEATURE_DISCOVERY, NEBIUS, SKY
 from controller.gpus.affinity import NodePlacement, noted, placed
 from controller.gpus.nodes import SPOT_LABELS, NodeMatch, Spot
 from imgsearch.errors import UsageError
-from tests.controller.nodes import AMD, NVIDIA, Object
+from tests.controller.nodes import AMD, NVIDIA, PARTS, Object
 
 
-def node_match(
-    labels: Mapping[str, tuple[str, ...]], name: str = "L4", count: int = 1, resource: str = NVIDIA
-) -> NodeMatch:
-    return NodeMatch(Kind(name, count), resource, labels, total=2, free=2)
+def node_match(labels: Mapping[str, tuple[str, ...]], name: str = "L4", resource: str = NVIDIA) -> NodeMatch:
+    return NodeMatch(Kind(name), resource, labels, total=2, free=2)
 
 
 ON_GKE = node_match({GKE: ("nvidia-l4",)})
@@ -117,11 +115,11 @@ def test_pods_are_those_that_the_chart_makes_for_the_same_wishes(
     release = chart_template(*released, released_spot)
     expected_spot = released_spot if spot is None else spot
     matches = [
-        node_match({GKE: ("nvidia-l4",)}, count=2),
-        node_match({GKE: ("nvidia-a100-80gb",)}, "A100-80GB", count=2),
+        node_match({GKE: ("nvidia-l4",)}),
+        node_match({GKE: ("nvidia-a100-80gb",)}, "A100-80GB"),
     ]
     assert sorted_pod(placed(release, matches, spot=spot)) == sorted_pod(
-        chart_template(2, ["nvidia-l4", "nvidia-a100-80gb"], expected_spot)
+        chart_template(1, ["nvidia-l4", "nvidia-a100-80gb"], expected_spot)
     )
     assert sorted_pod(placed(release, [], spot=spot)) == sorted_pod(chart_template(*released, expected_spot))
 
@@ -169,18 +167,19 @@ def test_no_placement_and_no_wish_leave_the_pod_as_it_is() -> None:
         assert placed(release, [], spot=None) == release
 
 
-def test_any_other_gpu_limit_and_request_makes_room() -> None:
+@pytest.mark.parametrize("released", [NVIDIA, *PARTS, "gpu.intel.com/i915"])
+def test_any_other_gpu_limit_and_request_makes_room(released: str) -> None:
     release = template()
     release["spec"]["containers"][0]["resources"] = {
-        "requests": {"cpu": "2", AMD: "1", NVIDIA: "1"},
-        "limits": {AMD: "1", NVIDIA: "1", "memory": "6Gi"},
+        "requests": {"cpu": "2", "hugepages-2Mi": "4Mi", AMD: "1", released: "1"},
+        "limits": {AMD: "1", released: "1", "memory": "6Gi"},
         "claims": [],
     }
     release["spec"]["containers"][1]["resources"] = {"limits": {NVIDIA: "1"}}
-    pod = placed(release, [node_match({SKYPILOT: ("mi300x",)}, "MI300X", 4, AMD)], spot=None)
+    pod = placed(release, [node_match({SKYPILOT: ("mi300x",)}, "MI300X", AMD)], spot=None)
     assert pod["spec"]["containers"][0]["resources"] == {
-        "requests": {"cpu": "2"},
-        "limits": {"memory": "6Gi", AMD: 4},
+        "requests": {"cpu": "2", "hugepages-2Mi": "4Mi"},
+        "limits": {"memory": "6Gi", AMD: 1},
         "claims": [],
     }
     assert pod["spec"]["containers"][1]["resources"] == {"limits": {NVIDIA: "1"}}, "only the first is ours"
@@ -196,6 +195,21 @@ def test_a_toleration_is_there_once_and_others_stay() -> None:
     tolerations = placed(template(tolerations=[gpu, team, spot]), [ON_GKE], spot=Spot.ONLY)["spec"]["tolerations"]
     assert tolerations[:2] == [team, gpu]
     assert [(toleration["key"], toleration["value"]) for toleration in tolerations[2:]] == [*SPOT_LABELS.items()]
+
+
+@pytest.mark.parametrize(
+    ("resource", "keys"),
+    [
+        (NVIDIA, [NVIDIA]),
+        ("nvidia.com/mig-1g.5gb", ["nvidia.com/mig-1g.5gb", NVIDIA]),
+        ("gpu.intel.com/i915", ["gpu.intel.com/i915", "gpu.intel.com/gpu"]),
+    ],
+)
+def test_taints_with_the_name_of_the_resource_and_of_the_vendors_gpu_are_tolerated(
+    resource: str, keys: list[str]
+) -> None:
+    spec = placed(template(), [node_match({SKYPILOT: ("x",)}, "X", resource)], spot=None)["spec"]
+    assert spec["tolerations"] == [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in keys]
 
 
 def test_several_labels_and_several_kinds_are_alternatives() -> None:
@@ -287,7 +301,7 @@ def test_a_node_selector_loses_what_would_contradict_and_other_affinity_stays() 
 
 
 def test_pods_of_one_job_take_gpus_of_one_resource() -> None:
-    matches = [ON_GKE, node_match({SKYPILOT: ("mi300x",)}, "MI300X", 1, AMD)]
+    matches = [ON_GKE, node_match({SKYPILOT: ("mi300x",)}, "MI300X", AMD)]
     with pytest.raises(UsageError, match=r"L4 is nvidia\.com/gpu and MI300X is amd\.com/gpu: .*one resource"):
         placed(template(), matches, spot=None)
 
@@ -322,7 +336,7 @@ def test_a_placement_is_a_value_that_makes_one_pod_template_of_another() -> None
 
 def test_what_was_asked_for_is_noted_at_the_pods() -> None:
     template = {"metadata": {"annotations": {"a": "b"}}, "spec": {}}
-    l4, t4 = (NodeMatch(Kind(name, 1), "nvidia.com/gpu", {}, 1, None) for name in ("L4", "T4"))
+    l4, t4 = (NodeMatch(Kind(name), "nvidia.com/gpu", {}, 1, None) for name in ("L4", "T4"))
     assert noted(template, [l4], spot=Spot.ONLY)["metadata"]["annotations"] == {
         "a": "b",
         "imgsearch.dev/accelerator": "L4",

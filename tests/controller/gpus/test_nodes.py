@@ -9,12 +9,22 @@ import pytest
 import yaml
 
 from controller.gpus.accelerators import COREWEAVE, GKE, GPU_FEATURE_DISCOVERY, KARPENTER, NEBIUS, SKYPILOT, Kind
-from controller.gpus.nodes import SPOT_LABELS, NodeMatch, NoMatchingNode, Offer, match, offers
+from controller.gpus.nodes import (
+    SPOT_LABELS,
+    NodeMatch,
+    NoMatchingNode,
+    Offer,
+    free_pods,
+    labelled,
+    match,
+    offers,
+    pods_for,
+)
 from imgsearch.errors import UsageError
-from tests.controller.nodes import AMD, H100, NVIDIA, Object, node
+from tests.controller.nodes import AMD, H100, NVIDIA, PARTS, Object, node
 
 NODES_TPL = Path(__file__).parents[3] / "charts/imgsearch/templates/pipeline/_nodes.tpl"
-L4 = Kind("L4", 1)
+L4 = Kind("L4")
 SLICES = "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb"
 ADVICE = "set an autoscaler that can add such nodes (pipeline.autoscaler in the chart's values)"
 
@@ -46,7 +56,7 @@ def test_every_label_of_every_node_is_looked_at() -> None:
         node("e", {GKE: ""}),
         node("cpu", gpus=0),
     ]
-    gpus = match(nodes, [], Kind("h100", 1))
+    gpus = match(nodes, [], Kind("h100"))
     assert gpus.labels == {
         SKYPILOT: ("h100",),
         GKE: ("nvidia-h100-80gb",),
@@ -59,12 +69,12 @@ def test_a_match_does_not_depend_on_the_order_of_the_nodes() -> None:
     values = ("NVIDIA-A100-PCIE-40GB", "NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-SXM4-80GB-SHARED")
     in_order = [node(value, {GPU_FEATURE_DISCOVERY: value}) for value in values]
     for nodes in (in_order, in_order[::-1]):
-        assert match(nodes, [], Kind("A100", 1)).labels == {GPU_FEATURE_DISCOVERY: values}
+        assert match(nodes, [], Kind("A100")).labels == {GPU_FEATURE_DISCOVERY: values}
 
 
 def test_of_labels_that_disagree_only_those_that_mean_it_are_asked_for() -> None:
     nodes = [node(labels={SKYPILOT: "a100", GPU_FEATURE_DISCOVERY: "NVIDIA-A100-SXM4-80GB"})]
-    assert match(nodes, [], Kind("A100-80GB", 1)).labels == {GPU_FEATURE_DISCOVERY: ("NVIDIA-A100-SXM4-80GB",)}
+    assert match(nodes, [], Kind("A100-80GB")).labels == {GPU_FEATURE_DISCOVERY: ("NVIDIA-A100-SXM4-80GB",)}
     assert [offer.accelerator for offer in offers(nodes, [])] == ["A100"], "the first in SkyPilot's order"
 
 
@@ -95,25 +105,65 @@ def test_a_node_without_a_whole_gpu_for_pods_does_not_count(unusable: Object) ->
 
 def test_whole_gpus_beside_slices_of_others_count() -> None:
     mixed = node(labels={GPU_FEATURE_DISCOVERY: H100}, gpus=4, other_resources={"nvidia.com/mig-1g.10gb": "28"})
-    assert match([mixed], [], Kind("H100", 4)).total == 4
+    assert match([mixed], [], Kind("H100")).total == 4
+    assert match([mixed], [pod(container(1, resource="nvidia.com/mig-1g.10gb"))], Kind("H100")).free == 4
     sliced = node("x", {GPU_FEATURE_DISCOVERY: SLICES}, 7)
-    assert match([mixed, sliced], [], Kind("H100", 1)).labels == {GPU_FEATURE_DISCOVERY: (H100,)}
+    assert match([mixed, sliced], [], Kind("H100")).labels == {GPU_FEATURE_DISCOVERY: (H100,)}
 
 
-def test_only_nodes_with_enough_of_them_for_a_pod_count() -> None:
-    nodes = [
-        node("small", {GPU_FEATURE_DISCOVERY: "NVIDIA-H100-PCIe"}, 2),
-        node("large", {GPU_FEATURE_DISCOVERY: H100}, 8),
-        node("other", {GPU_FEATURE_DISCOVERY: H100}, 4),
-    ]
-    gpus = match(nodes, [pod(container(1), node_name="small"), pod(container(3), node_name="large")], Kind("H100", 4))
-    assert gpus == NodeMatch(Kind("H100", 4), NVIDIA, {GPU_FEATURE_DISCOVERY: (H100,)}, total=12, free=9)
+@pytest.mark.parametrize("resource", ["gpu.intel.com/i915", "gpu.intel.com/xe"])
+def test_gpus_of_intel_count(resource: str) -> None:
+    intel = node(
+        "intel-1", {SKYPILOT: "flex-170"}, 2, resource=resource, other_resources={f"{resource}_monitoring": "1"}
+    )
+    held = pod(container(1, resource=resource), node_name="intel-1")
+    assert offers([intel], [held]) == [Offer("FLEX-170", nodes=1, total=2, free=1, spot=0, resource=resource)]
+
+
+@pytest.mark.parametrize("resource", PARTS)
+def test_parts_of_gpus_are_no_offers(resource: str) -> None:
+    assert offers([node(labels={GKE: "nvidia-l4"}, resource=resource)], []) == []
+
+
+# The room for pods, and the GPUs that they have held.
+
+
+@pytest.mark.parametrize("resource", [NVIDIA, AMD, *PARTS, "gpu.intel.com/i915"])
+def test_pods_have_room_where_their_own_resource_is(resource: str) -> None:
+    nodes = [node("a", gpus=7, resource=resource), node("b", gpus=2, resource=resource), node("c", resource="b.c/d")]
+    assert pods_for(nodes, {resource: 1}) == 9
+    assert pods_for(nodes, {"nvidia.com/mig-3g.20gb": 1}) == 0
+
+
+def test_a_node_has_room_for_whole_pods_only() -> None:
+    nodes = [node("a", gpus=3), node("b", gpus=3), node("c", gpus=4, other_resources={AMD: "1"})]
+    assert pods_for(nodes, {NVIDIA: 2}) == 4
+    assert pods_for(nodes, {NVIDIA: 1, AMD: 1}) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "resource", "accelerator"),
+    [
+        ({GKE: "nvidia-l4"}, NVIDIA, "L4"),
+        ({SKYPILOT: "flex-170"}, "gpu.intel.com/i915", "FLEX-170"),
+        ({GPU_FEATURE_DISCOVERY: H100}, "nvidia.com/mig-1g.10gb", "part of H100"),
+        ({GPU_FEATURE_DISCOVERY: SLICES}, NVIDIA, "part of H100"),
+        ({GKE: "nvidia-tesla-a100", "cloud.google.com/gke-gpu-partition-size": "1g.5gb"}, NVIDIA, "part of A100"),
+        ({GPU_FEATURE_DISCOVERY: "NVIDIA-L4"}, "nvidia.com/gpu.shared", "part of L4"),
+        ({GPU_FEATURE_DISCOVERY: "NVIDIA-L4-SHARED"}, NVIDIA, "part of L4"),
+        ({}, "nvidia.com/mig-1g.10gb", ""),
+    ],
+)
+def test_a_part_of_a_gpu_is_named_so_because_it_has_not_its_price(
+    labels: dict[str, str], resource: str, accelerator: str
+) -> None:
+    assert labelled(node(labels=labels), resource) == (accelerator, False)
 
 
 def test_a_node_of_amd_leaves_those_of_nvidia_as_they_are() -> None:
     amd = node("amd-1", {SKYPILOT: "mi300x"}, 8, resource=AMD)
     assert match([amd, GPU_1], [], L4) == match([GPU_1], [], L4)
-    gpus = match([GPU_1, amd], [pod(container(3, resource=AMD), node_name="amd-1")], Kind("MI300X", 8))
+    gpus = match([GPU_1, amd], [pod(container(3, resource=AMD), node_name="amd-1")], Kind("MI300X"))
     assert (gpus.resource, gpus.total, gpus.free) == (AMD, 8, 5)
 
 
@@ -227,35 +277,29 @@ def test_spot_nodes_have_the_labels_that_the_chart_knows() -> None:
 @pytest.mark.parametrize(
     ("nodes", "kind", "phrases"),
     [
-        ([GPU_1], Kind("H100", 8), ["no node has 8 H100", "L4 (2 on the largest node)", ADVICE]),
+        ([GPU_1], Kind("H100"), ["no node has H100; the cluster has L4: choose", ADVICE]),
         (
             [node("a", {SKYPILOT: "t4"}, 4), node("b", {SKYPILOT: "t4"}, 1), GPU_1],
-            Kind("H100", 1),
-            ["no node has 1 H100", "L4 (2 on the largest node), T4 (4 on the largest node)", ADVICE],
+            Kind("H100"),
+            ["no node has H100; the cluster has L4, T4: choose", ADVICE],
         ),
-        (
-            [GPU_1, node("gpu-2", {GKE: "nvidia-l4"}, 1)],
-            Kind("l4", 4),
-            ["no node has 4 l4", "the largest has 2", "at most 2", ADVICE],
-        ),
-        ([], L4, ["no node has 1 L4", "no node with a whole GPU that is Ready and not cordoned", ADVICE]),
+        ([], L4, ["no node has L4", "no node with a whole GPU that is Ready and not cordoned", ADVICE]),
         (
             [node("gpu-7"), node("gpu-8")],
             L4,
-            ["no node has 1 L4", "`kubectl label node gpu-7 skypilot.co/accelerator=l4`"],
+            ["no node has L4", "`kubectl label node gpu-7 skypilot.co/accelerator=l4`"],
         ),
         (
             [GPU_1, node("gpu-8")],
-            Kind("H100", 1),
+            Kind("H100"),
             [
-                "no node has 1 H100",
-                "L4 (2 on the largest node)",
+                "no node has H100; the cluster has L4: choose",
                 ADVICE,
                 "`kubectl label node gpu-8 skypilot.co/accelerator=h100`",
             ],
         ),
     ],
-    ids=["another", "others", "too-many", "no-gpu", "no-label", "one-without-label"],
+    ids=["another", "others", "no-gpu", "no-label", "one-without-label"],
 )
 def test_a_gpu_that_no_node_has_is_named_with_the_gpus_of_the_cluster(
     nodes: list[Object], kind: Kind, phrases: list[str]
@@ -264,7 +308,7 @@ def test_a_gpu_that_no_node_has_is_named_with_the_gpus_of_the_cluster(
         match(nodes, [], kind)
     message = str(error.value)
     assert [phrase for phrase in phrases if phrase not in message] == []
-    for optional in ("on the largest node", "kubectl label", ADVICE):
+    for optional in ("the cluster has L4", "kubectl label", ADVICE):
         assert (optional in message) is any(optional in phrase for phrase in phrases)
     assert isinstance(error.value, UsageError)
 
@@ -286,7 +330,7 @@ def test_a_gpu_that_no_node_has_is_named_with_the_gpus_of_the_cluster(
 def test_an_autoscaler_adds_nodes_with_its_own_label(
     autoscaler: str, label: str, h100: str, a100: str, pods: list[Object] | None
 ) -> None:
-    for kind, value in ((Kind("h100", 8), h100), (Kind("A100-80GB", 8), a100)):
+    for kind, value in ((Kind("h100"), h100), (Kind("A100-80GB"), a100)):
         gpus = match([GPU_1], pods, kind, autoscaler=autoscaler)
         assert gpus == NodeMatch(kind, NVIDIA, {label: (value,)}, total=0, free=0)
 
@@ -308,9 +352,9 @@ def test_an_autoscaler_adds_nodes_with_its_own_label(
     ],
 )
 def test_gke_has_names_of_its_own(name: str, value: str) -> None:
-    assert match([], [], Kind(name, 1), autoscaler="gke").labels == {GKE: (value,)}
+    assert match([], [], Kind(name), autoscaler="gke").labels == {GKE: (value,)}
     nodes = [node(labels={GKE: value})]
-    assert match(nodes, [], Kind(name, 1)).labels == {GKE: (value,)}, "and what it adds is then found"
+    assert match(nodes, [], Kind(name)).labels == {GKE: (value,)}, "and what it adds is then found"
 
 
 def test_nodes_that_are_there_and_those_that_would_be_added_are_alternatives() -> None:
@@ -319,16 +363,11 @@ def test_nodes_that_are_there_and_those_that_would_be_added_are_alternatives() -
     assert match([GPU_1], [], L4, autoscaler="gke") == match([GPU_1], [], L4)
 
 
-def test_an_autoscaler_adds_what_the_nodes_have_too_few_of() -> None:
-    gpus = match([GPU_1], [], Kind("L4", 4), autoscaler="karpenter")
-    assert gpus == NodeMatch(Kind("L4", 4), NVIDIA, {KARPENTER: ("l4",)}, total=0, free=0)
-
-
 def test_what_gke_does_not_have_it_cannot_add() -> None:
-    with pytest.raises(NoMatchingNode, match=r"no node has 1 A10G, .*gke.*: it has A100, A100-80GB, B200"):
-        match([GPU_1], [], Kind("A10G", 1), autoscaler="gke")
+    with pytest.raises(NoMatchingNode, match=r"no node has A10G, .*gke.*: it has A100, A100-80GB, B200"):
+        match([GPU_1], [], Kind("A10G"), autoscaler="gke")
     nodes = [node(labels={SKYPILOT: "a10g"})]
-    assert match(nodes, [], Kind("A10G", 1), autoscaler="gke").labels == {SKYPILOT: ("a10g",)}
+    assert match(nodes, [], Kind("A10G"), autoscaler="gke").labels == {SKYPILOT: ("a10g",)}
 
 
 def test_an_autoscaler_that_is_not_known_is_refused() -> None:
@@ -336,3 +375,10 @@ def test_an_autoscaler_that_is_not_known_is_refused() -> None:
         match([GPU_1], [], L4, autoscaler="eks")
     assert "'eks'" in str(error.value)
     assert str(error.value).endswith("gke, karpenter, coreweave, nebius, generic")
+
+
+def test_free_pods_are_free_gpus_and_all_gpus_where_the_free_ones_are_not_known() -> None:
+    nodes = [GPU_1, node("b", {SKYPILOT: "t4"}, 4)]
+    held = [pod(container(1))]
+    assert free_pods([match(nodes, held, L4), match(nodes, held, Kind("T4"))]) == 5
+    assert free_pods([match(nodes, None, L4), match(nodes, None, Kind("T4"))]) == 6

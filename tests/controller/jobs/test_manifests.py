@@ -32,9 +32,7 @@ TEMPLATE: dict[str, Any] = {
     }
 }
 
-L4 = NodePlacement(
-    (NodeMatch(Kind("L4", 2), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER, (Kind("L4", 2),)
-)
+L4 = NodePlacement((NodeMatch(Kind("L4"), "nvidia.com/gpu", {"gpu": ("l4",)}, 2, None),), Spot.NEVER, (Kind("L4"),))
 
 
 def job(**changes: Any) -> dict[str, Any]:
@@ -72,6 +70,7 @@ def test_the_whole_job() -> None:
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [143]}},
                     {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [2, 4]}},
                 ]
             },
@@ -167,6 +166,10 @@ def test_the_hash_of_the_template_is_of_the_pods() -> None:
     assert template_hash(parallelism=5) == template_hash(settings=replace(SETTINGS, jobs=JobSettings(retries=9)))
     assert len({template_hash(), template_hash(template=image), template_hash(placement=L4)}) == 3
     assert len({template_hash(placement=replace(L4, **change)) for change in ({}, {"spot": None}, {"kinds": ()})}) == 3
+    queues = [replace(SETTINGS, jobs=JobSettings(queue=queue)) for queue in (None, "gpus", "gpu")]
+    assert len({template_hash(settings=settings) for settings in queues}) == 3, (
+        "a Job would wait in a wrong queue for ever"
+    )
     # A node that came or went is no reason to make a Job anew.
     assert template_hash(placement=replace(L4, matches=())) == template_hash(placement=L4)
 
@@ -194,6 +197,21 @@ def test_a_queue_admits_the_embed_job_and_no_other() -> None:
         other_job = manifests.job(stage, queued, TEMPLATE, release="team", completions=1, parallelism=1)
         assert "suspend" not in other_job["spec"]
         assert labels.QUEUE not in other_job["metadata"]["labels"]
+
+
+def test_a_queue_may_admit_fewer_pods_than_the_job_has() -> None:
+    """Kueue refuses the annotation on a Job of one pod."""
+
+    def least(**changes: Any) -> str | None:
+        annotation = "kueue.x-k8s.io/job-min-parallelism"
+        value: str | None = job(**changes)["metadata"]["annotations"].get(annotation)
+        return value
+
+    queued = replace(SETTINGS, jobs=JobSettings(queue="gpus"))
+    assert least(settings=queued, parallelism=2) == "1"
+    assert least(settings=queued, parallelism=1) is None
+    assert least(settings=queued, parallelism=2, completions=1) is None
+    assert least(parallelism=2) is None
 
 
 def test_pods_of_the_embedding_go_where_they_are_placed() -> None:

@@ -60,6 +60,13 @@ def test_a_job_with_pods_that_do_not_run_yet_gets_no_more(clock: Clock) -> None:
     assert wider_after_pause(capacity, clock, embedding(waiting=WAITS)) is None
 
 
+def test_a_job_in_a_queue_stays_as_it_began(clock: Clock) -> None:
+    """Kueue stops the pods of an admitted Job whose parallelism changes. It may itself have put the Job there."""
+    capacity = Capacity(2, most=8, free_pods=lambda: 9, clock=clock)
+    assert wider_after_pause(capacity, clock, embedding(queue="gpus")) is None
+    assert wider_after_pause(capacity, clock, embedding()) == 8
+
+
 def test_without_a_most_it_stays_as_it_began(clock: Clock) -> None:
     assert wider_after_pause(Capacity(2, free_pods=lambda: 9, clock=clock), clock, embedding()) is None
 

@@ -12,7 +12,11 @@
 
 {{- if $gpu.count }}
 {{- $_ := set $limits $gpu.resourceName (int $gpu.count) }}
-{{- $tolerations = append $tolerations (dict "key" $gpu.resourceName "operator" "Exists" "effect" "NoSchedule") }}
+{{- /* A GPU node is tainted with the name of its resource or with the vendor's `gpu`: a node of `nvidia.com/mig-1g.5gb`
+has the taint `nvidia.com/gpu`. */}}
+{{- range list $gpu.resourceName (printf "%s/gpu" (splitList "/" $gpu.resourceName | first)) | uniq }}
+{{- $tolerations = append $tolerations (dict "key" . "operator" "Exists" "effect" "NoSchedule") }}
+{{- end }}
 {{- end }}
 
 {{- with $gpu.accelerators }}

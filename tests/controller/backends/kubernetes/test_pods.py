@@ -6,16 +6,15 @@ from typing import Any
 import pytest
 
 from controller.backends.kubernetes.pods import (
-    DELETED,
     NO_REASON,
     NODE_REMOVED,
     OUT_OF_MEMORY,
     STILL_STARTING,
     PodState,
-    gpu_hours,
     kept,
     latest,
     lost_nodes,
+    node_hours,
     pod_state,
     trouble,
     waiting,
@@ -30,7 +29,7 @@ TAKEN = condition("DisruptionTarget", reason="DeletionByTaintManager", lastTrans
 
 
 def test_what_the_controller_knows_of_a_pod() -> None:
-    pod_object = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, gpus=2, node="node-1")
+    pod_object = pod(3, "Succeeded", name="p", uid="u", message={"images": 7}, node="node-1")
     assert pod_state(pod_object) == PodState(
         name="p",
         job_uid="u",
@@ -39,7 +38,6 @@ def test_what_the_controller_knows_of_a_pod() -> None:
         phase="Succeeded",
         result={"images": 7},
         waits_for="",
-        gpus=2,
         node="node-1",
         started="2026-01-01T00:00:10Z",
         ended="2026-01-01T01:00:10Z",
@@ -224,14 +222,13 @@ def test_an_index_waits_since_its_pod_was_made_or_the_one_before_it_ended_or_its
     }
 
 
-def test_gpu_hours_are_those_that_nodes_were_held() -> None:
+def test_hours_are_those_that_nodes_were_held() -> None:
     now = datetime(2026, 1, 1, 2, 0, 10, tzinfo=UTC)
-    ended_pod = pod_state(pod(0, "Succeeded", message={}, gpus=2, node="a"))
-    running_pod = pod_state(pod(1, "Running", gpus=1, node="b"))
-    second_on_node = pod_state(pod(3, "Running", gpus=1, node="a"))
-    pending = pod_state(pod(2, "Pending", gpus=8, started=None))
-    pod_without_gpu = pod_state(pod(4, "Running", node="c"))
-    assert gpu_hours([ended_pod, running_pod, second_on_node, pending, pod_without_gpu], now) == {"a": 4, "b": 2}
+    ended_pod = pod_state(pod(0, "Succeeded", message={}, node="a"))
+    running_pod = pod_state(pod(1, "Running", node="b"))
+    second_on_node = pod_state(pod(3, "Running", node="a"))
+    pending = pod_state(pod(2, "Pending", started=None))
+    assert node_hours([ended_pod, running_pod, second_on_node, pending], now) == {"a": 3, "b": 2}
 
 
 LOST = {"name": "embed", "state": {"terminated": {"exitCode": 137, "finishedAt": None}}}
@@ -240,8 +237,8 @@ LOST = {"name": "embed", "state": {"terminated": {"exitCode": 137, "finishedAt":
 @pytest.mark.parametrize("status", [{}, {"containerStatuses": [LOST]}])
 def test_a_pod_whose_node_went_costs_nothing_from_then_on(status: dict[str, Any]) -> None:
     ready = condition("Ready", "False", lastTransitionTime="2026-01-01T00:30:10Z")
-    lost_pod = pod_state(pod(0, "Failed", gpus=1, node="a", conditions=[ready, TAKEN], **status))
-    assert gpu_hours([lost_pod], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
+    lost_pod = pod_state(pod(0, "Failed", node="a", conditions=[ready, TAKEN], **status))
+    assert node_hours([lost_pod], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": pytest.approx(2 / 3)}
 
 
 def deleted(ends_by: str, *args: Any, **fields: Any) -> PodState:
@@ -267,24 +264,23 @@ def test_a_node_that_does_not_end_its_pods_is_lost() -> None:
 
 
 def test_a_pod_that_does_not_end_costs_nothing_after_its_grace_period() -> None:
-    stuck = deleted("2026-01-01T01:00:10Z", gpus=2, node="gone")
-    assert gpu_hours([stuck], datetime(2026, 1, 1, 0, 30, 10, tzinfo=UTC)) == {"gone": 1.0}
-    assert gpu_hours([stuck], datetime(2026, 1, 9, tzinfo=UTC)) == {"gone": 2.0}
+    stuck = deleted("2026-01-01T01:00:10Z", node="gone")
+    assert node_hours([stuck], datetime(2026, 1, 1, 0, 30, 10, tzinfo=UTC)) == {"gone": 0.5}
+    assert node_hours([stuck], datetime(2026, 1, 9, tzinfo=UTC)) == {"gone": 1.0}
 
 
-def test_a_deleted_pod_is_kept_for_its_result_and_its_gpu_hours() -> None:
+def test_a_deleted_pod_is_kept_for_its_result_and_its_hours() -> None:
     now = datetime(2026, 1, 1, 2, 0, 10, tzinfo=UTC)
     ended = pod_state(pod(0, "Succeeded", message={"images": 7}))
     assert kept(ended, now) is ended
-    assert kept(pod_state(pod(0, "Running")), now) is None
-    assert kept(pod_state(pod(0, "Pending", started=None, gpus=1)), now) is None
-    forced = kept(deleted("2026-01-01T01:00:10Z", gpus=1, node="a"), now)
+    assert kept(pod_state(pod(0, "Pending", started=None)), now) is None
+    forced = kept(deleted("2026-01-01T01:00:10Z", node="a"), now)
     assert forced is not None
-    assert (forced.phase, forced.result, forced.ends_by) == ("Failed", {"error": DELETED}, "")
-    assert gpu_hours([forced], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": 1.0}
-    unseen = kept(pod_state(pod(0, "Running", gpus=1, node="a")), now)
+    assert (forced.phase, forced.result, forced.ends_by) == ("Failed", None, "")
+    assert node_hours([forced], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": 1.0}
+    unseen = kept(pod_state(pod(0, "Running", node="a")), now)
     assert unseen is not None
-    assert gpu_hours([unseen], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": 2.0}
+    assert node_hours([unseen], datetime(2026, 1, 9, tzinfo=UTC)) == {"a": 2.0}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from controller.backends.kubernetes.api import PAGE
 from controller.backends.kubernetes.backend import KubernetesBackend
 from controller.backends.kubernetes.progress import LOG_SECONDS, LOGS, RECORD_SECONDS
+from controller.backends.kubernetes.queues import NO_KUEUE, NOT_ALLOWED
 from controller.backends.kubernetes.troubles import EVENT_SECONDS
 from controller.jobs.state import JobState, Phase, Stage
 from controller.run.steps import Finished
@@ -115,6 +116,70 @@ def test_without_the_right_to_list_events_there_is_no_trouble(backend: Kubernete
     assert backend.troubles() == []
 
 
+NO_QUOTA = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor l4, 1 more"
+
+
+def workload(uid: str, *, message: str, job_queue: str = "gpus") -> dict[str, Any]:
+    """As Kueue makes it of a Job that it does not admit."""
+    return {
+        "metadata": {"name": f"job-{uid}", "labels": {"kueue.x-k8s.io/job-uid": uid}},
+        "spec": {"queueName": job_queue},
+        "status": {"conditions": [condition("QuotaReserved", "False", reason="Pending", message=message)]},
+    }
+
+
+def queued_job(backend: KubernetesBackend) -> dict[str, Any]:
+    """The embed Job as it waits in the queue."""
+    manifest = job(backend)
+    manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+    manifest["spec"]["suspend"] = True
+    return manifest
+
+
+class TestQueue:
+    def test_a_job_in_a_queue_has_the_reason_of_kueue_until_it_is_admitted(
+        self, backend: KubernetesBackend, server: ApiServer, clock: Clock
+    ) -> None:
+        created = server.put("jobs", queued_job(backend))
+        server.put("workloads", workload("another", message="other"))
+        server.put("workloads", workload(created["metadata"]["uid"], message=NO_QUOTA))
+        for _ in range(10):
+            state = backend.jobs("r1")[Stage.EMBED]
+            assert (state.queue, state.queued, state.waiting) == ("gpus", NO_QUOTA, {})
+        assert server.count("list", "workloads") == 1
+        server.put("workloads", workload(created["metadata"]["uid"], message="LocalQueue gpus doesn't exist"))
+        clock.now += LOG_SECONDS
+        assert backend.jobs("r1")[Stage.EMBED].queued == "LocalQueue gpus doesn't exist"
+        backend.wait(0)
+        server.put("jobs", {**created, "spec": {**created["spec"], "suspend": False}})
+        admitted = wait_until(backend, lambda jobs: not jobs[Stage.EMBED].queued)
+        assert admitted[Stage.EMBED].queue == "gpus"
+
+    @pytest.mark.parametrize(
+        ("code", "reason"),
+        [
+            (404, NO_KUEUE),
+            (403, NOT_ALLOWED),
+        ],
+    )
+    def test_what_cannot_be_read_is_told(
+        self, backend: KubernetesBackend, server: ApiServer, code: int, reason: str
+    ) -> None:
+        server.put("jobs", queued_job(backend))
+        server.inject("list", "workloads", refusal(code, "no"))
+        assert backend.jobs("r1")[Stage.EMBED].queued == reason
+
+    def test_a_job_that_rented_machines_have_finished_waits_in_no_queue(
+        self, backend: KubernetesBackend, server: ApiServer
+    ) -> None:
+        manifest = queued_job(backend)
+        manifest["metadata"]["annotations"]["imgsearch.dev/elsewhere"] = json.dumps({"succeeded": "0-2"})
+        server.put("jobs", manifest)
+        state = backend.jobs("r1")[Stage.EMBED]
+        assert (state.phase, state.queued) == (Phase.COMPLETE, "")
+        assert server.count("list", "workloads") == 0
+
+
 @pytest.mark.parametrize("size", [10, 10_000])
 def test_a_look_costs_the_same_for_a_run_of_any_size(
     backend: KubernetesBackend, server: ApiServer, clock: Clock, size: int
@@ -151,27 +216,28 @@ def test_the_progress_and_the_cost_of_a_pod_stay_after_its_node_is_gone(
     connect: Connect, server: ApiServer, clock: Clock
 ) -> None:
     backend = connect()
-    embed_job = server.put("jobs", job(backend))
-    uid = embed_job["metadata"]["uid"]
-    drained = pod(0, uid=uid, name="first", gpus=2, node="a", created="2026-01-01T00:00:00Z")
-    forced = pod(1, uid=uid, name="other", gpus=1, node="b", started="2026-01-01T01:30:00Z")
+    embed_job = job(backend)
+    embed_job["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"nvidia.com/gpu": "2"}}
+    uid = server.put("jobs", embed_job)["metadata"]["uid"]
+    drained = pod(0, uid=uid, name="first", node="a", created="2026-01-01T00:00:00Z")
+    forced = pod(1, uid=uid, name="other", node="b", started="2026-01-01T01:30:00Z")
     server.logs.update(first='{"done": 7, "total": 10}\n', other='{"done": 5, "total": 10}\n')
     for manifest in (drained, forced):
         server.put("pods", manifest)
     backend.jobs("r1")
     backend.wait(0.0)
     ended = {"exitCode": 143, "finishedAt": "2026-01-01T01:00:10Z"}
-    server.put("pods", pod(0, "Failed", uid=uid, name="first", gpus=2, node="a", terminated=ended))
+    server.put("pods", pod(0, "Failed", uid=uid, name="first", node="a", terminated=ended))
     server.remove("pods", "first")
     server.put("pods", {**forced, "metadata": {**forced["metadata"], "deletionTimestamp": "2026-01-01T01:45:00Z"}})
     server.remove("pods", "other")
-    server.put("pods", pod(0, uid=uid, name="second", gpus=2, node="c", started="2026-01-01T01:59:00Z"))
+    server.put("pods", pod(0, uid=uid, name="second", node="c", started="2026-01-01T01:59:00Z"))
     server.logs["second"] = '{"done": 4, "total": 10}\n'
 
     def embed(of: KubernetesBackend) -> JobState:
         return of.jobs("r1")[Stage.EMBED]
 
-    hours = 2 * 1 + 1 * 0.25 + 2 / 60
+    hours = 2 * (1 + 1 / 4 + 1 / 60)
     wait_until(backend, lambda jobs: jobs[Stage.EMBED].usage.total == pytest.approx(hours))
     clock.now += RECORD_SECONDS
     assert (embed(backend).images_done, embed(backend).usage.total) == (12, pytest.approx(hours))
