@@ -17,7 +17,8 @@ TEMPLATE_HASH = "imgsearch.dev/template-hash"
 RECORD = "imgsearch.dev/record"
 """Annotation of a finished Job: the results of its pods, since a pod is deleted with its node."""
 PROGRESS = "imgsearch.dev/progress"
-"""Annotation of an active Job: the images that its pods have finished, and the GPU hours of its deleted pods."""
+"""Annotation of a Job: the images that its pods have finished, and the GPU hours of its deleted pods. After the end of
+the Job, RECORD has all of them."""
 OVERFLOW = "imgsearch.dev/elsewhere"
 """Annotation: the results of the Job's indexes that ran on other machines, since the Job's status covers only its own
 pods."""

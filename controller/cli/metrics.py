@@ -46,9 +46,9 @@ class RunMetrics(Collector):
         )
         yield self._gauge(
             "waiting_pods",
-            "Pods that do not run yet.",
+            "Pods that do not run yet. Refused pods count where no pod exists.",
             ("stage",),
-            {(stage,): sum(job.waiting.values()) for stage, job in jobs.items()},
+            {(stage,): _waiting(job) for stage, job in jobs.items()},
         )
         yield self._gauge(
             "lost_pods",
@@ -70,6 +70,10 @@ class RunMetrics(Collector):
         for label_values, value in values.items():
             gauge.add_metric([self._run, self._index, *label_values], value)
         return gauge
+
+
+def _waiting(job: JobState) -> int:
+    return sum(job.waiting.values()) if job.active else sum([*job.waiting.values(), *job.refused.values()])
 
 
 def _shards(job: JobState) -> dict[str, int]:

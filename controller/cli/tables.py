@@ -26,8 +26,9 @@ million (`python -m bench million`)."""
 
 
 def average(job: JobState, until: datetime) -> float | None:
-    """Images a second since a Job began; None before the first image."""
-    if not job.started or not job.images_done:
+    """Images a second since a Job began; None before the first image. A Job in a queue has none: its start is that of
+    its last admission."""
+    if not job.started or not job.images_done or job.queue:
         return None
     seconds = (until - datetime.fromisoformat(job.started)).total_seconds()
     return job.images_done / seconds if seconds > 0 else None
@@ -152,6 +153,9 @@ def waits(jobs: Mapping[Stage, JobState]) -> list[str]:
         lines += [f"{job.stage}: {node.problem}" for node in job.lost_nodes]
         if job.queued:
             lines.append(f"{job.stage}: waits in queue {job.queue}: {job.queued}")
+        lines += [
+            f"{job.stage}: {plural(count, 'pod')} cannot be created: {reason}" for reason, count in job.refused.items()
+        ]
         since = f" (since {job.waiting_since})" if job.waiting_since else ""
         for reason, count in job.waiting.items():
             lines.append(f"{job.stage}: {plural(count, 'pod')} {'waits' if count == 1 else 'wait'}{since}: {reason}")
@@ -189,6 +193,7 @@ def summary(
         "finished": job.finished,
         "reason": job.reason,
         "waiting": dict(job.waiting),
+        "refused": dict(job.refused),
         "waiting_since": job.waiting_since,
         "lost_nodes": [dataclasses.asdict(node) for node in job.lost_nodes],
         "queued": f"{job.queue}: {job.queued}" if job.queued else "",

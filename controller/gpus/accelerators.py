@@ -48,6 +48,8 @@ PARTITION = "cloud.google.com/gke-gpu-partition-size"
 SLICE = re.compile(r"\bMIG\b", re.IGNORECASE)
 SHARED = re.compile(r"\bSHARED\b", re.IGNORECASE)
 """NVIDIA's label has this suffix where several pods share each GPU (time-slicing, MPS)."""
+SHARING = "cloud.google.com/gke-gpu-sharing-strategy"
+"""On GKE a share has the name of its GPU; this label marks it as a share."""
 WHOLE = re.compile(r"[^/]+/gpu|gpu\.intel\.com/(i915|xe)")
 """Resources whose devices are whole GPUs. All others are parts: `nvidia.com/mig-1g.5gb`, `nvidia.com/gpu.shared`,
 `amd.com/cpx_nps4`. These are the names of the device plugins of NVIDIA, AMD and Intel."""

@@ -19,6 +19,7 @@ from controller.gpus.accelerators import (
     PART_OF,
     PARTITION,
     SHARED,
+    SHARING,
     SKYPILOT,
     SLICE,
     WHOLE,
@@ -188,7 +189,7 @@ def labelled(node: Object, resource: str) -> tuple[str, bool]:
     labels = node["metadata"].get("labels", {})
     naming = _naming(labels)
     accelerator = canonical(naming[0][1]) if naming else ""
-    shared = any(SHARED.search(value) for _, value in naming)
+    shared = SHARING in labels or any(SHARED.search(value) for _, value in naming)
     whole = WHOLE.fullmatch(resource) and not shared and not _is_sliced(labels)
     return accelerator if whole or not accelerator else PART_OF + accelerator, is_spot(labels)
 

@@ -1,9 +1,9 @@
-"""Values that the controller keeps in annotations of a Job: a record of its pods, and the results of rented machines.
-Pure.
+"""Values that the controller keeps in annotations of a Job: the progress of its pods, a record of them after its end,
+and the results of rented machines. Pure.
 
 The annotations of an object have 256 KiB together
-(https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/), so both values keep the reasons of the
-first failed indexes only.
+(https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/), so a record and an overflow keep the
+reasons of the first failed indexes only.
 """
 
 from __future__ import annotations

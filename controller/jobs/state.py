@@ -7,6 +7,7 @@ for display (https://kubernetes.io/docs/concepts/workloads/controllers/job/#term
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -17,6 +18,7 @@ from controller.jobs.indexes import parse_indexes
 from controller.jobs.results import UNKNOWN_ERROR, IndexReport, IngestResult, PlanResult
 from controller.jobs.usage import GpuHours, Usage, requested_gpu
 from imgsearch import labels
+from imgsearch.errors import PermanentError
 from imgsearch.settings import PREFIX
 
 BASE = f"{PREFIX}_RUN_BASE"
@@ -83,6 +85,8 @@ class JobState:
     parallelism: int = 1
     waiting: Mapping[str, int] = field(default_factory=dict)
     """Reasons why pods have not started, and the number of pods for each."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """The reason why pods are not created, such as a quota, and their number."""
     waiting_since: str = ""
     """The time since which its pods need a node and none of them has one; empty otherwise."""
     waits: Mapping[int, str] = field(default_factory=dict)
@@ -139,8 +143,8 @@ class JobState:
         }
 
     def to_progress(self, deleted: GpuHours) -> JobProgress:
-        """`deleted`: the GPU hours of its deleted pods."""
-        return JobProgress(self._own_images, self._own_bad, deleted)
+        """What its pods have reported so far. `deleted`: the GPU hours of its deleted pods."""
+        return JobProgress(max(self._reported_images, self.progress.images), self._own_bad, deleted)
 
     def to_record(self) -> JobRecord:
         """The record of its own pods; the results of rented machines have an annotation of their own."""
@@ -148,14 +152,23 @@ class JobState:
 
     @property
     def _own_images(self) -> int:
-        observed = sum(
+        images = max(self._reported_images, self.progress.images, self.record.images)
+        if self.plan is None:
+            return images
+        if self.record == JobRecord() and (unreported := self._unreported):
+            logged = sum(self.indexes[index].done for index in unreported if index in self.indexes)
+            planned = len(unreported) * self.plan.images // self.plan.shards
+            images = max(images, self._reported_images - logged + planned)
+        # A rented machine may have finished an index of which a pod had done a part.
+        return min(images, self.plan.images - self.overflow.images)
+
+    @property
+    def _reported_images(self) -> int:
+        """Of its pods, according to their results and logs."""
+        return sum(
             report.embedded.processed if index in self.succeeded and report.embedded else report.done
             for index, report in self._own_reports().items()
-            if index not in self._unreported
         )
-        if self.plan and self._unreported:
-            observed += len(self._unreported) * self.plan.images // self.plan.shards
-        return max(observed, self.progress.images, self.record.images)
 
     @property
     def _own_bad(self) -> int:
@@ -181,9 +194,11 @@ def planned(jobs: Mapping[Stage, JobState]) -> PlanResult | None:
 
 
 def with_plan(jobs: Mapping[Stage, JobState]) -> dict[Stage, JobState]:
-    """The Jobs of a run, with its plan in that of embed."""
-    embed = {Stage.EMBED: replace(jobs[Stage.EMBED], plan=planned(jobs))} if Stage.EMBED in jobs else {}
-    return {**jobs, **embed}
+    """The Jobs of a run, with its plan in that of embed, if it can be read."""
+    plan = None
+    with suppress(PermanentError):  # `cleanup` deletes the Job of a damaged plan
+        plan = planned(jobs)
+    return {**jobs, **({Stage.EMBED: replace(jobs[Stage.EMBED], plan=plan)} if Stage.EMBED in jobs else {})}
 
 
 def ingested(jobs: Mapping[Stage, JobState]) -> IngestResult | None:
@@ -204,6 +219,7 @@ def job_state(
     indexes: Mapping[int, IndexReport],
     *,
     waiting: Mapping[str, int] | None = None,
+    refused: Mapping[str, int] | None = None,
     waiting_since: str = "",
     waits: Mapping[int, str] | None = None,
     lost_nodes: Sequence[LostNode] = (),
@@ -225,7 +241,7 @@ def job_state(
     # An index that succeeded anywhere is done, even where it failed elsewhere.
     succeeded = completed | overflow.succeeded
     failed = (broken | overflow.failed.keys()) - succeeded
-    phase, reason = _phase(conditions)
+    phase, reason = _phase_of(conditions)
     # Kubernetes itself ends a Job whose indexes are all decided by pods.
     if not phase.ended and len(completed | broken) < job["spec"]["completions"] == len(succeeded | failed):
         phase, reason = (Phase.FAILED, failed_indexes(failed)) if failed else (Phase.COMPLETE, "")
@@ -246,6 +262,7 @@ def job_state(
         indexes=indexes,
         parallelism=job["spec"]["parallelism"],
         waiting=waiting or {},
+        refused=refused or {},
         waiting_since=waiting_since,
         waits={index: since for index, since in (waits or {}).items() if index not in succeeded | failed},
         usage=Usage(
@@ -261,7 +278,7 @@ def job_state(
         uid=job["metadata"].get("uid", ""),
         base=_base(job["spec"]),
         template_hash=annotations.get(labels.TEMPLATE_HASH, ""),
-        begun=begun or bool(status.get("failed") or succeeded or failed),
+        begun=begun or bool(status.get("failed") or succeeded or failed or progress != JobProgress()),
         queue=job["metadata"]["labels"].get(labels.QUEUE, ""),
     )
 
@@ -277,7 +294,12 @@ def _conditions(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {condition["type"]: condition for condition in status.get("conditions", []) if condition["status"] == "True"}
 
 
-def _phase(conditions: Mapping[str, Mapping[str, Any]]) -> tuple[Phase, str]:
+def job_phase(job: Mapping[str, Any]) -> Phase:
+    """The phase of a batch/v1 Job by its conditions, without rented machines."""
+    return _phase_of(_conditions(job.get("status", {})))[0]
+
+
+def _phase_of(conditions: Mapping[str, Mapping[str, Any]]) -> tuple[Phase, str]:
     """The phase by the conditions, and the reason of a failure."""
     # FailureTarget and SuccessCriteriaMet announce an end while pods still run, so they do not end the Job.
     if "Complete" in conditions:

@@ -42,7 +42,7 @@ class Capacity:
             return None  # Kueue would stop all its pods, to admit the Job anew (docs/adr/0020)
         remaining = job.completions - len(job.succeeded) - len(job.failed)
         most = min(self._most or 0, remaining)
-        if job.parallelism >= most or job.active < job.parallelism or job.waiting:
+        if job.parallelism >= most or job.active < job.parallelism or job.waiting or job.refused:
             return None  # it is at the limit, or it has a pod that does not run yet
         if self._counted is None:
             self._counted = self._clock()  # new pods may not be on their nodes yet

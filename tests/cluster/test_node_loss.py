@@ -55,7 +55,7 @@ def test_a_killed_node_costs_at_most_a_part_of_each_pod(
         wait_until(lambda: len(inspector.half_done(run)) == 2, "two shards half done", seconds=300)
         command("IMGSEARCH_TEST_KILL", gpu_node)
         watch = Stopwatch()
-        pod_names = {pod["metadata"]["name"] for pod in pods_of(world, run)}
+        pod_names = {pod["metadata"]["name"] for pod in world.pods_of(run)}
         part_times = inspector.parts(run)
         pause(away_seconds)
         command("IMGSEARCH_TEST_START", gpu_node)
@@ -70,39 +70,53 @@ def test_a_killed_node_costs_at_most_a_part_of_each_pod(
     # Whole parts were not written again, so a pod has lost at most the one it had in hand.
     assert {name: time for name, time in inspector.parts(run).items() if name in part_times} == part_times
     # Away for long, the pods carry DisruptionTarget and cost no retry; back at once, they have simply failed.
-    retries = max(int(pod["metadata"]["annotations"].get(FAILURES, 0)) for pod in pods_of(world, run))
+    retries = max(int(pod["metadata"]["annotations"].get(FAILURES, 0)) for pod in world.pods_of(run))
     assert retries == retries_used
 
 
-def test_a_node_that_is_gone_while_its_object_stays_is_named_and_its_pods_are_freed_by_the_command(
-    world: World, inspector: Inspector, gpu_node: str, undisturbed: Outcome, values: dict[str, Any]
-) -> None:
-    run = "frozen"
-    hasty = [
+@pytest.fixture
+def hasty(world: World, values: dict[str, Any], gpu_node: str) -> Iterator[None]:
+    """The release, whose pods are deleted 5 s after their node stops to answer. The node is well at the end."""
+    tolerations = [
         {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
         for state in ("not-ready", "unreachable")
     ]
-    world.install({**values, "embed": {**values["embed"], "tolerations": hasty, "terminationGracePeriodSeconds": 5}})
+    embed = {**values["embed"], "tolerations": tolerations, "terminationGracePeriodSeconds": 5}
+    world.install({**values, "embed": embed})
+    yield
+    if not any(node["metadata"]["name"] == gpu_node and is_ready(node) for node in world.get("nodes")["items"]):
+        command("IMGSEARCH_TEST_KILL", gpu_node)
+        command("IMGSEARCH_TEST_START", gpu_node)
+    world.install(values)
+
+
+def is_ready(node: dict[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])
+
+
+def test_a_node_that_is_gone_while_its_object_stays_is_named_and_its_pods_are_freed_by_the_command(
+    world: World, inspector: Inspector, gpu_node: str, undisturbed: Outcome, hasty: None
+) -> None:
+    run = "frozen"
     with controller_of(world, run) as process:
         wait_until(lambda: len(inspector.half_done(run)) == 2, "two shards half done", seconds=300)
         command("IMGSEARCH_TEST_FREEZE", gpu_node)
-        written = PART * len(inspector.parts(run))
-        problem = f"embed: node {gpu_node} does not answer (since "
-        text = wait_until(lambda: status_with(world, run, problem), "status names the node", seconds=300)
-        assert "so 2 pods cannot end or be replaced" in text
+        written = inspector.parts(run)
+        text = wait_until(lambda: status_with(world, run, "2 pods cannot end"), "status names the node", seconds=300)
+        assert f"embed: node {gpu_node} does not answer (since 20" in text
         assert f"`kubectl delete node {gpu_node}`" in text
-        events = world.get("events", "--field-selector", "reason=NodeLost")["items"]
+        events = wait_until(lambda: world.get("events", "--field-selector", "reason=NodeLost")["items"], "an Event")
         assert [event["involvedObject"]["name"] for event in events] == [f"{RELEASE}-{run}-embed"]
         world.kubectl("delete", "node", gpu_node)
         wait_until(lambda: all_pending(world, run), "new pods, which wait for a node", seconds=120)
         (embed,) = (stage for stage in world.ask("status", run)["stages"] if stage["stage"] == "embed")
-        assert embed["images"] >= written - 2 * PART
+        assert embed["images"] > 0
         assert embed["gpu_hours"] > 0
         command("IMGSEARCH_TEST_KILL", gpu_node)
         command("IMGSEARCH_TEST_START", gpu_node)
         outcome = outcome_of(world, process, run)
-    world.install(values)
     assert outcome.ids == undisturbed.ids
+    assert {name: time for name, time in inspector.parts(run).items() if name in written} == written
 
 
 def status_with(world: World, run: str, sentence: str) -> str:
@@ -112,7 +126,7 @@ def status_with(world: World, run: str, sentence: str) -> str:
 
 
 def all_pending(world: World, run: str) -> bool:
-    pods = pods_of(world, run)
+    pods = world.pods_of(run)
     return len(pods) == 2 and all(pod["status"]["phase"] == "Pending" for pod in pods)
 
 
@@ -129,12 +143,8 @@ def outcome_of(world: World, process: subprocess.Popen[str], run: str) -> Outcom
     return Outcome(stored_ids(world, "many", run), world.ask("report", run))
 
 
-def pods_of(world: World, run: str) -> list[dict[str, Any]]:
-    return [pod for pod in world.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]
-
-
 def embeds_anew(world: World, run: str, pod_names: set[str]) -> bool:
     return any(
         pod["status"].get("phase") == "Running" and pod["metadata"]["name"] not in pod_names
-        for pod in pods_of(world, run)
+        for pod in world.pods_of(run)
     )

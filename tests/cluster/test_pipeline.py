@@ -12,7 +12,7 @@ import yaml
 from imgsearch.client import Client
 from tests.cluster.conftest import CLIENT
 from tests.cluster.load import Load
-from tests.cluster.world import RELEASE, World, ids, stored_ids, wait_until
+from tests.cluster.world import COMPONENT, RELEASE, World, ids, stored_ids, wait_until
 from tests.conftest import ROOT
 
 SOURCE = "/sources/photos/few"
@@ -168,7 +168,8 @@ def test_the_index_outlives_the_release(world: World, indexed: str, values: dict
         ids_before = ids(client, "photos", indexed)
     completed = world.helm("uninstall", RELEASE, "--wait")
     assert completed.returncode == 0, completed.stderr
-    wait_until(lambda: not world.objects("jobs,pods"), "the Jobs and all pods are gone")
+    # `helm uninstall` keeps the pod of `helm test`, as every hook.
+    wait_until(lambda: not world.objects("jobs,pods", f"{COMPONENT}!=test"), "the Jobs and all pods are gone")
     world.install(values)
     with world.searcher() as client:
         assert ids(client, "photos", indexed) == ids_before

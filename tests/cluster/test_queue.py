@@ -70,10 +70,6 @@ def is_applied(world: World, objects: list[dict[str, Any]]) -> bool:
     return True
 
 
-def embed_pods(world: World, run: str) -> list[dict[str, Any]]:
-    return [pod for pod in world.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]
-
-
 def times(pod: dict[str, Any]) -> tuple[str, str]:
     """The start and the end of a pod that has ended."""
     (container,) = pod["status"]["containerStatuses"]
@@ -95,7 +91,7 @@ def test_with_quota_for_one_pod_one_runs(world: World, queue: str, photos: int) 
     assert job is not None
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == queue
     assert job["spec"]["parallelism"] == 1
-    first, second = sorted(map(times, embed_pods(world, "queued")))
+    first, second = sorted(map(times, world.pods_of("queued")))
     assert first[1] <= second[0]
 
 
@@ -116,7 +112,7 @@ def test_a_preempted_job_resumes_and_loses_no_work_and_no_retry(
     assert process.returncode == 0, output
     assert f"{photos * COPIES:,} images searchable" in output
     assert {name: time for name, time in inspector.parts("preempted").items() if name in part_times} == part_times
-    last = max(embed_pods(world, "preempted"), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    last = max(world.pods_of("preempted"), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     assert last["metadata"]["annotations"][FAILURES] == "0"
     assert world.get("job", "urgent")["status"]["succeeded"] == 1
 
@@ -146,7 +142,7 @@ def test_a_queue_that_does_not_exist_is_named_with_the_reason(world: World, queu
         reason = wait_until(lambda: waits_in(world, "nowhere", "nowhere"), "status has the reason", seconds=200)
         assert reason == "LocalQueue nowhere doesn't exist"
         assert f"embed: waits in queue nowhere: {reason}" in world.controller("status", "nowhere").stdout
-        assert embed_pods(world, "nowhere") == []
+        assert world.pods_of("nowhere") == []
     assert world.controller("stop", "nowhere").returncode == 0
 
 

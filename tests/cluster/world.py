@@ -178,10 +178,14 @@ class World:
         pods = self.get("pods", "--selector", f"{INSTANCE}={self.release},{COMPONENT}={component}")["items"]
         return [pod for pod in pods if phase in (None, pod["status"].get("phase"))]
 
-    def objects(self, kinds: str) -> list[str]:
-        """Names of the release's objects of these kinds."""
-        items = self.get(kinds, "--selector", f"{INSTANCE}={self.release}")["items"]
+    def objects(self, kinds: str, selector: str) -> list[str]:
+        """Names of the release's objects of these kinds, with these labels."""
+        items = self.get(kinds, "--selector", f"{INSTANCE}={self.release},{selector}")["items"]
         return [str(item["metadata"]["name"]) for item in items]
+
+    def pods_of(self, run: str) -> list[dict[str, Any]]:
+        """The pods that embed a run."""
+        return [pod for pod in self.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]
 
     def python(self, pod: str, script: str) -> str:
         """Runs a script in a pod."""

@@ -18,13 +18,13 @@ from controller.backends.kubernetes.errors import AlreadyExists
 from controller.backends.kubernetes.gpus import NodeGpus
 from controller.backends.kubernetes.progress import JOBS, PODS, POLL_SECONDS, RunProgress
 from controller.backends.kubernetes.query_jobs import run_query_job
-from controller.backends.kubernetes.troubles import Troubles
+from controller.backends.kubernetes.troubles import Owner, Troubles
 from controller.gpus.nodes import pods_for
 from controller.gpus.pods import requested_gpus
 from controller.jobs import manifests
 from controller.jobs.annotations import Overflow
 from controller.jobs.results import Output
-from controller.jobs.state import JobState, Stage
+from controller.jobs.state import JobState, Stage, job_phase
 from imgsearch import labels
 from imgsearch.errors import NotFound, PermanentError, UsageError
 from imgsearch.settings import Settings
@@ -47,7 +47,7 @@ class KubernetesBackend:
         self._now = now
         self._changed = threading.Event()
         self._nodes = NodeGpus(api)
-        self._troubles = Troubles(api, clock=clock)
+        self._troubles = Troubles(api, clock=clock, now=now)
         self._runs: dict[str, RunProgress] = {}
 
     def settings(self) -> Settings:
@@ -136,13 +136,12 @@ class KubernetesBackend:
         """Pods of the release itself that are not ready or cannot be created, with the reasons."""
         of_release = f"{labels.INSTANCE}={self._release}"
         listed, _ = self._api.select(*PODS, labels=f"{of_release},!{labels.RUN},!{labels.QUERY}")
-        controllers, _ = self._api.select(*PODS, labels=f"{of_release},{labels.COMPONENT}={manifests.CONTROLLER}")
+        detached = f"{of_release},{labels.COMPONENT}={manifests.CONTROLLER},{labels.RUN}"
+        controllers, _ = self._api.select(*PODS, labels=detached)
         listed += [pod for pod in controllers if pod["status"].get("phase") == "Pending"]
         creating = self._troubles.creating() if any(map(pods.is_creating, listed)) else {}
         return [trouble for pod in listed if (trouble := pods.trouble(pod, creating))] + [
-            f"{kind} {name} cannot create a pod: {reason}"
-            for (kind, name), reason in self._troubles.refused().items()
-            if self._is_own(kind, name)
+            f"{kind} {name} cannot create a pod: {reason}" for (kind, name), reason in self._refused_owners().items()
         ]
 
     def parallelism(self) -> int:
@@ -165,15 +164,17 @@ class KubernetesBackend:
         template = self._template(manifests.CONTROLLER)
         return manifests.detached(arguments, settings, template, release=self._release)
 
-    def _is_own(self, kind: str, name: str) -> bool:
-        """Whether an object that creates pods is one of the release itself, and not of a run."""
-        own = {
-            "StatefulSet": "chroma",
-            "ReplicaSet": "searcher-[^-]+",
-            "CronJob": "reindex",
-            "Job": f".+-{manifests.CONTROLLER}",
-        }
-        return kind in own and re.fullmatch(f"{re.escape(self._release)}-{own[kind]}", name) is not None
+    def _refused_owners(self) -> dict[Owner, str]:
+        """The reasons why objects of the release itself, and not of a run, cannot create pods."""
+        refused = self._troubles.refused()
+        chroma = ("StatefulSet", f"{self._release}-chroma")
+        searcher = re.compile(f"{re.escape(self._release)}-searcher-[^-]+")
+        # Only the last one: an upgrade leaves the others with no pods to create.
+        searchers = [owner for owner in refused if owner[0] == "ReplicaSet" and searcher.fullmatch(owner[1])][-1:]
+        controllers = f"{labels.INSTANCE}={self._release},{labels.COMPONENT}={manifests.CONTROLLER}"
+        jobs = self._api.select(*JOBS, labels=controllers)[0] if any(kind == "Job" for kind, _ in refused) else []
+        own = [chroma, *searchers, *(("Job", job["metadata"]["name"]) for job in jobs)]
+        return {owner: refused[owner] for owner in own if owner in refused}
 
     def _config_map(self) -> Object:
         name = f"{self._release}-pipeline"
@@ -224,11 +225,10 @@ class KubernetesBackend:
             progress.put(job)
 
     def _is_outdated(self, existing: Object, job: Mapping[str, Any]) -> bool:
-        status = existing.get("status", {})
-        if status.get("conditions"):
+        if job_phase(existing).ended:
             return True
         template_hash = existing["metadata"]["annotations"].get(labels.TEMPLATE_HASH)
-        if status.get("failed") or not manifests.has_other_pods(template_hash, job):
+        if existing.get("status", {}).get("failed") or not manifests.has_other_pods(template_hash, job):
             return False
         selector = f"{pods.JOB_UID}={existing['metadata']['uid']}"
         return not any(pods.pod_state(pod).begun for pod in self._api.select(*PODS, labels=selector)[0])

@@ -65,7 +65,11 @@ class NodeGpus:
     def _look_up(self, names: Set[str]) -> None:
         """One list for all of them: docs/gpu-pools.md grants the right to list nodes, not to get one."""
         try:
-            listed = {node["metadata"]["name"]: node for node in self._api.nodes()}
+            # Of a Node object, the labels are a hundredth.
+            listed = {
+                node["metadata"]["name"]: {"metadata": {"labels": node["metadata"].get("labels", {})}}
+                for node in self._api.nodes()
+            }
         except PermanentError as error:
             self._allowed = False
             log.info("cannot list nodes, so all GPU hours count for the GPU that the pods request: %s", error)

@@ -50,7 +50,7 @@ class PodState:
     ends_by: str = ""
     """The end of its grace period, where it was deleted and has not ended."""
     unready: str = ""
-    """The time since which it is not ready: also that at which its node has stopped to answer."""
+    """The time since which it runs and is not ready: that at which its node has stopped to answer."""
     creating: bool = False
     """Whether its node creates its containers: it mounts volumes and pulls images."""
 
@@ -76,7 +76,7 @@ def pod_state(pod: Mapping[str, Any]) -> PodState:
         code=terminated["exitCode"] if terminated else None,
         begun=phase != "Pending" or any(map(_has_started, status.get("initContainerStatuses", []))),
         ends_by=metadata.get("deletionTimestamp", "") if phase not in ENDED else "",
-        unready=ready.get("lastTransitionTime", "") if ready.get("status") == "False" else "",
+        unready=ready.get("lastTransitionTime", "") if phase == "Running" and ready.get("status") == "False" else "",
         creating=is_creating(pod),
     )
 
@@ -93,8 +93,8 @@ def kept(pod: PodState, now: datetime) -> PodState | None:
         return pod
     if not pod.started:
         return None
-    ended = pod.ends_by or now.isoformat(timespec="seconds")
-    return replace(pod, phase="Failed", waits_for="", ended=ended, ends_by="")
+    ended = min(now, datetime.fromisoformat(pod.ends_by)) if pod.ends_by else now
+    return replace(pod, phase="Failed", waits_for="", ended=ended.isoformat(timespec="seconds"), ends_by="")
 
 
 def lost_nodes(pods: Iterable[PodState], now: datetime) -> list[LostNode]:

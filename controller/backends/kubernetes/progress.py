@@ -19,7 +19,7 @@ from controller.gpus.pods import ENDED, requested_gpus
 from controller.jobs.annotations import JobProgress
 from controller.jobs.indexes import parse_indexes
 from controller.jobs.results import PROGRESS_LINES, IndexReport, progress
-from controller.jobs.state import JobState, Phase, Stage, job_state, with_plan
+from controller.jobs.state import JobState, Phase, Stage, job_phase, job_state, with_plan
 from controller.jobs.usage import GpuHours, added
 from imgsearch import labels
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError
@@ -128,7 +128,8 @@ class RunProgress:
         state = job_state(
             job,
             reports,
-            waiting={**self._refused(job, own), **pods.waiting(waiting)},
+            waiting=pods.waiting(waiting),
+            refused=self._refused(job, own),
             waiting_since=pods.waiting_since(own),
             gpu_hours=added(self._gpu_hours(job, own), self._earlier(job)),
             waits=pods.waits(own, job["spec"]["completions"], started),
@@ -176,7 +177,7 @@ class RunProgress:
     def _refused(self, job: Object, own: list[PodState]) -> dict[str, int]:
         """The reason why a Job has fewer pods than it could have, such as a quota, and the number of these pods."""
         spec, status = job["spec"], job.get("status", {})
-        if status.get("conditions") or spec.get("suspend"):
+        if job_phase(job) is not Phase.ACTIVE or spec.get("suspend"):
             return {}
         decided = [*parse_indexes(status.get("completedIndexes", "")), *parse_indexes(status.get("failedIndexes", ""))]
         existing = sum(pod.phase not in ENDED for pod in own)
@@ -210,9 +211,10 @@ class RunProgress:
     def _record(self, job: Object, state: JobState) -> None:
         uid, annotations = job["metadata"]["uid"], job["metadata"]["annotations"]
         if state.phase.ended:
-            if labels.RECORD not in annotations and not _lacks_results(state):
+            # A result that is still missing after its pods were listed again is lost.
+            if labels.RECORD not in annotations and (uid in self._listed or not _lacks_results(state)):
                 self._annotate(state, labels.RECORD, state.to_record().to_json())
-        elif state.phase is Phase.ACTIVE and self._clock() - self._recorded_at.get(uid, 0.0) >= RECORD_SECONDS:
+        elif self._clock() - self._recorded_at.get(uid, 0.0) >= RECORD_SECONDS:
             self._recorded_at[uid] = self._clock()
             deleted = [pod for pod in self._pods.deleted() if pod.job_uid == uid]
             hours: GpuHours = added(self._gpu_hours(job, deleted), self._earlier(job))
@@ -225,6 +227,8 @@ class RunProgress:
     def _annotate(self, state: JobState, annotation: str, value: Object) -> None:
         try:
             self.put(self._api.patch(*JOBS, state.name, {"metadata": {"annotations": {annotation: json.dumps(value)}}}))
+        except NotFound:  # it was deleted meanwhile
+            pass
         except PermanentError as error:  # `status --watch` by a user with read access only
             self._records = False
             log.info("cannot store results in the annotations of Jobs: %s", error)

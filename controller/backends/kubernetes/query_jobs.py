@@ -60,7 +60,7 @@ def _wait(name: str, progress: RunProgress, changed: threading.Event, clock: Cal
             raise exit_error(pod.code if pod else None, next(iter(state.errors().values()), state.reason))
         limit = RUN_SECONDS if pod and pod.phase == "Running" else START_SECONDS
         if clock() >= begun + limit:
-            reason = next(iter(state.waiting), "it still runs")
+            reason = next(iter({**state.refused, **state.waiting}), "it still runs")
             raise TemporaryError(f"Job {name} did not end within {limit:.0f} s ({reason}): try again")
         changed.wait(POLL_SECONDS)
         changed.clear()

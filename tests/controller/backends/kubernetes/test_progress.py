@@ -41,7 +41,7 @@ def event(reason: str, message: str, kind: str, name: str, minute: int, **fields
         "involvedObject": {"kind": kind, "name": name},
         "reason": reason,
         "message": message,
-        "lastTimestamp": f"2026-01-01T00:{minute:02d}:00Z",
+        "lastTimestamp": f"2026-01-01T01:{minute:02d}:00Z",
         **fields,
     }
 
@@ -50,26 +50,28 @@ QUOTA = 'pods "x" is forbidden: exceeded quota: gpus'
 
 
 def test_why_a_job_gets_no_pods_or_too_few_is_told(backend: KubernetesBackend, server: ApiServer, clock: Clock) -> None:
-    def waiting() -> Mapping[str, int]:
+    def refused() -> Mapping[str, int]:
         clock.now += EVENT_SECONDS
-        return backend.jobs("r1")[Stage.EMBED].waiting
+        return backend.jobs("r1")[Stage.EMBED].refused
 
     backend.create(job(backend))
-    uid = server.get("jobs", "team-r1-embed")["metadata"]["uid"]
-    assert waiting() == {}
-    server.put("events", event("FailedCreate", QUOTA, "Job", "team-r1-plan", 9))
-    server.put("events", event("FailedCreate", "an earlier reason", "Job", "team-r1-embed", 1))
-    server.put("events", event("FailedCreate", QUOTA, "Job", "team-r1-embed", 2))
-    assert waiting() == {QUOTA: 2}
+    created = server.get("jobs", "team-r1-embed")
+    assert refused() == {}
+    server.put("events", event("FailedCreate", QUOTA, "Job", "team-r1-plan", 59))
+    server.put("events", event("FailedCreate", "an earlier reason", "Job", "team-r1-embed", 57))
+    server.put("events", event("FailedCreate", QUOTA, "Job", "team-r1-embed", 58))
+    assert refused() == {QUOTA: 2}
     requests = server.count("list", "events")
     for _ in range(10):
-        assert backend.jobs("r1")[Stage.EMBED].waiting == {QUOTA: 2}
+        assert backend.jobs("r1")[Stage.EMBED].refused == {QUOTA: 2}
     assert server.count("list", "events") == requests
-    server.put("pods", pod(0, uid=uid))
+    # Kueue leaves this condition on a Job that it has admitted.
+    server.put("jobs", {**created, "status": {"conditions": [condition("Suspended", "False")]}})
+    server.put("pods", pod(0, uid=created["metadata"]["uid"]))
     backend.wait(0.0)
-    wait_until(backend, lambda jobs: jobs[Stage.EMBED].waiting == {QUOTA: 1})
-    server.put("events", event("SuccessfulCreate", "Created pod: x", "Job", "team-r1-embed", 3))
-    assert waiting() == {}
+    wait_until(backend, lambda jobs: jobs[Stage.EMBED].refused == {QUOTA: 1})
+    server.put("events", event("SuccessfulCreate", "Created pod: x", "Job", "team-r1-embed", 59))
+    assert refused() == {}
 
 
 def test_pods_that_mount_volumes_or_pull_images_have_their_last_event(
@@ -82,7 +84,7 @@ def test_pods_that_mount_volumes_or_pull_images_have_their_last_event(
     server.put("events", event("FailedAttachVolume", "Multi-Attach error", "Pod", "a", 5))
     server.put("events", event("Pulling", 'Pulling image "x"', "Pod", "a", 1))
     server.put("events", event("FailedMount", "not found", "Pod", "b", 1))
-    later = {"series": {"lastObservedTime": "2026-01-01T00:09:00.5Z"}, "lastTimestamp": None}
+    later = {"series": {"lastObservedTime": "2026-01-01T01:09:00.5Z"}, "lastTimestamp": None}
     server.put("events", event("FailedAttachVolume", "Multi-Attach error", "Pod", "b", 3, **later))
     assert backend.jobs("r1")[Stage.EMBED].waiting == {"Multi-Attach error": 2}
 
@@ -91,24 +93,41 @@ def test_what_cannot_create_its_pods_is_named(backend: KubernetesBackend, server
     refused = [
         ("StatefulSet", "team-chroma"),
         ("ReplicaSet", "team-searcher-7c9f"),
-        ("CronJob", "team-reindex"),
         ("Job", "team-r1-controller"),
+        ("Job", "team-reindex-29341"),
     ]
     others = [
         ("StatefulSet", "team-chroma-b"),
+        ("ReplicaSet", "team-searcher-66f8"),  # of an earlier version of the release
         ("ReplicaSet", "team-b-searcher-7c9f"),
         ("ReplicaSet", "team-searcher-b-7c9f"),
         ("Job", "team-r1-embed"),  # `jobs` has it
+        ("Job", "team-r2-controller"),  # it is deleted
+        ("CronJob", "team-reindex"),
         ("DaemonSet", "team-chroma"),
     ]
-    for kind, name in [*refused, *others]:
-        server.put("events", event("FailedCreate", QUOTA, kind, name, 1))
+    for kind, name in others:
+        server.put("events", event("FailedCreate", QUOTA, kind, name, 58))
+    for kind, name in refused:
+        server.put("events", event("FailedCreate", QUOTA, kind, name, 59))
+    server.put("events", event("FailedCreate", QUOTA, "StatefulSet", "team-chroma", 1))
+    names = {labels.INSTANCE: "team", labels.COMPONENT: "controller"}
+    for name in ("team-r1-controller", "team-reindex-29341"):
+        server.put("jobs", {"metadata": {"name": name, "labels": names}, "spec": {}})
     controller = pod(name="c", phase="Pending", waiting={"reason": "ErrImagePull"})
-    controller["metadata"]["labels"][labels.COMPONENT] = "controller"
+    controller["metadata"]["labels"] |= names
     server.put("pods", controller)
-    first, *rest = backend.troubles()
-    assert first == "pod c is not ready: ErrImagePull"
-    assert sorted(rest) == sorted(f"{kind} {name} cannot create a pod: {QUOTA}" for kind, name in refused)
+    scheduled = pod(name="d", phase="Pending", waiting={"reason": "ErrImagePull"})
+    scheduled["metadata"]["labels"] = names
+    server.put("pods", scheduled)
+    pods, owners = backend.troubles()[:2], backend.troubles()[2:]
+    assert sorted(pods) == [f"pod {name} is not ready: ErrImagePull" for name in "cd"]
+    assert sorted(owners) == sorted(f"{kind} {name} cannot create a pod: {QUOTA}" for kind, name in refused)
+
+
+def test_an_old_event_is_no_trouble(backend: KubernetesBackend, server: ApiServer) -> None:
+    server.put("events", event("FailedCreate", QUOTA, "StatefulSet", "team-chroma", 39))
+    assert backend.troubles() == []
 
 
 def test_without_the_right_to_list_events_there_is_no_trouble(backend: KubernetesBackend, server: ApiServer) -> None:
