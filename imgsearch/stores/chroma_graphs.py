@@ -7,7 +7,8 @@ GRAPHS = (
     (None, {"max_neighbors": 32, "ef_construction": 100}),
 )
 """The largest number of vectors, and the graph for it. The first is Chroma's default. `python -m bench graphs` measures
-them (docs/benchmarks.md); the border is an estimate (docs/adr/0016-candidates-are-the-effort.md)."""
+them with 20,000 and 100,000 vectors (docs/benchmarks.md); the border lies between
+(docs/adr/0016-candidates-are-the-effort.md)."""
 
 
 WRITES = 200

@@ -134,10 +134,12 @@ def test_a_model_gets_onto_its_claim_and_an_index_goes_back_and_is_filled_again(
     rolled_back = world.controller("rollback", "copied")
     assert rolled_back.returncode == 0, rolled_back.stderr
     assert {row["index"]: row["run"] for row in world.ask("indexes")}["copied"] == "copied"
-    restored = world.controller("restore", "again")
+    before = stored_ids(world, "copied", "copied")
+    restored = world.controller("restore", "copied")
     assert restored.returncode == 0, restored.stderr
-    assert {row["index"]: row["run"] for row in world.ask("indexes")}["copied"] == "again"
-    assert len(stored_ids(world, "copied", "again")) == world.ask("report", "again")["images"]
+    assert {row["index"]: row["run"] for row in world.ask("indexes")}["copied"] == "copied"
+    assert stored_ids(world, "copied", "copied") == before
+    assert len(before) == world.ask("report", "copied")["images"]
 
 
 def test_a_person_searches_from_a_desk(world: World, indexed: str) -> None:
