@@ -18,7 +18,7 @@ COMPONENTS = ("plan", "embed", "ingest", "evaluate", "controller", "searcher", "
 CA = {"name": "ca-bundle", "mountPath": "/etc/imgsearch/ca", "readOnly": True}
 NO_PROXY = (
     "team-chroma,team-searcher,.svc,.cluster.local,$(KUBERNETES_SERVICE_HOST),localhost,127.0.0.1,::1,"
-    "metadata.google.internal,169.254.169.254,169.254.170.2,169.254.170.23"
+    "metadata.google.internal,169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::23,fd00:ec2::254,fd20:ce::254"
 )
 
 
@@ -69,6 +69,25 @@ def test_a_label_of_a_component_replaces_a_common_one(helm: Helm) -> None:
     }
     assert chart.named("ServiceMonitor", "searcher")["metadata"]["labels"]["release"] == "prometheus"
     assert chart.named("Deployment", "searcher")["metadata"]["labels"]["release"] == "all"
+
+
+def test_a_label_without_a_value_replaces_a_common_one(helm: Helm) -> None:
+    values = {
+        "commonLabels": {"team": "search", "tier": "all"},
+        "storage": {"workloadIdentity": {"podLabels": {"tier": ""}}},
+        "embed": {"podLabels": {"team": ""}},
+        "monitoring": {"enabled": True, "labels": {"team": ""}, "dashboardLabels": {"team": ""}},
+    }
+    chart = helm.template(values)
+    assert (chart.pod("embed").labels["team"], chart.pod("embed").labels["tier"]) == ("", "")
+    assert (chart.pod("plan").labels["team"], chart.pod("plan").labels["tier"]) == ("search", "")
+    assert chart.named("PodMonitor", "pipeline")["metadata"]["labels"]["team"] == ""
+    assert chart.named("ConfigMap", "dashboard")["metadata"]["labels"]["team"] == ""
+
+
+@pytest.mark.parametrize("name", ["a", "Team_1.x", "example.com/team", "a/b", "x-1.example.com/" + "a" * 63])
+def test_a_label_has_any_name_that_kubernetes_accepts(helm: Helm, name: str) -> None:
+    assert helm.template({"commonLabels": {name: "a"}}).named("Service", "searcher")["metadata"]["labels"][name] == "a"
 
 
 def test_existing_accounts_are_used_and_not_made(helm: Helm) -> None:

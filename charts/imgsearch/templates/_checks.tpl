@@ -23,6 +23,9 @@
 {{- end }}
 
 {{- include "imgsearch.checks.labels" (list "commonLabels" $values.commonLabels) }}
+{{- include "imgsearch.checks.labels" (list "storage.workloadIdentity.podLabels" $values.storage.workloadIdentity.podLabels) }}
+{{- include "imgsearch.checks.labels" (list "monitoring.labels" $values.monitoring.labels) }}
+{{- include "imgsearch.checks.labels" (list "monitoring.dashboardLabels" $values.monitoring.dashboardLabels) }}
 {{- range $component := list "chroma" "searcher" "plan" "embed" "ingest" "evaluate" "controller" }}
 {{- with index $values $component }}
 {{- include "imgsearch.checks.labels" (list (printf "%s.podLabels" $component) .podLabels) }}
