@@ -233,7 +233,9 @@ def test_preferred_spot_nodes_are_tolerated_too_and_other_affinity_stays(helm: H
     assert {entry["key"] for entry in chart.pod("embed").spec["tolerations"]} == {*SPOT}
 
 
-@pytest.mark.parametrize("component", ["plan", "embed", "ingest", "evaluate", "controller", "searcher", "chroma"])
+@pytest.mark.parametrize(
+    "component", ["plan", "embed", "ingest", "evaluate", "controller", "searcher", "chroma", "test"]
+)
 def test_each_pod_goes_where_the_values_say(helm: Helm, component: str) -> None:
     placement: dict[str, Any] = {
         "nodeSelector": {"pool": "a"},
