@@ -2,8 +2,8 @@
 
 {{- /* Requests and limits: (RESOURCES). */}}
 {{- define "imgsearch.resources" -}}
-{{- $resources := pick . "claims" }}
-{{- range $kind, $amounts := pick . "requests" "limits" }}
+{{- $resources := dict }}
+{{- range $kind, $amounts := . }}
 {{- $quantities := dict }}
 {{- range $name, $amount := $amounts }}
 {{- $_ := set $quantities $name (include "imgsearch.quantity" $amount) }}
