@@ -201,6 +201,36 @@ def test_the_service_has_its_type_and_annotations(helm: Helm, default: Objects) 
     assert changed(chart, default) == ["Service/team-searcher"]
 
 
+@pytest.mark.parametrize("policy", ["Cluster", "Local"])
+def test_the_service_has_a_traffic_policy_if_one_is_set(helm: Helm, default: Objects, policy: str) -> None:
+    service = {"type": "LoadBalancer", "externalTrafficPolicy": policy}
+    spec = helm.template({"searcher": {"service": service}}).named("Service", "searcher")["spec"]
+    assert spec == {**default.named("Service", "searcher")["spec"], **service}
+    assert "externalTrafficPolicy" not in default.named("Service", "searcher")["spec"]
+
+
+def test_a_setting_of_the_hub_may_have_token_in_its_name(helm: Helm) -> None:
+    variable = {"name": "HF_HUB_DISABLE_IMPLICIT_TOKEN", "value": "1"}
+    assert helm.template({"embed": {"extraEnv": [variable]}}).env("embed")[variable["name"]] == "1"
+
+
+def test_a_variable_with_an_empty_value_may_have_a_source(helm: Helm) -> None:
+    source = {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    variable = {"name": "NODE", "value": "", "valueFrom": source}
+    assert helm.template({"embed": {"extraEnv": [variable]}}).env("embed")["NODE"] == source
+
+
+@pytest.mark.parametrize("host", ["*.example.com", "a.example.com"])
+def test_the_host_of_the_ingress_may_be_a_wildcard(helm: Helm, host: str) -> None:
+    chart = helm.template({"searcher": {"ingress": {"enabled": True, "host": host}}})
+    assert [rule["host"] for rule in chart.named("Ingress", "searcher")["spec"]["rules"]] == [host]
+
+
+def test_the_proxy_has_any_port(helm: Helm) -> None:
+    chart = helm.template({"proxy": {"http": "http://proxy:1", "https": "http://proxy:65535"}})
+    assert {"port": 65535, "protocol": "TCP"} in chart.named("NetworkPolicy", "embed")["spec"]["egress"][1]["ports"]
+
+
 def test_the_ingress_has_each_host_with_each_path(helm: Helm) -> None:
     ingress = {
         "enabled": True,
@@ -292,10 +322,12 @@ def test_a_proxy_on_an_open_port_adds_no_port(helm: Helm, default: Objects) -> N
     assert chart.of("NetworkPolicy") == default.of("NetworkPolicy")
 
 
-def test_the_pod_of_helm_test_has_resources_and_annotations(helm: Helm, default: Objects) -> None:
+def test_the_pod_of_helm_test_has_resources_labels_and_annotations(helm: Helm, default: Objects) -> None:
     resources = {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}}
-    chart = helm.template({"test": {"resources": resources, "podAnnotations": {"note": "here"}}})
+    values = {"resources": resources, "podAnnotations": {"note": "here"}, "podLabels": {"team": ""}}
+    chart = helm.template({"test": values})
     pod = chart.named("Pod", "test")
+    assert pod["metadata"]["labels"] == default.named("Pod", "test")["metadata"]["labels"] | {"team": ""}
     assert pod["spec"]["containers"][0]["resources"] == resources
     assert pod["metadata"]["annotations"] == default.named("Pod", "test")["metadata"]["annotations"] | {"note": "here"}
     assert changed(chart, default) == ["Pod/team-test"]
