@@ -16,6 +16,7 @@ from tests.chart.test_network import open_ports_outside
 
 COMPONENTS = ("plan", "embed", "ingest", "evaluate", "controller", "searcher", "chroma")
 CA = {"name": "ca-bundle", "mountPath": "/etc/imgsearch/ca", "readOnly": True}
+SMB = {"driver": "smb.csi.k8s.io", "volumeAttributes": {"source": "//nas/photos", "secretName": "nas-login"}}
 NO_PROXY = (
     "team-chroma,team-searcher,.svc,.cluster.local,$(KUBERNETES_SERVICE_HOST),localhost,127.0.0.1,::1,"
     "metadata.google.internal,169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::23,fd00:ec2::254,fd20:ce::254"
@@ -143,10 +144,7 @@ def test_the_files_of_a_nas_are_read_as_its_user_and_groups(helm: Helm) -> None:
             {"nfs": {"server": "nas.example.com", "path": "/photos"}},
             {"nfs": {"server": "nas.example.com", "path": "/photos", "readOnly": True}},
         ),
-        (
-            {"csi": {"driver": "smb.csi.k8s.io", "volumeAttributes": {"source": "//nas/photos"}}},
-            {"csi": {"driver": "smb.csi.k8s.io", "volumeAttributes": {"source": "//nas/photos"}, "readOnly": True}},
-        ),
+        ({"csi": SMB}, {"csi": {**SMB, "readOnly": True}}),
         ({"hostPath": {"path": "/mnt/photos"}}, {"hostPath": {"path": "/mnt/photos"}}),
     ],
     ids=["claim", "nfs", "csi", "host-path"],
