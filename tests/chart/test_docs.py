@@ -112,6 +112,42 @@ def test_the_notes_name_the_sources_and_the_ways_in(notes: Notes) -> None:
     assert re.search(r"^  export IMGSEARCH_API_KEY=KEY +.*\bSecret search-keys\b", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("paths", "root_path", "page"),
+    [
+        ([], "", "/"),
+        ([], "/photos", "/photos/"),
+        (["/v1", "/"], "", "/"),
+        (["/v1", "/"], "/photos", "/photos/"),
+        (["/docs", "/photos"], "/photos", "/photos/"),
+        (["/*"], "", "/"),
+        (["/v1", "/docs"], "", "/v1"),
+        (["/photos/docs", "/photos/v1"], "/photos", "/photos/docs"),
+    ],
+)
+def test_the_notes_have_a_page_that_the_ingress_has(notes: Notes, paths: list[str], root_path: str, page: str) -> None:
+    ingress = {
+        "enabled": True,
+        "host": "a.example.com",
+        "paths": [{"path": path, "pathType": "ImplementationSpecific"} for path in paths],
+    }
+    text = notes.of({"searcher": {"ingress": ingress, "settings": {"rootPath": root_path}}})
+    assert re.findall("Or open (.*)$", text, re.MULTILINE) == [f"http://a.example.com{page}"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"existingServiceAccounts": {"worker": "batch"}},
+        {"storage": {"workloadIdentity": {"annotations": {"eks.amazonaws.com/role-arn": "arn"}}}},
+        {"storage": {"existingSecret": "bucket"}},
+    ],
+)
+def test_the_notes_do_not_warn_of_a_bucket_with_credentials(notes: Notes, values: dict[str, Any]) -> None:
+    values = {**values, "storage": {"uri": "s3://images", **values.get("storage", {})}}
+    assert not [warning for warning in notes.warnings(values) if "credentials" in warning]
+
+
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
 def test_the_notes_have_no_trace_of_their_template(notes: Notes, values: Path) -> None:
     text = notes.of(values)

@@ -16,9 +16,10 @@ from tests.chart.test_network import open_ports_outside
 
 COMPONENTS = ("plan", "embed", "ingest", "evaluate", "controller", "searcher", "chroma")
 CA = {"name": "ca-bundle", "mountPath": "/etc/imgsearch/ca", "readOnly": True}
+SMB = {"driver": "smb.csi.k8s.io", "volumeAttributes": {"source": "//nas/photos", "secretName": "nas-login"}}
 NO_PROXY = (
     "team-chroma,team-searcher,.svc,.cluster.local,$(KUBERNETES_SERVICE_HOST),localhost,127.0.0.1,::1,"
-    "metadata.google.internal,169.254.169.254,169.254.170.2,169.254.170.23"
+    "metadata.google.internal,169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::23,fd00:ec2::254,fd20:ce::254"
 )
 
 
@@ -69,6 +70,25 @@ def test_a_label_of_a_component_replaces_a_common_one(helm: Helm) -> None:
     }
     assert chart.named("ServiceMonitor", "searcher")["metadata"]["labels"]["release"] == "prometheus"
     assert chart.named("Deployment", "searcher")["metadata"]["labels"]["release"] == "all"
+
+
+def test_a_label_without_a_value_replaces_a_common_one(helm: Helm) -> None:
+    values = {
+        "commonLabels": {"team": "search", "tier": "all"},
+        "storage": {"workloadIdentity": {"podLabels": {"tier": ""}}},
+        "embed": {"podLabels": {"team": ""}},
+        "monitoring": {"enabled": True, "labels": {"team": ""}, "dashboardLabels": {"team": ""}},
+    }
+    chart = helm.template(values)
+    assert (chart.pod("embed").labels["team"], chart.pod("embed").labels["tier"]) == ("", "")
+    assert (chart.pod("plan").labels["team"], chart.pod("plan").labels["tier"]) == ("search", "")
+    assert chart.named("PodMonitor", "pipeline")["metadata"]["labels"]["team"] == ""
+    assert chart.named("ConfigMap", "dashboard")["metadata"]["labels"]["team"] == ""
+
+
+@pytest.mark.parametrize("name", ["a", "Team_1.x", "example.com/team", "a/b", "x-1.example.com/" + "a" * 63])
+def test_a_label_has_any_name_that_kubernetes_accepts(helm: Helm, name: str) -> None:
+    assert helm.template({"commonLabels": {name: "a"}}).named("Service", "searcher")["metadata"]["labels"][name] == "a"
 
 
 def test_existing_accounts_are_used_and_not_made(helm: Helm) -> None:
@@ -124,10 +144,7 @@ def test_the_files_of_a_nas_are_read_as_its_user_and_groups(helm: Helm) -> None:
             {"nfs": {"server": "nas.example.com", "path": "/photos"}},
             {"nfs": {"server": "nas.example.com", "path": "/photos", "readOnly": True}},
         ),
-        (
-            {"csi": {"driver": "smb.csi.k8s.io", "volumeAttributes": {"source": "//nas/photos"}}},
-            {"csi": {"driver": "smb.csi.k8s.io", "volumeAttributes": {"source": "//nas/photos"}, "readOnly": True}},
-        ),
+        ({"csi": SMB}, {"csi": {**SMB, "readOnly": True}}),
         ({"hostPath": {"path": "/mnt/photos"}}, {"hostPath": {"path": "/mnt/photos"}}),
     ],
     ids=["claim", "nfs", "csi", "host-path"],
@@ -180,6 +197,36 @@ def test_the_service_has_its_type_and_annotations(helm: Helm, default: Objects) 
     assert (service["spec"]["type"], service["metadata"]["annotations"]) == ("LoadBalancer", annotations)
     assert default.named("Service", "searcher")["spec"]["type"] == "ClusterIP"
     assert changed(chart, default) == ["Service/team-searcher"]
+
+
+@pytest.mark.parametrize("policy", ["Cluster", "Local"])
+def test_the_service_has_a_traffic_policy_if_one_is_set(helm: Helm, default: Objects, policy: str) -> None:
+    service = {"type": "LoadBalancer", "externalTrafficPolicy": policy}
+    spec = helm.template({"searcher": {"service": service}}).named("Service", "searcher")["spec"]
+    assert spec == {**default.named("Service", "searcher")["spec"], **service}
+    assert "externalTrafficPolicy" not in default.named("Service", "searcher")["spec"]
+
+
+def test_a_setting_of_the_hub_may_have_token_in_its_name(helm: Helm) -> None:
+    variable = {"name": "HF_HUB_DISABLE_IMPLICIT_TOKEN", "value": "1"}
+    assert helm.template({"embed": {"extraEnv": [variable]}}).env("embed")[variable["name"]] == "1"
+
+
+def test_a_variable_with_an_empty_value_may_have_a_source(helm: Helm) -> None:
+    source = {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    variable = {"name": "NODE", "value": "", "valueFrom": source}
+    assert helm.template({"embed": {"extraEnv": [variable]}}).env("embed")["NODE"] == source
+
+
+@pytest.mark.parametrize("host", ["*.example.com", "a.example.com"])
+def test_the_host_of_the_ingress_may_be_a_wildcard(helm: Helm, host: str) -> None:
+    chart = helm.template({"searcher": {"ingress": {"enabled": True, "host": host}}})
+    assert [rule["host"] for rule in chart.named("Ingress", "searcher")["spec"]["rules"]] == [host]
+
+
+def test_the_proxy_has_any_port(helm: Helm) -> None:
+    chart = helm.template({"proxy": {"http": "http://proxy:1", "https": "http://proxy:65535"}})
+    assert {"port": 65535, "protocol": "TCP"} in chart.named("NetworkPolicy", "embed")["spec"]["egress"][1]["ports"]
 
 
 def test_the_ingress_has_each_host_with_each_path(helm: Helm) -> None:
@@ -273,10 +320,12 @@ def test_a_proxy_on_an_open_port_adds_no_port(helm: Helm, default: Objects) -> N
     assert chart.of("NetworkPolicy") == default.of("NetworkPolicy")
 
 
-def test_the_pod_of_helm_test_has_resources_and_annotations(helm: Helm, default: Objects) -> None:
+def test_the_pod_of_helm_test_has_resources_labels_and_annotations(helm: Helm, default: Objects) -> None:
     resources = {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}}
-    chart = helm.template({"test": {"resources": resources, "podAnnotations": {"note": "here"}}})
+    values = {"resources": resources, "podAnnotations": {"note": "here"}, "podLabels": {"team": ""}}
+    chart = helm.template({"test": values})
     pod = chart.named("Pod", "test")
+    assert pod["metadata"]["labels"] == default.named("Pod", "test")["metadata"]["labels"] | {"team": ""}
     assert pod["spec"]["containers"][0]["resources"] == resources
     assert pod["metadata"]["annotations"] == default.named("Pod", "test")["metadata"]["annotations"] | {"note": "here"}
     assert changed(chart, default) == ["Pod/team-test"]

@@ -103,6 +103,21 @@ def test_a_chroma_elsewhere_is_reached_at_its_port(helm: Helm) -> None:
         assert open_ports_outside(chart)["searcher"] == {port, 22}
 
 
+def test_more_egress_rules_are_for_all_that_work_on_data(helm: Helm) -> None:
+    """For ingest too, if its runs are on a volume and it needs no other port of data."""
+    rule = {"to": [{"ipBlock": {"cidr": "10.0.0.7/32"}}], "ports": [{"port": 9000, "protocol": "TCP"}]}
+    for storage in ({}, {"uri": "s3://photos"}):
+        chart = helm.template({"storage": storage, "networkPolicy": {"extraEgress": [rule]}})
+        counts = {
+            policy["metadata"]["labels"]["app.kubernetes.io/component"]: policy["spec"].get("egress", []).count(rule)
+            for policy in chart.of("NetworkPolicy")
+        }
+        assert counts == {
+            **{component: 1 for component in ("plan", "embed", "ingest", "evaluate", "searcher")},
+            **{component: 0 for component in ("controller", "chroma", "test")},
+        }
+
+
 def test_no_egress_port_opens_none(helm: Helm) -> None:
     chart = helm.template({"networkPolicy": {"egressPorts": []}})
     assert open_ports_outside(chart)["embed"] == set()

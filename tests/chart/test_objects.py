@@ -7,7 +7,7 @@ from tests.chart.restricted import violations
 
 PODS = {"plan", "embed", "ingest", "evaluate", "controller", "searcher", "test"}
 DATA = {"storage", "models", "chroma"}
-ADDED_LABELS = {"release", "grafana_dashboard", "team", "app.kubernetes.io/part-of"}
+ADDED_LABELS = {"release", "grafana_dashboard", "team", "tier", "app.kubernetes.io/part-of"}
 """Labels that the values add: for Prometheus and Grafana, and those of ci/everything-values.yaml."""
 
 

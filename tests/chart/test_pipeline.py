@@ -233,7 +233,9 @@ def test_preferred_spot_nodes_are_tolerated_too_and_other_affinity_stays(helm: H
     assert {entry["key"] for entry in chart.pod("embed").spec["tolerations"]} == {*SPOT}
 
 
-@pytest.mark.parametrize("component", ["plan", "embed", "ingest", "evaluate", "controller", "searcher", "chroma"])
+@pytest.mark.parametrize(
+    "component", ["plan", "embed", "ingest", "evaluate", "controller", "searcher", "chroma", "test"]
+)
 def test_each_pod_goes_where_the_values_say(helm: Helm, component: str) -> None:
     placement: dict[str, Any] = {
         "nodeSelector": {"pool": "a"},
@@ -308,4 +310,22 @@ def test_the_cron_job_is_a_run_pipeline_that_updates(everything: Objects) -> Non
         *("run-pipeline", "/sources/photos", "--index", "team.photos", "--update"),
         *("--release", RELEASE, "--namespace", "search", "--accelerator", "L4:1,T4:1", "--parallelism", "8"),
     ]
-    assert container == everything.named("PodTemplate", "controller")["template"]["spec"]["containers"][0]
+    template = everything.named("PodTemplate", "controller")["template"]
+    assert container == template["spec"]["containers"][0]
+    # Its Jobs have the labels of their pods, for policies and costs.
+    assert cron["jobTemplate"]["metadata"] == {"labels": template["metadata"]["labels"]}
+
+
+def test_the_jobs_of_the_cron_job_have_labels_only(helm: Helm) -> None:
+    controller = {"podLabels": {"tier": "jobs"}, "podAnnotations": {"note": "here"}}
+    values = {"reindex": {"enabled": True, "source": "s3://photos"}, "controller": controller}
+    chart = helm.template({**values, "commonLabels": {"team": "search"}})
+    assert chart.named("CronJob", "reindex")["spec"]["jobTemplate"]["metadata"] == {
+        "labels": {
+            "app.kubernetes.io/name": "imgsearch",
+            "app.kubernetes.io/instance": RELEASE,
+            "app.kubernetes.io/component": "controller",
+            "team": "search",
+            "tier": "jobs",
+        }
+    }

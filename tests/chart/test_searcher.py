@@ -150,6 +150,15 @@ def test_a_root_path_is_that_of_the_ingress_and_the_route(helm: Helm, everything
     assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}}]
 
 
+def test_the_parent_of_a_route_may_have_the_core_group(helm: Helm) -> None:
+    parents = [{"group": "", "kind": "Service", "name": "front"}, {"name": "public"}]
+    chart = helm.template({"searcher": {"httpRoute": {"enabled": True, "parentRefs": parents}}})
+    assert chart.named("HTTPRoute", "searcher")["spec"]["parentRefs"] == [
+        {"group": "", "kind": "Service", "name": "front"},
+        {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "public"},
+    ]
+
+
 def test_chroma_is_one_writer_on_one_volume(default: Objects) -> None:
     chroma = default.named("StatefulSet", "chroma")["spec"]
     assert chroma["replicas"] == 1

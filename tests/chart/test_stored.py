@@ -68,10 +68,10 @@ def test_each_quantity_is_a_whole_number_with_the_largest_unit(chart: Objects) -
     [
         # Kubernetes 1.34 stores each second one as it is.
         (2, "2"), (0.5, "500m"), ("0.5", "500m"), ("1000m", "1"), ("1500m", "1500m"), ("1.0", "1"), ("0", "0"),
-        ("0.0005", "500u"), ("010", "10"), ("1000", "1k"), (1e6, "1M"), (2e10, "20G"), ("2e10", "20G"),
-        ("1.5e3", "1500"), ("1500M", "1500M"), ("0.5G", "500M"), ("1000G", "1T"), ("1024Mi", "1Gi"),
-        ("1536Mi", "1536Mi"), ("1.5Gi", "1536Mi"), ("0.5Gi", "512Mi"), ("0.125Gi", "128Mi"), ("1048576Ki", "1Gi"),
-        ("1.5Ki", "1536"), ("0Mi", "0"), (21474836480, "21474836480"),
+        ("0.0005", "500u"), ("010", "10"), ("1000", "1k"), (1e6, "1M"), (2e10, "20G"), ("1500M", "1500M"),
+        ("0.5G", "500M"), ("1000G", "1T"), ("1024Mi", "1Gi"), ("1536Mi", "1536Mi"), ("1.5Gi", "1536Mi"),
+        ("0.5Gi", "512Mi"), ("0.125Gi", "128Mi"), ("1048576Ki", "1Gi"), ("1.5Ki", "1536"), ("0Mi", "0"),
+        (21474836480, "21474836480"),
     ],
 )  # fmt: skip
 def test_a_quantity_is_stored_as_it_is_rendered(helm: Helm, value: Any, stored: str) -> None:
@@ -80,6 +80,24 @@ def test_a_quantity_is_stored_as_it_is_rendered(helm: Helm, value: Any, stored: 
     assert resources == {"requests": {"cpu": "500m", "memory": stored}, "limits": {"memory": "4Gi"}}
     claim = chart.named("PersistentVolumeClaim", "chroma")
     assert claim["spec"]["resources"] == {"requests": {"storage": stored}}
+
+
+@pytest.mark.parametrize(
+    ("value", "rendered"),
+    [
+        # The arithmetic of the chart has 64 bits.
+        (0.7000000000000001, "0.7000000000000001"), (0.3333333333333333, "0.3333333333333333"),
+        ("1.7000000000000002Gi", "1.7000000000000002Gi"), ("12.345678Ti", "12.345678Ti"),
+        (1e19, "10000000000000000000"), (1e21, "1e+21"), (1.1e-7, "1.1e-7"), ("2e10", "2e10"), ("1.5e3", "1.5e3"),
+        ("0.3Gi", "0.3Gi"), ("999999.999999Pi", "999999.999999Pi"), ("0.0000001", "0.0000001"),
+        # The largest ones that it computes.
+        ("999999.999999", "999999999999u"), ("999999999999999999Ki", "999999999999999999Ki"),
+        ("1000000000P", "1000000E"),
+    ],
+)  # fmt: skip
+def test_a_quantity_that_the_chart_cannot_compute_keeps_its_value(helm: Helm, value: Any, rendered: str) -> None:
+    chart = helm.template({"chroma": {"resources": {"requests": {"memory": value}}}})
+    assert chart.pod("chroma").spec["containers"][0]["resources"]["requests"]["memory"] == rendered
 
 
 def test_resources_without_an_amount_are_left_out(helm: Helm) -> None:

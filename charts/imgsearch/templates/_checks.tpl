@@ -18,17 +18,34 @@
 {{- end }}
 {{- end }}
 
+{{- range include "imgsearch.outbound.ports" . | fromYamlArray }}
+{{- if or (lt . 1.0) (gt . 65535.0) }}
+{{- fail (printf "proxy: the port %.0f is not between 1 and 65535" .) }}
+{{- end }}
+{{- end }}
+
 {{- if and $values.caBundle.existingConfigMap $values.caBundle.existingSecret }}
 {{- fail "caBundle.existingConfigMap and caBundle.existingSecret are both set: choose one" }}
 {{- end }}
 
 {{- include "imgsearch.checks.labels" (list "commonLabels" $values.commonLabels) }}
-{{- range $component := list "chroma" "searcher" "plan" "embed" "ingest" "evaluate" "controller" }}
+{{- include "imgsearch.checks.labels" (list "storage.workloadIdentity.podLabels" $values.storage.workloadIdentity.podLabels) }}
+{{- include "imgsearch.checks.labels" (list "monitoring.labels" $values.monitoring.labels) }}
+{{- include "imgsearch.checks.labels" (list "monitoring.dashboardLabels" $values.monitoring.dashboardLabels) }}
+{{- range $component := list "chroma" "searcher" "plan" "embed" "ingest" "evaluate" "controller" "test" }}
 {{- with index $values $component }}
 {{- include "imgsearch.checks.labels" (list (printf "%s.podLabels" $component) .podLabels) }}
 {{- range .extraEnv }}
 {{- $path := printf "%s.extraEnv: %s" $component .name }}
 {{- include "imgsearch.checks.variable" (list $path . "name it in valueFrom") }}
+{{- if and .value .valueFrom }}
+{{- fail (printf "%s: value and valueFrom are both set: choose one" $path) }}
+{{- end }}
+{{- end }}
+{{- range .extraVolumes }}
+{{- if regexMatch "^(tmp|storage|models|data|ca-bundle|source-.*)$" .name }}
+{{- fail (printf "%s.extraVolumes: the chart uses the name %s; choose another name" $component .name) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -95,7 +112,7 @@
 {{- if hasPrefix "IMGSEARCH_" $variable.name }}
 {{- fail (printf "%s: use the chart value of this setting instead (docs/settings.md)" (index . 0)) }}
 {{- end }}
-{{- if and (not $variable.valueFrom) (regexMatch "SECRET|PASSWORD|TOKEN$|ACCOUNT_KEY|SAS_KEY" $variable.name) }}
+{{- if and (not $variable.valueFrom) (not (hasPrefix "HF_HUB_" $variable.name)) (regexMatch "SECRET|PASSWORD|TOKEN$|ACCOUNT_KEY|SAS_KEY" $variable.name) }}
 {{- fail (printf "%s: do not put a secret into the values; put it into a Secret and %s" (index . 0) (index . 2)) }}
 {{- end }}
 {{- end }}

@@ -20,8 +20,22 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{ include "imgsearch.selectorLabels" . }}
-{{- with merge dict (first (slice . 2) | default dict) $root.Values.commonLabels }}
-{{ toYaml . }}
+{{- with include "imgsearch.merged" (list $root.Values.commonLabels (first (slice . 2))) }}
+{{ . }}
+{{- end }}
+{{- end }}
+
+{{- /* Several maps as one, in which a later map replaces the values of an earlier one: (LIST). Unlike `merge`, it also
+does so with an empty value. Empty without a value. */}}
+{{- define "imgsearch.merged" -}}
+{{- $merged := dict }}
+{{- range . }}
+{{- range $name, $value := . }}
+{{- $_ := set $merged $name $value }}
+{{- end }}
+{{- end }}
+{{- with $merged }}
+{{- toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -41,16 +55,21 @@ because Helm reads 20000000 as a float and would print 2e+07. */}}
 
 {{- /* Labels and annotations of a pod: (list ROOT COMPONENT LABELS). LABELS are more labels, and may be missing. */}}
 {{- define "imgsearch.podMetadata" -}}
-{{- $values := index (index . 0).Values (index . 1) -}}
-{{- with $values.podAnnotations -}}
+{{- with (index (index . 0).Values (index . 1)).podAnnotations -}}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{ end -}}
 labels:
-  {{- include "imgsearch.selectorLabels" . | nindent 2 }}
-  {{- with merge dict $values.podLabels (first (slice . 2) | default dict) (index . 0).Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "imgsearch.podLabels" . | nindent 2 }}
+{{- end }}
+
+{{- /* Labels of a pod: (list ROOT COMPONENT LABELS), as above. */}}
+{{- define "imgsearch.podLabels" -}}
+{{- $values := (index . 0).Values -}}
+{{- include "imgsearch.selectorLabels" . }}
+{{- with include "imgsearch.merged" (list $values.commonLabels (first (slice . 2)) (index $values (index . 1)).podLabels) }}
+{{ . }}
+{{- end }}
 {{- end }}
 
 {{- /* Labels and annotations of a pod that works on runs: (list ROOT COMPONENT). */}}

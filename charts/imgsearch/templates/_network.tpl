@@ -36,19 +36,22 @@ policyTypes: [Ingress, Egress]
     {{- end }}
 {{- end }}
 
-{{- /* To buckets, hubs and image hosts, also through the proxy, and to the values' extraEgress: (ROOT). Each port has
-the default protocol, because the API server adds it. */}}
+{{- /* To buckets, hubs and image hosts, also through the proxy: (ROOT). */}}
 {{- define "imgsearch.network.toData" -}}
 {{- with concat .Values.networkPolicy.egressPorts (include "imgsearch.outbound.ports" . | fromYamlArray) }}
 {{- include "imgsearch.network.toPorts" . }}
 {{- end }}
+{{- end }}
+
+{{- /* The values' extraEgress: (ROOT). Each port has the default protocol, because the API server adds it. */}}
+{{- define "imgsearch.network.extra" -}}
 {{- with .Values.networkPolicy.extraEgress | deepCopy }}
 {{- range . }}
 {{- range .ports }}
 {{- $_ := set . "protocol" (.protocol | default "TCP") }}
 {{- end }}
 {{- end }}
-{{ toYaml . }}
+{{- toYaml . }}
 {{- end }}
 {{- end }}
 

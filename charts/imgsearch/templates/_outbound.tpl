@@ -23,6 +23,7 @@ KUBERNETES_SERVICE_HOST. The list contains no networks, because httpx only compa
 {{- $services := list (printf "%s-chroma" $.Release.Name) (printf "%s-searcher" $.Release.Name) }}
 {{- $kubernetes := list ".svc" ".cluster.local" "$(KUBERNETES_SERVICE_HOST)" "localhost" "127.0.0.1" "::1" }}
 {{- $metadata := list "metadata.google.internal" "169.254.169.254" "169.254.170.2" "169.254.170.23" }}
+{{- $metadata = concat $metadata (list "fd00:ec2::23" "fd00:ec2::254" "fd20:ce::254") }}
 - name: NO_PROXY
   value: {{ concat $services $kubernetes $metadata .noProxy | join "," | quote }}
 {{- end }}
