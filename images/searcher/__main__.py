@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -20,7 +21,7 @@ from imgsearch.escapes import to_json
 from imgsearch.metrics import exposed
 from imgsearch.settings import Settings
 from imgsearch.storage import Storage
-from imgsearch.stores import Pointer, VectorStore, open_store
+from imgsearch.stores import DamagedStore, Pointer, VectorStore, embedded, open_store
 from searcher.admin import deletion, reports
 from searcher.admin.indexes import find_pointer, index_entry, list_indexes
 from searcher.admin.rollback import roll_back
@@ -124,6 +125,10 @@ def restore(settings: Settings, stopping: threading.Event) -> Mapping[str, Any]:
         return _ingest(run, store, settings, IngestMetrics(), stopping)[1]
 
     url, storage = settings.store.url, Storage(settings.storage.uri)
+    if not embedded(url):
+        # It may be a damaged store that is to be restored.
+        with suppress(DamagedStore), closing(_store(settings, stopping)):
+            pass
     return restore(url, storage, run=settings.run.id or None, ingest=ingested)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from imgsearch.errors import ExitCode
 from imgsearch.stores import open_store
 from tests.programs import ChromaServer
 from tests.searcher.library import Library, problem, search_colours, wait_until
@@ -81,6 +85,19 @@ async def test_a_searcher_that_starts_before_its_store_waits_for_it(chroma: Chro
             await asyncio.to_thread(chroma.start)
             await ready(client)
             assert await search_colours(client, text="red", k=1) == ["red"]
+
+
+def test_a_restore_waits_until_the_store_answers(chroma: ChromaServer, tmp_path: Path) -> None:
+    """A NetworkPolicy takes seconds to admit a new pod, as is the one of `controller restore`."""
+    env = {**os.environ, "IMGSEARCH_STORE_URL": chroma.url, "IMGSEARCH_STORAGE_URI": (tmp_path / "storage").as_uri()}
+    command = [sys.executable, "-m", "searcher", "restore"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("retrying in" in line for line in process.stderr)
+        chroma.start()
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.USAGE
+    assert "the storage has no published run" in output
 
 
 async def test_searches_during_two_restarts_are_right_or_503(chroma: ChromaServer, library: Library) -> None:

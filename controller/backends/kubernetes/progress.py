@@ -34,7 +34,7 @@ LOGS = 5
 """Number of running pods whose logs are read for progress every LOG_SECONDS, in turn: the cost does not grow with the
 run."""
 LOG_SECONDS = 5.0
-RECORD_SECONDS = 15.0
+RECORD_SECONDS = 5.0
 """Time between two records of the progress of a Job."""
 
 
