@@ -53,8 +53,8 @@ class RunMetrics(Collector):
         yield self._gauge(
             "lost_pods",
             "Pods that cannot end, because their node does not answer.",
-            ("stage", "node"),
-            {(stage, node.name): node.pods for stage, job in jobs.items() for node in job.lost_nodes},
+            ("stage",),
+            {(stage,): sum(node.pods for node in job.lost_nodes) for stage, job in jobs.items()},
         )
         yield self._gauge(
             "gpu_hours",

@@ -281,9 +281,9 @@ CASES = [
         HEALTHY
         | stage("embed", "active")
         | shards("embed", active=2, waiting=0)
-        | {embed_series("imgsearch_run_lost_pods", node="gpu-7"): "0 0 0 0 0 2x60"},
+        | {embed_series("imgsearch_run_lost_pods"): "0 0 0 0 0 2x60"},
         "8m",
-        f'alertname="ImgsearchNodeLost", severity="warning", stage="embed", node="gpu-7", run="{RUN}"',
+        f'alertname="ImgsearchNodeLost", severity="warning", stage="embed", run="{RUN}"',
         "5m",
     ),
     Case("one of two does", HEALTHY | stage("embed", "active") | shards("embed", active=2, waiting=1), "20m"),

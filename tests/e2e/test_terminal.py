@@ -29,7 +29,7 @@ RUN = ("--model", DEMO_MODEL, "--local")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("terminal") / f"photos{HOSTILE}"
+    folder = tmp_path_factory.mktemp("t") / f"photos{HOSTILE}"
     folder.mkdir()
     names = [f"{colour}{HOSTILE}\n.png" for colour in ("red", "blue", "green")]
     for name in names:

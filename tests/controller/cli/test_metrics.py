@@ -105,7 +105,8 @@ def test_a_run_at_work_tells_its_shards_images_pods_and_gpu_hours() -> None:
             "images{bad}": 10,
             "waiting_pods{plan}": 0,
             "waiting_pods{embed}": 3,
-            "lost_pods{embed,gpu-7}": 2,
+            "lost_pods{plan}": 0,
+            "lost_pods{embed}": 2,
             "gpu_hours{embed}": 1.5,
         }.items()
     )
