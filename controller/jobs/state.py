@@ -143,7 +143,7 @@ class JobState:
         }
 
     def to_progress(self, deleted: GpuHours) -> JobProgress:
-        """What its pods have reported so far. `deleted`: the GPU hours of its deleted pods."""
+        """The reports of its pods so far. `deleted`: the GPU hours of its deleted pods."""
         return JobProgress(max(self._reported_images, self.progress.images), self._own_bad, deleted)
 
     def to_record(self) -> JobRecord:
