@@ -84,7 +84,7 @@ def kinds(text: str) -> tuple[Kind, ...]:
         if not NAME.fullmatch(name) or number < 1:
             raise UsageError(f"invalid accelerator {part.strip()!r}: give the name of a GPU, as in L4 or L4:1")
         if number > 1:
-            raise UsageError(one_gpu(f"accelerator {part.strip()!r}", name, "--parallelism"))
+            raise UsageError(one_gpu(f"accelerator {part.strip()!r}", name))
         if SLICE.search(name):
             raise UsageError(f"invalid accelerator {name}: it is a slice of a GPU; give the name of the whole GPU")
         if canonical(name) in {canonical(kind.name) for kind in parsed}:
@@ -93,9 +93,9 @@ def kinds(text: str) -> tuple[Kind, ...]:
     return tuple(parsed)
 
 
-def one_gpu(given: str, valid: str, parallelism: str) -> str:
-    """The sentence about a request for several GPUs: what was `given`, a `valid` one, and the option for more pods."""
-    return f"invalid {given}: a pod uses one GPU; use {valid}, and run more pods at a time with {parallelism}"
+def one_gpu(given: str, valid: str) -> str:
+    """The sentence about a request for several GPUs: what was `given`, and a `valid` one."""
+    return f"invalid {given}: a pod uses one GPU; use {valid}, and run more pods at a time with --parallelism"
 
 
 def canonical(value: str) -> str:

@@ -183,10 +183,10 @@ def free_pods(matches: Sequence[NodeMatch]) -> int:
     return sum(match.total if match.free is None else match.free for match in matches)
 
 
-def labelled(node: Object, resource: str) -> tuple[str, bool]:
-    """The accelerator behind a resource of a node, schedulable or not, and whether it is a spot node. The accelerator
-    is empty where the node has no label for it. A slice or a share is only a part of a GPU, and has not its price."""
-    labels = node["metadata"].get("labels", {})
+def labelled(labels: Object, resource: str) -> tuple[str, bool]:
+    """The accelerator behind a resource of a node with these labels, schedulable or not, and whether it is a spot node.
+    The accelerator is empty where no label names it. A slice or a share is only a part of a GPU, and has not its
+    price."""
     naming = _naming(labels)
     accelerator = canonical(naming[0][1]) if naming else ""
     shared = SHARING in labels or any(SHARED.search(value) for _, value in naming)

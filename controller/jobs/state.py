@@ -219,7 +219,6 @@ def job_state(
     indexes: Mapping[int, IndexReport],
     *,
     waiting: Mapping[str, int] | None = None,
-    refused: Mapping[str, int] | None = None,
     waiting_since: str = "",
     waits: Mapping[int, str] | None = None,
     lost_nodes: Sequence[LostNode] = (),
@@ -262,7 +261,6 @@ def job_state(
         indexes=indexes,
         parallelism=job["spec"]["parallelism"],
         waiting=waiting or {},
-        refused=refused or {},
         waiting_since=waiting_since,
         waits={index: since for index, since in (waits or {}).items() if index not in succeeded | failed},
         usage=Usage(

@@ -132,7 +132,7 @@ class Pipeline:
             if not job.begun and manifests.has_other_pods(job.template_hash, manifest):
                 outdated.add(stage)
                 self._warn(
-                    f"no pod of Job {job.name} has started, and this command makes it otherwise: it is made anew"
+                    f"no pod of Job {job.name} has started, and this command creates other pods: the Job is made anew"
                 )
         return frozenset(outdated)
 

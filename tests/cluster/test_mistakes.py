@@ -27,19 +27,14 @@ def second(world: World, values: dict[str, Any]) -> Iterator[Callable[[Mapping[s
     second_world.kubectl("delete", "pvc", "--selector", f"app.kubernetes.io/instance={second_world.release}")
 
 
-def status_has(world: World, sentence: str, *arguments: str) -> bool:
-    completed = world.controller("status", *arguments)
-    return sentence in completed.stdout + completed.stderr
-
-
 def test_a_forgotten_secret_is_named(second: Callable[[Mapping[str, Any]], World]) -> None:
     world = second({"storage": {"uri": "s3://nowhere/index", "existingSecret": "forgotten"}})
-    wait_until(lambda: status_has(world, 'secret "forgotten" not found'), "status names the Secret")
+    wait_until(lambda: world.status_with('secret "forgotten" not found'), "status names the Secret")
 
 
 def test_a_wrong_storage_class_is_told(second: Callable[[Mapping[str, Any]], World]) -> None:
     world = second({"chroma": {"claim": {"storageClass": "no-such-class"}}})
-    wait_until(lambda: status_has(world, "unbound immediate PersistentVolumeClaims"), "status tells of the claim")
+    wait_until(lambda: world.status_with("unbound immediate PersistentVolumeClaims"), "status tells of the claim")
 
 
 def test_a_quota_that_refuses_the_pods_is_told(world: World, values: dict[str, Any]) -> None:
@@ -50,9 +45,9 @@ def test_a_quota_that_refuses_the_pods_is_told(world: World, values: dict[str, A
         completed = full.chart("install", {**values, "sources": []})
         assert completed.returncode == 0, completed.stderr
         for owner in ("StatefulSet imgsearch-chroma", "ReplicaSet imgsearch-searcher-"):
-            wait_until(lambda owner=owner: status_has(full, owner), f"status names the {owner}")
-        assert status_has(full, "cannot create a pod: ")
-        assert status_has(full, "exceeded quota: none")
+            wait_until(lambda owner=owner: full.status_with(owner), f"status names the {owner}")
+        assert full.status_with("cannot create a pod: ")
+        assert full.status_with("exceeded quota: none")
     finally:
         full.kubectl("delete", "namespace", full.namespace, "--wait=false")
 
@@ -63,7 +58,7 @@ def test_a_gpu_that_no_node_has_is_told_and_the_run_mended_and_stopped(world: Wo
     world.install({**values, "embed": {**values["embed"], "gpu": {"count": 1, "accelerators": ["nvidia-h900"]}}})
     try:
         with world.controlling(*command):
-            wait_until(lambda: status_has(world, "node affinity", "no-gpu"), "status says why the pods wait")
+            wait_until(lambda: world.status_with("node affinity", "no-gpu"), "status says why the pods wait")
         completed = world.controller("cleanup", "no-gpu")
         assert completed.returncode == 2
         assert "is active (stage embed): stop it first with `controller stop no-gpu " in completed.stderr
@@ -95,7 +90,7 @@ def test_a_run_may_begin_before_chroma_is_ready(world: World) -> None:
         wait_until(
             lambda: (world.job("early", "ingest") or {"status": {}})["status"].get("active"), "ingest", seconds=300
         )
-        assert status_has(world, f"pod {world.release}-searcher")  # which waits for Chroma as well
+        assert world.status_with(f"pod {world.release}-searcher")  # which waits for Chroma as well
         world.kubectl("scale", chroma, "--replicas=1")
         output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output

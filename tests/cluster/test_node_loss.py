@@ -107,31 +107,19 @@ def test_a_node_that_is_gone_while_its_object_stays_is_named_and_its_pods_are_fr
         recorded = wait_until(lambda: progress_of(world, run), "the controller records the progress")
         command("IMGSEARCH_TEST_FREEZE", gpu_node)
         written = inspector.parts(run)
-        text = wait_until(lambda: status_with(world, run, "2 pods cannot end"), "status names the node", seconds=300)
+        text = wait_until(lambda: world.status_with("2 pods cannot end", run), "status names the node", seconds=300)
         assert f"embed: node {gpu_node} does not answer (since 20" in text
         assert f"`kubectl delete node {gpu_node}`" in text
         events = wait_until(lambda: world.get("events", "--field-selector", "reason=NodeLost")["items"], "an Event")
         assert [event["involvedObject"]["name"] for event in events] == [f"{RELEASE}-{run}-embed"]
         command("IMGSEARCH_TEST_KILL", gpu_node)  # which also deletes the Node object
         wait_until(lambda: all_pending(world, run), "new pods, which wait for a node", seconds=120)
-        embed = wait_until(lambda: with_gpu_hours(world, run), "the controller records the hours of the pods")
-        assert embed["images"] >= recorded
+        wait_until(lambda: world.embedding(run)["gpu_hours"], "the controller records the hours of the pods")
+        assert world.embedding(run)["images"] >= recorded
         command("IMGSEARCH_TEST_START", gpu_node)
         outcome = outcome_of(world, process, run)
     assert outcome.ids == undisturbed.ids
     assert {name: time for name, time in inspector.parts(run).items() if name in written} == written
-
-
-def status_with(world: World, run: str, sentence: str) -> str:
-    """What `status` prints, once the sentence is in it."""
-    text = world.controller("status", run).stdout
-    return text if sentence in text else ""
-
-
-def with_gpu_hours(world: World, run: str) -> dict[str, Any] | None:
-    """The stage embed in `status`, once it has GPU hours."""
-    embed = {stage["stage"]: stage for stage in world.ask("status", run)["stages"]}["embed"]
-    return embed if embed["gpu_hours"] else None
 
 
 def progress_of(world: World, run: str) -> int:

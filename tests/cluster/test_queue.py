@@ -76,13 +76,6 @@ def times(pod: dict[str, Any]) -> tuple[str, str]:
     return pod["status"]["startTime"], container["state"]["terminated"]["finishedAt"]
 
 
-def embedding(world: World, run: str) -> dict[str, Any]:
-    """The stage `embed` in `status`; empty before its Job exists."""
-    if world.job(run, "embed") is None:
-        return {}
-    return next((stage for stage in world.ask("status", run)["stages"] if stage["stage"] == "embed"), {})
-
-
 def test_with_quota_for_one_pod_one_runs(world: World, queue: str, photos: int) -> None:
     options = ("--run", "queued", "--index", "queued", "--shard-size", str(-(-photos // 2)), "--parallelism", "2")
     completed = world.controller("run-pipeline", FEW, *options, "--set", f"jobs.queue={queue}")
@@ -119,7 +112,7 @@ def test_a_preempted_job_resumes_and_loses_no_work_and_no_retry(
 
 def waits_in(world: World, run: str, queue: str) -> str:
     """The reason that Kueue gives; empty while the Job does not wait in this queue, or has no reason yet."""
-    prefix, reason = f"{queue}: ", str(embedding(world, run).get("queued", ""))
+    prefix, reason = f"{queue}: ", str(world.embedding(run).get("queued", ""))
     return reason.removeprefix(prefix) if reason.startswith(prefix) and "not decided" not in reason else ""
 
 

@@ -183,6 +183,18 @@ class World:
         items = self.get(kinds, "--selector", f"{INSTANCE}={self.release},{selector}")["items"]
         return [str(item["metadata"]["name"]) for item in items]
 
+    def status_with(self, sentence: str, *arguments: str) -> str:
+        """What `controller status WORDS` prints, if the sentence is in it; else empty."""
+        completed = self.controller("status", *arguments)
+        text = completed.stdout + completed.stderr
+        return text if sentence in text else ""
+
+    def embedding(self, run: str) -> dict[str, Any]:
+        """The stage `embed` in `status`; empty before its Job exists."""
+        if self.job(run, "embed") is None:
+            return {}
+        return next((stage for stage in self.ask("status", run)["stages"] if stage["stage"] == "embed"), {})
+
     def pods_of(self, run: str) -> list[dict[str, Any]]:
         """The pods that embed a run."""
         return [pod for pod in self.pods("embed") if pod["metadata"]["labels"]["imgsearch.dev/run"] == run]

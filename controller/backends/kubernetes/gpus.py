@@ -49,7 +49,8 @@ class NodeGpus:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._known: dict[str, Mapping[str, Any] | None] = {}
+        self._known: dict[str, Mapping[str, str] | None] = {}
+        """The labels of each node; None for a node that is gone."""
         self._allowed = True
 
     def by_gpu(self, hours: Mapping[str, float], resource: str) -> dict[Gpu, float]:
@@ -57,19 +58,16 @@ class NodeGpus:
         hidden."""
         if self._allowed and (unknown := hours.keys() - self._known.keys()):
             self._look_up(unknown)
-        nodes = {name: self._known.get(name) for name in hours}
-        return added(
-            *({Gpu(*labelled(node, resource)) if node else Gpu(): hours[name]} for name, node in nodes.items())
-        )
+        return added(*({self._gpu(name, resource): spent} for name, spent in hours.items()))
+
+    def _gpu(self, node: str, resource: str) -> Gpu:
+        labels = self._known.get(node)
+        return Gpu() if labels is None else Gpu(*labelled(labels, resource))
 
     def _look_up(self, names: Set[str]) -> None:
         """One list for all of them: docs/gpu-pools.md grants the right to list nodes, not to get one."""
         try:
-            # Of a Node object, the labels are a hundredth.
-            listed = {
-                node["metadata"]["name"]: {"metadata": {"labels": node["metadata"].get("labels", {})}}
-                for node in self._api.nodes()
-            }
+            listed = {node["metadata"]["name"]: node["metadata"].get("labels", {}) for node in self._api.nodes()}
         except PermanentError as error:
             self._allowed = False
             log.info("cannot list nodes, so all GPU hours count for the GPU that the pods request: %s", error)

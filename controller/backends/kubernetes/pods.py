@@ -94,7 +94,8 @@ def kept(pod: PodState, now: datetime) -> PodState | None:
     if not pod.started:
         return None
     ended = min(now, datetime.fromisoformat(pod.ends_by)) if pod.ends_by else now
-    return replace(pod, phase="Failed", waits_for="", ended=ended.isoformat(timespec="seconds"), ends_by="")
+    end = ended.isoformat(timespec="seconds")
+    return replace(pod, phase="Failed", waits_for="", ended=end, ends_by="", creating=False)
 
 
 def lost_nodes(pods: Iterable[PodState], now: datetime) -> list[LostNode]:

@@ -17,9 +17,8 @@ from controller.backends.kubernetes.pods import PodState
 from controller.backends.kubernetes.troubles import Troubles
 from controller.gpus.pods import ENDED, requested_gpus
 from controller.jobs.annotations import JobProgress
-from controller.jobs.indexes import parse_indexes
 from controller.jobs.results import PROGRESS_LINES, IndexReport, progress
-from controller.jobs.state import JobState, Phase, Stage, job_phase, job_state, with_plan
+from controller.jobs.state import JobState, Stage, job_state, with_plan
 from controller.jobs.usage import GpuHours, added
 from imgsearch import labels
 from imgsearch.errors import ImgsearchError, NotFound, PermanentError, TemporaryError
@@ -122,23 +121,23 @@ class RunProgress:
             index: IndexReport(pod.result, *self._progress.get((uid, index), (0, 0))) for index, pod in latest.items()
         }
         started = job.get("status", {}).get("startTime") or job["metadata"]["creationTimestamp"]
-        waiting = [pod for pod in own if pod.phase == "Pending"]
-        if any(pod.creating for pod in waiting):
-            waiting = pods.with_reasons(waiting, self._troubles.creating())
+        if any(pod.creating for pod in own):
+            own = pods.with_reasons(own, self._troubles.creating())
         state = job_state(
             job,
             reports,
-            waiting=pods.waiting(waiting),
-            refused=self._refused(job, own),
+            waiting=pods.waiting(own),
             waiting_since=pods.waiting_since(own),
             gpu_hours=added(self._gpu_hours(job, own), self._earlier(job)),
             waits=pods.waits(own, job["spec"]["completions"], started),
             lost_nodes=pods.lost_nodes(own, self._now()),
             begun=any(pod.begun for pod in own),
         )
-        if state.queue and job["spec"].get("suspend") and not state.phase.ended:
-            return replace(state, queued=self._reason_in_queue(state.uid))
-        return state
+        if state.phase.ended:
+            return state
+        if not job["spec"].get("suspend"):
+            return replace(state, refused=self._refused(state, own))
+        return replace(state, queued=self._reason_in_queue(state.uid) if state.queue else "")
 
     def _gpu_hours(self, job: Object, own: list[PodState]) -> GpuHours:
         """GPU hours of these pods of a Job. Its template says which resource is their GPU: others, such as the network
@@ -174,15 +173,11 @@ class RunProgress:
             except ImgsearchError as error:  # it has just ended
                 log.debug("%s", error)
 
-    def _refused(self, job: Object, own: list[PodState]) -> dict[str, int]:
+    def _refused(self, state: JobState, own: list[PodState]) -> dict[str, int]:
         """The reason why a Job has fewer pods than it could have, such as a quota, and the number of these pods."""
-        spec, status = job["spec"], job.get("status", {})
-        if job_phase(job) is not Phase.ACTIVE or spec.get("suspend"):
-            return {}
-        decided = [*parse_indexes(status.get("completedIndexes", "")), *parse_indexes(status.get("failedIndexes", ""))]
         existing = sum(pod.phase not in ENDED for pod in own)
-        missing = min(spec["parallelism"], spec["completions"] - len(decided)) - existing
-        reason = self._troubles.refused().get(("Job", job["metadata"]["name"])) if missing > 0 else None
+        missing = min(state.parallelism, state.completions - len(state.succeeded | state.failed)) - existing
+        reason = self._troubles.refused().get(("Job", state.name)) if missing > 0 else None
         return {reason: missing} if reason else {}
 
     def _earlier(self, job: Object) -> GpuHours:

@@ -78,9 +78,7 @@ def machine_gpus(resources: Mapping[str, Any]) -> tuple[set[str], Spot]:
         for accelerator in [accelerators] if isinstance(accelerators, str) else accelerators:
             name, _, count = accelerator.partition(":")
             if count not in ("", "1"):
-                raise UsageError(
-                    one_gpu(f"accelerators {accelerator} of a SkyPilot task", f"{name}:1", "--parallelism")
-                )
+                raise UsageError(one_gpu(f"accelerators {accelerator} of a SkyPilot task", f"{name}:1"))
             names.add(name)
         spots.add(bool({**resources, **alternative}.get("use_spot")))
     return names, Spot.PREFER if len(spots) > 1 else Spot.ONLY if True in spots else Spot.NEVER

@@ -157,7 +157,7 @@ def test_a_node_has_room_for_whole_pods_only() -> None:
 def test_a_part_of_a_gpu_is_named_so_because_it_has_not_its_price(
     labels: dict[str, str], resource: str, accelerator: str
 ) -> None:
-    assert labelled(node(labels=labels), resource) == (accelerator, False)
+    assert labelled(labels, resource) == (accelerator, False)
 
 
 def test_a_node_of_amd_leaves_those_of_nvidia_as_they_are() -> None:
